@@ -1,0 +1,41 @@
+"""Fixtures: photographs that the scikit-image wheel itself carries (nothing is downloaded), and a fixed seed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from torch import Tensor
+
+torch.set_num_threads(2)
+
+PHOTOS = ("astronaut", "chelsea", "coffee")
+
+
+def load_photo(name: str, size: int) -> Tensor:
+    """A photo of PHOTOS (1,3,H,W), float64 in [0,1], 8-bit values, its longer side `size` pixels."""
+    photo = Image.fromarray(getattr(skimage.data, name)())
+    scale = size / max(photo.size)
+    resized = photo.resize([round(side * scale) for side in photo.size], Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].double() / 255
+
+
+@pytest.fixture
+def photo() -> Callable[[str, int], Tensor]:
+    """photo(name, size) -> (1,3,H,W) float64 in [0,1]."""
+    return load_photo
+
+
+@pytest.fixture(params=PHOTOS)
+def any_photo(request: pytest.FixtureRequest) -> str:
+    """The name of each photo in turn."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+    np.random.seed(0)
