@@ -11,11 +11,11 @@ from torch import Tensor
 
 torch.set_num_threads(2)
 
-PHOTOS = ("astronaut", "chelsea", "coffee")
+PHOTOS = ("chelsea", "coffee", "rocket")
 
 
 def load_photo(name: str, size: int) -> Tensor:
-    """A photo of PHOTOS (1,3,H,W), float64 in [0,1], 8-bit values, its longer side `size` pixels."""
+    """A photo of skimage.data, (1,3,H,W), float64 in [0,1], 8-bit values, the longer side `size` pixels."""
     photo = Image.fromarray(getattr(skimage.data, name)())
     scale = size / max(photo.size)
     resized = photo.resize([round(side * scale) for side in photo.size], Image.Resampling.LANCZOS)
