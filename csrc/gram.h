@@ -1,0 +1,22 @@
+// The Gram matrix and its correction, shared by every device. h is n x c, one row a pixel; G = h^T h / n.
+//
+//   correction   out = h (G - H)
+//   backward     S = h^T g,   dh = g (G - H)^T + h (S + S^T) / n,   dH = -S
+//
+// H, the target, is not assumed symmetric. Half types are stored as such and accumulated in float.
+#pragma once
+
+#include "matting.h"
+
+namespace fastfcs {
+
+template <typename T>
+struct Accumulate {
+  using type = float;
+};
+template <>
+struct Accumulate<double> {
+  using type = double;
+};
+
+}  // namespace fastfcs

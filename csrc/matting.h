@@ -1,0 +1,154 @@
+// The matting Laplacian's arithmetic (Levin et al. 2008), one window and one pixel at a time, shared by every device.
+//
+//   L = sum_w (I - A_w),   A_w(i,j) = 1/9 [1 + (I_i - mu_w)^T (S_w + eps/9 I)^-1 (I_j - mu_w)],   windows w of 3x3 pixels
+//
+// A window is known by nine numbers, its mean mu_w and the upper triangular K with K K^T = (S_w + eps/9 I)^-1. Both are
+// computed in double, because rounding the inverse itself to float costs two digits more than rounding K does.
+// With them A_w p is the least-squares affine model of p in the window:
+//
+//   a_w = K (K^T cov_w(I, p)),   b_w = mean_w(p) - a_w . mu_w,   (L p)_i = n_i p_i - (sum_w a_w) . I_i - sum_w b_w
+//
+// over the n_i windows that hold pixel i. In the functions below T is float, double, or (on the CPU) a vector of them.
+#pragma once
+
+#include <cmath>
+
+#ifdef __CUDACC__
+#define FASTFCS_HD __host__ __device__ inline
+#else
+#define FASTFCS_HD inline
+#endif
+
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#define FASTFCS_UNROLL _Pragma("GCC unroll 9")
+#else
+#define FASTFCS_UNROLL _Pragma("unroll")
+#endif
+
+namespace fastfcs {
+
+constexpr int kWindow = 9;   // pixels of a window, row by row; number 4 is its centre
+constexpr int kFactors = 9;  // mu_0 mu_1 mu_2, then K row by row: K_00 K_01 K_02 K_11 K_12 K_22
+
+// 0 <= L <= 9: every window's block is a contraction, and a pixel lies in nine windows at most.
+constexpr int kLambdaMax = 9;
+
+using std::sqrt;
+
+// The type of T's elements: T itself, unless T is a vector (specialised where there are vectors).
+template <typename T>
+struct Scalar {
+  using type = T;
+};
+template <typename T>
+using scalar_t = typename Scalar<T>::type;
+
+// The nine numbers of a window. image[c][j]: channel c of pixel j. T: double, or a vector of it.
+template <typename T>
+FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&factors)[kFactors]) {
+  T centred[3][kWindow];
+  FASTFCS_UNROLL
+  for (int c = 0; c < 3; ++c) {
+    T sum = image[c][0];
+    FASTFCS_UNROLL
+    for (int j = 1; j < kWindow; ++j) sum = sum + image[c][j];
+    factors[c] = sum * (1.0 / kWindow);
+    FASTFCS_UNROLL
+    for (int j = 0; j < kWindow; ++j) centred[c][j] = image[c][j] - factors[c];
+  }
+  T s[3][3];  // the lower triangle of S_w + eps/9 I
+  FASTFCS_UNROLL
+  for (int c = 0; c < 3; ++c) {
+    FASTFCS_UNROLL
+    for (int d = 0; d <= c; ++d) {
+      T sum = centred[c][0] * centred[d][0];
+      FASTFCS_UNROLL
+      for (int j = 1; j < kWindow; ++j) sum = sum + centred[c][j] * centred[d][j];
+      s[c][d] = sum * (1.0 / kWindow);
+    }
+    s[c][c] = s[c][c] + eps / kWindow;
+  }
+  // R R^T = S_w + eps/9 I with R lower triangular. No pivot can truly be below the smallest eigenvalue, so none below eps/9.
+  const double floor = eps / kWindow;
+  auto root = [floor](T pivot) { return sqrt(pivot > floor ? pivot : T{} + floor); };
+  const T r00 = root(s[0][0]);
+  const T r10 = s[1][0] / r00;
+  const T r20 = s[2][0] / r00;
+  const T r11 = root(s[1][1] - r10 * r10);
+  const T r21 = (s[2][1] - r20 * r10) / r11;
+  const T r22 = root(s[2][2] - r20 * r20 - r21 * r21);
+  // K = R^-T
+  const T k00 = 1.0 / r00;
+  const T k11 = 1.0 / r11;
+  const T k22 = 1.0 / r22;
+  const T k01 = -r10 * k00 * k11;
+  const T k12 = -r21 * k11 * k22;
+  factors[3] = k00;
+  factors[4] = k01;
+  factors[5] = -(r20 * k00 + r21 * k01) * k22;
+  factors[6] = k11;
+  factors[7] = k12;
+  factors[8] = k22;
+}
+
+// The affine models a_w . I + b_w of C signals in one window. image(c, j) is channel c of the image at pixel j of the
+// window, signal(c, j) likewise. The signal is centred on the middle pixel: its mean then needs no second pass, and the
+// rounding of mu_w, which K may magnify ten thousand times, meets only the signal's variation and not its level.
+template <int C, typename T, typename Image, typename Signal>
+FASTFCS_HD void window_models(const T (&factors)[kFactors], Image image, Signal signal, T (&a)[C][3], T (&b)[C]) {
+  constexpr scalar_t<T> ninth = scalar_t<T>(1) / kWindow;
+  T covariance[C][3];
+  T sum[C];
+  T middle[C];
+  FASTFCS_UNROLL
+  for (int c = 0; c < C; ++c) {
+    middle[c] = signal(c, kWindow / 2);
+    sum[c] = T{};
+    covariance[c][0] = covariance[c][1] = covariance[c][2] = T{};
+  }
+  FASTFCS_UNROLL
+  for (int j = 0; j < kWindow; ++j) {
+    if (j == kWindow / 2) continue;
+    const T i0 = image(0, j) - factors[0];
+    const T i1 = image(1, j) - factors[1];
+    const T i2 = image(2, j) - factors[2];
+    FASTFCS_UNROLL
+    for (int c = 0; c < C; ++c) {
+      const T p = signal(c, j) - middle[c];
+      sum[c] = sum[c] + p;
+      covariance[c][0] = covariance[c][0] + i0 * p;
+      covariance[c][1] = covariance[c][1] + i1 * p;
+      covariance[c][2] = covariance[c][2] + i2 * p;
+    }
+  }
+  FASTFCS_UNROLL
+  for (int c = 0; c < C; ++c) {
+    const T* v = covariance[c];
+    const T t0 = factors[3] * v[0];
+    const T t1 = factors[4] * v[0] + factors[6] * v[1];
+    const T t2 = factors[5] * v[0] + factors[7] * v[1] + factors[8] * v[2];
+    a[c][0] = (factors[3] * t0 + factors[4] * t1 + factors[5] * t2) * ninth;
+    a[c][1] = (factors[6] * t1 + factors[7] * t2) * ninth;
+    a[c][2] = factors[8] * t2 * ninth;
+    b[c] = middle[c] + sum[c] * ninth - (a[c][0] * factors[0] + a[c][1] * factors[1] + a[c][2] * factors[2]);
+  }
+}
+
+// (L p)_i from the sums over the n_i windows that hold pixel i.
+template <typename T>
+FASTFCS_HD T laplacian_at(T windows, T p, T a0, T a1, T a2, T b, T i0, T i1, T i2) {
+  return windows * p - (a0 * i0 + a1 * i1 + a2 * i2) - b;
+}
+
+// The Chebyshev recurrence on 2 L / lambda_max - I:  T_1 p, and T_{k+1} p from L T_k p, T_k p and T_{k-1} p.
+template <typename T>
+FASTFCS_HD T chebyshev_first(T laplacian, T p) {
+  return laplacian * (scalar_t<T>(2) / kLambdaMax) - p;
+}
+
+template <typename T>
+FASTFCS_HD T chebyshev_next(T laplacian, T current, T previous) {
+  return laplacian * (scalar_t<T>(4) / kLambdaMax) - (current + current) - previous;
+}
+
+}  // namespace fastfcs
