@@ -1,0 +1,193 @@
+"""The flexible convolutional solver (Puy and Pérez, arXiv:1806.05285): N learned updates X <- P[X - g_t(X)]."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .ops import gram, gram_correction
+
+Constraint = Callable[[Tensor], Tensor]
+Statistics = dict[str, Tensor]
+"""H^s: one Gram matrix (B or 1, c_l, c_l) for each update t and level l, under the key "t.l"."""
+
+MIN_SIDE = 16  # three halvings leave two pixels, as many as a reflected border needs
+
+
+def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
+
+
+class Update(nn.Module):
+    """One learned update g_t, which mimics the gradient of the style loss at X.
+
+    Forward maps h_1, h_2, ... stand in for VGG, each level at half the resolution of the one
+    before; each level's features are corrected by h (h^T h / n - H^s); the backward maps mirror
+    the forward maps, deepest level first, each adding its level's correction, down to 3 channels.
+
+    The last channel of every level is the constant 1, and level 1 also carries the image itself:
+    their Gram matrices thus hold means and, at level 1, the mean and covariance of the colours.
+    The backward maps have no bias, so that g_t = 0 where every Gram matrix is the style's.
+    """
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.analysis = nn.ModuleList()  # the forward maps
+        self.synthesis = nn.ModuleList()  # the backward maps
+        below = 3
+        for level, width in enumerate(channels):
+            fixed = 4 if level == 0 else 1
+            self.analysis.append(
+                nn.Sequential(
+                    _conv(below, width, bias=True),
+                    nn.ReLU(inplace=True),
+                    _conv(width, width - fixed, bias=True),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            self.synthesis.append(
+                nn.Sequential(
+                    _conv(width, width, bias=False),
+                    nn.LeakyReLU(0.2, inplace=True),
+                    _conv(width, below, bias=False),
+                )
+            )
+            below = width
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """h_1, h_2, ...: (B, c_l, H / 2^(l-1), W / 2^(l-1)), sizes rounded up."""
+        centred = 2 * image - 1
+        x, found = centred, []
+        for level, maps in enumerate(self.analysis):
+            if level:
+                x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+            x = maps(x)
+            if level == 0:
+                x = torch.cat([x, centred.to(x.dtype)], 1)
+            x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
+            found.append(x)
+        return found
+
+    def forward(self, image: Tensor, targets: list[Tensor]) -> Tensor:
+        """g_t(X) for X (B, 3, H, W); targets are H^s of each level, (B or 1, c_l, c_l)."""
+        features = self.features(image)
+        g: Tensor | None = None
+        for level in reversed(range(len(features))):
+            x = _normalised_correction(features.pop(), targets[level])
+            if g is not None:
+                x = x + F.interpolate(g, x.shape[-2:], mode="bilinear", align_corners=False)
+            g = self.synthesis[level](x)
+            if level:
+                g = F.leaky_relu_(g, 0.2)
+        assert g is not None
+        return g
+
+
+def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
+    """h (h^T h / n - H) / (tr(h^T h / n) + tr(H)): the raw correction, cubic in h, explodes in training."""
+    n = h.shape[-2] * h.shape[-1]
+    trace = torch.linalg.vector_norm(h, dim=(1, 2, 3), dtype=target.dtype).square() / n
+    trace = trace + target.diagonal(dim1=1, dim2=2).sum(1)
+    return gram_correction(h, target) / trace.view(-1, 1, 1, 1).to(h.dtype)
+
+
+class UnrolledSolver(nn.Module):
+    """N learned updates X <- P[X - g_t(X)], t = 0 .. N-1, from X = content.
+
+    Args:
+        updates: N.
+        channels: features of each level of the forward maps, finest first, fixed ones included.
+    """
+
+    def __init__(self, updates: int = 4, channels: tuple[int, ...] = (16, 32, 64, 96)) -> None:
+        super().__init__()
+        self.architecture = {"updates": updates, "channels": list(channels)}
+        self.updates = nn.ModuleList(Update(tuple(channels)) for _ in range(updates))
+
+    def statistics(self, style: Tensor) -> Statistics:
+        """H^s of style images (B, 3, H, W) in [0, 1]: the Gram matrices of the same forward maps.
+
+        The counterpart of S_l^T S_l / n'_l in the true gradient; nothing else carries the style.
+        """
+        _check_image("style", style)
+        return {
+            f"{t}.{level}": gram(h)
+            for t, update in enumerate(self.updates)
+            for level, h in enumerate(update.features(style))
+        }
+
+    def forward(
+        self, content: Tensor, statistics: Statistics, constraint: Constraint | None = None
+    ) -> Tensor:
+        """The restyled image, (B, 3, H, W), not clipped.
+
+        Args:
+            content: (B, 3, H, W) in [0, 1], H and W at least 16.
+            statistics: H^s, of one style for all or one for each batch element.
+            constraint: P, applied after every update; any callable X -> X of that shape.
+
+        Raises:
+            ValueError: a content that is not such an image, or statistics of another network.
+        """
+        _check_image("content", content)
+        x = content
+        for t, update in enumerate(self.updates):
+            x = x - update(x, [statistics[f"{t}.{k}"] for k in range(len(update.analysis))])
+            if constraint is not None:
+                x = constraint(x)
+        return x
+
+
+def _check_image(name: str, image: Tensor) -> None:
+    if image.dim() != 4 or image.shape[1] != 3 or min(image.shape[-2:]) < MIN_SIDE:
+        raise ValueError(
+            f"{name} must be (B, 3, H, W) with H and W at least {MIN_SIDE}, "
+            f"not {tuple(image.shape)}"
+        )
+
+
+def save_solver(solver: UnrolledSolver, path: Path, facts: dict[str, str]) -> None:
+    """Write weights and, in the safetensors header, the architecture and ``facts`` (training, licence)."""
+    from safetensors.torch import save_file
+
+    facts = {"format": "fastfcs", "architecture": json.dumps(solver.architecture), **facts}
+    partial = path.with_suffix(".part")
+    save_file({k: v.detach().cpu().contiguous() for k, v in solver.state_dict().items()},
+              partial, metadata=facts)
+    partial.replace(path)
+
+
+def load_solver(source: str | Path = "universal") -> UnrolledSolver:
+    """The network of a safetensors file, or of the weights shipped under that name; in eval mode.
+
+    Raises:
+        FileNotFoundError: neither a file nor shipped weights.
+        ValueError: a file that is not fastfcs weights.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(source)
+    shipped = Path(str(files("fastfcs"))) / "weights" / f"{source}.safetensors"
+    if not path.is_file():
+        if not shipped.is_file():
+            names = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
+            raise FileNotFoundError(
+                f"weights must be a safetensors file or one of {names}, not {str(source)!r}"
+            )
+        path = shipped
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        with torch.device("meta"):  # no random initialisation that would be thrown away
+            solver = UnrolledSolver(**json.loads(facts["architecture"]))
+        solver.load_state_dict(state, assign=True)
+    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"weights: {path} does not hold a fastfcs network ({error})") from error
+    return solver.eval()
