@@ -1,0 +1,286 @@
+"""The CUDA kernels' own source, compiled by a C++ compiler and run thread by thread on the CPU (tests/emulation)."""
+
+import ctypes
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import reference
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+# Without the file that registers the operators, which needs a whole torch and no emulation.
+EMULATED = [source for source in KERNELS if source.name != "ops.cu"]
+TORCH_HEADERS = Path(torch.__file__).parent / "include"
+COMPILER = shutil.which("c++")
+
+MARGIN = 128  # elements of NaN before and after every array that a kernel is given
+SIZES = [(3, 3), (5, 7), (3, 40), (17, 31), (33, 65), (16, 32), (18, 34)]
+EPS = 1e-7
+
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (c++) found")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    path = tmp_path_factory.mktemp("emulation") / "kernels.so"
+    options = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared"]
+    includes = [f"-I{ROOT / 'tests/emulation'}", f"-I{TORCH_HEADERS}"]
+    sources = [ROOT / "tests/emulation/kernels.cpp", *EMULATED]
+    subprocess.run([COMPILER, *options, *includes, "-x", "c++", *sources, "-o", path], check=True)
+    return ctypes.CDLL(str(path))
+
+
+class Kernels:
+    """Calls into the emulated library: every array between margins of NaN, every launch in both thread orders."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+
+    def call(self, name: str, *arguments: object) -> None:
+        function = getattr(self.library, name)
+        function.restype = ctypes.c_char_p
+        message = function(*map(self._c, arguments))
+        if message is not None:
+            raise RuntimeError(message.decode())
+
+    @staticmethod
+    def _c(value: object) -> object:
+        if isinstance(value, Tensor):
+            return ctypes.c_void_p(value.data_ptr())
+        return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_long(int(value))
+
+    def run(self, name: str, inputs: list[object], outputs: list[Tensor], sizes: list[int]) -> list[Tensor]:
+        """The outputs, after checking the margins and that the order of the threads does not matter."""
+        runs = []
+        for reverse in (False, True):
+            self.library.set_reversed(ctypes.c_bool(reverse))
+            given = [_between_margins(v) if isinstance(v, Tensor) else v for v in inputs]
+            results = [_between_margins(v) for v in outputs]
+            self.call(f"{name}_{_suffix(inputs)}", *given, *results, *sizes)
+            for tensor in results:
+                assert _margins_intact(tensor), f"{name} wrote outside its output"
+            runs.append(results)
+        for one, other in zip(*runs, strict=True):
+            assert torch.equal(one.nan_to_num(), other.nan_to_num()), f"{name} depends on the order of its threads"
+        return runs[0]
+
+    def factors(self, image: Tensor) -> Tensor:
+        batch, _, height, width = image.shape
+        empty = torch.full((batch, 9, height - 2, width - 2), math.nan, dtype=image.dtype)
+        # eps comes last in the C function
+        return self.run("matting_factors", [image], [empty], [batch, height, width, EPS])[0]
+
+    def matvec(self, image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
+        return self.run("matting_matvec", [image, factors, x], [torch.full_like(x, math.nan)], list(x.shape))[0]
+
+    def filter(self, image: Tensor, factors: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
+        nan = torch.full_like(x, math.nan)
+        inputs = [image, factors, x, coefficients, len(coefficients) - 1]
+        return self.run("matting_filter", inputs, [nan, nan], list(x.shape))[0]
+
+    def _gram_sizes(self, kind: int, h: Tensor) -> tuple[list[int], Tensor]:
+        batch, channels, height, width = h.shape
+        sizes = [batch, channels, height * width]
+        self.library.workspace.restype = ctypes.c_long
+        elements = self.library.workspace(kind, *map(ctypes.c_long, sizes))
+        return sizes, torch.full((elements,), math.nan, dtype=_gram_dtype(h))
+
+    def gram(self, h: Tensor) -> Tensor:
+        sizes, workspace = self._gram_sizes(0, h)
+        out = torch.full((h.shape[0], h.shape[1], h.shape[1]), math.nan, dtype=_gram_dtype(h))
+        return self.run("gram", [h], [out, workspace], sizes)[0]
+
+    def correction(self, h: Tensor, target: Tensor) -> Tensor:
+        sizes, workspace = self._gram_sizes(1, h)
+        outputs = [torch.full_like(h, math.nan), workspace]
+        return self.run("gram_correction", [h, target], outputs, [*sizes, len(target)])[0]
+
+    def backward(self, h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        sizes, workspace = self._gram_sizes(2, h)
+        outputs = [torch.full_like(h, math.nan), torch.full_like(target, math.nan), workspace]
+        dh, dtarget, _ = self.run(
+            "gram_correction_backward", [h, target, grad], outputs, [*sizes, len(target)]
+        )
+        return dh, dtarget
+
+
+def _between_margins(tensor: Tensor) -> Tensor:
+    flat = torch.full((tensor.numel() + 2 * MARGIN,), math.nan, dtype=tensor.dtype)
+    middle = flat[MARGIN : MARGIN + tensor.numel()].view(tensor.shape)
+    return middle.copy_(tensor)
+
+
+def _margins_intact(tensor: Tensor) -> bool:
+    whole = torch.tensor([], dtype=tensor.dtype).set_(tensor.untyped_storage())
+    return bool(whole[:MARGIN].isnan().all() and whole[MARGIN + tensor.numel() :].isnan().all())
+
+
+def _suffix(inputs: list[object]) -> str:
+    assert isinstance(inputs[0], Tensor)
+    return str(inputs[0].dtype).removeprefix("torch.")
+
+
+def _gram_dtype(h: Tensor) -> torch.dtype:
+    return torch.float64 if h.dtype == torch.float64 else torch.float32
+
+
+def _relative_error(actual: Tensor, expected: Tensor) -> float:
+    assert actual.isfinite().all()
+    return float((actual.double() - expected).norm() / expected.norm())
+
+
+@pytest.fixture(scope="module")
+def kernels(library: ctypes.CDLL) -> Kernels:
+    return Kernels(library)
+
+
+@pytest.fixture
+def picture() -> Callable[..., Tensor]:
+    """picture(batch, height, width): 8-bit values in [0,1], smooth with a sharp edge and some noise, like a photo."""
+
+    def make(batch: int, height: int, width: int) -> Tensor:
+        y, x = torch.meshgrid(torch.arange(height) / 20, torch.arange(width) / 20, indexing="ij")
+        smooth = torch.stack([(y + x).sin(), (y - 2 * x).cos(), (y * x).sin()]) / 4 + 0.5
+        edge = torch.where(x + y / 2 > 0.6, 0.3, 0.0)
+        noisy = smooth - edge + 0.03 * torch.randn(batch, 3, height, width)
+        return (noisy.clamp(0, 1) * 255).round().double() / 255
+
+    return make
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [(0, "a barrier was not reached by all threads"), (1, "a kernel wrote outside its shared memory")],
+)
+def test_emulation_catches_faults(library: ctypes.CDLL, fault: int, sentence: str) -> None:
+    with pytest.raises(RuntimeError, match=sentence):
+        Kernels(library).call("run_fault", fault, torch.zeros(64))
+
+
+@needs_compiler
+def test_emulation_poisons_shared_memory_and_shows_races(library: ctypes.CDLL) -> None:
+    unset = torch.zeros(64)
+    Kernels(library).call("run_fault", 2, unset)
+    assert unset.isnan().all()
+    orders = []
+    for reverse in (False, True):
+        library.set_reversed(ctypes.c_bool(reverse))
+        orders.append(torch.zeros(64))
+        Kernels(library).call("run_fault", 3, orders[-1])
+    assert not torch.equal(orders[0].nan_to_num(), orders[1].nan_to_num())
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", SIZES)
+def test_factors(kernels: Kernels, picture: Callable[..., Tensor], size: tuple[int, int], dtype: torch.dtype) -> None:
+    image = picture(2, *size).to(dtype)
+    factors = kernels.factors(image).double()
+    mean, inverse = reference.matting_inverse(image, EPS)
+    k = torch.zeros(*mean.shape[:3], 3, 3, dtype=torch.float64)
+    rows, columns = torch.triu_indices(3, 3)
+    k[..., rows, columns] = factors[:, 3:].permute(0, 2, 3, 1)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-9
+    assert _relative_error(factors[:, :3], mean.permute(0, 3, 1, 2)) < tolerance
+    # Compared per window: the inverse's size differs from window to window by orders of magnitude.
+    error = (k @ k.mT - inverse).flatten(-2).norm(dim=-1) / inverse.flatten(-2).norm(dim=-1)
+    assert error.max() < tolerance
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_matvec(
+    kernels: Kernels,
+    picture: Callable[..., Tensor],
+    size: tuple[int, int],
+    channels: int,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    image = picture(2, *size).to(dtype)
+    x = torch.rand(2, channels, *size, dtype=dtype)
+    actual = kernels.matvec(image, kernels.factors(image), x)
+    assert _relative_error(actual, reference.matting_matvec(image, x, EPS)) < tolerance
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("order", [0, 1, 2, 3, 4, 9])
+@pytest.mark.parametrize(("size", "channels"), [((17, 35), 3), ((9, 5), 2), ((3, 3), 6)])
+def test_filter(
+    kernels: Kernels,
+    picture: Callable[..., Tensor],
+    size: tuple[int, int],
+    channels: int,
+    order: int,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    image = picture(2, *size).to(dtype)
+    x = torch.rand(2, channels, *size, dtype=dtype)
+    coefficients = torch.randn(order + 1, dtype=torch.float64)
+    actual = kernels.filter(image, kernels.factors(image), x, coefficients)
+    assert _relative_error(actual, reference.matting_filter(image, x, coefficients, EPS)) < tolerance
+
+
+@needs_compiler
+def test_empty_batch_and_channels(kernels: Kernels) -> None:
+    image = torch.rand(0, 3, 4, 5)
+    assert kernels.matvec(image, kernels.factors(image), image).shape == image.shape
+    image = torch.rand(1, 3, 4, 5)
+    assert kernels.matvec(image, kernels.factors(image), image[:, :0]).shape == (1, 0, 4, 5)
+    assert kernels.gram(image[:, :0]).shape == (1, 0, 0)
+
+
+GRAM_TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2e-6, torch.bfloat16: 2e-6}
+STORED_TOLERANCE = {**GRAM_TOLERANCE, torch.float16: 1e-3, torch.bfloat16: 8e-3}  # half the last digit of the result
+FEATURES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 16, 17, 31), (2, 33, 9, 11), (1, 70, 12, 13), (3, 32, 16, 16)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", GRAM_TOLERANCE)
+@pytest.mark.parametrize("shape", FEATURES)
+def test_gram(kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    h = torch.randn(shape).to(dtype)
+    actual = kernels.gram(h)
+    assert _relative_error(actual, reference.gram(h)) < GRAM_TOLERANCE[dtype]
+    assert torch.equal(actual, actual.mT)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", GRAM_TOLERANCE)
+@pytest.mark.parametrize("one_target", [False, True])
+@pytest.mark.parametrize("shape", FEATURES)
+def test_gram_correction(kernels: Kernels, shape: tuple[int, ...], one_target: bool, dtype: torch.dtype) -> None:
+    h = torch.randn(shape).to(dtype)
+    grad = torch.randn(shape).to(dtype)
+    target = torch.randn(1 if one_target else shape[0], shape[1], shape[1]).to(_gram_dtype(h))
+    tolerance = STORED_TOLERANCE[dtype]
+    assert _relative_error(kernels.correction(h, target), reference.gram_correction(h, target)) < tolerance
+    dh, dtarget = kernels.backward(h, target, grad)
+    expected_dh, expected_dtarget = reference.gram_correction_backward(h, target, grad)
+    assert _relative_error(dh, expected_dh) < tolerance
+    assert _relative_error(dtarget, expected_dtarget) < GRAM_TOLERANCE[dtype]
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler (nvcc) found")
+@pytest.mark.parametrize("source", EMULATED, ids=lambda path: path.stem)
+def test_no_register_spills(source: Path, tmp_path: Path) -> None:
+    command = ["nvcc", "-std=c++17", "-O3", "-arch=sm_90", "-Xptxas", "-v", f"-I{TORCH_HEADERS}"]
+    done = subprocess.run(
+        [*command, "-cubin", source, "-o", tmp_path / "kernels.cubin"], check=True, capture_output=True, text=True
+    )
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    assert len(frames) >= 4
+    assert set(frames) == {("0", "0", "0")}, done.stderr
