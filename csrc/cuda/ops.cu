@@ -1,0 +1,175 @@
+// The operators on CUDA tensors: arguments checked as on the CPU, made contiguous, and given to the kernels on torch's
+// current stream. Non-finite images are not refused here, since finding them would make the host wait for the device:
+// they give non-finite results.
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <tuple>
+#include <vector>
+
+#include "../checks.h"
+#include "kernels.h"
+#include "warp_product.h"
+
+// Weak, so that this library also loads where torch has no CUDA: no CUDA tensor can then reach the functions below.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+
+namespace fastfcs::cuda::ops {
+namespace {
+
+// The tensor's device is current, and its current stream known, while this lives.
+struct OnDevice {
+  explicit OnDevice(const Tensor& tensor) : guard(tensor.get_device_index()) {
+    if (!aoti_torch_get_current_cuda_stream)
+      throw std::runtime_error("fastfcs: this torch has no CUDA, so its CUDA stream is not known");
+    void* current = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &current));
+    stream = static_cast<Stream>(current);
+  }
+  torch::stable::accelerator::DeviceGuard guard;
+  Stream stream{};
+};
+
+template <typename T>
+const T* in(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <typename T>
+T* out(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+template <typename T>
+struct Type {
+  using type = T;
+};
+
+// call(Type<T>{}) for the tensor's T. The checks leave no other.
+template <typename Call>
+void dispatch(const Tensor& tensor, Call call) {
+  tensor.scalar_type() == ScalarType::Double ? call(Type<double>{}) : call(Type<float>{});
+}
+
+template <typename Call>
+void dispatch_features(const Tensor& tensor, Call call) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half: return call(Type<Half>{});
+    case ScalarType::BFloat16: return call(Type<BFloat16>{});
+    default: return dispatch(tensor, call);
+  }
+}
+
+Shape shape_of_signal(const Tensor& x) {
+  return {x.size(0), x.size(1), static_cast<int>(x.size(2)), static_cast<int>(x.size(3))};
+}
+
+Features features_of(const Tensor& h, std::int64_t targets) {
+  return {h.size(0), h.size(1), h.size(2) * h.size(3), targets};
+}
+
+Tensor empty(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
+  return torch::stable::new_empty(like, {shape.data(), shape.size()}, dtype);
+}
+
+Tensor matting_factors(const Tensor& image, double eps) {
+  check_image(image);
+  check_eps(eps);
+  const OnDevice on(image);
+  const Tensor from = torch::stable::contiguous(image);
+  const Tensor factors =
+      empty(image, {image.size(0), kFactors, image.size(2) - 2, image.size(3) - 2}, image.scalar_type());
+  dispatch(image, [&](auto type) {
+    using T = typename decltype(type)::type;
+    cuda::matting_factors(in<T>(from), out<T>(factors), shape_of_signal(image), eps, on.stream);
+  });
+  return factors;
+}
+
+Tensor matting_matvec(const Tensor& image, const Tensor& factors, const Tensor& x) {
+  check_product(image, factors, x);
+  const OnDevice on(image);
+  const Tensor i = torch::stable::contiguous(image), f = torch::stable::contiguous(factors),
+               v = torch::stable::contiguous(x), y = torch::stable::empty_like(v);
+  dispatch(x, [&](auto type) {
+    using T = typename decltype(type)::type;
+    cuda::matting_matvec(in<T>(i), in<T>(f), in<T>(v), out<T>(y), shape_of_signal(x), on.stream);
+  });
+  return y;
+}
+
+Tensor matting_filter(const Tensor& image, const Tensor& factors, const Tensor& x, const Tensor& coefficients) {
+  check_product(image, factors, x);
+  check_coefficients(coefficients);
+  const OnDevice on(image);
+  const Tensor i = torch::stable::contiguous(image), f = torch::stable::contiguous(factors),
+               v = torch::stable::contiguous(x), c = torch::stable::contiguous(coefficients),
+               y = torch::stable::empty_like(v), buffer = torch::stable::empty_like(v);
+  dispatch(x, [&](auto type) {
+    using T = typename decltype(type)::type;
+    cuda::matting_filter(in<T>(i), in<T>(f), in<T>(v), in<double>(c), c.numel() - 1, out<T>(y), out<T>(buffer),
+                   shape_of_signal(x), on.stream);
+  });
+  return y;
+}
+
+Tensor gram(const Tensor& h) {
+  check_features(h);
+  const OnDevice on(h);
+  const Features shape = features_of(h, h.size(0));
+  const Tensor from = torch::stable::contiguous(h),
+               result = empty(h, {shape.batch, shape.channels, shape.channels}, gram_dtype(h)),
+               workspace = empty(h, {gram_workspace(shape)}, gram_dtype(h));
+  dispatch_features(h, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using A = typename Accumulate<T>::type;
+    cuda::gram(in<T>(from), out<A>(result), out<A>(workspace), shape, on.stream);
+  });
+  return result;
+}
+
+Tensor gram_correction(const Tensor& h, const Tensor& target) {
+  check_target(h, target);
+  const OnDevice on(h);
+  const Features shape = features_of(h, target.size(0));
+  const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),
+               result = torch::stable::empty_like(from),
+               workspace = empty(h, {gram_correction_workspace(shape)}, gram_dtype(h));
+  dispatch_features(h, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using A = typename Accumulate<T>::type;
+    cuda::gram_correction(in<T>(from), in<A>(goal), out<T>(result), out<A>(workspace), shape, on.stream);
+  });
+  return result;
+}
+
+std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target, const Tensor& grad) {
+  check_target(h, target);
+  check_grad(h, grad);
+  const OnDevice on(h);
+  const Features shape = features_of(h, target.size(0));
+  const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),
+               outer = torch::stable::contiguous(grad), dh = torch::stable::empty_like(from),
+               dtarget = torch::stable::empty_like(goal),
+               workspace = empty(h, {gram_correction_backward_workspace(shape)}, gram_dtype(h));
+  dispatch_features(h, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using A = typename Accumulate<T>::type;
+    cuda::gram_correction_backward(in<T>(from), in<A>(goal), in<T>(outer), out<T>(dh), out<A>(dtarget), out<A>(workspace),
+                             shape, on.stream);
+  });
+  return {dh, dtarget};
+}
+
+}  // namespace
+}  // namespace fastfcs::cuda::ops
+
+STABLE_TORCH_LIBRARY_IMPL(fastfcs, CUDA, m) {
+  m.impl("matting_factors", TORCH_BOX(&fastfcs::cuda::ops::matting_factors));
+  m.impl("matting_matvec", TORCH_BOX(&fastfcs::cuda::ops::matting_matvec));
+  m.impl("matting_filter", TORCH_BOX(&fastfcs::cuda::ops::matting_filter));
+  m.impl("gram", TORCH_BOX(&fastfcs::cuda::ops::gram));
+  m.impl("gram_correction", TORCH_BOX(&fastfcs::cuda::ops::gram_correction));
+  m.impl("gram_correction_backward", TORCH_BOX(&fastfcs::cuda::ops::gram_correction_backward));
+}
