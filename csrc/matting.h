@@ -8,7 +8,7 @@
 //
 //   a_w = K (K^T cov_w(I, p)),   b_w = mean_w(p) - a_w . mu_w,   (L p)_i = n_i p_i - (sum_w a_w) . I_i - sum_w b_w
 //
-// over the n_i windows that hold pixel i. In the functions below T is float, double, or (on the CPU) a vector of them.
+// over the n_i windows that hold pixel i. T below is float, double, or (on the CPU) a vector of them.
 #pragma once
 
 #include <cmath>
@@ -16,7 +16,7 @@
 #ifdef __CUDACC__
 #define FASTFCS_HD __host__ __device__ inline
 #else
-#define FASTFCS_HD inline
+#define FASTFCS_HD static inline  // static: objects for different instruction sets must not share a copy
 #endif
 
 #if defined(__GNUC__) && !defined(__CUDACC__)
@@ -33,8 +33,6 @@ constexpr int kFactors = 9;  // mu_0 mu_1 mu_2, then K row by row: K_00 K_01 K_0
 // 0 <= L <= 9: every window's block is a contraction, and a pixel lies in nine windows at most.
 constexpr int kLambdaMax = 9;
 
-using std::sqrt;
-
 // The type of T's elements: T itself, unless T is a vector (specialised where there are vectors).
 template <typename T>
 struct Scalar {
@@ -43,25 +41,24 @@ struct Scalar {
 template <typename T>
 using scalar_t = typename Scalar<T>::type;
 
-// The nine numbers of a window. image[c][j]: channel c of pixel j. T: double, or a vector of it.
-template <typename T>
-FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&factors)[kFactors]) {
-  T centred[3][kWindow];
+// The nine numbers of a window. image[c][j]: channel c of pixel j.
+FASTFCS_HD void window_factors(const double (&image)[3][kWindow], double eps, double (&factors)[kFactors]) {
+  double centred[3][kWindow];
   FASTFCS_UNROLL
   for (int c = 0; c < 3; ++c) {
-    T sum = image[c][0];
+    double sum = image[c][0];
     FASTFCS_UNROLL
     for (int j = 1; j < kWindow; ++j) sum = sum + image[c][j];
     factors[c] = sum * (1.0 / kWindow);
     FASTFCS_UNROLL
     for (int j = 0; j < kWindow; ++j) centred[c][j] = image[c][j] - factors[c];
   }
-  T s[3][3];  // the lower triangle of S_w + eps/9 I
+  double s[3][3];  // the lower triangle of S_w + eps/9 I
   FASTFCS_UNROLL
   for (int c = 0; c < 3; ++c) {
     FASTFCS_UNROLL
     for (int d = 0; d <= c; ++d) {
-      T sum = centred[c][0] * centred[d][0];
+      double sum = centred[c][0] * centred[d][0];
       FASTFCS_UNROLL
       for (int j = 1; j < kWindow; ++j) sum = sum + centred[c][j] * centred[d][j];
       s[c][d] = sum * (1.0 / kWindow);
@@ -70,19 +67,18 @@ FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&fac
   }
   // R R^T = S_w + eps/9 I with R lower triangular. No pivot can truly be below the smallest eigenvalue, so none below eps/9.
   const double floor = eps / kWindow;
-  auto root = [floor](T pivot) { return sqrt(pivot > floor ? pivot : T{} + floor); };
-  const T r00 = root(s[0][0]);
-  const T r10 = s[1][0] / r00;
-  const T r20 = s[2][0] / r00;
-  const T r11 = root(s[1][1] - r10 * r10);
-  const T r21 = (s[2][1] - r20 * r10) / r11;
-  const T r22 = root(s[2][2] - r20 * r20 - r21 * r21);
+  const double r00 = std::sqrt(std::fmax(s[0][0], floor));
+  const double r10 = s[1][0] / r00;
+  const double r20 = s[2][0] / r00;
+  const double r11 = std::sqrt(std::fmax(s[1][1] - r10 * r10, floor));
+  const double r21 = (s[2][1] - r20 * r10) / r11;
+  const double r22 = std::sqrt(std::fmax(s[2][2] - r20 * r20 - r21 * r21, floor));
   // K = R^-T
-  const T k00 = 1.0 / r00;
-  const T k11 = 1.0 / r11;
-  const T k22 = 1.0 / r22;
-  const T k01 = -r10 * k00 * k11;
-  const T k12 = -r21 * k11 * k22;
+  const double k00 = 1.0 / r00;
+  const double k11 = 1.0 / r11;
+  const double k22 = 1.0 / r22;
+  const double k01 = -r10 * k00 * k11;
+  const double k12 = -r21 * k11 * k22;
   factors[3] = k00;
   factors[4] = k01;
   factors[5] = -(r20 * k00 + r21 * k01) * k22;

@@ -1,0 +1,32 @@
+"""Photorealistic and artistic style transfer in milliseconds (Puy and Pérez, arXiv:1806.05285)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .filters import LowPass as LowPass
+    from .laplacian import MattingLaplacian as MattingLaplacian
+    from .ops import gram as gram
+    from .ops import gram_correction as gram_correction
+    from .stylizer import Stylizer as Stylizer
+
+__version__ = version("fastfcs")
+
+# Imported when first used: `import fastfcs` costs nothing beyond torch.
+_MODULES = {
+    "LowPass": "filters",
+    "MattingLaplacian": "laplacian",
+    "Stylizer": "stylizer",
+    "gram": "ops",
+    "gram_correction": "ops",
+}
+__all__ = ["LowPass", "MattingLaplacian", "Stylizer", "gram", "gram_correction"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
