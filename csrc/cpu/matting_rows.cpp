@@ -49,7 +49,7 @@ inline void store(T* to, V value) {
 
 // A tile of columns, narrow enough for its working rows to stay in the first-level cache.
 constexpr int kTile = 128;
-constexpr int kRow = kTile + 2 + FASTFCS_VECTOR / 4;  // windows that reach into the tile, and room for a last vector
+constexpr int kRow = kTile + 16;  // the windows that reach into the tile, up to a whole number of vectors
 
 // The working rows of a tile: for each of C signals the models' a_0, a_1, a_2, b. Entry j of a row is the window whose
 // left column is first_column - 2 + j; windows that are not wholly inside the image are zero.
