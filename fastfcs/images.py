@@ -1,21 +1,25 @@
 """Reading and writing pictures: every rule about files, metadata, colour and bit depth is here.
 
 - **Orientation**: EXIF's is applied to the pixels and reset.
-- **Colour**: pixels stay in the encoding of the picture's own ICC profile, which is written back; nothing is
-  converted. Two exceptions, both noted: CMYK with a profile becomes sRGB (without one it is refused), and a grey
-  profile is dropped, for a restyled picture has colours.
-- **Alpha** (also a palette's or a transparent colour's) is kept apart from the pixels and written back.
-- **Depth**: 8 or 16 bits a channel. Pillow decodes 16-bit RGB but holds only one byte of each sample, so such a file
-  is decoded twice, once for each byte; what it cannot write at all
-  (16-bit RGB as PNG or TIFF) is put together here.
-- **EXIF** camera, author, date, resolution, GPS and exposure tags are kept; thumbnails, XMP and IPTC are not.
+- **Colour**: pixels stay in the encoding of the picture's own ICC profile, which is written back;
+  nothing is converted. Two exceptions, both noted: CMYK with a profile becomes sRGB (without one it
+  is refused), and a grey profile is dropped, for a restyled picture has colours.
+- **Alpha** (also a palette's or a transparent colour's) is kept apart from the pixels and written
+  back.
+- **Depth**: 8 or 16 bits a channel. Pillow decodes 16-bit RGB but holds only one byte of each
+  sample, so such a file is decoded twice, once for each byte; what it cannot write at all (16-bit
+  RGB as PNG or TIFF) is put together here.
+- **EXIF** camera, author, date, resolution, GPS and exposure tags are kept; thumbnails, XMP and
+  IPTC are not.
 - JPEG and WebP are written at quality 95, JPEG without chroma subsampling.
-- What the output format cannot hold: transparency is refused, 16 bits become 8 with a note (`losses`).
+- What the output format cannot hold: transparency is refused, 16 bits become 8 with a note
+  (`losses`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -53,11 +57,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"quality": 95},
 }
 
-# EXIF: description, camera, software, date, author, copyright, resolution. The rest of a TIFF's first directory, and
-# of some phones', describes the layout of the old file. Then two directories of their own, for exposure and GPS.
+# EXIF: description, camera, software, date, author, copyright, resolution. The rest of a TIFF's
+# first directory, and of some phones', describes the layout of the old file. Then two directories
+# of their own, for exposure and GPS; of the first, not the old file's pixels across and down.
 _EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
 _EXIF_DIRECTORIES = (0x8769, 0x8825)
-_EXIF_SIZE = (0xA002, 0xA003)  # pixels across and down: of the old file, before rotation
+_EXIF_SIZE = (0xA002, 0xA003)
 
 
 class PictureError(ValueError):
@@ -69,7 +74,8 @@ class Picture:
     """A picture in memory.
 
     Attributes:
-        pixels: (3, H, W) float32 in [0, 1], in the encoding of ``icc`` (sRGB if None); grey is three equal channels.
+        pixels: (3, H, W) float32 in [0, 1], in the encoding of ``icc`` (sRGB if None); grey is
+            three equal channels.
         alpha: (H, W) float32 in [0, 1], or None if the picture has no transparency.
         icc: RGB profile, or None.
         exif: tags, orientation removed, or None.
@@ -98,8 +104,9 @@ def read(source: str | Path | BinaryIO) -> Picture:
     """Read a picture from a file or an open binary stream.
 
     Raises:
-        PictureError: no such file; not a picture of the `READABLE` formats; damaged; too large to be decoded safely
-            (Pillow's limit, about 180 megapixels); several frames; pixels of a kind that is not handled.
+        PictureError: no such file; not a picture of the `READABLE` formats; damaged; too large to
+            be decoded safely (Pillow's limit, about 180 megapixels); several frames; pixels of a
+            kind that is not handled.
     """
     if isinstance(source, (str, Path)):
         name = str(source)
@@ -111,7 +118,8 @@ def read(source: str | Path | BinaryIO) -> Picture:
         name = _stream_name(source)
         data = source.read()
     with _one_sentence(name), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow on odd metadata, and on pictures over half of its limit
+        # Pillow warns of odd metadata, and of pictures over half of its limit.
+        warnings.simplefilter("ignore")
         return _decode(name, data)
 
 
@@ -119,13 +127,13 @@ def write(picture: Picture, target: str | Path | BinaryIO, format: str | None = 
     """Write a picture, its profile, alpha and EXIF.
 
     Args:
-        target: a path, written under another name beside it and then renamed, so that it is whole or not there at
-            all (an old file is replaced); or a binary stream.
+        target: a path, written under another name beside it and then renamed, so that it is whole
+            or not there at all (an old file is replaced); or a binary stream.
         format: "JPEG", "PNG", "TIFF" or "WEBP"; by default that of the path's suffix.
 
     Raises:
-        PictureError: a format that is none of these or cannot hold the picture's alpha (`losses` says what else is
-            given up); a place that cannot be written.
+        PictureError: a format that is none of these or cannot hold the picture's alpha (`losses`
+            says what else is given up); a place that cannot be written.
     """
     if format is None:
         format = format_of(target) if isinstance(target, (str, Path)) else "PNG"
@@ -145,7 +153,7 @@ def write(picture: Picture, target: str | Path | BinaryIO, format: str | None = 
 
 
 def format_of(path: str | Path) -> str:
-    """The format that a file's suffix stands for. Raises PictureError if it is none that can be written."""
+    """The format that a suffix stands for; raises PictureError if it cannot be written."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise PictureError(f"{path} must end in one of {', '.join(WRITABLE)}")
@@ -173,7 +181,7 @@ def losses(picture: Picture, format: str) -> list[str]:
 
 
 def fit(image: Tensor, longest: int) -> Tensor:
-    """An image (B, C, H, W) in [0, 1] made smaller, if need be, so that its longer side is ``longest`` pixels.
+    """An image (B, C, H, W) in [0, 1], made smaller if its longer side exceeds ``longest`` pixels.
 
     Bicubic with antialiasing, clipped to [0, 1] where it overshoots.
     """
@@ -197,23 +205,24 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
 
 def from_samples(samples: NDArray[Any]) -> Tensor:
     """(H, W, C) uint8 or uint16 -> (C, H, W) float32 in [0, 1]."""
-    scale = np.float32(np.iinfo(samples.dtype).max)
-    return torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1), np.float32)).div_(
-        float(scale)
-    )
+    planes = torch.from_numpy(samples).permute(2, 0, 1)
+    floats = planes.to(torch.float32, memory_format=torch.contiguous_format)
+    return floats.div_(np.iinfo(samples.dtype).max)
 
 
 def to_samples(image: Tensor, depth: int) -> NDArray[Any]:
-    """(C, H, W) in [0, 1] -> (H, W, C) uint8 or uint16, rounded to the nearest; depth is 8 or 16."""
-    scaled = (image.detach().float().cpu() * (2**depth - 1)).round_().permute(1, 2, 0).contiguous()
-    return scaled.numpy().astype(np.uint8 if depth == 8 else np.uint16)
+    """(C, H, W) in [0, 1] -> (H, W, C) of ``depth`` 8 (uint8) or 16 (uint16), rounded."""
+    scaled = (image.detach().float().cpu() * (2**depth - 1)).round_()
+    planes = scaled.to(torch.uint8 if depth == 8 else torch.uint16)
+    return planes.permute(1, 2, 0).contiguous().numpy()
 
 
 def samples_of(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of an 8-bit Pillow image: (H, W, 3), or (H, W, 4) if it is transparent.
 
     Raises:
-        PictureError: a mode other than 1, L, LA, P, PA, RGB and RGBA, which alone become RGB without loss.
+        PictureError: a mode other than 1, L, LA, P, PA, RGB and RGBA, which alone become RGB
+            without loss.
     """
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         raise PictureError(
@@ -227,8 +236,9 @@ def samples_of(image: Image.Image) -> NDArray[np.uint8]:
 
 def _decode(name: str, data: bytes) -> Picture:
     image = _open(data)
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a photograph and its preview
-        raise PictureError(f"{name} holds {image.n_frames} pictures and must hold one")  # type: ignore[attr-defined]
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO: a photograph and its previews
+        raise PictureError(f"{name} holds {frames} pictures and must hold one")
     icc = image.info.get("icc_profile")
     notes = []
     grey = image.mode in ("1", "L", "LA", "I;16", "I;16B")
@@ -270,11 +280,10 @@ def _depth(name: str, image: Image.Image) -> int:
         inverted = image.mode.startswith("I;16") and image.tag_v2.get(262) == 0
         if bits <= 8 or image.mode == "CMYK":
             return 8
-        plain = ("I;16", "I;16B", "I;16N", "RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N")
-        if bits != 16 or raw not in plain or inverted:
+        if bits != 16 or inverted or re.fullmatch(r"I;16[BN]?|RGBA?;16[LBN]", raw) is None:
             raise PictureError(
-                f"{name} is a TIFF of {bits} bits a channel in a layout that is not handled; "
-                "write it with 8 or 16 bits, unsigned, channels interleaved, alpha not premultiplied"
+                f"{name} is a TIFF of {bits} bits a channel in a layout that is not handled; write "
+                "it with 8 or 16 bits, unsigned, channels interleaved, alpha not premultiplied"
             )
         return 16
     return 16 if raw.endswith(";16B") else 8
@@ -289,11 +298,13 @@ def _raw_mode(image: Image.Image) -> str:
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
 
 
-def _deep_samples(data: bytes, image: Image.Image) -> tuple[NDArray[np.uint16], bool]:
-    """16-bit samples (H, W, 3 or 4), and whether they are grey.
+def _deep_samples(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
+    """uint16 samples (H, W, 3 or 4), and whether they are grey.
 
-    Pillow's decoders keep the high byte of each RGB sample; told the opposite byte order, they keep the low one.
+    Pillow's decoders keep the high byte of each RGB sample; told the opposite byte order, they keep
+    the low one.
     """
+    samples: NDArray[Any]
     raw = _raw_mode(image)
     transparent = image.info.get("transparency")  # PNG: the one colour that is
     if image.mode.startswith("I;16"):
@@ -333,7 +344,8 @@ def _to_srgb(name: str, image: Image.Image, icc: bytes | None) -> tuple[Image.Im
 
     if not icc:
         raise PictureError(
-            f"{name} is CMYK without an ICC profile, which leaves its colours unknown; convert it to RGB first"
+            f"{name} is CMYK without an ICC profile, which leaves its colours unknown; "
+            "convert it to RGB first"
         )
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     profile = ImageCms.ImageCmsProfile(BytesIO(icc))
@@ -359,7 +371,9 @@ def _exif(image: Image.Image) -> bytes | None:
 def _encode(picture: Picture, format: str) -> bytes:
     depth = picture.depth if format in _HOLDS_16_BITS else 8
     alpha = picture.alpha if format in _HOLDS_ALPHA else None
-    image = picture.pixels if alpha is None else torch.cat([picture.pixels.cpu(), alpha.cpu()[None]])
+    image = picture.pixels.cpu()
+    if alpha is not None:
+        image = torch.cat([image, alpha.cpu()[None]])
     samples = to_samples(image, depth)
     if format == "TIFF":
         return _tiff(samples, picture.icc, picture.exif)
@@ -376,7 +390,7 @@ def _encode(picture: Picture, format: str) -> bytes:
 
 
 def _png_16(samples: NDArray[np.uint16], icc: bytes | None, exif: bytes | None) -> bytes:
-    """(H, W, 3 or 4) as PNG (W3C PNG, third edition): every row with filter 1, difference to the pixel on the left."""
+    """(H, W, 3 or 4) as PNG (W3C, third edition): rows of differences to the left, filter 1."""
     height, width, channels = samples.shape
     rows = samples.astype(">u2").view(np.uint8).reshape(height, -1)
     lines = np.ones((height, 1 + rows.shape[1]), np.uint8)  # each begins with the filter's number
@@ -385,7 +399,8 @@ def _png_16(samples: NDArray[np.uint16], icc: bytes | None, exif: bytes | None) 
     header = b"".join(n.to_bytes(4, "big") for n in (width, height))
     stream = BytesIO()
     stream.write(b"\x89PNG\r\n\x1a\n")
-    PngImagePlugin.putchunk(stream, b"IHDR", header, bytes((16, 2 if channels == 3 else 6, 0, 0, 0)))
+    kind = 2 if channels == 3 else 6  # RGB, RGBA
+    PngImagePlugin.putchunk(stream, b"IHDR", header, bytes((16, kind, 0, 0, 0)))
     if icc:
         PngImagePlugin.putchunk(stream, b"iCCP", b"ICC Profile\0\0", zlib.compress(icc))
     if exif:
@@ -396,7 +411,7 @@ def _png_16(samples: NDArray[np.uint16], icc: bytes | None, exif: bytes | None) 
 
 
 def _tiff(samples: NDArray[Any], icc: bytes | None, exif: bytes | None) -> bytes:
-    """(H, W, 3 or 4) uint8 or uint16 as TIFF 6.0: one strip, horizontal differences (predictor 2), deflated."""
+    """(H, W, 3 or 4) as TIFF 6.0: one strip of differences to the left (predictor 2), deflated."""
     height, width, channels = samples.shape
     bits = 8 * samples.itemsize
     differences = samples.astype(f"<u{samples.itemsize}")
@@ -426,7 +441,7 @@ def _tiff(samples: NDArray[Any], icc: bytes | None, exif: bytes | None) -> bytes
 
 @contextmanager
 def _one_sentence(name: str, verb: str = "read") -> Iterator[None]:
-    """Whatever Pillow raises, and it raises nearly everything on a damaged file, as one PictureError."""
+    """Whatever Pillow raises, which on a damaged file is nearly anything, as a PictureError."""
     try:
         yield
     except PictureError as error:
@@ -437,7 +452,7 @@ def _one_sentence(name: str, verb: str = "read") -> Iterator[None]:
         raise PictureError(f"{name} is not a JPEG, PNG, TIFF, WebP, BMP or GIF picture") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise PictureError(f"{name} has more than {limit} megapixels, the most that is read") from error
+        raise PictureError(f"{name} has more than {limit} megapixels, the limit") from error
     except MemoryError as error:
         raise PictureError(f"{name} cannot be {verb}: not enough memory") from error
     except Exception as error:

@@ -1,0 +1,361 @@
+"""The command line; torch is imported only when a command runs, so ``--help`` is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .images import Picture
+    from .stylizer import Stylizer
+
+_PATH = click.Path(path_type=Path)
+_DEVICE = click.option("--device", help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.")
+
+
+def main() -> None:
+    """The entry point."""
+    warnings.simplefilter("ignore")  # a user of the command can do nothing about Python's
+    cli()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fastfcs")
+def cli() -> None:
+    """Style transfer in milliseconds, as a painting or as a photograph."""
+
+
+@cli.command()
+@click.argument("content", nargs=-1, required=True)
+@click.option("--style", required=True, help="Reference picture, or a preset made by tune.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    help="A file (its suffix says the format), a folder, or - for standard output (PNG).",
+)
+@click.option("--photoreal", is_flag=True, help="Keep the result a photograph.")
+@click.option(
+    "--cutoff",
+    type=float,
+    help="With --photoreal: larger takes over more style, smaller keeps more structure.",
+)
+@click.option("--strength", type=float, default=1.0, show_default=True, help="0 content, 1 style.")
+@click.option(
+    "--max-size", type=click.IntRange(min=16), help="Reduce to this longest side, pixels."
+)
+@click.option("--weights", default="universal", show_default=True, help="Name or file.")
+@_DEVICE
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a file on standard output.")
+def stylize(
+    content: tuple[str, ...],
+    style: str,
+    output: str,
+    photoreal: bool,
+    cutoff: float | None,
+    strength: float,
+    max_size: int | None,
+    weights: str,
+    device: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Restyle pictures: CONTENT is one or many files, folders, or - for standard input.
+
+    With many, or a folder, OUTPUT is a folder and names are kept (BMP and GIF become PNG). A
+    picture that cannot be restyled is reported, the others are done, and the exit code is 2.
+    """
+    with _sentences():
+        if cutoff is not None and not photoreal:
+            raise ValueError("--cutoff belongs to --photoreal, which was not given")
+        if as_json and output == "-":
+            raise ValueError("--json and -o - both want standard output")
+        jobs = _plan(content, output, force)
+        stylizer, style_notes = _stylizer(style, photoreal, cutoff, strength, weights, device)
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for note in style_notes:
+        console.print(note)
+    failed = False
+    for source, target in _progress(jobs, console, hidden=as_json):
+        report: dict[str, Any] = {"input": source, "output": target}
+        try:
+            report |= _restyle(stylizer, source, target, max_size)
+            for note in report["notes"]:
+                console.print(f"{source}: {note}")
+            report["notes"] = style_notes + report["notes"]
+            width, height = report["size"]
+            console.print(f"{target}: {width} x {height}, {report['seconds']:.2f} s")
+        except _BAD_INPUT as error:
+            failed = True
+            message = _sentence(error)
+            report["error"] = message if message.startswith(source) else f"{source}: {message}"
+            console.print(report["error"])
+        if as_json:
+            click.echo(json.dumps(report))
+    if failed:
+        sys.exit(2)
+
+
+def _restyle(stylizer: Stylizer, source: str, target: str, max_size: int | None) -> dict[str, Any]:
+    """Restyle one picture: what is reported of it."""
+    from dataclasses import replace
+
+    import torch
+
+    from . import images
+
+    start = time.perf_counter()
+    picture = images.read(sys.stdin.buffer if source == "-" else source)
+    format = "PNG" if target == "-" else images.format_of(target)
+    notes = [*picture.notes, *images.losses(picture, format)]
+    if max_size is not None and max(picture.size) > max_size:
+        notes.append(_reduction(picture, max_size))
+        picture = images.fit_picture(picture, max_size)
+    with torch.inference_mode():
+        result = stylizer(picture.pixels)
+    picture = replace(picture, pixels=result)
+    images.write(picture, sys.stdout.buffer if target == "-" else target, format)
+    seconds = round(time.perf_counter() - start, 3)
+    return {"size": list(picture.size), "seconds": seconds, "notes": notes}
+
+
+def _stylizer(
+    style: str,
+    photoreal: bool,
+    cutoff: float | None,
+    strength: float,
+    weights: str,
+    device: str | None,
+) -> tuple[Stylizer, list[str]]:
+    """The stylizer, its style set, and sentences on what was done to the style."""
+    from . import images
+    from .stylizer import Stylizer
+
+    stylizer = Stylizer(
+        weights=weights,
+        constraint="photoreal" if photoreal else None,
+        strength=strength,
+        cutoff=cutoff,
+    ).to(_device(device))
+    if style.endswith(".safetensors"):
+        stylizer.set_style(style)
+        return stylizer, []
+    picture = images.read(style)
+    stylizer.set_style(picture.pixels)
+    notes = [*picture.notes]
+    if stylizer.style_size is not None and max(picture.size) > stylizer.style_size:
+        notes.append(_reduction(picture, stylizer.style_size))
+    return stylizer, [f"{style}: {note}" for note in notes]
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not to be had here") from error
+    return name
+
+
+def _reduction(picture: Picture, longest: int) -> str:
+    width, height = picture.size
+    return f"reduced from {width} x {height} to a longer side of {longest} pixels"
+
+
+def _plan(contents: Iterable[str], output: str, force: bool) -> list[tuple[str, str]]:
+    """Which file becomes which; all that can be refused before any work is."""
+    from .images import format_of
+
+    sources: list[str] = []
+    for content in contents:
+        sources += _pictures_in(Path(content)) if os.path.isdir(content) else [content]
+    if len(sources) == 1 and sources[0] in contents and not _is_folder(output):
+        jobs = [(sources[0], output)]
+    elif output == "-" or "-" in sources or os.path.isfile(output):
+        raise ValueError(
+            "with many pictures, or a folder of them, files become files of the same name: "
+            "the output must be a folder, and - cannot be among the content"
+        )
+    else:
+        jobs = [(source, str(Path(output) / _kept_name(source))) for source in sources]
+    taken: dict[str, str] = {}
+    for source, target in jobs:
+        if target in taken:
+            raise ValueError(f"{taken[target]} and {source} would both become {target}")
+        taken[target] = source
+        if target != "-":
+            format_of(target)
+    existing = [target for target in taken if os.path.exists(target)]
+    if existing and not force:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise ValueError(f"{existing[0]}{more} exists already; --force overwrites")
+    folder = Path(jobs[0][1]).parent
+    if len(jobs) == 1 and jobs[0][1] == output and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder to write {output} in")
+    folder.mkdir(parents=True, exist_ok=True)
+    return jobs
+
+
+def _is_folder(output: str) -> bool:
+    return output != "-" and (output.endswith(("/", os.sep)) or os.path.isdir(output))
+
+
+def _pictures_in(folder: Path) -> list[str]:
+    from .images import SUFFIXES
+
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    found = [str(path) for path in files if path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise ValueError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
+    if len(found) < len(files):
+        click.echo(f"{folder}: {len(files) - len(found)} other files left alone", err=True)
+    return found
+
+
+def _kept_name(source: str) -> str:
+    from .images import WRITABLE
+
+    path = Path(source)
+    return path.name if path.suffix.lower() in WRITABLE else path.stem + ".png"
+
+
+def _progress(
+    jobs: list[tuple[str, str]], console: Console, hidden: bool
+) -> Iterator[tuple[str, str]]:
+    if len(jobs) == 1 or hidden or not console.is_terminal:
+        yield from jobs
+        return
+    from rich.progress import track
+
+    yield from track(jobs, description="", console=console)
+
+
+# The other commands
+
+
+@cli.command()
+@click.option("--weights", default="universal", show_default=True, help="Name or file.")
+def info(weights: str) -> None:
+    """How the package was built, and what its weights are."""
+    import torch
+    from safetensors import safe_open
+
+    from . import _C
+    from .network import load_solver
+
+    with _sentences():
+        solver = load_solver(weights)
+    path = Path(weights)
+    if not path.is_file():
+        path = Path(__file__).with_name("weights") / f"{weights}.safetensors"
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    facts = {
+        **_C.build_info(),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "weights": path,
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "parameters": sum(p.numel() for p in solver.parameters()),
+        **header,
+    }
+    for name, value in facts.items():
+        click.echo(f"{name}: {value}")
+
+
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+_SEARCH = (
+    click.option("--steps", type=click.IntRange(min=1)),
+    click.option("--batch", type=click.IntRange(min=1)),
+    click.option("--size", type=click.IntRange(min=16), help="Side of the crops, pixels."),
+    click.option("--style-weight", type=float),
+    click.option("--lr", type=float, help="Learning rate."),
+    click.option("--seed", type=int),
+    click.option("--vgg", type=_PATH, help="VGG-19 weights; found by itself, by default."),
+    _DEVICE,
+)
+
+
+def _search(command: Any) -> Any:
+    """The options of `fastfcs.training`; one that is not given keeps the default written there."""
+    for option in reversed(_SEARCH):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.option("--content", type=_FOLDER, required=True, help="Photos.")
+@click.option("--style", type=_FOLDER, required=True, multiple=True, help="Styles; repeatable.")
+@click.option("-o", "--output", type=_PATH, required=True, help="The weights, .safetensors.")
+@click.option("--holdout", type=click.IntRange(min=0), help="Last photos kept out of training.")
+@click.option("--preview-every", type=click.IntRange(min=1), help="Steps.")
+@_search
+def train(
+    content: Path, style: tuple[Path, ...], output: Path, device: str | None, **given: Any
+) -> None:
+    """Train a network for any style.
+
+    A checkpoint and a preview sheet stand beside OUTPUT; the same command goes on from the
+    checkpoint.
+    """
+    from . import training
+
+    with _sentences():
+        options = {name: value for name, value in given.items() if value is not None}
+        training.train(content, style, output, device=_device(device), **options)
+
+
+@cli.command()
+@click.argument("style", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--content", type=_FOLDER, required=True, help="Photos to tune on.")
+@click.option("-o", "--output", type=_PATH, required=True, help="The preset, .safetensors.")
+@click.option("--weights", help="Name or file; universal, by default.")
+@_search
+def tune(style: Path, content: Path, output: Path, device: str | None, **given: Any) -> None:
+    """Tune the statistics of one STYLE picture: a preset for stylize --style."""
+    from . import training
+
+    with _sentences():
+        options = {name: value for name, value in given.items() if value is not None}
+        training.tune(style, content, output, device=_device(device), **options)
+
+
+# Errors
+
+_BAD_INPUT = (ValueError, OSError, RuntimeError, MemoryError)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Bad input as one sentence and exit code 2."""
+    try:
+        yield
+    except _BAD_INPUT as error:
+        click.echo(_sentence(error), err=True)
+        sys.exit(2)
+
+
+def _sentence(error: Exception) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return "not enough memory; smaller pictures need less"
+    return text

@@ -1,0 +1,283 @@
+"""`Stylizer`: network, style and constraint in one module, for tensors, arrays and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from . import images
+from .constraints import Photoreal, compose
+from .filters import LowPass
+from .network import MIN_SIDE, Constraint, Statistics, UnrolledSolver, load_solver
+
+AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any]
+T = TypeVar("T", Tensor, Image.Image, NDArray[Any])
+
+
+class Stylizer(nn.Module):
+    """Restyles images after a reference picture.
+
+    Images are of any of these kinds, and the result is of the content's kind, size, dtype and
+    range:
+
+    - tensors (3, H, W) or (B, 3, H, W), floating, in [0, 1], on any device;
+    - arrays (H, W, 3): uint8, uint16, or floating in [0, 1];
+    - PIL images of 8 bits a channel; grey and palette become RGB, transparency and profile are
+      kept.
+
+    H and W are at least 16. The network works on the module's own device and in its own dtype; a
+    picture goes there and its result comes back. Pixels are taken in whatever encoding they have
+    (sRGB, in training). The result is clipped to [0, 1].
+
+    Torch's grad mode is honoured, and weights read from a file are frozen: a graph is recorded only
+    if the content requires gradients (or after ``requires_grad_()``), and then the result is
+    differentiable in it.
+
+    Args:
+        style: what `set_style` takes; None to set it, or load it by ``load_state_dict``, later.
+        weights: "universal", a safetensors file, or an `UnrolledSolver`, used as it is.
+        constraint: what is enforced after every update of the network: None; "photoreal", the
+            projection onto the smooth signals of the content's matting Laplacian
+            (`fastfcs.constraints.Photoreal`); any callable X -> X on (B, 3, H, W); or a list of
+            these, applied in turn.
+        strength: in [0, 1]; 0 returns the content exactly, 1 the full result.
+        cutoff: of "photoreal", the dial between style (larger) and structure; None is `Photoreal`'s
+            own default.
+        style_size: longer side in pixels to which larger style pictures are reduced, for their
+            statistics take memory as contents do; None leaves them as they are.
+
+    Raises:
+        ValueError, TypeError: an argument that is none of these; one sentence says which.
+        FileNotFoundError: no such weights.
+
+    Source: Puy and Pérez, "A Flexible Convolutional Solver for Fast Style Transfers" (CVPR 2019).
+    """
+
+    def __init__(
+        self,
+        style: AnyImage | str | Path | Sequence[AnyImage | str | Path] | None = None,
+        *,
+        weights: str | Path | UnrolledSolver = "universal",
+        constraint: Literal["photoreal"] | Constraint | Sequence[str | Constraint] | None = None,
+        strength: float = 1.0,
+        cutoff: float | None = None,
+        style_size: int | None = 768,
+    ) -> None:
+        super().__init__()
+        self.constraints = _constraints(constraint)
+        if cutoff is not None and "photoreal" not in self.constraints:
+            raise ValueError("cutoff belongs to constraint='photoreal', which was not asked for")
+        if cutoff is not None:
+            LowPass(cutoff)  # refuses it now, not at the first content
+        if style_size is not None and style_size < MIN_SIDE:
+            raise ValueError(f"style_size must be None or at least {MIN_SIDE}, not {style_size}")
+        self.strength = strength
+        self.cutoff = cutoff
+        self.style_size = style_size
+        if isinstance(weights, UnrolledSolver):
+            self.solver = weights
+        else:
+            self.solver = load_solver(weights).requires_grad_(False)
+        self.statistics = _Statistics()
+        if style is not None:
+            self.set_style(style)
+
+    @property
+    def strength(self) -> float:
+        """How far from the content, 0, to the result, 1."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"strength must be in [0, 1], not {value}")
+        self._strength = float(value)
+
+    @torch.no_grad()
+    def set_style(self, style: AnyImage | str | Path | Sequence[AnyImage | str | Path]) -> Stylizer:
+        """Compute and keep the statistics of a style, a constant from then on; gives back the
+        stylizer.
+
+        Args:
+            style: an image of any of the kinds above, a picture file, a tuned preset
+                (.safetensors), or a list of these. A list, and a batch (B, 3, H, W), holds one
+                style for each element of the content's batch.
+        """
+        styles: Sequence[Any] = style if isinstance(style, (list, tuple)) else [style]
+        if not styles:
+            raise ValueError("style must be at least one image, not an empty list")
+        found = [self._statistics_of(one) for one in styles]
+        self.statistics.set({key: torch.cat([each[key] for each in found]) for key in found[0]})
+        return self
+
+    def forward(self, content: T) -> T:
+        """The content restyled: same kind, size, dtype and range.
+
+        Raises:
+            TypeError: an image of no kind handled.
+            ValueError: its shape or numbers are not as described above, or its batch is not that of
+                the styles.
+            RuntimeError: no style was set.
+        """
+        statistics = self.statistics.get()
+        if not statistics:
+            raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
+        image, give_back = _as_tensor("content", content)
+        styles = len(next(iter(statistics.values())))
+        if styles not in (1, len(image)):
+            raise ValueError(f"content has a batch of {len(image)}, but {styles} styles are set")
+        x = self._ours(image)
+        target = torch.promote_types(
+            x.dtype, torch.float32
+        )  # Gram matrices of half types are float32
+        statistics = {key: h.to(target) for key, h in statistics.items()}
+        constraint = self._constraint(image.detach().to(x.device, torch.float32))
+        result = self.solver(x, statistics, constraint).to(image)
+        result = torch.lerp(image, result, self.strength).clamp(0, 1)
+        return give_back(result)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return (
+            f"constraints={list(self.constraints)}, strength={self.strength}, cutoff={self.cutoff}"
+        )
+
+    def _ours(self, image: Tensor) -> Tensor:
+        return image.to(next(self.solver.parameters()))
+
+    def _constraint(self, content: Tensor) -> Constraint | None:
+        if not self.constraints:
+            return None
+        options: dict[str, Any] = {} if self.cutoff is None else {"cutoff": self.cutoff}
+        return compose(
+            part if callable(part) else Photoreal(content, **options) for part in self.constraints
+        )
+
+    def _statistics_of(self, style: AnyImage | str | Path) -> Statistics:
+        if isinstance(style, (str, Path)):
+            if Path(style).suffix == ".safetensors":
+                return self._preset(Path(style))
+            style = images.read(style).pixels
+        image, _ = _as_tensor("style", style)
+        if self.style_size is not None:
+            image = images.fit(image, self.style_size)
+        return self.solver.statistics(self._ours(image))
+
+    def _preset(self, path: Path) -> Statistics:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            found = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"style: {path} cannot be read as a preset ({error})") from error
+        channels: Any = self.solver.architecture["channels"]
+        wanted = {
+            f"{t}.{level}": (1, width, width)
+            for t in range(len(self.solver.updates))
+            for level, width in enumerate(channels)
+        }
+        if {key: tuple(h.shape) for key, h in found.items()} != wanted:
+            raise ValueError(f"style: {path} is not a preset of these weights")
+        device = next(self.solver.parameters()).device
+        return {key: h.to(device) for key, h in found.items()}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # There may be no statistics yet, or those of another batch, to load these into.
+        start = f"{prefix}statistics."
+        device = next(self.solver.parameters()).device
+        kept = {k.removeprefix(start): v for k, v in state_dict.items() if k.startswith(start)}
+        if kept:
+            self.statistics.set({k: torch.empty_like(v, device=device) for k, v in kept.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class _Statistics(nn.Module):
+    """H^s as buffers "t_l", which follow the module to another device but keep their dtype.
+
+    Half types would spoil them: their entries span the squares of the features' range.
+    """
+
+    def set(self, statistics: Statistics) -> None:
+        self._buffers.clear()
+        for key, h in statistics.items():
+            self.register_buffer(key.replace(".", "_"), h)
+
+    def get(self) -> Statistics:
+        return {key.replace("_", "."): h for key, h in self.named_buffers()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Statistics:
+        return super()._apply(lambda h: h.to(fn(h.new_empty(0)).device), recurse)
+
+
+def _constraints(given: Any) -> tuple[str | Constraint, ...]:
+    if given is None:
+        return ()
+    parts = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    for part in parts:
+        if part != "photoreal" and not callable(part):
+            raise ValueError(
+                f"constraint must be None, 'photoreal', a callable or a list of these, not {part!r}"
+            )
+    return parts
+
+
+def _as_tensor(name: str, given: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """An image of any kind as (B, 3, H, W), and how to turn such a tensor back into that kind."""
+    back: Callable[[Tensor], Any]
+    if isinstance(given, Tensor):
+        image, back = _from_tensor(name, given)
+    elif isinstance(given, np.ndarray):
+        image, back = _from_array(name, given)
+    elif isinstance(given, Image.Image):
+        image, back = _from_pil(given)
+    else:
+        raise TypeError(f"{name} must be a tensor, array or PIL image, not {type(given).__name__}")
+    height, width = image.shape[-2:]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(
+            f"{name} must be at least {MIN_SIDE} pixels a side, not {width} x {height}"
+        )
+    low, high = image.detach().aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"{name} must be finite and in [0, 1], not from {low:.4g} to {high:.4g}")
+    return image, back
+
+
+def _from_tensor(name: str, given: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    if not given.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor in [0, 1], not {given.dtype}")
+    if given.dim() not in (3, 4) or given.shape[-3] != 3 or given.numel() == 0:
+        raise ValueError(
+            f"{name} must be a tensor (3, H, W) or (B, 3, H, W), not {tuple(given.shape)}"
+        )
+    return (given[None], lambda x: x[0]) if given.dim() == 3 else (given, lambda x: x)
+
+
+def _from_array(name: str, given: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], NDArray[Any]]]:
+    if given.ndim != 3 or given.shape[2] != 3 or given.size == 0:
+        raise ValueError(f"{name} must be an array (H, W, 3), not {given.shape}")
+    if given.dtype in (np.uint8, np.uint16):
+        depth = 8 * given.itemsize
+        return images.from_samples(given)[None], lambda x: images.to_samples(x[0], depth)
+    if given.dtype not in (np.float16, np.float32, np.float64):
+        raise TypeError(f"{name} must be an array of uint8, uint16 or floats, not {given.dtype}")
+    image = torch.from_numpy(np.array(given.transpose(2, 0, 1), order="C"))[None]
+    return image, lambda x: x[0].detach().permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _from_pil(given: Image.Image) -> tuple[Tensor, Callable[[Tensor], Image.Image]]:
+    samples = images.samples_of(given)
+
+    def back(x: Tensor) -> Image.Image:
+        result = Image.fromarray(np.concatenate([images.to_samples(x[0], 8), samples[..., 3:]], 2))
+        result.info = {k: v for k, v in given.info.items() if k in ("icc_profile", "exif", "dpi")}
+        return result
+
+    return images.from_samples(samples[..., :3])[None], back

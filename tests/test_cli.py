@@ -1,0 +1,266 @@
+"""The commands, in process and once as a process of their own, with a small network."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from fastfcs import images
+from fastfcs.cli import cli
+from fastfcs.network import UnrolledSolver, save_solver
+from fastfcs.stylizer import Stylizer
+
+W, H = 40, 32
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with pictures and weights in it."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "style.png"):
+        Image.fromarray(rng.integers(0, 256, (H, W, 3), dtype=np.uint8)).save(name)
+    save_solver(UnrolledSolver(updates=1, channels=(8,)), Path("w.safetensors"), {"licence": "MIT"})
+    return tmp_path
+
+
+def run(*args: str, stdin: bytes | None = None, style: str = "style.png") -> Result:
+    options = ["--style", style, "--weights", "w.safetensors", "--device", "cpu"]
+    result = CliRunner().invoke(cli, ["stylize", *args, *options], input=stdin)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def restyled(path: str | Path, **options: object) -> np.ndarray:
+    stylizer = Stylizer("style.png", weights="w.safetensors", **options)  # type: ignore[arg-type]
+    return images.to_samples(stylizer(images.read(path).pixels), 8)
+
+
+def test_one_file(folder: Path) -> None:
+    result = run("a.png", "-o", "out.png")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "out.png: 40 x 32, " in result.stderr
+    found = np.asarray(Image.open("out.png"))
+    np.testing.assert_array_equal(found, restyled("a.png"))
+    assert (found != np.asarray(Image.open("a.png"))).any()
+
+
+def test_photoreal_cutoff_and_strength(folder: Path) -> None:
+    assert run("a.png", "-o", "p.png", "--photoreal", "--cutoff", "0.05").exit_code == 0
+    want = restyled("a.png", constraint="photoreal", cutoff=0.05)
+    np.testing.assert_array_equal(np.asarray(Image.open("p.png")), want)
+    assert (want != restyled("a.png")).any()
+    assert run("a.png", "-o", "s.png", "--strength", "0").exit_code == 0
+    assert Image.open("s.png").tobytes() == Image.open("a.png").tobytes()
+
+
+def test_many_files_and_one_bad_one(folder: Path) -> None:
+    Path("bad.png").write_bytes(b"no picture")
+    Image.new("RGB", (8, 8)).save("tiny.png")
+    result = run("a.png", "bad.png", "gone.png", "tiny.png", "b.jpg", "-o", "out", "--json")
+    assert result.exit_code == 2
+    assert sorted(p.name for p in Path("out").iterdir()) == ["a.png", "b.jpg"]
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [report["input"] for report in reports] == [
+        "a.png",
+        "bad.png",
+        "gone.png",
+        "tiny.png",
+        "b.jpg",
+    ]
+    assert reports[0].keys() == {"input", "output", "size", "seconds", "notes"}
+    assert reports[0]["size"] == [W, H]
+    assert reports[0]["output"] == "out/a.png"
+    assert reports[0]["notes"] == []
+    assert reports[0]["seconds"] > 0
+    assert reports[1]["error"] == "bad.png is not a JPEG, PNG, TIFF, WebP, BMP or GIF picture"
+    assert reports[2]["error"] == "gone.png cannot be read: No such file or directory"
+    assert reports[3]["error"] == ("tiny.png: content must be at least 16 pixels a side, not 8 x 8")
+    for report in reports[1:4]:
+        assert report["error"] in result.stderr
+
+
+def test_a_folder(folder: Path) -> None:
+    photos = Path("photos")
+    photos.mkdir()
+    Image.open("a.png").save(photos / "a.png")
+    Image.open("b.jpg").save(photos / "c.BMP")
+    (photos / "readme.txt").write_text("text")
+    result = run("photos", "-o", "new/out")
+    assert result.exit_code == 0
+    assert sorted(p.name for p in Path("new/out").iterdir()) == ["a.png", "c.png"]
+    assert "photos: 1 other files left alone" in result.stderr
+    Image.open("a.png").save(photos / "c.png")
+    result = run("photos", "-o", "other")
+    assert result.exit_code == 2
+    assert "photos/c.BMP and photos/c.png would both become other/c.png" in result.stderr
+    assert not Path("other").exists()
+
+
+def test_nothing_is_overwritten_without_force(folder: Path) -> None:
+    Path("out").mkdir()
+    Path("out/b.jpg").write_bytes(b"old")
+    result = run("a.png", "b.jpg", "-o", "out")
+    assert result.exit_code == 2
+    assert result.stderr == "out/b.jpg exists already; --force overwrites\n"
+    assert [p.name for p in Path("out").iterdir()] == ["b.jpg"]
+    assert Path("out/b.jpg").read_bytes() == b"old"
+    assert run("a.png", "b.jpg", "-o", "out", "--force").exit_code == 0
+    assert images.read("out/b.jpg").size == (W, H)
+    before = Path("a.png").read_bytes()
+    assert run("a.png", "-o", "a.png").exit_code == 2
+    assert Path("a.png").read_bytes() == before
+
+
+def test_standard_input_and_output(folder: Path) -> None:
+    result = run("-", "-o", "-", stdin=Path("a.png").read_bytes())
+    assert result.exit_code == 0
+    found = np.asarray(Image.open(io.BytesIO(result.stdout_bytes)))
+    np.testing.assert_array_equal(found, restyled("a.png"))
+    result = run("-", "-o", "-", stdin=b"nothing")
+    assert (result.exit_code, result.stdout_bytes) == (2, b"")
+    assert "is not a JPEG" in result.stderr
+
+
+def test_sizes_are_said(folder: Path) -> None:
+    Image.open("a.png").resize((1000, 500)).save("large.png")
+    result = run("large.png", "-o", "out.png", "--max-size", "100", "--json", style="large.png")
+    (report,) = map(json.loads, result.stdout.splitlines())
+    assert report["size"] == [100, 50]
+    assert Image.open("out.png").size == (100, 50)
+    assert report["notes"] == [
+        "large.png: reduced from 1000 x 500 to a longer side of 768 pixels",
+        "reduced from 1000 x 500 to a longer side of 100 pixels",
+    ]
+    assert "large.png: reduced from 1000 x 500 to a longer side of 768 pixels" in result.stderr
+
+
+def test_alpha_profile_and_16_bits_go_through(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = images.Picture(
+        images.from_samples(rng.integers(0, 65536, (H, W, 3), dtype=np.uint16)),
+        alpha=torch.rand(H, W).mul(65535).round() / 65535,
+        depth=16,
+    )
+    images.write(deep, "deep.tif")
+    assert run("deep.tif", "-o", "out.png").exit_code == 0
+    out = images.read("out.png")
+    assert out.depth == 16
+    assert out.alpha is not None
+    assert deep.alpha is not None
+    torch.testing.assert_close(out.alpha, deep.alpha, rtol=0, atol=1e-6)
+    want = Stylizer("style.png", weights="w.safetensors")(deep.pixels)
+    torch.testing.assert_close(out.pixels, want, rtol=0, atol=1e-4)
+    result = run("deep.tif", "-o", "out.jpg")
+    assert result.exit_code == 2
+    assert "deep.tif: JPEG cannot hold this picture's transparency" in result.stderr
+    assert not Path("out.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("a.png", "-o", "out.gif"), "out.gif must end in one of .jpg, .jpeg, .png"),
+        (("a.png", "-o", "no/out.png"), "no is not a folder to write no/out.png in"),
+        (("a.png", "b.jpg", "-o", "w.safetensors"), "the output must be a folder"),
+        (("a.png", "b.jpg", "-o", "-"), "the output must be a folder"),
+        (("a.png", "-", "-o", "out"), "- cannot be among the content"),
+        (("a.png", "-o", "-", "--json"), "--json and -o - both want standard output"),
+        (("a.png", "-o", "o.png", "--cutoff", "0.1"), "--cutoff belongs to --photoreal"),
+        (("a.png", "-o", "o.png", "--strength", "2"), "strength must be in [0, 1], not 2.0"),
+        (("a.png", "-o", "o.png", "--device", "abacus"), "device 'abacus' is not to be had here"),
+        (("a.png", "-o", "o.png", "--weights", "none"), "weights must be a safetensors file"),
+        (("a.png", "-o", "o.png", "--style", "gone.jpg"), "gone.jpg cannot be read: No such file"),
+        (("a.png", "-o", "o.png", "--photoreal", "--cutoff", "0"), "cutoff is 0.0"),
+        (("empty", "-o", "out"), "empty holds no picture"),
+    ],
+)
+def test_refusals(folder: Path, args: tuple[str, ...], sentence: str) -> None:
+    Path("empty").mkdir()
+    defaults = ["--style", "style.png", "--weights", "w.safetensors"]
+    result = CliRunner().invoke(cli, ["stylize", *defaults, *args])
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not [p for p in Path().iterdir() if p.name.startswith(("o.", "out"))]
+
+
+def test_info(folder: Path) -> None:
+    result = CliRunner().invoke(cli, ["info", "--weights", "w.safetensors"])
+    assert result.exit_code == 0
+    assert "weights: w.safetensors\n" in result.output
+    assert "licence: MIT\n" in result.output
+    assert "parameters: " in result.output
+    assert CliRunner().invoke(cli, ["info", "--weights", "none"]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_training_commands_pass_on_what_is_given(
+    folder: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inspect import signature
+
+    from fastfcs import training
+
+    calls: list[dict[str, object]] = []
+    bound = signature(getattr(training, command)).bind
+
+    def record(*args: object, **options: object) -> None:
+        calls.append(bound(*args, **options).arguments)
+        raise ValueError("an argument out of range")
+
+    monkeypatch.setattr(training, command, record)
+    args = ["style.png"] if command == "tune" else ["--style", str(folder), "--style", "."]
+    given = ["--content", ".", "-o", "x.safetensors", "--steps", "7", "--device", "cpu"]
+    result = CliRunner().invoke(cli, [command, *args, *given])
+    assert (result.exit_code, result.stderr) == (2, "an argument out of range\n")
+    style = Path("style.png") if command == "tune" else (folder, Path())
+    assert calls == [
+        {
+            "style": style,
+            "content": Path(),
+            "out": Path("x.safetensors"),
+            "steps": 7,
+            "device": "cpu",
+        }
+    ]
+
+
+def test_as_a_process(folder: Path) -> None:
+    """What is on the screen is the report alone, though the picture makes Pillow warn."""
+    with Image.open("a.png") as image:
+        image.save("odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open("odd.jpg") as image:
+        image.getexif()
+    options = ["--style", "style.png", "--weights", "w.safetensors"]
+    command = [sys.executable, "-c", "from fastfcs.cli import main; main()", "stylize"]
+    done = subprocess.run(
+        [*command, "odd.jpg", "-o", "out.png", *options], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("out.png: 40 x 32, ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys; from fastfcs.cli import cli; "
+        "cli(['stylize', '--help'], standalone_mode=False); "
+        "assert not {'torch', 'numpy', 'PIL', 'rich'} & set(sys.modules)"
+    )
+    start = time.process_time()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--photoreal" in done.stdout
+    assert time.process_time() - start < 1

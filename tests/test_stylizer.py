@@ -1,0 +1,275 @@
+"""Kinds of image in and out, statistics kept as state, strength, constraints, refusals."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fastfcs import images
+from fastfcs.network import UnrolledSolver
+from fastfcs.stylizer import Stylizer
+
+H, W = 24, 33
+
+
+@pytest.fixture
+def solver() -> UnrolledSolver:
+    return UnrolledSolver(updates=2, channels=(8, 12)).eval().requires_grad_(False)
+
+
+def noise(*shape: int, seed: int = 1) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+CONTENT = noise(3, H, W, seed=2)
+STYLE = noise(3, 40, 20, seed=3)
+
+
+def stylizer(solver: UnrolledSolver, **options: object) -> Stylizer:
+    return Stylizer(STYLE, weights=solver, **options)  # type: ignore[arg-type]
+
+
+def test_equals_the_solver_with_the_style_s_statistics(solver: UnrolledSolver) -> None:
+    with torch.no_grad():
+        want = solver(CONTENT[None], solver.statistics(STYLE[None])).clamp(0, 1)
+    found = stylizer(solver)(CONTENT)
+    torch.testing.assert_close(found, want[0], rtol=0, atol=1e-6)
+    assert (found - CONTENT).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tensors_keep_shape_and_dtype(solver: UnrolledSolver, dtype: torch.dtype) -> None:
+    module = stylizer(solver)
+    want = module(CONTENT)
+    for content in (CONTENT, CONTENT[None], CONTENT[None].expand(2, -1, -1, -1)):
+        found = module(content.to(dtype))
+        assert found.dtype == dtype
+        assert found.shape == content.shape
+        torch.testing.assert_close(found.float(), want.expand_as(found), rtol=0, atol=0.02)
+    channels_last = CONTENT[None].contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(module(channels_last)[0], want)
+
+
+def test_arrays_keep_shape_dtype_and_range(solver: UnrolledSolver) -> None:
+    module = stylizer(solver)
+    hwc = CONTENT.permute(1, 2, 0).numpy()
+    for dtype, top, close in (
+        (np.uint8, 255, 2 / 255),
+        (np.uint16, 65535, 1e-4),
+        (np.float16, 1, 2e-3),
+        (np.float32, 1, 1e-6),
+        (np.float64, 1, 1e-6),
+    ):
+        content = (hwc * top).round().astype(dtype) if top > 1 else hwc.astype(dtype)
+        found = module(content)
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == dtype
+        assert found.shape == (H, W, 3)
+        want = module(CONTENT).permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(found.astype(float) / top, want, rtol=0, atol=close)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_pil_images_keep_size_alpha_and_profile(solver: UnrolledSolver, mode: str) -> None:
+    module = stylizer(solver)
+    array = (noise(H, W, 4).numpy() * 255).astype(np.uint8)
+    content = Image.fromarray(array if mode in ("RGBA", "LA") else array[..., :3]).convert(mode)
+    content.info["icc_profile"] = b"profile"
+    found = module(content)
+    assert isinstance(found, Image.Image)
+    assert found.size == (W, H)
+    assert found.info["icc_profile"] == b"profile"
+    assert found.mode == ("RGBA" if mode in ("RGBA", "LA") else "RGB")
+    if found.mode == "RGBA":
+        np.testing.assert_array_equal(np.asarray(found)[..., 3], array[..., 3])
+    want = module(np.asarray(content.convert("RGB")))
+    np.testing.assert_array_equal(np.asarray(found)[..., :3], want)
+
+
+def test_strength(solver: UnrolledSolver) -> None:
+    module = stylizer(solver)
+    full = module(CONTENT)
+    module.strength = 0.25
+    with torch.no_grad():
+        raw = solver(CONTENT[None], solver.statistics(STYLE[None]))[0]
+    torch.testing.assert_close(module(CONTENT), CONTENT.lerp(raw, 0.25).clamp(0, 1))
+    module.strength = 0
+    half = CONTENT.half()
+    deep = np.random.default_rng(0).integers(0, 65536, (H, W, 3), dtype=np.uint16)
+    picture = Image.fromarray((deep >> 8).astype(np.uint8))
+    assert torch.equal(module(CONTENT), CONTENT)
+    assert torch.equal(module(half), half)
+    np.testing.assert_array_equal(module(deep), deep)
+    assert module(picture).tobytes() == picture.tobytes()
+    assert not torch.equal(full, CONTENT)
+    for bad in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="strength must be in"):
+            module.strength = bad
+
+
+def test_styles_of_any_kind_agree(solver: UnrolledSolver, tmp_path: Path) -> None:
+    style = (STYLE * 255).round() / 255
+    array = images.to_samples(style, 8)
+    Image.fromarray(array).save(tmp_path / "style.png")
+    want = Stylizer(style, weights=solver)(CONTENT)
+    for same in (style[None], array, Image.fromarray(array), tmp_path / "style.png"):
+        torch.testing.assert_close(Stylizer(same, weights=solver)(CONTENT), want)
+
+
+def test_one_style_for_each_element(solver: UnrolledSolver) -> None:
+    other = noise(3, 30, 30, seed=9)
+    contents = torch.stack([CONTENT, CONTENT.flip(2)])
+    found = Stylizer([STYLE, other], weights=solver)(contents)
+    torch.testing.assert_close(found[0], Stylizer(STYLE, weights=solver)(contents[0]))
+    torch.testing.assert_close(found[1], Stylizer(other, weights=solver)(contents[1]))
+    batch = Stylizer(torch.stack([STYLE, STYLE.flip(0)]), weights=solver)
+    torch.testing.assert_close(batch(contents)[0], found[0])
+    with pytest.raises(ValueError, match="content has a batch of 3, but 2 styles are set"):
+        batch(noise(3, 3, H, W))
+
+
+def test_large_styles_are_reduced(solver: UnrolledSolver) -> None:
+    small = images.fit(STYLE[None], 30)
+    assert small.shape[-2:] == (30, 15)
+    style = noise(3, 64, 48)
+    reduced = Stylizer(style, weights=solver, style_size=32)(CONTENT)
+    want = Stylizer(images.fit(style[None], 32), weights=solver, style_size=None)(CONTENT)
+    assert torch.equal(reduced, want)
+    assert not torch.equal(reduced, Stylizer(style, weights=solver, style_size=None)(CONTENT))
+
+
+def test_state(solver: UnrolledSolver) -> None:
+    module = stylizer(solver)
+    state = {key: value.clone() for key, value in module.state_dict().items()}
+    assert {"statistics.0_0", "statistics.1_1"} <= set(state)
+    other = UnrolledSolver(updates=2, channels=(8, 12))
+    for loaded in (Stylizer(weights=other), Stylizer([STYLE, CONTENT], weights=other)):
+        loaded.load_state_dict(state)
+        torch.testing.assert_close(loaded(CONTENT), module(CONTENT))
+    with pytest.raises(RuntimeError, match="no style yet"):
+        Stylizer(weights=solver)(CONTENT)
+    with pytest.raises(RuntimeError, match="statistics"):
+        module.load_state_dict(solver.state_dict())
+
+
+def test_dtypes_of_the_module(solver: UnrolledSolver) -> None:
+    want = stylizer(solver)(CONTENT)
+    double = stylizer(copy.deepcopy(solver)).double()
+    assert next(double.parameters()).dtype == torch.float64
+    torch.testing.assert_close(double(CONTENT.double()).float(), want, rtol=0, atol=1e-5)
+    half = stylizer(solver).to(torch.bfloat16)
+    assert {h.dtype for h in half.statistics.buffers()} == {torch.float32}
+    found = half(CONTENT)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, want, rtol=0, atol=0.05)
+
+
+def test_constraints_are_applied_after_every_update(solver: UnrolledSolver) -> None:
+    calls: list[tuple[str, tuple[int, ...]]] = []
+
+    def recorder(name: str) -> Callable[[Tensor], Tensor]:
+        def constraint(x: Tensor) -> Tensor:
+            calls.append((name, tuple(x.shape)))
+            return x * 0.5
+
+        return constraint
+
+    stylizer(solver, constraint=[recorder("a"), recorder("b")])(CONTENT)
+    assert calls == [(name, (1, 3, H, W)) for name in "abab"]
+
+
+def test_photoreal_is_the_projection_of_this_content(solver: UnrolledSolver) -> None:
+    from fastfcs.constraints import Photoreal
+
+    content = images.fit(noise(1, 3, 2, 3), 99)
+    content = torch.nn.functional.interpolate(content, (H, W), mode="bicubic").clamp(0, 1)
+    with torch.no_grad():
+        want = solver(content, solver.statistics(STYLE[None]), Photoreal(content, 0.05)).clamp(0, 1)
+    module = stylizer(solver, constraint="photoreal", cutoff=0.05)
+    torch.testing.assert_close(module(content), want, rtol=0, atol=1e-6)
+    assert (stylizer(solver)(content) - want).abs().max() > 5e-5
+    for each in (["photoreal"], ["photoreal", lambda x: x]):
+        same = stylizer(solver, constraint=each, cutoff=0.05)
+        torch.testing.assert_close(same(content), want, rtol=0, atol=1e-6)
+
+
+def test_grad_mode_is_honoured(solver: UnrolledSolver) -> None:
+    module = stylizer(solver)
+    assert not module(CONTENT).requires_grad
+    content = CONTENT.clone().requires_grad_()
+    module(content).sum().backward()
+    assert content.grad is not None
+    assert content.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert not module(content).requires_grad
+    assert isinstance(module(content.detach().permute(1, 2, 0).numpy()), np.ndarray)
+
+
+def test_presets(solver: UnrolledSolver, tmp_path: Path) -> None:
+    path = tmp_path / "preset.safetensors"
+    save_file(solver.statistics(STYLE[None]), path)
+    torch.testing.assert_close(Stylizer(path, weights=solver)(CONTENT), stylizer(solver)(CONTENT))
+    other = UnrolledSolver(updates=1, channels=(8,))
+    with pytest.raises(ValueError, match=r"preset\.safetensors is not a preset of these weights"):
+        Stylizer(path, weights=other)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="cannot be read as a preset"):
+        Stylizer(path, weights=solver)
+    with pytest.raises(ValueError, match="cannot be read as a preset"):
+        Stylizer(tmp_path / "gone.safetensors", weights=solver)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "sentence"),
+    [
+        (noise(3, 15, 40), ValueError, "content must be at least 16 pixels a side, not 40 x 15"),
+        (noise(1, 20, 20), ValueError, r"content must be a tensor \(3, H, W\)"),
+        (noise(20, 20), ValueError, r"content must be a tensor \(3, H, W\)"),
+        (noise(0, 3, 20, 20), ValueError, r"content must be a tensor \(3, H, W\)"),
+        (noise(20, 20, 4).numpy(), ValueError, r"content must be an array \(H, W, 3\)"),
+        (noise(20, 20).numpy(), ValueError, r"content must be an array \(H, W, 3\)"),
+        (noise(3, 20, 20) * 255, ValueError, r"content must be finite and in \[0, 1\], not from"),
+        (noise(3, 20, 20) - 0.5, ValueError, r"content must be finite and in \[0, 1\], not from"),
+        (noise(3, 20, 20) / 0, ValueError, "content must be finite"),
+        (noise(3, 20, 20) * float("nan"), ValueError, "content must be finite"),
+        (np.full((20, 20, 3), np.inf), ValueError, "content must be finite"),
+        (noise(3, 20, 20).byte(), TypeError, "content must be a floating tensor"),
+        (np.zeros((20, 20, 3), np.int32), TypeError, "content must be an array of uint8, uint16"),
+        (Image.new("CMYK", (20, 20)), ValueError, "mode CMYK are not handled"),
+        (Image.new("I;16", (20, 20)), ValueError, "mode I;16 are not handled"),
+        ("photo.jpg", TypeError, "content must be a tensor, array or PIL image, not str"),
+    ],
+)
+def test_refused_contents(
+    solver: UnrolledSolver, content: object, error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence) as caught:
+        stylizer(solver)(content)  # type: ignore[type-var]
+    assert "\n" not in str(caught.value)
+
+
+def test_refused_arguments(solver: UnrolledSolver, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="style must be at least 16 pixels"):
+        Stylizer(noise(3, 8, 8), weights=solver)
+    with pytest.raises(ValueError, match="style must be at least one image"):
+        Stylizer([], weights=solver)
+    with pytest.raises(ValueError, match=r"gone\.png cannot be read"):
+        Stylizer(tmp_path / "gone.png", weights=solver)
+    with pytest.raises(ValueError, match="constraint must be None, 'photoreal', a callable"):
+        stylizer(solver, constraint="painting")
+    with pytest.raises(ValueError, match="cutoff belongs to constraint='photoreal'"):
+        stylizer(solver, cutoff=0.1)
+    with pytest.raises(ValueError, match="cutoff is 0"):
+        stylizer(solver, constraint="photoreal", cutoff=0)
+    with pytest.raises(ValueError, match="style_size must be"):
+        stylizer(solver, style_size=3)
+    with pytest.raises(FileNotFoundError, match="weights must be"):
+        Stylizer(weights="no such weights")
