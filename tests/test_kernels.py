@@ -82,9 +82,11 @@ class Kernels:
         return self.run("matting_matvec", [image, factors, x], [torch.full_like(x, math.nan)], list(x.shape))[0]
 
     def filter(self, image: Tensor, factors: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
-        nan = torch.full_like(x, math.nan)
-        inputs = [image, factors, x, coefficients, len(coefficients) - 1]
-        return self.run("matting_filter", inputs, [nan, nan], list(x.shape))[0]
+        order = len(coefficients) - 1
+        inputs = [image, factors, x, coefficients, order]
+        buffers = torch.full((2 if order > 1 else 0, *x.shape), math.nan, dtype=x.dtype)
+        outputs = [torch.full_like(x, math.nan), buffers]
+        return self.run("matting_filter", inputs, outputs, list(x.shape))[0]
 
     def _gram_sizes(self, kind: int, h: Tensor) -> tuple[list[int], Tensor]:
         batch, channels, height, width = h.shape

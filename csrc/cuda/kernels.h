@@ -9,7 +9,8 @@
 
 namespace fastfcs::cuda {
 
-// x is (batch, channels, height, width), the image (batch, 3, height, width), the factors (batch, 9, height-2, width-2).
+// x is (batch, channels, height, width), the image (batch, 3, height, width),
+// the factors (batch, 9, height - 2, width - 2).
 struct Shape {
   std::int64_t batch, channels;
   int height, width;
@@ -23,11 +24,11 @@ void matting_factors(const T* image, T* factors, Shape shape, double eps, Stream
 template <typename T>
 void matting_matvec(const T* image, const T* factors, const T* x, T* out, Shape shape, Stream stream);
 
-// out = sum_k coefficients[k] T_k(2 L / 9 - I) x, k = 0..order; coefficients on the host; buffer as large as x, unused
-// for order 0 and 1. None of x, out and buffer may overlap.
+// out = sum_k coefficients[k] T_k(2 L / 9 - I) x, k = 0..order; coefficients on the host; buffers twice as large as x,
+// unused for order 0 and 1. None of x, out and buffers may overlap.
 template <typename T>
-void matting_filter(const T* image, const T* factors, const T* x, const double* coefficients, std::int64_t order, T* out,
-                    T* buffer, Shape shape, Stream stream);
+void matting_filter(const T* image, const T* factors, const T* x, const double* coefficients, std::int64_t order,
+                    T* out, T* buffers, Shape shape, Stream stream);
 
 // h is (batch, channels, pixels); G = h^T h / n as in gram.h. targets: how many H there are, 1 or batch.
 struct Features {

@@ -2,6 +2,8 @@
 // The arithmetic of a window and of a pixel is matting.h's, the same as on the CPU.
 #include "../matting.h"
 
+#include <algorithm>
+
 #include "kernels.h"
 
 namespace fastfcs::cuda {
@@ -40,25 +42,31 @@ constexpr int kWindowsX = kTileX + 2, kWindows = kWindowsX * (kTileY + 2);
 constexpr int kPixelsX = kTileX + 4, kPixels = kPixelsX * (kTileY + 4);
 constexpr int kRows = kTileX * kTileY / kThreads;  // pixels of a thread, one below the other
 
+enum class Step { laplacian, chebyshev_first, chebyshev_next };
+
+// A step's share of the filter's result, sum = [sum] + previous_ T_{k-1} x + current_ T_k x + next_ T_{k+1} x.
 template <typename T>
-struct Step {
-  T laplacian, v, w, x;
+struct Sum {
+  T* to;         // null: this step adds nothing
+  bool started;  // whether anything is there to add to
+  T previous, current, next;
 };
 
-// out = step.laplacian L v + step.v v + step.w w + step.x x        (w and x may be null: their term is left out)
+// out = L v, or a step of the Chebyshev recurrence: T_{k+1} x from v = T_k x and previous = T_{k-1} x.
 //
 //   1  image and v, halo of two, into shared memory: device memory is read once, in rows
 //   2  one thread a window: a_w, b_w of every channel into shared memory; factors are read once for all C channels
-//   3  one thread kRows pixels: box sums of a_w, b_w in a fixed order, the three terms, one coalesced write
+//   3  one thread kRows pixels: box sums of a_w, b_w in a fixed order, the recurrence, the sum, coalesced writes
 //
-// Traffic a pixel, float32, C = 3: image 12, factors 36, v 12, w 12, x 12, out 12 = 96 B, the floor with factors read;
-// the halo (1.41 times for image and v, 1.20 for factors) comes from L2. out may be w: each is touched at its own pixel.
+// Traffic a pixel, float32, C = 3: image 12, factors 36, v 12, previous 12, out 12 = 84 B, and 24 more where the sum is
+// touched, one step in three: 92 B on average. The halo (1.41 times for image and v, 1.20 for factors) comes from L2.
+// out may be previous, each being touched at its own pixel only, and may be null after the last step.
 template <typename T, int C>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
-    step_kernel(const T* __restrict__ image, const T* __restrict__ factors, const T* __restrict__ v, const T* w,
-                const T* __restrict__ x, T* out, Shape shape, Step<T> step) {
-  T* const pixels = shared_memory<T>();            // [3 + C][kPixels]: the image, then v
-  T* const models = pixels + (3 + C) * kPixels;    // [C][4][kWindows]: a_w, b_w
+    step_kernel(const T* __restrict__ image, const T* __restrict__ factors, const T* __restrict__ v, const T* previous,
+                T* out, Sum<T> sum, Shape shape, Step step) {
+  T* const pixels = shared_memory<T>();          // [3 + C][kPixels]: the image, then v
+  T* const models = pixels + (3 + C) * kPixels;  // [C][4][kWindows]: a_w, b_w
   const int height = shape.height, width = shape.width;
   const std::int64_t plane = std::int64_t{height} * width, windows = std::int64_t{height - 2} * (width - 2);
 
@@ -68,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
   const int top = blockIdx.x / tiles_x % tiles_y * kTileY;
   const std::int64_t group = blockIdx.x / tiles_x / tiles_y;  // of all batches
   const std::int64_t batch = group / groups;
-  const std::int64_t first = group * C * plane;               // of this group's channels
+  const std::int64_t first = group * C * plane;             // of this group's channels
 
   for (int i = threadIdx.x; i < kPixels; i += kThreads) {
     const int px = left - 2 + i % kPixelsX, py = top - 2 + i / kPixelsX;
@@ -109,19 +117,19 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
   const int column = threadIdx.x % kTileX, row = threadIdx.x / kTileX * kRows;
   const int px = left + column;
   if (px >= width) return;
-  const int across = min(px, width - 3) - max(px - 2, 0) + 1;
+  const int count_x = min(px, width - 3) - max(px - 2, 0) + 1;
   FASTFCS_UNROLL
   for (int c = 0; c < C; ++c) {
     T box[4][kRows];  // rows of three windows are summed once and shared by the pixels above one another
     FASTFCS_UNROLL
     for (int q = 0; q < 4; ++q) {
       const T* const model = models + (c * 4 + q) * kWindows + row * kWindowsX + column;
-      T sum[kRows + 2];
+      T across[kRows + 2];
       FASTFCS_UNROLL
       for (int r = 0; r < kRows + 2; ++r)
-        sum[r] = model[r * kWindowsX] + model[r * kWindowsX + 1] + model[r * kWindowsX + 2];
+        across[r] = model[r * kWindowsX] + model[r * kWindowsX + 1] + model[r * kWindowsX + 2];
       FASTFCS_UNROLL
-      for (int r = 0; r < kRows; ++r) box[q][r] = sum[r] + sum[r + 1] + sum[r + 2];
+      for (int r = 0; r < kRows; ++r) box[q][r] = across[r] + across[r + 1] + across[r + 2];
     }
     FASTFCS_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -129,38 +137,43 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
       if (py >= height) break;
       const T* const own = pixels + (row + r + 2) * kPixelsX + column + 2;
       const T value = own[(3 + c) * kPixels];
-      const int count = across * (min(py, height - 3) - max(py - 2, 0) + 1);  // windows that hold this pixel
+      const int count = count_x * (min(py, height - 3) - max(py - 2, 0) + 1);  // windows that hold this pixel
       const T product = laplacian_at(static_cast<T>(count), value, box[0][r], box[1][r], box[2][r], box[3][r], own[0],
                                      own[kPixels], own[2 * kPixels]);
       const std::int64_t at = first + c * plane + std::int64_t{py} * width + px;
-      T result = step.laplacian * product + step.v * value;
-      if (w) result += step.w * w[at];
-      if (x) result += step.x * x[at];
-      out[at] = result;
+      const T before = step == Step::chebyshev_next ? previous[at] : T{};
+      const T next = step == Step::laplacian         ? product
+                     : step == Step::chebyshev_first ? chebyshev_first(product, value)
+                                                     : chebyshev_next(product, value, before);
+      if (out) out[at] = next;
+      if (sum.to) {
+        const T terms = sum.previous * before + sum.current * value + sum.next * next;
+        sum.to[at] = sum.started ? sum.to[at] + terms : terms;
+      }
     }
   }
 }
 
 template <typename T, int C>
-void run_step(const T* image, const T* factors, const T* v, const T* w, const T* x, T* out, Shape shape, Step<T> step,
-              Stream stream) {
+void run_step(const T* image, const T* factors, const T* v, const T* previous, T* out, Sum<T> sum, Shape shape,
+              Step step, Stream stream) {
   const std::int64_t tiles =
       std::int64_t{(shape.width + kTileX - 1) / kTileX} * ((shape.height + kTileY - 1) / kTileY);
   const std::int64_t blocks = tiles * shape.batch * (shape.channels / C);
   if (blocks == 0) return;
   launch("step_kernel", step_kernel<T, C>, blocks, kThreads, ((3 + C) * kPixels + C * 4 * kWindows) * sizeof(T), stream,
-         image, factors, v, w, x, out, shape, step);
+         image, factors, v, previous, out, sum, shape, step);
 }
 
 // Three channels at once where they come in threes: factors and image are then read once for all three. Not in double,
 // whose tiles would not fit in 48 KB.
 template <typename T>
-void laplacian_step(const T* image, const T* factors, const T* v, const T* w, const T* x, T* out, Shape shape,
-                    Step<T> step, Stream stream) {
+void laplacian_step(const T* image, const T* factors, const T* v, const T* previous, T* out, Sum<T> sum, Shape shape,
+                    Step step, Stream stream) {
   if constexpr (sizeof(T) == 4) {
-    if (shape.channels % 3 == 0) return run_step<T, 3>(image, factors, v, w, x, out, shape, step, stream);
+    if (shape.channels % 3 == 0) return run_step<T, 3>(image, factors, v, previous, out, sum, shape, step, stream);
   }
-  run_step<T, 1>(image, factors, v, w, x, out, shape, step, stream);
+  run_step<T, 1>(image, factors, v, previous, out, sum, shape, step, stream);
 }
 
 }  // namespace
@@ -175,29 +188,31 @@ void matting_factors(const T* image, T* factors, Shape shape, double eps, Stream
 
 template <typename T>
 void matting_matvec(const T* image, const T* factors, const T* x, T* out, Shape shape, Stream stream) {
-  laplacian_step<T>(image, factors, x, nullptr, nullptr, out, shape, {1, 0, 0, 0}, stream);
+  laplacian_step<T>(image, factors, x, nullptr, out, {}, shape, Step::laplacian, stream);
 }
 
-// Clenshaw's recurrence, A = 2 L / 9 - I:
-//
-//   b_k = c_k x + 2 A b_{k+1} - b_{k+2},  k = order-1 .. 1,      p(L) x = c_0 x + A b_1 - b_2
-//
-// It needs two buffers (b_k overwrites b_{k+2}) and no running sum, which the forward recurrence on T_k x would read and
-// write at every step: 24 B a pixel less. b_order = c_order x is never stored: it is folded into the coefficients of x.
+// The forward recurrence: T_{k+1} x takes the place of T_{k-1} x, in two buffers. Clenshaw's backward one needs no sum,
+// but loses two to four times more to rounding in float32 and does not keep constants. A step has three terms at hand,
+// so the sum is touched in every third step only.
 template <typename T>
 void matting_filter(const T* image, const T* factors, const T* x, const double* coefficients, std::int64_t order, T* out,
-                    T* buffer, Shape shape, Stream stream) {
-  const double last = coefficients[order];
-  if (order == 0)
-    return laplacian_step<T>(image, factors, x, nullptr, nullptr, out, shape, {0, static_cast<T>(last), 0, 0}, stream);
-  for (std::int64_t k = order - 1; k >= 0; --k) {
-    const double twice = k == 0 ? 1 : 2;
-    T* const to = k % 2 == 0 ? out : buffer;
-    const T* const v = k == order - 1 ? x : k % 2 == 0 ? buffer : out;
-    const double of_v = k == order - 1 ? last * twice : twice;
-    const double of_x = k == order - 2 ? coefficients[k] - last : coefficients[k];
-    const Step<T> step{static_cast<T>(of_v * 2 / kLambdaMax), static_cast<T>(-of_v), -1, static_cast<T>(of_x)};
-    laplacian_step<T>(image, factors, v, k < order - 2 ? to : nullptr, x, to, shape, step, stream);
+                    T* buffers, Shape shape, Stream stream) {
+  T* const place[] = {buffers, buffers + shape.batch * shape.channels * shape.height * shape.width};
+  std::int64_t added = 0;  // T_0 x .. T_{added-1} x are in the sum
+  const auto coefficient = [&](std::int64_t k) {
+    return k >= added && k <= order ? static_cast<T>(coefficients[k]) : T{};
+  };
+  for (std::int64_t k = 0; k < std::max<std::int64_t>(order, 1); ++k) {
+    const T* const current = k == 0 ? x : place[(k - 1) % 2];
+    const T* const previous = k == 1 ? x : place[k % 2];
+    const bool last = k >= order - 1;
+    Sum<T> sum{};
+    if (last || k == added + 1) {
+      sum = {out, added > 0, coefficient(k - 1), coefficient(k), coefficient(k + 1)};
+      added = k + 2;
+    }
+    laplacian_step<T>(image, factors, current, previous, last ? nullptr : place[k % 2], sum, shape,
+                      k == 0 ? Step::chebyshev_first : Step::chebyshev_next, stream);
   }
 }
 

@@ -105,10 +105,11 @@ Tensor matting_filter(const Tensor& image, const Tensor& factors, const Tensor& 
   const OnDevice on(image);
   const Tensor i = torch::stable::contiguous(image), f = torch::stable::contiguous(factors),
                v = torch::stable::contiguous(x), c = torch::stable::contiguous(coefficients),
-               y = torch::stable::empty_like(v), buffer = torch::stable::empty_like(v);
+               y = torch::stable::empty_like(v),
+               buffers = empty(v, {c.numel() > 2 ? 2 * v.numel() : 0}, v.scalar_type());
   dispatch(x, [&](auto type) {
     using T = typename decltype(type)::type;
-    cuda::matting_filter(in<T>(i), in<T>(f), in<T>(v), in<double>(c), c.numel() - 1, out<T>(y), out<T>(buffer),
+    cuda::matting_filter(in<T>(i), in<T>(f), in<T>(v), in<double>(c), c.numel() - 1, out<T>(y), out<T>(buffers),
                    shape_of_signal(x), on.stream);
   });
   return y;
