@@ -123,10 +123,11 @@ __global__ void __launch_bounds__(kThreads)
 
 // out_c(p) = sum_k f_k(p) w_f[k][c] + sum_k g_k(p) w_g[k][c]         (w_f read as its transpose if told; g may be null)
 //
-// A thread holds kPixels pixels of 32 output channels in registers; the weights' 32 x 32 tile is in shared memory, where
-// every thread reads the same word at once. Always true float32 (float64) sums: rounding the weights to a half type
+// A thread holds kPixels pixels of 32 output channels in registers; the weights' 32 x 32 tile is in shared memory, and
+// every thread reads the same word of it at once. Always true float32 (float64) sums: rounding the weights to a half type
 // would lose what the correction is about, the difference of two Gram matrices.
-// Traffic, C <= 32: h read and out written once, 8 C B a pixel in float32; above, h is read once per 32 outputs, from L2.
+// Traffic, C <= 32: h read and out written once, 8 C B a pixel in float32; above, h is read again for every 32 outputs,
+// from L2.
 template <typename T, typename A>
 __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 3 : 4)
     apply_kernel(const T* __restrict__ f, const A* __restrict__ w_f, bool transposed, const T* __restrict__ g,
@@ -212,7 +213,9 @@ std::int64_t gram_workspace(Features shape) { return splits_of(shape) * entries_
 
 std::int64_t gram_correction_workspace(Features shape) { return gram_workspace(shape) + entries_of(shape); }
 
-std::int64_t gram_correction_backward_workspace(Features shape) { return gram_workspace(shape) + 3 * entries_of(shape); }
+std::int64_t gram_correction_backward_workspace(Features shape) {
+  return gram_workspace(shape) + 3 * entries_of(shape);
+}
 
 template <typename T, typename A>
 void gram(const T* h, A* out, A* workspace, Features shape, Stream stream) {

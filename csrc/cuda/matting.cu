@@ -195,8 +195,8 @@ void matting_matvec(const T* image, const T* factors, const T* x, T* out, Shape 
 // but loses two to four times more to rounding in float32 and does not keep constants. A step has three terms at hand,
 // so the sum is touched in every third step only.
 template <typename T>
-void matting_filter(const T* image, const T* factors, const T* x, const double* coefficients, std::int64_t order, T* out,
-                    T* buffers, Shape shape, Stream stream) {
+void matting_filter(const T* image, const T* factors, const T* x, const double* coefficients, std::int64_t order,
+                    T* out, T* buffers, Shape shape, Stream stream) {
   T* const place[] = {buffers, buffers + shape.batch * shape.channels * shape.height * shape.width};
   std::int64_t added = 0;  // T_0 x .. T_{added-1} x are in the sum
   const auto coefficient = [&](std::int64_t k) {

@@ -157,8 +157,8 @@ std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tenso
   dispatch_features(h, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = typename Accumulate<T>::type;
-    cuda::gram_correction_backward(in<T>(from), in<A>(goal), in<T>(outer), out<T>(dh), out<A>(dtarget), out<A>(workspace),
-                             shape, on.stream);
+    cuda::gram_correction_backward(in<T>(from), in<A>(goal), in<T>(outer), out<T>(dh), out<A>(dtarget),
+                                   out<A>(workspace), shape, on.stream);
   });
   return {dh, dtarget};
 }

@@ -19,6 +19,10 @@ const char* guarded(Call call) {
   }
 }
 
+Shape shape(long batch, long channels, long height, long width) {
+  return {batch, channels, static_cast<int>(height), static_cast<int>(width)};
+}
+
 // Deliberately wrong kernels: what the emulation is there to catch.
 void divergent_barrier(float*) {
   if (threadIdx.x < 40) __syncthreads();
@@ -46,17 +50,18 @@ const char* run_fault(int kind, float* out) {
 }
 
 #define MATTING(T, suffix)                                                                                         \
-  const char* matting_factors_##suffix(const T* image, T* factors, long batch, long height, long width, double eps) { \
-    return guarded([&] { matting_factors(image, factors, {batch, 3, int(height), int(width)}, eps, nullptr); });              \
+  const char* matting_factors_##suffix(const T* image, T* factors, long batch, long height, long width,            \
+                                       double eps) {                                                               \
+    return guarded([&] { matting_factors(image, factors, shape(batch, 3, height, width), eps, nullptr); });        \
   }                                                                                                                \
   const char* matting_matvec_##suffix(const T* image, const T* factors, const T* x, T* out, long batch,            \
-                                      long channels, long height, long width) {                                      \
-    return guarded([&] { matting_matvec(image, factors, x, out, {batch, channels, int(height), int(width)}, nullptr); });     \
+                                      long channels, long height, long width) {                                    \
+    return guarded([&] { matting_matvec(image, factors, x, out, shape(batch, channels, height, width), nullptr); }); \
   }                                                                                                                \
   const char* matting_filter_##suffix(const T* image, const T* factors, const T* x, const double* c, long order,   \
-                                      T* out, T* buffer, long batch, long channels, long height, long width) {       \
+                                      T* out, T* buffers, long batch, long channels, long height, long width) {    \
     return guarded([&] {                                                                                           \
-      matting_filter(image, factors, x, c, order, out, buffer, {batch, channels, int(height), int(width)}, nullptr);          \
+      matting_filter(image, factors, x, c, order, out, buffers, shape(batch, channels, height, width), nullptr);   \
     });                                                                                                            \
   }
 MATTING(float, float32)

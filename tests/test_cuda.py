@@ -1,0 +1,153 @@
+"""The operators on a GPU against the float64 formulas.
+
+The same kernels run on the CPU, emulated, in test_kernels.py. Here is what the emulation cannot
+show: tensor cores, streams, graphs, gradients through the dispatcher, the sizes of real pictures.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+ops = pytest.importorskip("fastfcs.ops", reason="fastfcs is not built")
+
+EPS = 1e-7
+DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-6, torch.bfloat16: 2e-6}
+STORED = {**DTYPES, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    assert actual.is_cuda
+    assert actual.isfinite().all()
+    return float((actual.cpu().double() - expected).norm() / expected.norm())
+
+
+@pytest.fixture
+def large(photo: Callable[[str, int], Tensor]) -> Tensor:
+    """Two different pictures, (2,3,H,W), odd in height and width."""
+    one = photo("chelsea", 511)[..., :331, :509]
+    return torch.cat([one, one.flip(-1)])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_matvec(large: Tensor, channels: int, dtype: torch.dtype, tolerance: float) -> None:
+    image = large.to(dtype)
+    x = torch.rand(2, channels, *image.shape[-2:], dtype=dtype)
+    factors = ops.matting_factors(image.cuda(), EPS)
+    actual = ops.matting_matvec(image.cuda(), factors, x.cuda())
+    assert relative_error(actual, reference.matting_matvec(image, x, EPS)) < tolerance
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 7), (17, 31), (33, 65)])
+@pytest.mark.parametrize("order", [0, 1, 2, 3, 8])
+def test_filter_small(size: tuple[int, int], order: int) -> None:
+    image, x = torch.rand(2, 2, 3, *size)
+    coefficients = torch.randn(order + 1, dtype=torch.float64)
+    factors = ops.matting_factors(image.cuda(), EPS)
+    actual = ops.matting_filter(image.cuda(), factors, x.cuda(), coefficients)
+    assert relative_error(actual, reference.matting_filter(image, x, coefficients, EPS)) < 2e-5
+
+
+def test_filter_large_is_the_cpu_operators(large: Tensor) -> None:
+    coefficients = torch.randn(151, dtype=torch.float64) / 10
+    x = torch.rand_like(large)
+    factors = ops.matting_factors(large, EPS)
+    expected = ops.matting_filter(large, factors, x, coefficients)
+    for dtype, tolerance in [(torch.float64, 1e-10), (torch.float32, 3e-4)]:
+        image = large.to("cuda", dtype)
+        actual = ops.matting_filter(
+            image, ops.matting_factors(image, EPS), x.to(image), coefficients
+        )
+        assert (actual.cpu().double() - expected).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (2, 3, 5, 7), (2, 33, 9, 11), (1, 16, 331, 509), (4, 128, 61, 47)]
+)
+def test_gram(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    h, grad = (torch.randn(shape).to(dtype) for _ in range(2))
+    accumulated = torch.float64 if dtype == torch.float64 else torch.float32
+    target = torch.randn(1, shape[1], shape[1], dtype=accumulated)
+    actual = ops.gram(h.cuda())
+    assert actual.dtype == accumulated
+    assert relative_error(actual, reference.gram(h)) < DTYPES[dtype]
+    correction = ops.gram_correction(h.cuda(), target.cuda())
+    assert correction.dtype == dtype
+    assert relative_error(correction, reference.gram_correction(h, target)) < STORED[dtype]
+    dh, dtarget = ops.gram_correction_backward(h.cuda(), target.cuda(), grad.cuda())
+    expected_dh, expected_dtarget = reference.gram_correction_backward(h, target, grad)
+    assert relative_error(dh, expected_dh) < STORED[dtype]
+    assert relative_error(dtarget, expected_dtarget) < 2 * DTYPES[dtype]
+
+
+def test_any_strides(large: Tensor) -> None:
+    image = large.float().cuda()
+    factors = ops.matting_factors(image, EPS)
+    strided = image.to(memory_format=torch.channels_last)
+    assert torch.equal(ops.matting_factors(strided, EPS), factors)
+    assert torch.equal(
+        ops.matting_matvec(strided, factors, strided), ops.matting_matvec(image, factors, image)
+    )
+    assert torch.equal(ops.gram(strided), ops.gram(image))
+
+
+def test_gradients_on_the_gpu() -> None:
+    image = torch.rand(1, 3, 5, 6, dtype=torch.float64, device="cuda")
+    x = torch.rand_like(image).requires_grad_()
+    factors = ops.matting_factors(image, EPS)
+    coefficients = torch.randn(4, dtype=torch.float64)
+    h = torch.rand(2, 4, 3, 5, dtype=torch.float64, device="cuda", requires_grad=True)
+    target = torch.rand(1, 4, 4, dtype=torch.float64, device="cuda", requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda v: ops.matting_filter(image, factors, v, coefficients), x
+    )
+    assert torch.autograd.gradcheck(ops.gram_correction, (h, target))
+    assert torch.autograd.gradcheck(ops.gram, h)
+
+
+def test_same_bits_every_time_on_any_stream(large: Tensor) -> None:
+    image = large.float().cuda()
+    h = torch.randn(2, 64, 93, 71, device="cuda")
+    coefficients = torch.randn(20, dtype=torch.float64)
+
+    def everything() -> list[Tensor]:
+        factors = ops.matting_factors(image, EPS)
+        return [
+            ops.matting_filter(image, factors, image, coefficients),
+            ops.gram(h),
+            ops.gram_correction(h, ops.gram(h)),
+        ]
+
+    expected = everything()
+    kept = image.clone()
+    image.zero_()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(
+            100_000_000
+        )  # kernels on another stream would not wait for this, and see zeros
+        image.copy_(kept)
+        again = everything()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
+
+
+def test_cuda_graph(large: Tensor) -> None:
+    image = large.float().cuda()
+    coefficients = torch.randn(10, dtype=torch.float64)
+    factors = ops.matting_factors(image, EPS)
+    x = image.clone()
+    ops.matting_filter(image, factors, x, coefficients)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ops.matting_filter(image, factors, x, coefficients)
+    x.copy_(image.flip(-1))
+    graph.replay()
+    assert torch.equal(captured, ops.matting_filter(image, factors, x, coefficients))
