@@ -1,4 +1,4 @@
-"""Fixtures: photographs that the scikit-image wheel itself carries (nothing is downloaded), and a fixed seed."""
+"""Fixtures: photographs that the scikit-image wheel itself carries, and a fixed seed."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ PHOTOS = ("chelsea", "coffee", "rocket")
 
 
 def load_photo(name: str, size: int) -> Tensor:
-    """A photo of skimage.data, (1,3,H,W), float64 in [0,1], 8-bit values, the longer side `size` pixels."""
+    """A photo of skimage.data, (1,3,H,W) float64, 8-bit values in [0,1], `size` px long."""
     photo = Image.fromarray(getattr(skimage.data, name)())
     scale = size / max(photo.size)
     resized = photo.resize([round(side * scale) for side in photo.size], Image.Resampling.LANCZOS)
@@ -38,4 +38,3 @@ def any_photo(request: pytest.FixtureRequest) -> str:
 def seeded() -> None:
     """Every test starts from the same random state."""
     torch.manual_seed(0)
-    np.random.seed(0)

@@ -1,4 +1,4 @@
-"""Every operator as a plain float64 formula, to test against. Nothing here touches fastfcs or csrc."""
+"""Every operator as a plain float64 formula, to test against; independent of fastfcs."""
 
 import numpy as np
 import scipy.sparse
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def windows(x: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,H-2,W-2,9,C): the nine values of every 3x3 window wholly inside, row by row."""
+    """(B,C,H,W) -> (B,H-2,W-2,9,C): the nine pixels of every 3x3 window inside."""
     batch, channels, height, width = x.shape
     columns = F.unfold(x.double(), 3).reshape(batch, channels, 9, height - 2, width - 2)
     return columns.permute(0, 3, 4, 2, 1)
 
 
 def matting_inverse(image: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Window means mu (B,H-2,W-2,3) and (S_w + eps/9 I)^-1 (B,H-2,W-2,3,3), which is K K^T of the factors."""
+    """mu (B,H-2,W-2,3) and (S_w + eps/9 I)^-1 = K K^T (B,H-2,W-2,3,3) of every window."""
     colours = windows(image)
     mean = colours.mean(-2)
     centred = colours - mean.unsqueeze(-2)
@@ -24,14 +24,17 @@ def matting_inverse(image: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def matting_blocks(image: Tensor, eps: float) -> Tensor:
-    """I - A_w, (B,H-2,W-2,9,9), A_w(i,j) = 1/9 [1 + (I_i - mu)^T (S_w + eps/9 I)^-1 (I_j - mu)] (Levin et al. 2008)."""
+    """I - A_w, (B,H-2,W-2,9,9), Levin et al. (2008):
+
+    A_w(i,j) = 1/9 [1 + (I_i - mu_w)^T (S_w + eps/9 I)^-1 (I_j - mu_w)].
+    """
     mean, inverse = matting_inverse(image, eps)
     centred = windows(image) - mean.unsqueeze(-2)
     return torch.eye(9, dtype=torch.float64) - (1 + centred @ inverse @ centred.mT) / 9
 
 
 def matting_matvec(image: Tensor, x: Tensor, eps: float = 1e-7) -> Tensor:
-    """L x, (B,C,H,W): every window's block times its nine values, added up where windows overlap."""
+    """L x, (B,C,H,W): every window's block times its nine pixels, summed over the windows."""
     batch, channels, height, width = x.shape
     products = matting_blocks(image, eps) @ windows(x)
     columns = products.permute(0, 4, 3, 1, 2).reshape(batch, channels * 9, -1)
@@ -44,12 +47,14 @@ def matting_laplacian(image: Tensor, eps: float = 1e-7) -> scipy.sparse.csr_matr
     pixels = torch.arange(image[0, 0].numel()).reshape(1, 1, *image.shape[-2:])
     index = windows(pixels)[..., 0].long()
     row = index.unsqueeze(-1).expand(*index.shape, 9)
-    values, rows, columns = (t.reshape(-1).numpy() for t in (matting_blocks(image, eps), row, row.mT))
+    values, rows, columns = (
+        t.reshape(-1).numpy() for t in (matting_blocks(image, eps), row, row.mT)
+    )
     return scipy.sparse.csr_matrix((values, (rows, columns)), shape=(pixels.numel(),) * 2)
 
 
 def chebyshev_filter(matvec, x: Tensor, coefficients) -> Tensor:
-    """sum_k c_k T_k(2 L / 9 - I) x by the three-term recurrence; matvec(x) = L x, c_0 not halved."""
+    """sum_k c_k T_k(2 L / 9 - I) x by the recurrence; matvec(x) = L x, c_0 not halved."""
 
     def shifted(y: Tensor) -> Tensor:
         return 2 / 9 * matvec(y) - y
@@ -71,7 +76,9 @@ def matting_filter(image: Tensor, x: Tensor, coefficients, eps: float = 1e-7) ->
         laplacian = matting_laplacian(one, eps)
         columns = signal.double().reshape(-1, height * width).T
         filtered = chebyshev_filter(
-            lambda y, matrix=laplacian: torch.from_numpy(np.asarray(matrix @ y.numpy())), columns, coefficients
+            lambda y, matrix=laplacian: torch.from_numpy(np.asarray(matrix @ y.numpy())),
+            columns,
+            coefficients,
         )
         results.append(filtered.T.reshape(signal.shape))
     return torch.stack(results)
@@ -89,9 +96,35 @@ def gram_correction(h: Tensor, target: Tensor) -> Tensor:
 
 
 def gram_correction_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """dh = g (G - H)^T + h (S + S^T) / n and dH = -S, S = h^T g; dH summed over the batch if H has batch 1."""
+    """dh = g (G - H)^T + h (S + S^T) / n, dH = -S (summed if H has batch 1), S = h^T g."""
     columns, outer = h.double().flatten(2), grad.double().flatten(2)
     s = columns @ outer.mT
     dh = (gram(h) - target.double()) @ outer + (s + s.mT) @ columns / columns.shape[-1]
     dtarget = -s if target.shape[0] == h.shape[0] else -s.sum(0, keepdim=True)
     return dh.reshape(h.shape), dtarget
+
+
+def jackson_coefficients(cutoff: float, order: int) -> Tensor:
+    """The ideal low-pass at `cutoff` on [0,9], damped by Jackson's window, divided by p(0)."""
+    k = np.arange(order + 1)
+    edge = np.arccos(2 * cutoff / 9 - 1)
+    c = np.r_[1 - edge / np.pi, -2 / np.pi * np.sin(k[1:] * edge) / k[1:]]
+    a = np.pi / (order + 2)
+    c *= ((order + 2 - k) * np.cos(k * a) + np.sin(k * a) / np.tan(a)) / (order + 2)
+    return torch.from_numpy(c / np.sum(c * (-1.0) ** k))
+
+
+def aggressive_update(image: Tensor) -> Tensor:
+    """A bad restyling of a photo, (B,3,H,W): posterised, recoloured, in noisy blocks of 8 px."""
+    random = torch.Generator().manual_seed(0)
+    colours = torch.tensor(
+        [[0.7, 0.5, -0.2], [0.1, 0.8, 0.1], [-0.1, 0.3, 1.0]], dtype=torch.float64
+    )
+    posterised = torch.einsum("cd,bdhw->bchw", 1.1 * colours, (4 * image.double()).round() / 4)
+    batch, _, height, width = image.shape
+    blocks = torch.randn(
+        batch, 3, -(-height // 8), -(-width // 8), generator=random, dtype=torch.float64
+    )
+    blocks = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
+    noise = torch.randn(image.shape, generator=random, dtype=torch.float64)
+    return (posterised - 0.05 + 0.08 * blocks + 0.03 * noise).clamp(0, 1)
