@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include "../matting.h"
 
@@ -47,61 +49,77 @@ inline void store(T* to, V value) {
   std::memcpy(to, &value, sizeof(V));
 }
 
-// A tile of columns, narrow enough for its working rows to stay in the first-level cache.
-constexpr int kTile = 128;
-constexpr int kRow = kTile + 16;  // the windows that reach into the tile, up to a whole number of vectors
+// The widest tile of columns: what is kept of its window rows fits into the second-level cache, and its rows of pixels
+// are long enough for the prefetchers.
+constexpr int64_t kTile = 1024;
+// The entries before a row's first window: two stand for windows outside the image, the rest align the first one,
+// because a store across two cache lines costs as much as several.
+constexpr int64_t kBefore = 16;
 
-// The working rows of a tile: for each of C signals the models' a_0, a_1, a_2, b. Entry j of a row is the window whose
-// left column is first_column - 2 + j; windows that are not wholly inside the image are zero.
+// The working memory of a tile: for each of C signals the models' a_0, a_1, a_2, b.
 template <typename T, int C>
 struct Rows {
-  alignas(64) T models[3][4 * C][kRow];  // the last three window rows
-  alignas(64) T sums[4 * C][kRow];       // their vertical sums
-  alignas(64) T counts[kRow];            // how many window columns hold a pixel column
+  // The models of the last two window rows, vector after vector, the fields of each side by side.
+  alignas(64) T models[2][4 * C * (kTile + 16)];
+  // Their sums with the current row, field after field. Windows that are not wholly inside the image stay zero.
+  alignas(64) T sums[4 * C][kBefore + kTile + 16];
+  alignas(64) T counts[kTile];  // how many window columns hold a pixel column
+  int64_t first, last;          // pixel columns
+  int64_t left, right;          // left columns of the windows that hold them
 };
 
+// Vector number `slot` of a window row, whose first window is at `column`. Below the last row the models are zero.
 template <typename V, int C, typename T>
-inline void model_at(const Product<T>& p, int64_t row, int64_t column, T (*models)[kRow], int64_t entry) {
+inline void model_at(const Product<T>& p, int64_t row, int64_t column, int64_t slot, Rows<T, C>& rows) {
   const auto [height, width] = p.size;
-  const T* image = p.image + row * width + column;
-  const T* x = p.x + row * width + column;
-  const T* from = p.factors + row * (width - 2) + column;
-  V factors[kFactors];
-  FASTFCS_UNROLL
-  for (int f = 0; f < kFactors; ++f) factors[f] = load<V>(from + f * p.size.windows());
-  V a[C][3], b[C];
-  window_models<C>(
-      factors, [&](int c, int j) { return load<V>(image + c * p.size.pixels() + j / 3 * width + j % 3); },
-      [&](int c, int j) { return load<V>(x + c * p.size.pixels() + j / 3 * width + j % 3); }, a, b);
+  V a[C][3] = {}, b[C] = {};
+  if (row < height - 2) {
+    const T* image = p.image + row * width + column;
+    const T* x = p.x + row * width + column;
+    const T* from = p.factors + row * (width - 2) + column;
+    V factors[kFactors];
+    FASTFCS_UNROLL
+    for (int f = 0; f < kFactors; ++f) factors[f] = load<V>(from + f * p.size.windows());
+    window_models<C>(
+        factors, [&](int c, int j) { return load<V>(image + c * p.size.pixels() + j / 3 * width + j % 3); },
+        [&](int c, int j) { return load<V>(x + c * p.size.pixels() + j / 3 * width + j % 3); }, a, b);
+  }
+  constexpr int64_t n = sizeof(V) / sizeof(T);
+  const int64_t entry = kBefore + column - rows.left;
+  T* above_1 = rows.models[(row + 1) % 2] + slot * 4 * C * n;
+  T* above_2 = rows.models[row % 2] + slot * 4 * C * n;
   FASTFCS_UNROLL
   for (int c = 0; c < C; ++c) {
     FASTFCS_UNROLL
-    for (int d = 0; d < 3; ++d) store(models[4 * c + d] + entry, a[c][d]);
-    store(models[4 * c + 3] + entry, b[c]);
+    for (int d = 0; d < 4; ++d) {
+      const V value = d < 3 ? a[c][d] : b[c];
+      const int64_t at = (4 * c + d) * n;
+      store(rows.sums[4 * c + d] + entry, load<V>(above_2 + at) + load<V>(above_1 + at) + value);
+      store(above_2 + at, value);
+    }
   }
 }
 
-// The models of window row `row`, of the windows from `first` to `last`. The last vector overlaps the one before it.
+// A row of windows. The last vector is moved back to end with the row; it overlaps the one before, which does no harm.
 template <int C, typename T>
-void model_row(const Product<T>& p, int64_t row, int64_t first, int64_t last, int64_t origin, T (*models)[kRow]) {
+void models_of(const Product<T>& p, int64_t row, Rows<T, C>& rows) {
   using V = typename VectorOf<T>::type;
   constexpr int64_t n = sizeof(V) / sizeof(T);
-  if (last - first < n) {
-    for (int64_t v = first; v < last; ++v) model_at<T, C>(p, row, v, models, v - origin);
-    return;
-  }
-  for (int64_t v = first; v < last; v += n) {
-    const int64_t start = std::min(v, last - n);
-    model_at<V, C>(p, row, start, models, start - origin);
-  }
+  const auto [left, right] = std::pair(rows.left, rows.right);
+  if (right - left < n)
+    for (int64_t v = left; v < right; ++v) model_at<T, C>(p, row, v, v - left, rows);
+  else
+    for (int64_t v = left, slot = 0; v < right; v += n, ++slot)
+      model_at<V, C>(p, row, std::min(v, right - n), slot, rows);
 }
 
 template <typename V, int C, Step step, typename T>
-inline void pixel_at(const Product<T>& p, int64_t row, int64_t column, const Rows<T, C>& rows, int64_t entry, T windows) {
-  const int64_t pixel = row * p.size.width + column;
-  const V count = load<V>(rows.counts + entry) * windows;
+inline void pixel_at(const Product<T>& p, int64_t row, int64_t column, T windows, const Rows<T, C>& rows) {
+  const int64_t pixels = p.size.pixels(), pixel = row * p.size.width + column;
+  const int64_t entry = kBefore + column - 2 - rows.left;
+  const V count = load<V>(rows.counts + column - rows.first) * windows;
   V image[3];
-  for (int d = 0; d < 3; ++d) image[d] = load<V>(p.image + d * p.size.pixels() + pixel);
+  for (int d = 0; d < 3; ++d) image[d] = load<V>(p.image + d * pixels + pixel);
   FASTFCS_UNROLL
   for (int c = 0; c < C; ++c) {
     V sum[4];
@@ -110,64 +128,63 @@ inline void pixel_at(const Product<T>& p, int64_t row, int64_t column, const Row
       const T* from = rows.sums[4 * c + d] + entry;
       sum[d] = load<V>(from) + load<V>(from + 1) + load<V>(from + 2);
     }
-    const int64_t at = c * p.size.pixels() + pixel;
-    const V x = load<V>(p.x + at);
+    const V x = load<V>(p.x + c * pixels + pixel);
     const V l = laplacian_at(count, x, sum[0], sum[1], sum[2], sum[3], image[0], image[1], image[2]);
+    T* result = p.result + c * pixels + pixel;
+    T* total = p.sum + c * pixels + pixel;
     if constexpr (step == Step::laplacian) {
-      store(p.result + at, l);
+      store(result, l);
     } else if constexpr (step == Step::chebyshev_first) {
       const V next = chebyshev_first(l, x);
-      store(p.result + at, next);
-      store(p.sum + at, p.c_0 * x + p.c_1 * next);
+      store(result, next);
+      store(total, p.c_0 * x + p.c_1 * next);
     } else {
-      const V next = chebyshev_next(l, x, load<V>(p.result + at));
-      store(p.result + at, next);
-      store(p.sum + at, load<V>(p.sum + at) + p.c_1 * next);
+      const V next = chebyshev_next(l, x, load<V>(result));
+      store(result, next);
+      store(total, load<V>(total) + p.c_1 * next);
     }
   }
 }
 
 template <int C, Step step, typename T>
-void pixel_row(const Product<T>& p, int64_t row, int64_t first, int64_t last, Rows<T, C>& rows) {
+void pixels_of(const Product<T>& p, int64_t row, const Rows<T, C>& rows) {
   using V = typename VectorOf<T>::type;
   constexpr int64_t n = sizeof(V) / sizeof(T);
-  for (int f = 0; f < 4 * C; ++f)
-    for (int64_t j = 0; j < kRow; j += n)
-      store(rows.sums[f] + j, load<V>(rows.models[0][f] + j) + load<V>(rows.models[1][f] + j) + load<V>(rows.models[2][f] + j));
-  const int64_t height = p.size.height;
-  const T windows = T(std::min(row, height - 3) - std::max<int64_t>(row - 2, 0) + 1);
-  int64_t column = first;
-  for (; column + n <= last; column += n) pixel_at<V, C, step>(p, row, column, rows, column - first, windows);
-  for (; column < last; ++column) pixel_at<T, C, step>(p, row, column, rows, column - first, windows);
+  const T windows = T(std::min(row, p.size.height - 3) - std::max<int64_t>(row - 2, 0) + 1);
+  int64_t column = rows.first;
+  for (; column + n <= rows.last; column += n) pixel_at<V, C, step>(p, row, column, windows, rows);
+  for (; column < rows.last; ++column) pixel_at<T, C, step>(p, row, column, windows, rows);
 }
 
 // Pixel rows [top, bottom) of the columns [first, last). Each window row's models are computed once and kept while one
-// of the three pixel rows that need them is left.
+// of the three pixel rows that need them is left; a pixel needs the windows whose left column is its own or one of the
+// two before.
 template <int C, Step step, typename T>
-void tile(const Product<T>& p, int64_t top, int64_t bottom, int64_t first, int64_t last) {
-  const auto [height, width] = p.size;
-  Rows<T, C> rows = {};
+void tile(const Product<T>& p, int64_t top, int64_t bottom, int64_t first, int64_t last, Rows<T, C>& rows) {
+  const int64_t width = p.size.width;
+  rows = {};
+  rows.first = first;
+  rows.last = last;
+  rows.left = std::max<int64_t>(first - 2, 0);
+  rows.right = std::min(last, width - 2);
   for (int64_t x = first; x < last; ++x)
     rows.counts[x - first] = T(std::min(x, width - 3) - std::max<int64_t>(x - 2, 0) + 1);
-  const int64_t left = std::max<int64_t>(first - 2, 0), right = std::min(last, width - 2);
   for (int64_t row = std::max<int64_t>(top - 2, 0); row < bottom; ++row) {
-    auto* models = rows.models[row % 3];
-    if (row < height - 2)
-      model_row<C>(p, row, left, right, first - 2, models);
-    else
-      std::memset(models, 0, sizeof(rows.models[0]));
-    if (row >= top) pixel_row<C, step>(p, row, first, last, rows);
+    models_of(p, row, rows);
+    if (row >= top) pixels_of<C, step>(p, row, rows);
   }
 }
 
 template <int C, typename T>
 void steps(const Product<T>& p, int64_t top, int64_t bottom) {
-  for (int64_t first = 0; first < p.size.width; first += kTile) {
-    const int64_t last = std::min(first + kTile, p.size.width);
+  const auto rows = std::make_unique<Rows<T, C>>();
+  const int64_t tiles = (p.size.width + kTile - 1) / kTile;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t first = p.size.width * i / tiles, last = p.size.width * (i + 1) / tiles;
     switch (p.step) {
-      case Step::laplacian: tile<C, Step::laplacian>(p, top, bottom, first, last); break;
-      case Step::chebyshev_first: tile<C, Step::chebyshev_first>(p, top, bottom, first, last); break;
-      case Step::chebyshev_next: tile<C, Step::chebyshev_next>(p, top, bottom, first, last); break;
+      case Step::laplacian: tile<C, Step::laplacian>(p, top, bottom, first, last, *rows); break;
+      case Step::chebyshev_first: tile<C, Step::chebyshev_first>(p, top, bottom, first, last, *rows); break;
+      case Step::chebyshev_next: tile<C, Step::chebyshev_next>(p, top, bottom, first, last, *rows); break;
     }
   }
 }
