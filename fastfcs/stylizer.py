@@ -71,8 +71,8 @@ class Stylizer(nn.Module):
         style_size: int | None = 768,
     ) -> None:
         super().__init__()
-        self.constraints = _constraints(constraint)
-        if cutoff is not None and "photoreal" not in self.constraints:
+        self.constraint = constraint
+        if cutoff is not None and "photoreal" not in self.constraint:
             raise ValueError("cutoff belongs to constraint='photoreal', which was not asked for")
         if cutoff is not None:
             LowPass(cutoff)  # refuses it now, not at the first content
@@ -99,6 +99,22 @@ class Stylizer(nn.Module):
         if not 0 <= value <= 1:
             raise ValueError(f"strength must be in [0, 1], not {value}")
         self._strength = float(value)
+
+    @property
+    def constraint(self) -> tuple[Literal["photoreal"] | Constraint, ...]:
+        """What is enforced after every update, in turn; set it to anything the argument takes."""
+        return self._constraint
+
+    @constraint.setter
+    def constraint(self, given: Any) -> None:
+        parts = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+        for part in parts:
+            if part not in (None, "photoreal") and not callable(part):
+                raise ValueError(
+                    "constraint must be None, 'photoreal', a callable or a list of these, "
+                    f"not {part!r}"
+                )
+        self._constraint = tuple(part for part in parts if part is not None)
 
     @torch.no_grad()
     def set_style(self, style: AnyImage | str | Path | Sequence[AnyImage | str | Path]) -> Stylizer:
@@ -138,25 +154,23 @@ class Stylizer(nn.Module):
             x.dtype, torch.float32
         )  # Gram matrices of half types are float32
         statistics = {key: h.to(target) for key, h in statistics.items()}
-        constraint = self._constraint(image.detach().to(x.device, torch.float32))
+        constraint = self._projection(image.detach().to(x.device, torch.float32))
         result = self.solver(x, statistics, constraint).to(image)
         result = torch.lerp(image, result, self.strength).clamp(0, 1)
         return give_back(result)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
-        return (
-            f"constraints={list(self.constraints)}, strength={self.strength}, cutoff={self.cutoff}"
-        )
+        return f"constraint={self.constraint}, strength={self.strength}, cutoff={self.cutoff}"
 
     def _ours(self, image: Tensor) -> Tensor:
         return image.to(next(self.solver.parameters()))
 
-    def _constraint(self, content: Tensor) -> Constraint | None:
-        if not self.constraints:
+    def _projection(self, content: Tensor) -> Constraint | None:
+        if not self.constraint:
             return None
         options: dict[str, Any] = {} if self.cutoff is None else {"cutoff": self.cutoff}
         return compose(
-            part if callable(part) else Photoreal(content, **options) for part in self.constraints
+            part if callable(part) else Photoreal(content, **options) for part in self.constraint
         )
 
     def _statistics_of(self, style: AnyImage | str | Path) -> Statistics:
@@ -214,18 +228,6 @@ class _Statistics(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Statistics:
         return super()._apply(lambda h: h.to(fn(h.new_empty(0)).device), recurse)
-
-
-def _constraints(given: Any) -> tuple[str | Constraint, ...]:
-    if given is None:
-        return ()
-    parts = tuple(given) if isinstance(given, (list, tuple)) else (given,)
-    for part in parts:
-        if part != "photoreal" and not callable(part):
-            raise ValueError(
-                f"constraint must be None, 'photoreal', a callable or a list of these, not {part!r}"
-            )
-    return parts
 
 
 def _as_tensor(name: str, given: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:

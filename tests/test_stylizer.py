@@ -182,8 +182,15 @@ def test_constraints_are_applied_after_every_update(solver: UnrolledSolver) -> N
 
         return constraint
 
-    stylizer(solver, constraint=[recorder("a"), recorder("b")])(CONTENT)
+    module = stylizer(solver, constraint=[recorder("a"), recorder("b")])
+    module(CONTENT)
     assert calls == [(name, (1, 3, H, W)) for name in "abab"]
+    calls.clear()
+    module.constraint = recorder("c")
+    module(CONTENT)
+    assert calls == [("c", (1, 3, H, W))] * 2
+    module.constraint = None
+    assert torch.equal(module(CONTENT), stylizer(solver)(CONTENT))
 
 
 def test_photoreal_is_the_projection_of_this_content(solver: UnrolledSolver) -> None:
