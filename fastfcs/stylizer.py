@@ -118,8 +118,7 @@ class Stylizer(nn.Module):
 
     @torch.no_grad()
     def set_style(self, style: AnyImage | str | Path | Sequence[AnyImage | str | Path]) -> Stylizer:
-        """Compute and keep the statistics of a style, a constant from then on; gives back the
-        stylizer.
+        """Compute and keep the statistics of a style, constants from then on; returns self.
 
         Args:
             style: an image of any of the kinds above, a picture file, a tuned preset
@@ -150,10 +149,8 @@ class Stylizer(nn.Module):
         if styles not in (1, len(image)):
             raise ValueError(f"content has a batch of {len(image)}, but {styles} styles are set")
         x = self._ours(image)
-        target = torch.promote_types(
-            x.dtype, torch.float32
-        )  # Gram matrices of half types are float32
-        statistics = {key: h.to(target) for key, h in statistics.items()}
+        dtype = torch.promote_types(x.dtype, torch.float32)  # as the Gram matrices of half types
+        statistics = {key: h.to(dtype) for key, h in statistics.items()}
         constraint = self._projection(image.detach().to(x.device, torch.float32))
         result = self.solver(x, statistics, constraint).to(image)
         result = torch.lerp(image, result, self.strength).clamp(0, 1)
