@@ -1,7 +1,7 @@
-"""Setuptools' build backend, asking for torch only where the environment that is built for has none.
+"""Setuptools' build backend; it asks for torch only where the target environment has none.
 
 The operators need torch's headers and libraries, not `import torch`. pip's isolated build sees
-the target's site-packages through sysconfig, so a second torch is never downloaded for the build.
+the target environment through sysconfig, so a second torch is never downloaded for the build.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build_backend import find_torch  # noqa: E402
+from build_backend import find_torch
 
 ROOT = Path(__file__).parent.resolve()
 TORCH_ABI = (2, 10)  # the oldest torch that the binary runs with; every later one does too
@@ -32,12 +32,20 @@ def stop(sentence: str) -> NoReturn:
     raise SystemExit(f"fastfcs: {sentence}")
 
 
+def first_error(output: str) -> str:
+    lines = output.strip().splitlines() or ["it said nothing"]
+    return next(
+        (line for line in lines if re.search(r"\b(error|fatal)\b", line)), lines[-1]
+    ).strip()
+
+
 def compiler() -> str:
     asked = os.environ.get("CXX")
     for name in [asked] if asked else ["g++", "clang++", "c++"]:
         if shutil.which(shlex.split(name)[0]):
             return name
-    stop(f"a C++ compiler is needed to build, {asked or 'g++ or clang++'} was not found; install one or set CXX.")
+    wanted = asked or "g++ or clang++"
+    stop(f"a C++ compiler is needed to build, {wanted} was not found; install one or set CXX.")
 
 
 def torch_folder() -> Path:
@@ -58,9 +66,10 @@ def find_nvcc() -> str | None:
         stop(f"FASTFCS_CUDA must be 0 or 1, got {wish!r}.")
     if wish == "0":
         return None
-    homes = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", "")]
-    places = [f"{home}/bin" for home in homes if home] + [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
-    nvcc = shutil.which("nvcc", path=os.pathsep.join(places))
+    homes = [os.environ[key] for key in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(key)]
+    folders = [f"{home}/bin" for home in homes]
+    folders += [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+    nvcc = shutil.which("nvcc", path=os.pathsep.join(folders))
     if wish == "1" and not nvcc:
         stop("FASTFCS_CUDA=1 needs nvcc, which is neither in CUDA_HOME nor on the PATH.")
     return nvcc
@@ -69,12 +78,12 @@ def find_nvcc() -> str | None:
 def cuda_version(nvcc: str) -> str:
     answer = subprocess.run([nvcc, "--version"], capture_output=True, text=True)
     release = re.search(r"release ([\d.]+)", answer.stdout)
-    if answer.returncode or not release:
-        stop(f"{nvcc} --version fails: {(answer.stderr or answer.stdout).strip().splitlines()[:1]}")
+    if release is None:
+        stop(f"{nvcc} --version fails: {first_error(answer.stdout + answer.stderr)}")
     return release[1]
 
 
-def code_generation(architectures: str) -> list[str]:
+def code_generation(architectures: str) -> str:
     """nvcc's options for a list such as "8.0 9.0+PTX"."""
     options = []
     for name in re.split(r"[ ;]+", architectures.strip()):
@@ -85,79 +94,79 @@ def code_generation(architectures: str) -> list[str]:
         options.append(f"-gencode=arch=compute_{number},code=sm_{number}")
         if match[3]:
             options.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-    return options
+    return " ".join(options)
+
+
+def build_file(target: Path, version: str) -> str:
+    """What ninja is to do: one object for each source, and for each instruction set of the rows."""
+    import pybind11
+
+    cxx, torch, nvcc = compiler(), torch_folder(), find_nvcc()
+    host = shlex.split(cxx)[-1]
+    cuda = sorted((ROOT / "csrc/cuda").glob("*.cu")) if nvcc else []
+    headers = [torch / "include", pybind11.get_include(), sysconfig.get_path("include")]
+    common = "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000ull ".format(*TORCH_ABI)
+    common += " ".join(f"-isystem {folder}" for folder in headers)
+    facts = {"VERSION": version, "TORCH_ABI": "{}.{}".format(*TORCH_ABI)}
+
+    link = f"{cxx} -shared -o $out $in -L{torch}/lib -Wl,--no-as-needed -ltorch"
+    device = ""
+    if cuda:
+        architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
+        facts |= {"CUDA": cuda_version(nvcc), "CUDA_ARCHITECTURES": architectures}
+        device = f"{nvcc} -ccbin {host} -std=c++17 -O3 --expt-relaxed-constexpr"
+        device += f" -Xcompiler -fPIC,-fvisibility=hidden {code_generation(architectures)}"
+        # nvcc links, because it knows where its runtime is.
+        link = f"{nvcc} -ccbin {host} -shared -cudart static -o $out $in -L{torch}/lib"
+        link += " -Xlinker --no-as-needed -ltorch"
+    else:
+        print("fastfcs: nvcc is not used, this build has no CUDA kernels.", file=sys.stderr)
+
+    objects = {  # name: rule, source, flags of its own
+        **{f.stem: ("cxx", f, "") for f in sorted((ROOT / "csrc").glob("*.cpp"))},
+        **{f"cpu_{f.stem}": ("cxx", f, "") for f in sorted((ROOT / "csrc/cpu").glob("*.cpp"))},
+        **{f"cuda_{f.stem}": ("cuda", f, "") for f in cuda},
+    }
+    quoted = [f"-DFASTFCS_{key}='\"{value}\"'" for key, value in facts.items()]
+    objects["module"] = ("cxx", ROOT / "csrc/module.cpp", " ".join(quoted))
+    _, rows, _ = objects.pop("cpu_matting_rows")
+    objects["plain"] = ("cxx", rows, "-DFASTFCS_ISA=plain -DFASTFCS_VECTOR=16")
+    if platform.machine() == "x86_64":
+        objects["avx2"] = ("cxx", rows, "-DFASTFCS_ISA=avx2 -DFASTFCS_VECTOR=32 -mavx2 -mfma")
+
+    lines = ["rule link", f"  command = {link}"]
+    for rule, command in {"cxx": f"{cxx} {FLAGS}", "cuda": device}.items():
+        lines += [
+            f"rule {rule}",
+            f"  command = {command} {common} $flags -MMD -MF $out.d -c $in -o $out",
+        ]
+        lines += ["  depfile = $out.d", "  deps = gcc"]
+    for name, (rule, source, flags) in objects.items():
+        lines += [f"build {name}.o: {rule} {source}", f"  flags = {flags}"]
+    return "\n".join(
+        [*lines, f"build {target}: link {' '.join(f'{name}.o' for name in objects)}", ""]
+    )
 
 
 class Build(build_ext):
     def build_extension(self, extension: Extension) -> None:
         import ninja
-        import pybind11
 
         target = Path(self.get_ext_fullpath(extension.name)).resolve()
         folder = Path(self.build_temp).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-
-        cxx, torch, nvcc = compiler(), torch_folder(), find_nvcc()
-        python = sysconfig.get_path("include")
-        major, minor = TORCH_ABI
-        includes = f"-isystem {torch}/include -isystem {pybind11.get_include()} -isystem {python}"
-        abi = f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000ull"
-        facts = {"VERSION": self.distribution.get_version(), "TORCH_ABI": f"{major}.{minor}"}
-        link = f"-L{torch}/lib -Wl,--no-as-needed -ltorch"
-        linker = f"{cxx} -shared"
-
-        # One line for each object: its rule, its source, and flags of its own.
-        objects = {path.stem: ("cxx", path, "") for path in (ROOT / "csrc").glob("*.cpp")}
-        objects |= {f"cpu_{path.stem}": ("cxx", path, "") for path in (ROOT / "csrc/cpu").glob("*.cpp")}
-        _, rows, _ = objects.pop("cpu_matting_rows")
-        objects["plain"] = ("cxx", rows, "-DFASTFCS_ISA=plain -DFASTFCS_VECTOR=16")
-        if platform.machine() in ("x86_64", "AMD64"):
-            objects["avx2"] = ("cxx", rows, "-mavx2 -mfma -DFASTFCS_ISA=avx2 -DFASTFCS_VECTOR=32")
-        cuda = sorted((ROOT / "csrc/cuda").glob("*.cu")) if nvcc else []
-        nvcc_flags = ""
-        if cuda:
-            architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
-            facts |= {"CUDA": cuda_version(nvcc), "CUDA_ARCHITECTURES": architectures}
-            nvcc_flags = " ".join(
-                [f"-ccbin {shlex.split(cxx)[0]} -std=c++17 -O3 --expt-relaxed-constexpr", abi]
-                + ["-Xcompiler -fPIC,-fvisibility=hidden"]
-                + code_generation(architectures)
-            )
-            objects |= {f"cuda_{path.stem}": ("nvcc", path, "") for path in cuda}
-            # nvcc knows where its own runtime is.
-            linker = f"{nvcc} -ccbin {shlex.split(cxx)[0]} -shared -cudart static"
-            link = link.replace("-Wl,", "-Xlinker ")
-        else:
-            print(f"fastfcs: no CUDA kernels in this build ({'none in csrc/cuda' if nvcc else 'no nvcc'}).")
-        definitions = " ".join(f"-DFASTFCS_{key}={shlex.quote(chr(34) + value + chr(34))}" for key, value in facts.items())
-        objects["module"] = (*objects["module"][:2], definitions)
-
-        lines = [
-            "rule cxx",
-            f"  command = {cxx} -MMD -MF $out.d {FLAGS} {abi} {includes} $flags -c $in -o $out",
-            "  depfile = $out.d",
-            "  deps = gcc",
-            "rule nvcc",
-            f"  command = {nvcc} -MMD -MF $out.d {nvcc_flags} {includes} -c $in -o $out",
-            "  depfile = $out.d",
-            "  deps = gcc",
-            "rule link",
-            f"  command = {linker} -o $out $in {link}",
-        ]
-        for name, (rule, source, flags) in objects.items():
-            lines += [f"build {name}.o: {rule} {source}", f"  flags = {flags}"]
-        lines += [f"build {target}: link " + " ".join(f"{name}.o" for name in objects), ""]
-        (folder / "build.ninja").write_text("\n".join(lines))
-
-        command = [str(Path(ninja.BIN_DIR, "ninja")), "-C", str(folder), *(["-v"] if self.verbose > 1 else [])]
-        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for needed in (target.parent, folder):
+            needed.mkdir(parents=True, exist_ok=True)
+        (folder / "build.ninja").write_text(build_file(target, self.distribution.get_version()))
+        answer = subprocess.run(
+            [Path(ninja.BIN_DIR, "ninja"), "-C", folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        (folder / "build.log").write_text(answer.stdout)
         if answer.returncode:
-            log = folder / "build.log"
-            log.write_text(answer.stdout)
-            lines = answer.stdout.splitlines()
-            reason = next((line for line in lines if re.search(r"\b(error|fatal)\b", line)), lines[-1])
-            stop(f"compiling failed: {reason.strip()} (everything it said: {log})")
+            reason = first_error(answer.stdout)
+            stop(f"compiling failed: {reason} (all of it: {folder}/build.log)")
 
 
 setup(ext_modules=[Extension("fastfcs._C", sources=[])], cmdclass={"build_ext": Build})

@@ -1,4 +1,4 @@
-"""The operators `torch.ops.fastfcs.*` as functions: compiled for CPU and CUDA, traceable and differentiable.
+"""The operators `torch.ops.fastfcs.*`, compiled for CPU and CUDA, traceable and differentiable.
 
 Shapes: image (B,3,H,W) in [0,1], x (B,C,H,W), h (B,C,H,W) with n = H W, Gram matrices (B,C,C).
 Any strides are accepted. Every refusal is a ValueError of one sentence.
@@ -21,7 +21,7 @@ _ops = torch.ops.fastfcs
 
 
 def matting_factors(image: Tensor, eps: float = 1e-7) -> Tensor:
-    """What the products with a matting Laplacian (Levin et al. 2008) need of its image, once an image.
+    """What a matting Laplacian (Levin et al. 2008) needs of its image, once an image.
 
     Args:
         image: (B,3,H,W), float32 or float64, finite, H and W at least 3.
@@ -114,7 +114,7 @@ def gram_correction_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[T
         grad: g, the gradient at the output, of h's shape and dtype.
 
     Returns:
-        dh, of h's shape and dtype, and dH, of the target's (summed over the batch if it has one matrix).
+        dh, of h's shape, and dH, of the target's (for a single one, summed over the batch).
 
     Raises:
         ValueError: a wrong shape, dtype or device.
@@ -194,7 +194,7 @@ register_autograd("fastfcs::matting_filter", _filter_backward, setup_context=_sa
 
 
 def _gram_backward(ctx: Any, grad: Tensor) -> Tensor:
-    # dh = h (g + g^T) / n is a correction whose "target" lies opposite: h (G - H) with H = G - (g + g^T) / n.
+    # dh = h (g + g^T) / n
     (h,) = ctx.saved_tensors
     n = h.shape[2] * h.shape[3]
     symmetric = ((grad + grad.mT) / n).to(h.dtype)
@@ -202,7 +202,8 @@ def _gram_backward(ctx: Any, grad: Tensor) -> Tensor:
 
 
 def _correction_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    return gram_correction_backward(*ctx.saved_tensors, grad)
+    h, target = ctx.saved_tensors
+    return gram_correction_backward(h, target, grad)
 
 
 register_autograd("fastfcs::gram", _gram_backward, setup_context=_save)
