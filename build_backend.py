@@ -22,13 +22,13 @@ def find_torch() -> Path | None:
     return next((Path(folder) for folder in found if Path(folder, "version.py").exists()), None)
 
 
-def _torch_requirement() -> list[str]:
+def torch_requirement() -> list[str]:
     return [] if find_torch() else ["torch>=2.10"]
 
 
 def get_requires_for_build_wheel(config_settings=None) -> list[str]:
-    return build_meta.get_requires_for_build_wheel(config_settings) + _torch_requirement()
+    return build_meta.get_requires_for_build_wheel(config_settings) + torch_requirement()
 
 
 def get_requires_for_build_editable(config_settings=None) -> list[str]:
-    return build_meta.get_requires_for_build_editable(config_settings) + _torch_requirement()
+    return build_meta.get_requires_for_build_editable(config_settings) + torch_requirement()

@@ -1,0 +1,23 @@
+# make demo   a photo restyled both ways        make test   the whole test suite
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := setup.py build_backend.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*)
+
+.PHONY: demo test
+demo: .venv/installed
+	mkdir -p demo
+	$(BIN)/python -c "from skimage import data, io; \
+		io.imsave('demo/photo.jpg', data.rocket()); io.imsave('demo/reference.jpg', data.coffee())"
+	$(BIN)/fastfcs stylize demo/photo.jpg --style demo/reference.jpg -o demo/artistic.jpg --force
+	$(BIN)/fastfcs stylize demo/photo.jpg --style demo/reference.jpg --photoreal -o demo/photoreal.jpg --force
+	@echo "The photo, its reference and both results are in $(CURDIR)/demo: photo.jpg, reference.jpg, artistic.jpg, photoreal.jpg"
+
+test: .venv/installed
+	$(BIN)/pytest
+
+# Torch first and pinned: the build finds it there, and the small CPU build is taken where the index has one.
+.venv/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -e ".[test]"
+	touch $@

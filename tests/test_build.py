@@ -1,0 +1,124 @@
+"""The build: what it says of itself, what it contains, and the sentence when it cannot go on."""
+
+import os
+import subprocess
+import sys
+import tarfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from fastfcs import _C
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_setup(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
+    """setup.py with nothing of this environment that would steer it."""
+    steering = ("CXX", "CUDA_HOME", "CUDA_PATH", "FASTFCS_CUDA", "TORCH_CUDA_ARCH_LIST")
+    inherited = {key: value for key, value in os.environ.items() if key not in steering}
+    return subprocess.run(
+        [sys.executable, "setup.py", "-q", *map(str, arguments)],
+        cwd=ROOT,
+        env=inherited | {key: str(value) for key, value in environment.items()},
+        capture_output=True,
+        text=True,
+    )
+
+
+def refusal(folder: Path, **environment: object) -> str:
+    """The last line of a build that must fail, with no traceback before it."""
+    build = run_setup("build_ext", "-b", folder / "lib", "-t", folder / "temp", **environment)
+    assert build.returncode == 1
+    assert "Traceback" not in build.stderr
+    return build.stderr.strip().splitlines()[-1]
+
+
+def program(path: Path, script: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_build_info() -> None:
+    info = _C.build_info()
+    assert info["version"] == version("fastfcs")
+    assert info["compiler"].startswith(("gcc ", "clang "))
+    assert info["torch_abi"] == "2.10"
+    assert info["cpu"] in ("avx2", "plain")
+    assert (info["cuda"] is None) == (info["cuda_architectures"] is None)
+
+
+def test_no_compiler(tmp_path: Path) -> None:
+    assert refusal(tmp_path, CXX=tmp_path / "absent") == (
+        f"fastfcs: a C++ compiler is needed to build, {tmp_path}/absent was not found; "
+        "install one or set CXX."
+    )
+
+
+def test_failing_compiler_gives_its_first_error(tmp_path: Path) -> None:
+    fails = program(
+        tmp_path / "c++", "echo 'x.cpp:1:1: error: first'; echo 'error: second'; exit 1"
+    )
+    sentence = refusal(tmp_path, CXX=fails, FASTFCS_CUDA=0)
+    assert sentence.startswith("fastfcs: compiling failed: x.cpp:1:1: error: first (all of it: ")
+
+
+def test_failing_nvcc_gives_its_first_error(tmp_path: Path) -> None:
+    compiles = program(tmp_path / "c++", "exit 0")
+    program(
+        tmp_path / "cuda/bin/nvcc",
+        """[ "$1" = --version ] && echo "release 13.0, V13" && exit
+           echo "nvcc fatal   : Unsupported gpu architecture 'compute_80'"; exit 1""",
+    )
+    sentence = refusal(tmp_path, CXX=compiles, CUDA_HOME=tmp_path / "cuda", FASTFCS_CUDA=1)
+    assert "compiling failed: nvcc fatal   : Unsupported gpu architecture" in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("FASTFCS_CUDA", "yes", "fastfcs: FASTFCS_CUDA must be 0 or 1, got 'yes'."),
+        (
+            "TORCH_CUDA_ARCH_LIST",
+            "Hopper",
+            "fastfcs: TORCH_CUDA_ARCH_LIST must be numbers such as \"8.0 9.0+PTX\", got 'Hopper'.",
+        ),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, name: str, value: str, sentence: str) -> None:
+    program(tmp_path / "cuda/bin/nvcc", 'echo "release 13.0"')
+    settings = {"CXX": program(tmp_path / "c++", "exit 0"), "CUDA_HOME": tmp_path / "cuda"}
+    assert refusal(tmp_path, **settings, **{name: value}) == sentence
+
+
+def test_old_torch(tmp_path: Path) -> None:
+    torch = tmp_path / "site/torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").touch()
+    (torch / "version.py").write_text("__version__ = '2.4.1+cpu'\n")
+    compiles = program(tmp_path / "c++", "exit 0")
+    sentence = refusal(tmp_path, CXX=compiles, PYTHONPATH=tmp_path / "site")
+    assert sentence == f"fastfcs: torch 2.10 or newer is needed, {torch} is 2.4.1+cpu."
+
+
+def test_torch_is_required_only_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    import build_backend
+
+    assert build_backend.torch_requirement() == []
+    monkeypatch.setattr(build_backend, "find_torch", lambda: None)
+    assert build_backend.torch_requirement() == ["torch>=2.10"]
+
+
+def test_source_distribution_is_whole(tmp_path: Path) -> None:
+    made = run_setup("egg_info", "-e", tmp_path, "sdist", "-d", tmp_path)
+    assert made.returncode == 0, made.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    tracked = [*(ROOT / "csrc").rglob("*.*"), *(ROOT / "fastfcs").glob("*.py")]
+    needed = {str(path.relative_to(ROOT)) for path in tracked}
+    assert needed | {"build_backend.py", "pyproject.toml", "LICENSE"} <= names
