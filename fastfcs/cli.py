@@ -258,13 +258,11 @@ def info(weights: str) -> None:
     from safetensors import safe_open
 
     from . import _C
-    from .network import load_solver
+    from .network import load_solver, weights_file
 
     with _sentences():
         solver = load_solver(weights)
-    path = Path(weights)
-    if not path.is_file():
-        path = Path(__file__).with_name("weights") / f"{weights}.safetensors"
+    path = weights_file(weights)
     with safe_open(path, "pt") as file:
         header = file.metadata()
     facts = {

@@ -1,6 +1,7 @@
 """The losses of neural style transfer: plain formulas, means over the batch.
 
-Features F_l (B, c_l, H_l, W_l) are VGG-19's, n_l = H_l W_l; Gram matrices S_l^T S_l / n'_l are (B, c_l, c_l).
+Features F_l (B, c_l, H_l, W_l) are VGG-19's, n_l = H_l W_l;
+Gram matrices S_l^T S_l / n'_l are (B, c_l, c_l).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .ops import gram
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """L_c = 1/(n c) ||F - C||_F^2 (Gatys et al. 2016), features and target (B, c, H, W); a scalar."""
+    """L_c = 1/(n c) ||F - C||_F^2 (Gatys et al. 2016), F and C (B, c, H, W); a scalar."""
     return (features - target).square().mean()
 
 
@@ -33,7 +34,7 @@ def matting_loss(laplacian: MattingLaplacian, image: Tensor) -> Tensor:
 
 
 def gram_distance(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> Tensor:
-    """Mean over l of ||F_l^T F_l / n_l - G_l||^2 / ||G_l||^2, without unit; one value an image, (B,).
+    """Mean over l of ||F_l^T F_l / n_l - G_l||^2 / ||G_l||^2, without unit; one an image, (B,).
 
     The measure of how much of a style is taken over: 0 when every Gram matrix is the style's.
     """

@@ -1,9 +1,9 @@
-"""The flexible convolutional solver (Puy and Pérez, arXiv:1806.05285): N learned updates X <- P[X - g_t(X)]."""
+"""The flexible convolutional solver (Puy and Pérez, arXiv:1806.05285): X <- P[X - g_t(X)]."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +21,15 @@ MIN_SIDE = 16  # three halvings leave two pixels, as many as a reflected border 
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
+    """A 3x3 convolution that keeps the size of a signal through its ReLU (He et al. 2015).
+
+    Torch's default shrinks it by 2.4 a layer: deep levels would start as mere biases.
+    """
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 class Update(nn.Module):
@@ -59,6 +67,8 @@ class Update(nn.Module):
                 )
             )
             below = width
+        with torch.no_grad():  # the first steps of training start from small updates
+            self.synthesis[0][-1].weight.mul_(0.1)  # type: ignore[operator, union-attr, index]
 
     def features(self, image: Tensor) -> list[Tensor]:
         """h_1, h_2, ...: (B, c_l, H / 2^(l-1), W / 2^(l-1)), sizes rounded up."""
@@ -90,7 +100,10 @@ class Update(nn.Module):
 
 
 def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
-    """h (h^T h / n - H) / (tr(h^T h / n) + tr(H)): the raw correction, cubic in h, explodes in training."""
+    """h (h^T h / n - H) / (tr(h^T h / n) + tr(H)).
+
+    The raw correction is cubic in h and explodes in training.
+    """
     n = h.shape[-2] * h.shape[-1]
     trace = torch.linalg.vector_norm(h, dim=(1, 2, 3), dtype=target.dtype).square() / n
     trace = trace + target.diagonal(dim1=1, dim2=2).sum(1)
@@ -108,7 +121,9 @@ class UnrolledSolver(nn.Module):
     def __init__(self, updates: int = 4, channels: tuple[int, ...] = (16, 32, 64, 96)) -> None:
         super().__init__()
         self.architecture = {"updates": updates, "channels": list(channels)}
-        self.updates = nn.ModuleList(Update(tuple(channels)) for _ in range(updates))
+        self.updates: Sequence[Update] = nn.ModuleList(  # type: ignore[assignment]
+            Update(tuple(channels)) for _ in range(updates)
+        )
 
     def statistics(self, style: Tensor) -> Statistics:
         """H^s of style images (B, 3, H, W) in [0, 1]: the Gram matrices of the same forward maps.
@@ -153,14 +168,33 @@ def _check_image(name: str, image: Tensor) -> None:
 
 
 def save_solver(solver: UnrolledSolver, path: Path, facts: dict[str, str]) -> None:
-    """Write weights and, in the safetensors header, the architecture and ``facts`` (training, licence)."""
+    """Write weights; the safetensors header holds the architecture and ``facts`` on training."""
     from safetensors.torch import save_file
 
     facts = {"format": "fastfcs", "architecture": json.dumps(solver.architecture), **facts}
     partial = path.with_suffix(".part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in solver.state_dict().items()},
-              partial, metadata=facts)
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in solver.state_dict().items()},
+        partial,
+        metadata=facts,
+    )
     partial.replace(path)
+
+
+def weights_file(source: str | Path) -> Path:
+    """``source`` if it is a file, else the weights shipped under that name.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
+    shipped = Path(str(files("fastfcs"))) / "weights" / f"{source}.safetensors"
+    for path in (Path(source), shipped):
+        if path.is_file():
+            return path
+    names = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
+    raise FileNotFoundError(
+        f"weights must be a safetensors file or one of {names}, not {str(source)!r}"
+    )
 
 
 def load_solver(source: str | Path = "universal") -> UnrolledSolver:
@@ -172,19 +206,11 @@ def load_solver(source: str | Path = "universal") -> UnrolledSolver:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(source)
-    shipped = Path(str(files("fastfcs"))) / "weights" / f"{source}.safetensors"
-    if not path.is_file():
-        if not shipped.is_file():
-            names = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
-            raise FileNotFoundError(
-                f"weights must be a safetensors file or one of {names}, not {str(source)!r}"
-            )
-        path = shipped
+    path = weights_file(source)
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         with torch.device("meta"):  # no random initialisation that would be thrown away
             solver = UnrolledSolver(**json.loads(facts["architecture"]))
         solver.load_state_dict(state, assign=True)

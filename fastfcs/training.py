@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from .losses import gram_distance, squared_norm
+from .losses import squared_norm
 from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver, save_solver
 from .ops import gram
 from .vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
@@ -63,14 +63,16 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def random_crop(path: Path, size: int, rng: random.Random) -> Tensor:
-    """A random square of a picture, (3, size, size) in [0, 1]: position, scale and mirroring vary."""
+    """A random square of a picture, (3, size, size) in [0, 1]; scale and mirroring vary too."""
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
     short = min(image.size)
     side = int(short * (min(1, size / short) ** rng.random()))  # log-uniform, size to the whole
     left, top = rng.randint(0, image.width - side), rng.randint(0, image.height - side)
     image = image.resize(
-        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side),
+        (size, size),
+        Image.Resampling.BICUBIC,
+        box=(left, top, left + side, top + side),
         reducing_gap=3,
     )
     if rng.random() < 0.5:
@@ -84,7 +86,11 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 
 def batch_loss(
-    vgg: VGG19, output: Tensor, content: Sequence[_Crop], style: Sequence[_Crop], style_weight: float
+    vgg: VGG19,
+    output: Tensor,
+    content: Sequence[_Crop],
+    style: Sequence[_Crop],
+    style_weight: float,
 ) -> tuple[Tensor, Losses]:
     """||F - C||^2 / ||C||^2 + style_weight * mean over l of ||G - S||^2 / (||S||^2 + ||G_C||^2).
 
@@ -126,7 +132,9 @@ class _Pool:
     def _draw(self, count: int) -> None:
         rngs = [random.Random(f"{self._seed}/{self._drawn + k}") for k in range(count)]
         paths = [rng.choice(rng.choice(self._folders)) for rng in rngs]
-        images = torch.stack([random_crop(p, self._size, r) for p, r in zip(paths, rngs)])
+        images = torch.stack(
+            [random_crop(p, self._size, r) for p, r in zip(paths, rngs, strict=True)]
+        )
         self._crops += _targets(self._vgg, images.to(self._vgg.mean.device))
         self._drawn += count
 
@@ -202,23 +210,34 @@ def train(
         return batch_loss(features, output, chosen, wanted, style_weight)
 
     def preview() -> None:
-        rows = [_load(p, 2 * size).to(device) for p in (held or photos)[:: max(1, len(held) // 3)][:3]]
+        shown = (held or photos)[:: max(1, len(held) // 3)][:3]
+        rows = [_load(p, 2 * size).to(device) for p in shown]
         columns = [_load(f[len(f) // 3 * k], 2 * size).to(device) for f in folders for k in (0, 1)]
         _write_sheet(solver, rows, columns, out.with_suffix(".preview.png"))
 
     done = _descend(
-        dict(solver.named_parameters()), loss, out.with_suffix(".checkpoint.safetensors"),
-        steps=steps, lr=lr, every=preview_every, on_checkpoint=preview,
-    )  # fmt: skip
+        dict(solver.named_parameters()),
+        loss,
+        out.with_suffix(".checkpoint.safetensors"),
+        steps=steps,
+        lr=lr,
+        every=preview_every,
+        on_checkpoint=preview,
+    )
     save_solver(
-        solver, out,
+        solver,
+        out,
         {
             "training command": shlex.join(["fastfcs", *sys.argv[1:]]),
             "data": json.dumps({"content": len(photos), "style": [len(f) for f in folders]}),
-            "steps": str(done), "batch": str(batch), "size": str(size), "seed": str(seed),
-            "style weight": str(style_weight), "licence": licence,
+            "steps": str(done),
+            "batch": str(batch),
+            "size": str(size),
+            "seed": str(seed),
+            "style weight": str(style_weight),
+            "licence": licence,
         },
-    )  # fmt: skip
+    )
     return solver
 
 
@@ -345,9 +364,15 @@ def _resume(
 
 
 def _progress(steps: range) -> Iterable[tuple[int, Callable[[Losses], None]]]:
-    """Steps with a progress bar that shows both losses, smoothed; a line every 50 steps without a terminal."""
+    """Steps with a bar that shows both losses, smoothed; without a terminal, a line in fifty."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     mean: Losses | None = None
@@ -360,8 +385,11 @@ def _progress(steps: range) -> Iterable[tuple[int, Callable[[Losses], None]]]:
         )
 
     columns = (
-        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
-    )  # fmt: skip
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=steps.stop, completed=steps.start)
         for step in steps:

@@ -1,4 +1,4 @@
-"""VGG-19 features (Simonyan and Zisserman, arXiv:1409.1556), the eyes of the style-transfer losses."""
+"""VGG-19 features (Simonyan and Zisserman, arXiv:1409.1556), in which the losses are measured."""
 
 from __future__ import annotations
 

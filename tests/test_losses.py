@@ -44,9 +44,10 @@ def test_torchvision_names_and_preprocessing(tmp_path) -> None:
     source = VGG19()
     state = OrderedDict(source.state_dict())
     assert set(state) == {
-        f"features.{i}.{kind}" for i in (0, 2, 5, 7, 10, 12, 14, 16, 19, 21)
+        f"features.{i}.{kind}"
+        for i in (0, 2, 5, 7, 10, 12, 14, 16, 19, 21)
         for kind in ("weight", "bias")
-    }  # fmt: skip
+    }
     torch.save(state | {"classifier.0.weight": torch.zeros(2)}, tmp_path / "vgg.pth")
     loaded = load_vgg19(tmp_path / "vgg.pth")
     image = torch.rand(1, 3, 16, 16)
@@ -62,7 +63,7 @@ def test_refuses_other_files(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no VGG-19 file"):
         load_vgg19(tmp_path / "absent.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="not a VGG-19 file: it lacks 'features.0.weight'"):
+    with pytest.raises(ValueError, match=r"not a VGG-19 file: it lacks 'features\.0\.weight'"):
         load_vgg19(tmp_path / "other.pth")
 
 
@@ -75,7 +76,9 @@ def test_formulas() -> None:
     expected = [difference[b].square().sum() for b in range(2)]
     torch.testing.assert_close(content_loss(f, c), (f - c).square().sum() / (2 * n * 5))
     torch.testing.assert_close(style_loss({"a": f}, grams), sum(expected) / 2 / 5**2)
-    relative = torch.stack([e / g.square().sum() for e, g in zip(expected, grams["a"])])
+    relative = torch.stack(
+        [e / g.square().sum() for e, g in zip(expected, grams["a"], strict=True)]
+    )
     torch.testing.assert_close(gram_distance({"a": f}, grams), relative)
 
 
@@ -89,7 +92,7 @@ def test_losses_vanish_at_their_target_and_have_gradients(vgg: VGG19) -> None:
     assert style_loss(features, grams) == 0
     other = torch.rand(1, 3, 32, 32, requires_grad=True)
     style_loss(vgg(other), grams).backward()
-    assert other.grad is not None and other.grad.abs().max() > 0
+    assert other.grad.abs().max() > 0
 
 
 def test_matting_loss_is_the_energy_with_gradient_2Lx() -> None:

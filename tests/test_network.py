@@ -42,7 +42,7 @@ def test_level_one_holds_colour_mean_and_covariance(solver: UnrolledSolver) -> N
 def test_one_style_each_equals_one_by_one(solver: UnrolledSolver) -> None:
     contents, styles = torch.rand(3, 3, 24, 24), torch.rand(3, 3, 32, 32)
     together = solver(contents, solver.statistics(styles))
-    for content, style, result in zip(contents, styles, together):
+    for content, style, result in zip(contents, styles, together, strict=True):
         alone = solver(content[None], solver.statistics(style[None]))[0]
         torch.testing.assert_close(result, alone, atol=1e-5, rtol=1e-4)
 
@@ -54,7 +54,8 @@ def test_constraint_is_applied_after_every_update(solver: UnrolledSolver) -> Non
         seen.append(x)
         return torch.full_like(x, 0.25)
 
-    result = solver(torch.rand(1, 3, 16, 16), solver.statistics(torch.rand(1, 3, 16, 16)), constraint)
+    content, style = torch.rand(2, 1, 3, 16, 16)
+    result = solver(content, solver.statistics(style), constraint)
     assert len(seen) == 2
     assert (result == 0.25).all()
 
@@ -80,7 +81,7 @@ def test_every_parameter_learns(solver: UnrolledSolver) -> None:
     result = solver(torch.rand(1, 3, 32, 32), solver.statistics(torch.rand(1, 3, 32, 32)))
     result.square().mean().backward()
     for name, parameter in solver.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+        assert parameter.grad.abs().max() > 0, name
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 15, 32)])
@@ -104,7 +105,7 @@ def test_file_round_trip(solver: UnrolledSolver, tmp_path) -> None:
 
 
 def test_refuses_other_files(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="safetensors file or one of .*universal"):
+    with pytest.raises(FileNotFoundError, match=r"safetensors file or one of .*universal"):
         load_solver("no-such-weights")
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"not weights at all")

@@ -70,11 +70,11 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
     assert calls == 9
     resumed = train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
     assert calls == 9 + 6  # from the checkpoint of step 6
-    for a, b in zip(whole.parameters(), resumed.parameters()):
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_divergence_keeps_the_last_good_checkpoint(folders, tiny, tmp_path: Path, monkeypatch) -> None:
+def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypatch) -> None:
     content, style = folders
     real, calls = training.batch_loss, 0
 
@@ -91,7 +91,7 @@ def test_divergence_keeps_the_last_good_checkpoint(folders, tiny, tmp_path: Path
 
     with safe_open(tmp_path / "w.checkpoint.safetensors", "pt") as file:
         assert file.metadata()["step"] == "6"
-        assert all(torch.isfinite(file.get_tensor(k)).all() for k in file.keys())
+        assert all(torch.isfinite(file.get_tensor(k)).all() for k in file.keys())  # noqa: SIM118
 
 
 def test_tune_changes_only_the_statistics_and_lowers_the_loss(
@@ -103,9 +103,14 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(
     before = weights.read_bytes()
     capsys.readouterr()
     result = tune(
-        style / "0.png", content, tmp_path / "p.safetensors", weights=weights, steps=100, batch=2,
+        style / "0.png",
+        content,
+        tmp_path / "p.safetensors",
+        weights=weights,
+        steps=100,
+        batch=2,
         size=32,
-    )  # fmt: skip
+    )
     assert weights.read_bytes() == before
     lines = [line.split() for line in capsys.readouterr().err.splitlines() if "style" in line]
     assert float(lines[1][-1]) < float(lines[0][-1])
@@ -117,8 +122,11 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(
 def test_crops_depend_on_the_seed_alone(folders) -> None:
     path = folders[0] / "0.png"
     crops = [random_crop(path, 32, random.Random(seed)) for seed in (1, 1, 2)]
-    assert crops[0].shape == (3, 32, 32) and 0 <= crops[0].min() and crops[0].max() <= 1
-    assert torch.equal(crops[0], crops[1]) and not torch.equal(crops[0], crops[2])
+    assert crops[0].shape == (3, 32, 32)
+    assert crops[0].min() >= 0
+    assert crops[0].max() <= 1
+    assert torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[0], crops[2])
 
 
 def test_refusals(folders, tmp_path: Path) -> None:
