@@ -5,6 +5,7 @@ Environment: CXX; FASTFCS_CUDA=0|1 (forbid or require CUDA); CUDA_HOME; TORCH_CU
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -21,6 +22,8 @@ from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).parent))
 from build_backend import find_torch
+
+logging.disable(logging.INFO)  # setuptools' list of copied files would hide our one sentence
 
 ROOT = Path(__file__).parent.resolve()
 TORCH_ABI = (2, 10)  # the oldest torch that the binary runs with; every later one does too
