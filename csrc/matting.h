@@ -67,12 +67,14 @@ FASTFCS_HD void window_factors(const double (&image)[3][kWindow], double eps, do
   }
   // R R^T = S_w + eps/9 I with R lower triangular. No pivot can truly be below the smallest eigenvalue, so none below eps/9.
   const double floor = eps / kWindow;
-  const double r00 = std::sqrt(std::fmax(s[0][0], floor));
+  const double r00 = std::sqrt(s[0][0] > floor ? s[0][0] : floor);
   const double r10 = s[1][0] / r00;
   const double r20 = s[2][0] / r00;
-  const double r11 = std::sqrt(std::fmax(s[1][1] - r10 * r10, floor));
+  const double p11 = s[1][1] - r10 * r10;
+  const double r11 = std::sqrt(p11 > floor ? p11 : floor);
   const double r21 = (s[2][1] - r20 * r10) / r11;
-  const double r22 = std::sqrt(std::fmax(s[2][2] - r20 * r20 - r21 * r21, floor));
+  const double p22 = s[2][2] - r20 * r20 - r21 * r21;
+  const double r22 = std::sqrt(p22 > floor ? p22 : floor);
   // K = R^-T
   const double k00 = 1.0 / r00;
   const double k11 = 1.0 / r11;
