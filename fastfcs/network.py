@@ -21,15 +21,7 @@ MIN_SIDE = 16  # three halvings leave two pixels, as many as a reflected border 
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size of a signal through its ReLU (He et al. 2015).
-
-    Torch's default shrinks it by 2.4 a layer: deep levels would start as mere biases.
-    """
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
 
 
 class Update(nn.Module):
@@ -67,8 +59,6 @@ class Update(nn.Module):
                 )
             )
             below = width
-        with torch.no_grad():  # the first steps of training start from small updates
-            self.synthesis[0][-1].weight.mul_(0.1)  # type: ignore[operator, union-attr, index]
 
     def features(self, image: Tensor) -> list[Tensor]:
         """h_1, h_2, ...: (B, c_l, H / 2^(l-1), W / 2^(l-1)), sizes rounded up."""
