@@ -35,15 +35,15 @@ class Photoreal:
 
     def __init__(self, content: Tensor, cutoff: float = 0.01, order: int | None = None) -> None:
         self.lowpass = LowPass(cutoff, order)
-        self.laplacian = MattingLaplacian(content.float())
+        self.content = content.float()
+        self.laplacian = MattingLaplacian(self.content)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x.
+        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x and C, not through P.
 
         Computed in float32 and given back in x's dtype.
         """
-        content = self.laplacian.image
-        return (content + self.lowpass(self.laplacian, x.float() - content)).to(x.dtype)
+        return (self.content + self.lowpass(self.laplacian, x.float() - self.content)).to(x.dtype)
 
 
 def compose(constraints: Iterable[Constraint]) -> Constraint:

@@ -38,7 +38,7 @@ class Stylizer(nn.Module):
 
     Torch's grad mode is honoured, and weights read from a file are frozen: a graph is recorded only
     if the content requires gradients (or after ``requires_grad_()``), and then the result is
-    differentiable in it.
+    differentiable in it, the Laplacian of "photoreal" being a constant.
 
     Args:
         style: what `set_style` takes; None to set it, or load it by ``load_state_dict``, later.
@@ -151,7 +151,7 @@ class Stylizer(nn.Module):
         x = self._ours(image)
         dtype = torch.promote_types(x.dtype, torch.float32)  # as the Gram matrices of half types
         statistics = {key: h.to(dtype) for key, h in statistics.items()}
-        constraint = self._projection(image.detach().to(x.device, torch.float32))
+        constraint = self._projection(image.to(x.device, torch.float32))
         result = self.solver(x, statistics, constraint).to(image)
         result = torch.lerp(image, result, self.strength).clamp(0, 1)
         return give_back(result)  # type: ignore[no-any-return]

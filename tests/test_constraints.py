@@ -49,6 +49,13 @@ def test_photoreal_is_differentiable() -> None:
     assert x.grad.abs().sum() > 0
 
 
+def test_an_unchanged_content_has_the_gradient_of_the_identity() -> None:
+    content = torch.rand(1, 3, 8, 8, requires_grad=True)
+    weights = torch.rand(1, 3, 8, 8)
+    (Photoreal(content)(content) * weights).sum().backward()
+    torch.testing.assert_close(content.grad, weights)
+
+
 def test_compose_applies_first_to_last() -> None:
     x = torch.tensor([2.0])
     assert compose([lambda y: y + 1, lambda y: y * 10])(x) == 30
