@@ -75,6 +75,8 @@ def test_arrays_keep_shape_dtype_and_range(solver: UnrolledSolver) -> None:
         assert found.shape == (H, W, 3)
         want = module(CONTENT).permute(1, 2, 0).numpy()
         np.testing.assert_allclose(found.astype(float) / top, want, rtol=0, atol=close)
+        reversed_ = np.ascontiguousarray(content[..., ::-1])[..., ::-1]  # as OpenCV's BGR
+        np.testing.assert_array_equal(module(reversed_), found)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
