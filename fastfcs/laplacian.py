@@ -126,7 +126,8 @@ class MattingLaplacian:
             export = from_dlpack
 
         def matmat(columns: Any) -> Any:
-            x = torch.as_tensor(columns, dtype=self.dtype, device=self.device)
+            # A copy, because torch takes neither negative strides nor read-only arrays.
+            x = torch.as_tensor(columns.copy(), dtype=self.dtype, device=self.device)
             signals = x.reshape(pixels, -1).T.reshape(1, -1, *self.shape[-2:])
             product = ops.matting_matvec(self.image, self.factors, signals)
             return export(product.reshape(-1, pixels).T.reshape(x.shape).contiguous())

@@ -112,7 +112,7 @@ def test_linear_operator_serves_scipys_solvers() -> None:
     operator = MattingLaplacian(image).to_linear_operator()
     matrix = matting_laplacian(image)
     assert operator.dtype == np.float64
-    for columns in (torch.rand(72).numpy(), torch.rand(72, 4).numpy()):
+    for columns in (torch.rand(72).numpy(), torch.rand(72, 4).numpy(), np.arange(72.0)[::-1]):
         np.testing.assert_allclose(operator @ columns, matrix @ columns, atol=1e-12)
         np.testing.assert_allclose(operator.T @ columns, matrix @ columns, atol=1e-12)
     largest = eigsh(operator, 3, which="LM", return_eigenvectors=False)
