@@ -94,11 +94,14 @@ def load_vgg19(path: str | Path | None = None) -> VGG19:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"path: there is no VGG-19 file {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of half a dozen kinds, pages long
+        raise ValueError(f"path: {path} cannot be read as a VGG-19 file") from error
 
 
 def _download() -> dict[str, Tensor]:

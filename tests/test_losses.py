@@ -65,6 +65,10 @@ def test_refuses_other_files(tmp_path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"not a VGG-19 file: it lacks 'features\.0\.weight'"):
         load_vgg19(tmp_path / "other.pth")
+    for name in ("garbage.pth", "garbage.safetensors"):
+        (tmp_path / name).write_bytes(b"garbage")
+        with pytest.raises(ValueError, match=f"{name} cannot be read as a VGG-19 file"):
+            load_vgg19(tmp_path / name)
 
 
 def test_formulas() -> None:
