@@ -202,7 +202,7 @@ def _plan(contents: Iterable[str], output: str, force: bool) -> list[tuple[str, 
         taken[target] = source
         if target != "-":
             format_of(target)
-    existing = [target for target in taken if os.path.exists(target)]
+    existing = [target for target in taken if target != "-" and os.path.lexists(target)]
     if existing and not force:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise ValueError(f"{existing[0]}{more} exists already; --force overwrites")

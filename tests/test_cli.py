@@ -120,6 +120,9 @@ def test_nothing_is_overwritten_without_force(folder: Path) -> None:
     before = Path("a.png").read_bytes()
     assert run("a.png", "-o", "a.png").exit_code == 2
     assert Path("a.png").read_bytes() == before
+    Path("link.png").symlink_to("nowhere.png")
+    assert run("a.png", "-o", "link.png").exit_code == 2
+    assert Path("link.png").is_symlink()
 
 
 def test_standard_input_and_output(folder: Path) -> None:
