@@ -1,7 +1,9 @@
 """The operators `torch.ops.fastfcs.*`, compiled for CPU and CUDA, traceable and differentiable.
 
 Shapes: image (B,3,H,W) in [0,1], x (B,C,H,W), h (B,C,H,W) with n = H W, Gram matrices (B,C,C).
-Any strides are accepted. Every refusal is a ValueError of one sentence.
+Any strides are accepted. Every refusal is a ValueError of one sentence. Values that are not finite
+are refused on the CPU; on CUDA, where looking for them would make the host wait, they give results
+that are not finite.
 
 x is differentiated, and so are h and the target of a Gram correction, once. Images, factors and
 coefficients are constants: no gradient flows to them.
