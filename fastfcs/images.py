@@ -205,7 +205,7 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
 
 def from_samples(samples: NDArray[Any]) -> Tensor:
     """(H, W, C) uint8 or uint16 -> (C, H, W) float32 in [0, 1]."""
-    ordered = np.require(samples, requirements="CW")  # torch wants positive strides, and warns
+    ordered = np.require(samples, requirements=("C", "W"))  # for torch
     planes = torch.from_numpy(ordered).permute(2, 0, 1)
     floats = planes.to(torch.float32, memory_format=torch.contiguous_format)
     return floats.div_(np.iinfo(samples.dtype).max)
