@@ -3,14 +3,13 @@
 A constraint is any callable X -> X on images (B,3,H,W).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from .filters import LowPass
 from .laplacian import MattingLaplacian
-
-Constraint = Callable[[Tensor], Tensor]
+from .network import Constraint
 
 
 class Photoreal:

@@ -75,7 +75,7 @@ class LowPass:
         self.cutoff = cutoff
         self.kind = kind
         self.order = math.ceil(6 / math.sqrt(cutoff)) if order is None else order
-        if self.order < 1:
+        if not isinstance(self.order, int) or self.order < 1:
             raise ValueError(f"order is {order}; an integer of at least 1 is wanted")
         self.coefficients = torch.from_numpy(self._coefficients())
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,11 @@ class Update(nn.Module):
                 )
             )
             below = width
+        # Torch's default shrinks a signal by 2.4 a layer, and most deep channels then die. (He et
+        # al. 2015. In the backward maps it is welcome: training starts from small updates.)
+        for module in self.analysis.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def features(self, image: Tensor) -> list[Tensor]:
         """h_1, h_2, ...: (B, c_l, H / 2^(l-1), W / 2^(l-1)), sizes rounded up."""
@@ -110,7 +116,7 @@ class UnrolledSolver(nn.Module):
 
     def __init__(self, updates: int = 4, channels: tuple[int, ...] = (16, 32, 64, 96)) -> None:
         super().__init__()
-        self.architecture = {"updates": updates, "channels": list(channels)}
+        self.architecture: dict[str, Any] = {"updates": updates, "channels": list(channels)}
         self.updates: Sequence[Update] = nn.ModuleList(  # type: ignore[assignment]
             Update(tuple(channels)) for _ in range(updates)
         )
@@ -141,9 +147,12 @@ class UnrolledSolver(nn.Module):
             ValueError: a content that is not such an image, or statistics of another network.
         """
         _check_image("content", content)
+        levels = range(len(self.architecture["channels"]))
+        if statistics.keys() != {f"{t}.{k}" for t in range(len(self.updates)) for k in levels}:
+            raise ValueError("statistics are of another network, with other updates or levels")
         x = content
         for t, update in enumerate(self.updates):
-            x = x - update(x, [statistics[f"{t}.{k}"] for k in range(len(update.analysis))])
+            x = x - update(x, [statistics[f"{t}.{k}"] for k in levels])
             if constraint is not None:
                 x = constraint(x)
         return x
@@ -159,15 +168,18 @@ def _check_image(name: str, image: Tensor) -> None:
 
 def save_solver(solver: UnrolledSolver, path: Path, facts: dict[str, str]) -> None:
     """Write weights; the safetensors header holds the architecture and ``facts`` on training."""
-    from safetensors.torch import save_file
-
     facts = {"format": "fastfcs", "architecture": json.dumps(solver.architecture), **facts}
+    save_tensors(solver.state_dict(), path, facts)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, facts: dict[str, str]) -> None:
+    """Write a safetensors file with ``facts`` in its header: whole or not at all."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in solver.state_dict().items()},
-        partial,
-        metadata=facts,
-    )
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    partial.write_bytes(save(arrays, facts))
     partial.replace(path)
 
 
@@ -204,6 +216,6 @@ def load_solver(source: str | Path = "universal") -> UnrolledSolver:
         with torch.device("meta"):  # no random initialisation that would be thrown away
             solver = UnrolledSolver(**json.loads(facts["architecture"]))
         solver.load_state_dict(state, assign=True)
-    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"weights: {path} does not hold a fastfcs network ({error})") from error
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"weights: {path} does not hold a fastfcs network") from error
     return solver.eval()

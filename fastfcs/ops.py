@@ -199,8 +199,8 @@ def _gram_backward(ctx: Any, grad: Tensor) -> Tensor:
     # dh = h (g + g^T) / n
     (h,) = ctx.saved_tensors
     n = h.shape[2] * h.shape[3]
-    symmetric = ((grad + grad.mT) / n).to(h.dtype)
-    return torch.einsum("bcd,bchw->bdhw", symmetric, h)
+    symmetric = (grad + grad.mT) / n  # 1 / n would vanish in float16
+    return torch.einsum("bcd,bchw->bdhw", symmetric, h.to(grad.dtype)).to(h.dtype)
 
 
 def _correction_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:

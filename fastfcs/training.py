@@ -20,14 +20,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from .images import SUFFIXES
 from .losses import squared_norm
-from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver, save_solver
+from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver, save_solver, save_tensors
 from .ops import gram
 from .vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
 _POOL = 8  # batches of crops kept
 _WARM_UP, _COOL_DOWN = 100, 0.4  # steps; the last fraction of the steps, with falling rate
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 class Diverged(RuntimeError):
@@ -50,13 +50,13 @@ class _Crop:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The pictures below a folder, sorted by path.
+    """The pictures below a folder, sorted by path, as absolute paths.
 
     Raises:
         ValueError: not a folder, or no picture in it.
     """
-    folder = Path(folder)
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    folder = Path(folder).resolve()
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
         raise ValueError(f"content and style must be folders with pictures in them, not {folder}")
     return found
@@ -64,8 +64,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 def random_crop(path: Path, size: int, rng: random.Random) -> Tensor:
     """A random square of a picture, (3, size, size) in [0, 1]; scale and mirroring vary too."""
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+    image = _read(path)
     short = min(image.size)
     side = int(short * (min(1, size / short) ** rng.random()))  # log-uniform, size to the whole
     left, top = rng.randint(0, image.width - side), rng.randint(0, image.height - side)
@@ -78,6 +77,14 @@ def random_crop(path: Path, size: int, rng: random.Random) -> Tensor:
     if rng.random() < 0.5:
         image = ImageOps.mirror(image)
     return _to_tensor(image)
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as a picture") from error
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
@@ -197,6 +204,16 @@ def train(
     if not photos or not all(folders):
         raise ValueError(f"holdout of {holdout} leaves no picture to train on")
 
+    words = ["fastfcs", "train", "--content", Path(content).name]  # names only: paths are private
+    for folder in style:
+        words += ["--style", Path(folder).name]
+    facts = {
+        "trained by": shlex.join(words),
+        "data": json.dumps({"content": len(photos), "style": [len(f) for f in folders]}),
+        **{"batch": str(batch), "size": str(size), "seed": str(seed)},
+        "style weight": str(style_weight),
+    }
+
     torch.manual_seed(seed)
     solver = UnrolledSolver().to(device)
     features = load_vgg19(vgg).to(device)
@@ -219,25 +236,13 @@ def train(
         dict(solver.named_parameters()),
         loss,
         out.with_suffix(".checkpoint.safetensors"),
+        facts=facts,
         steps=steps,
         lr=lr,
         every=preview_every,
         on_checkpoint=preview,
     )
-    save_solver(
-        solver,
-        out,
-        {
-            "training command": shlex.join(["fastfcs", *sys.argv[1:]]),
-            "data": json.dumps({"content": len(photos), "style": [len(f) for f in folders]}),
-            "steps": str(done),
-            "batch": str(batch),
-            "size": str(size),
-            "seed": str(seed),
-            "style weight": str(style_weight),
-            "licence": licence,
-        },
-    )
+    save_solver(solver, out, {**facts, "steps": str(done), "lr": str(lr), "licence": licence})
     return solver
 
 
@@ -261,8 +266,6 @@ def tune(
     Starts from the statistics of the style picture itself. Arguments and errors as :func:`train`;
     ``lr`` is relative to the size of each Gram matrix.
     """
-    from safetensors.torch import save_file
-
     solver = load_solver(weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
     picture = _load(Path(style), 512).to(device)
@@ -284,12 +287,10 @@ def tune(
 
     out = Path(out)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
-    _descend(offsets, loss, checkpoint, steps=steps, lr=lr, every=steps)
-    result = {key: h.detach().cpu().contiguous() for key, h in tuned().items()}
-    facts = {"format": "fastfcs preset", "style": Path(style).name, "weights": str(weights)}
-    partial = out.with_suffix(".part")
-    save_file(result, partial, metadata=facts)
-    partial.replace(out)
+    facts = {"style": Path(style).name, "size": str(size), "style weight": str(style_weight)}
+    _descend(offsets, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
+    result = {key: h.detach() for key, h in tuned().items()}
+    save_tensors(result, out, {"format": "fastfcs preset", **facts})
     checkpoint.unlink()
     return result
 
@@ -299,14 +300,15 @@ def _descend(
     loss: Callable[[int], tuple[Tensor, Losses]],
     checkpoint: Path,
     *,
+    facts: dict[str, str],
     steps: int,
     lr: float,
     every: int,
     on_checkpoint: Callable[[], None] = lambda: None,
 ) -> int:
-    """Adam on ``loss(step)`` from the checkpoint, if there is one, up to ``steps``."""
+    """Adam on ``loss(step)`` from the checkpoint, if there is one of the same facts."""
     optimizer = torch.optim.Adam(parameters.values(), lr=lr, betas=(0.9, 0.99))
-    start = _resume(parameters, optimizer, checkpoint)
+    start = _resume(parameters, optimizer, checkpoint, facts) if checkpoint.is_file() else 0
     for step, report in _progress(range(start, steps)):
         rate = min((step + 1) / _WARM_UP, (steps - step) / (_COOL_DOWN * steps), 1)
         optimizer.param_groups[0]["lr"] = lr * rate
@@ -322,44 +324,53 @@ def _descend(
         optimizer.step()
         report(losses)
         if (step + 1) % every == 0 or step + 1 == steps:
-            _save_checkpoint(parameters, optimizer, step + 1, checkpoint)
+            _save_checkpoint(parameters, optimizer, checkpoint, {**facts, "step": str(step + 1)})
             on_checkpoint()
     return max(start, steps)
 
 
 def _save_checkpoint(
-    parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int, path: Path
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    path: Path,
+    facts: dict[str, str],
 ) -> None:
-    from safetensors.torch import save_file
-
     tensors = {f"parameter/{name}": p.detach() for name, p in parameters.items()}
     for name, parameter in parameters.items():
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, partial, {"step": str(step)})
-    partial.replace(path)
+    save_tensors(tensors, path, facts)
 
 
 def _resume(
-    parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, path: Path
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    path: Path,
+    facts: dict[str, str],
 ) -> int:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        return 0
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-        for name, parameter in parameters.items():
-            parameter.data.copy_(file.get_tensor(f"parameter/{name}"))
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                **{
-                    moment: file.get_tensor(f"{moment}/{name}").to(parameter.device)
-                    for moment in ("exp_avg", "exp_avg_sq")
-                },
-            }
+    try:
+        with safe_open(path, "pt") as file:
+            found = file.metadata() or {}
+            for name, value in facts.items():
+                if found[name] != value:
+                    raise ValueError(
+                        f"{path} is the checkpoint of a run with {name} "
+                        f"{found[name]}, not {value}; remove it to start anew"
+                    )
+            step = int(found["step"])
+            for name, parameter in parameters.items():
+                parameter.data.copy_(file.get_tensor(f"parameter/{name}"))
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(step)),
+                    "exp_avg": file.get_tensor(f"exp_avg/{name}").to(parameter.device),
+                    "exp_avg_sq": file.get_tensor(f"exp_avg_sq/{name}").to(parameter.device),
+                }
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of this network; remove it to start anew"
+        ) from error
     return step
 
 
@@ -403,8 +414,7 @@ def _progress(steps: range) -> Iterable[tuple[int, Callable[[Losses], None]]]:
 
 def _load(path: Path, size: int) -> Tensor:
     """A picture as (1, 3, H, W), reduced to a long side of at most ``size``."""
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+    image = _read(path)
     image.thumbnail((size, size))
     return _to_tensor(image)[None]
 

@@ -92,6 +92,13 @@ def test_refuses_what_is_no_image(solver: UnrolledSolver, shape: tuple[int, ...]
         solver(torch.rand(shape), {})
 
 
+def test_refuses_statistics_of_another_network(solver: UnrolledSolver) -> None:
+    other = UnrolledSolver(updates=3, channels=(8, 8, 8))
+    image = torch.rand(1, 3, 16, 16)
+    with pytest.raises(ValueError, match="statistics are of another network"):
+        solver(image, other.statistics(image))
+
+
 def test_file_round_trip(solver: UnrolledSolver, tmp_path) -> None:
     path = tmp_path / "weights.safetensors"
     save_solver(solver, path, {"licence": "MIT"})
@@ -136,4 +143,4 @@ def test_shipped_weights_name_their_origin() -> None:
     assert path.stat().st_size < 10e6
     with safe_open(path, "pt") as file:
         facts = file.metadata()
-    assert {"architecture", "training command", "data", "steps", "licence"} <= facts.keys()
+    assert {"architecture", "trained by", "data", "steps", "licence"} <= facts.keys()

@@ -154,6 +154,7 @@ std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tenso
                outer = torch::stable::contiguous(grad), dh = torch::stable::empty_like(from),
                dtarget = torch::stable::empty_like(goal),
                workspace = empty(h, {gram_correction_backward_workspace(shape)}, gram_dtype(h));
+  if (h.size(0) == 0) torch::stable::zero_(dtarget);  // no kernel runs: the sum over no batch
   dispatch_features(h, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = typename Accumulate<T>::type;
