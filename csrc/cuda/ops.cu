@@ -152,8 +152,8 @@ std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tenso
   const Features shape = features_of(h, target.size(0));
   const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),
                outer = torch::stable::contiguous(grad), dh = torch::stable::empty_like(from),
-               dtarget = torch::stable::empty_like(goal),
                workspace = empty(h, {gram_correction_backward_workspace(shape)}, gram_dtype(h));
+  Tensor dtarget = torch::stable::empty_like(goal);
   if (h.size(0) == 0) torch::stable::zero_(dtarget);  // no kernel runs: the sum over no batch
   dispatch_features(h, [&](auto type) {
     using T = typename decltype(type)::type;
