@@ -32,7 +32,7 @@ class Photoreal:
         order: of the `LowPass`; the default is its own.
     """
 
-    def __init__(self, content: Tensor, cutoff: float = 0.01, order: int | None = None) -> None:
+    def __init__(self, content: Tensor, cutoff: float = 0.003, order: int | None = None) -> None:
         self.lowpass = LowPass(cutoff, order)
         self.content = content.float()
         self.laplacian = MattingLaplacian(self.content)
