@@ -117,7 +117,7 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp
     train(content, [style], weights, steps=2, **OPTIONS)
     before = weights.read_bytes()
     out = tmp_path / "p.safetensors"
-    options = {"weights": weights, "batch": 2, "size": 32}
+    options = {"weights": weights, "batch": 2, "size": 32, "lr": 0.2}
     result = tune(style / "0.png", content, out, steps=40, **options)
     assert weights.read_bytes() == before
     assert sorted(p.name for p in tmp_path.glob("p.*")) == ["p.safetensors"]
