@@ -132,6 +132,9 @@ FASTFCS_HD void window_models(const T (&factors)[kFactors], Image image, Signal 
   }
 }
 
+// What one pass over the image makes of x: L x, or T_1 x, or T_{k+1} x from T_k x and T_{k-1} x.
+enum class Step { laplacian, chebyshev_first, chebyshev_next };
+
 // (L p)_i from the sums over the n_i windows that hold pixel i.
 template <typename T>
 FASTFCS_HD T laplacian_at(T windows, T p, T a0, T a1, T a2, T b, T i0, T i1, T i2) {

@@ -6,8 +6,6 @@
 #include <memory>
 #include <utility>
 
-#include "../matting.h"
-
 namespace fastfcs {
 
 typedef float FloatVector __attribute__((vector_size(FASTFCS_VECTOR)));

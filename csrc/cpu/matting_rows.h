@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "../matting.h"
+
 namespace fastfcs {
 
 struct Size {
@@ -10,8 +12,6 @@ struct Size {
   int64_t pixels() const { return height * width; }
   int64_t windows() const { return (height - 2) * (width - 2); }
 };
-
-enum class Step { laplacian, chebyshev_first, chebyshev_next };
 
 // One step of `channels` (1 to 3) signals x of one image.
 //   laplacian        result = L x

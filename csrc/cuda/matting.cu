@@ -42,8 +42,6 @@ constexpr int kWindowsX = kTileX + 2, kWindows = kWindowsX * (kTileY + 2);
 constexpr int kPixelsX = kTileX + 4, kPixels = kPixelsX * (kTileY + 4);
 constexpr int kRows = kTileX * kTileY / kThreads;  // pixels of a thread, one below the other
 
-enum class Step { laplacian, chebyshev_first, chebyshev_next };
-
 // A step's share of the filter's result, sum = [sum] + previous_ T_{k-1} x + current_ T_k x + next_ T_{k+1} x.
 template <typename T>
 struct Sum {
