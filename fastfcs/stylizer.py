@@ -36,6 +36,9 @@ class Stylizer(nn.Module):
     picture goes there and its result comes back. Pixels are taken in whatever encoding they have
     (sRGB, in training). The result is clipped to [0, 1].
 
+    On CUDA the host never waits for a tensor, so a call can be captured into a CUDA graph; that is
+    why the values of CUDA tensors, unlike all others, are not checked.
+
     Torch's grad mode is honoured, and weights read from a file are frozen: a graph is recorded only
     if the content requires gradients (or after ``requires_grad_()``), and then the result is
     differentiable in it, the Laplacian of "photoreal" being a constant.
@@ -243,9 +246,12 @@ def _as_tensor(name: str, given: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         raise ValueError(
             f"{name} must be at least {MIN_SIDE} pixels a side, not {width} x {height}"
         )
-    low, high = image.detach().aminmax()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"{name} must be finite and in [0, 1], not from {low:.4g} to {high:.4g}")
+    if not image.is_cuda:  # where looking would make the host wait, and no CUDA graph may
+        low, high = image.detach().aminmax()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"{name} must be finite and in [0, 1], not from {low:.4g} to {high:.4g}"
+            )
     return image, back
 
 

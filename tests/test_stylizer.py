@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastfcs import images
+from fastfcs.filters import LowPass
 from fastfcs.network import UnrolledSolver
 from fastfcs.stylizer import Stylizer
 
@@ -220,6 +223,62 @@ def test_grad_mode_is_honoured(solver: UnrolledSolver) -> None:
     with torch.no_grad():
         assert not module(content).requires_grad
     assert isinstance(module(content.detach().permute(1, 2, 0).numpy()), np.ndarray)
+
+
+class NoCopyBetweenDevices(TorchDispatchMode):
+    """Refuses copies from one device to another, for which the host waits."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            devices = {each.device.type for each in (*args, result) if isinstance(each, Tensor)}
+            assert len(devices) == 1, f"{func} between {devices}"
+        return result
+
+
+@pytest.mark.parametrize("constraint", [None, "photoreal"])
+def test_on_cuda_the_host_never_waits(
+    constraint: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fake CUDA tensors have no values: whatever the host would wait for raises, GPU or not."""
+    lowpass = LowPass(0.01)  # made beforehand: NumPy's work, which fake tensors do not do
+    monkeypatch.setattr("fastfcs.constraints.LowPass", lambda *_: lowpass)
+    solver = UnrolledSolver(updates=2, channels=(8, 12))
+    module = Stylizer(weights=solver, constraint=constraint, style_size=32)
+    with FakeTensorMode(allow_non_fake_inputs=True), NoCopyBetweenDevices():
+        for part in module.modules():
+            for key, weight in part.named_parameters(recurse=False):
+                there = torch.empty(weight.shape, device="cuda")
+                part._parameters[key] = torch.nn.Parameter(there, requires_grad=False)
+        content, style = torch.rand(2, 2, 3, 40, 60, device="cuda").unbind()
+        result = module.set_style(style)(content)
+        half = module(content.half())
+        with pytest.raises(DataDependentOutputException):  # as any look at a value does
+            bool(result.max() > 1)
+        with pytest.raises((AssertionError, RuntimeError)):  # the latter: torch without CUDA
+            result.cpu()
+        with pytest.raises(DataDependentOutputException):  # on the CPU, values are checked
+            module(torch.rand(2, 3, 40, 60))
+    for found in (result, half):
+        assert found.is_cuda
+        assert found.shape == content.shape
+    assert (result.dtype, half.dtype) == (torch.float32, torch.float16)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("constraint", [None, "photoreal"])
+def test_cuda_graph_of_a_whole_call(solver: UnrolledSolver, constraint: str | None) -> None:
+    module = stylizer(solver.cuda(), constraint=constraint)
+    content = CONTENT[None].cuda()
+    expected = [module(content), module(content.flip(-1))]
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = module(content)
+    for want in (*expected, expected[0]):
+        graph.replay()
+        torch.testing.assert_close(result, want, rtol=0, atol=1e-6)
+        content.copy_(content.flip(-1))
 
 
 def test_presets(solver: UnrolledSolver, tmp_path: Path) -> None:
