@@ -3,6 +3,7 @@
 #include "../matting.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels.h"
 
@@ -35,14 +36,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int k = 0; k < kFactors; ++k) factors[(b * kFactors + k) * windows + w] = static_cast<T>(result[k]);
 }
 
-// A block makes a tile of kTileX x kTileY pixels of C channels. Its pixels lie in windows that begin up to two pixels
-// before the tile, and those windows reach two pixels beyond it: hence the sizes of what it keeps in shared memory.
-constexpr int kTileX = 32, kTileY = 16;
-constexpr int kWindowsX = kTileX + 2, kWindows = kWindowsX * (kTileY + 2);
-constexpr int kPixelsX = kTileX + 4, kPixels = kPixelsX * (kTileY + 4);
-constexpr int kRows = kTileX * kTileY / kThreads;  // pixels of a thread, one below the other
-
-// A step's share of the filter's result, sum = [sum] + previous_ T_{k-1} x + current_ T_k x + next_ T_{k+1} x.
+// A step's share of the filter's result, sum = [sum] + previous T_{k-1} x + current T_k x + next T_{k+1} x.
 template <typename T>
 struct Sum {
   T* to;         // null: this step adds nothing
@@ -50,126 +44,168 @@ struct Sum {
   T previous, current, next;
 };
 
-// out = L v, or a step of the Chebyshev recurrence: T_{k+1} x from v = T_k x and previous = T_{k-1} x.
+// Every kind of step is a linear form, out = product (L v) + current v + before previous, so one kernel makes them all.
+template <typename T>
+struct LinearForm {
+  T product, current, before;
+};
+
+template <typename T>
+LinearForm<T> linear_form(Step step) {
+  switch (step) {
+    case Step::laplacian: return {1, 0, 0};
+    case Step::chebyshev_first: return {chebyshev_first<T>(1, 0), chebyshev_first<T>(0, 1), 0};
+    default: return {chebyshev_next<T>(1, 0, 0), chebyshev_next<T>(0, 1, 0), chebyshev_next<T>(0, 0, 1)};
+  }
+}
+
+constexpr int kLanes = 32;
+constexpr unsigned kAllLanes = 0xffffffff;
+constexpr int kColumns = kLanes - 4;  // pixel columns that a warp writes: their windows reach two more on either side
+constexpr int kWarps = 2;             // of a block, on neighbouring strips, whose common columns meet in the L1 cache
+
+// A warp marches down a strip, one row a turn, a lane a column. Lane l stands for the pixel column x and for the windows
+// that begin there; pixel (x, y) lies in the windows that begin in rows y-2..y of the columns x-2..x. In turn y
 //
-//   1  image and v, halo of two, into shared memory: device memory is read once, in rows
-//   2  one thread a window: a_w, b_w of every channel into shared memory; factors are read once for all C channels
-//   3  one thread kRows pixels: box sums of a_w, b_w in a fixed order, the recurrence, the sum, coalesced writes
+//   1  pixel row y+2 arrives: image and v of columns x..x+2, the lane's own and two shuffled from the lanes to the right
+//   2  the loads of the next turn leave: pixel row y+3, factors of row y+1; those that this turn ends with, too
+//   3  the lane's window gives a_w, b_w of every channel, and with the last two rows' the sums over its three rows
+//   4  their affine fits of pixels x..x+2 of row y, two of them shuffled to the lanes on the right, make (L v)(x, y)
+//   5  the recurrence, the sum, coalesced writes
+//
+// All that it needs of earlier rows stays in registers (the three turns unrolled are the three roles of a row, so that
+// nothing is moved): no shared memory, no barrier, no branch. Lanes and rows outside the image read its edge instead and
+// count for nothing. Each pixel's arithmetic is in an order of its own, however the image is cut into strips.
 //
 // Traffic a pixel, float32, C = 3: image 12, factors 36, v 12, previous 12, out 12 = 84 B, and 24 more where the sum is
-// touched, one step in three: 92 B on average. The halo (1.41 times for image and v, 1.20 for factors) comes from L2.
-// out may be previous, each being touched at its own pixel only, and may be null after the last step.
+// touched, one step in three: 92 B on average. Rows read twice, at the ends of a strip: 4 of pixels, 2 of factors.
+// docs/kernels.md has the model. out may be previous, each being touched at its own pixel only, and may be null after
+// the last step; previous may be v where the step has no use for it.
 template <typename T, int C>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 2)
+__global__ void __launch_bounds__(kWarps* kLanes, 6)  // 12 warps a multiprocessor: up to 168 registers
     step_kernel(const T* __restrict__ image, const T* __restrict__ factors, const T* __restrict__ v, const T* previous,
-                T* out, Sum<T> sum, Shape shape, Step step) {
-  T* const pixels = shared_memory<T>();          // [3 + C][kPixels]: the image, then v
-  T* const models = pixels + (3 + C) * kPixels;  // [C][4][kWindows]: a_w, b_w
+                T* out, Sum<T> sum, Shape shape, LinearForm<T> form, int rows) {
   const int height = shape.height, width = shape.width;
   const std::int64_t plane = std::int64_t{height} * width, windows = std::int64_t{height - 2} * (width - 2);
+  const unsigned across = (width + kWarps * kColumns - 1) / (kWarps * kColumns), down = (height + rows - 1) / rows;
+  const std::int64_t group = blockIdx.x / across / down;  // of C channels, in all batches
+  const std::int64_t batch = group / (shape.channels / C);
+  const int top = blockIdx.x / across % down * rows, bottom = min(top + rows, height);
+  const int lane = threadIdx.x % kLanes;
+  const int x = (blockIdx.x % across * kWarps + threadIdx.x / kLanes) * kColumns + lane - 2;
 
-  const unsigned tiles_x = (width + kTileX - 1) / kTileX, tiles_y = (height + kTileY - 1) / kTileY;
-  const unsigned groups = static_cast<unsigned>(shape.channels / C);
-  const int left = blockIdx.x % tiles_x * kTileX;
-  const int top = blockIdx.x / tiles_x % tiles_y * kTileY;
-  const std::int64_t group = blockIdx.x / tiles_x / tiles_y;  // of all batches
-  const std::int64_t batch = group / groups;
-  const std::int64_t first = group * C * plane;             // of this group's channels
+  const bool is_window = x >= 0 && x < width - 2;
+  const bool is_pixel = lane >= 2 && lane < 2 + kColumns && x < width;
+  const T windows_across = static_cast<T>(min(x, width - 3) - max(x - 2, 0) + 1);
+  const int column = min(max(x, 0), width - 1);
+  image += batch * 3 * plane + column;
+  v += group * C * plane + column;
+  factors += batch * kFactors * windows + min(max(x, 0), width - 3);
 
-  for (int i = threadIdx.x; i < kPixels; i += kThreads) {
-    const int px = left - 2 + i % kPixelsX, py = top - 2 + i / kPixelsX;
-    const bool inside = px >= 0 && px < width && py >= 0 && py < height;
-    const std::int64_t at = std::int64_t{py} * width + px;
+  T arriving[3 + C], next_factors[kFactors];
+  const auto load_pixels = [&](int y) {
+    const std::int64_t at = std::int64_t{min(max(y, 0), height - 1)} * width;
     FASTFCS_UNROLL
-    for (int c = 0; c < 3; ++c) pixels[c * kPixels + i] = inside ? image[(batch * 3 + c) * plane + at] : T{};
+    for (int c = 0; c < 3; ++c) arriving[c] = image[at + c * plane];
     FASTFCS_UNROLL
-    for (int c = 0; c < C; ++c) pixels[(3 + c) * kPixels + i] = inside ? v[first + c * plane + at] : T{};
-  }
-  __syncthreads();
+    for (int c = 0; c < C; ++c) arriving[3 + c] = v[at + c * plane];
+  };
+  const auto load_factors = [&](int y) {
+    const std::int64_t at = std::int64_t{min(max(y, 0), height - 3)} * (width - 2);
+    FASTFCS_UNROLL
+    for (int k = 0; k < kFactors; ++k) next_factors[k] = factors[at + k * windows];
+  };
+  T pixels[3][3 + C][3];     // rows y..y+2, at any moment in some order: image and v at columns x..x+2
+  T models[3][C][4] = {};    // rows y-2..y of windows, likewise: a_w and b_w
+  const auto arrive = [&](T(&row)[3 + C][3]) {
+    FASTFCS_UNROLL
+    for (int c = 0; c < 3 + C; ++c) {
+      row[c][0] = arriving[c];
+      row[c][1] = __shfl_down_sync(kAllLanes, arriving[c], 1);
+      row[c][2] = __shfl_down_sync(kAllLanes, arriving[c], 2);
+    }
+  };
 
-  for (int i = threadIdx.x; i < kWindows; i += kThreads) {
-    const int local_x = i % kWindowsX, local_y = i / kWindowsX;
-    const int wx = left - 2 + local_x, wy = top - 2 + local_y;  // a window is where its first pixel is
-    T a[C][3] = {}, b[C] = {};
-    if (wx >= 0 && wx < width - 2 && wy >= 0 && wy < height - 2) {
-      const T* from = factors + batch * kFactors * windows + std::int64_t{wy} * (width - 2) + wx;
+  load_pixels(top - 2);
+  arrive(pixels[0]);
+  load_pixels(top - 1);
+  arrive(pixels[1]);
+  load_pixels(top);
+  load_factors(top - 2);
+  for (int y = top - 2; y < bottom;) {
+    FASTFCS_UNROLL
+    for (int r = 0; r < 3; ++r, ++y) {  // row y is pixels[r], models[r]
+      arrive(pixels[(r + 2) % 3]);
       T f[kFactors];
       FASTFCS_UNROLL
-      for (int k = 0; k < kFactors; ++k) f[k] = from[k * windows];
-      const T* corner = pixels + local_y * kPixelsX + local_x;
-      const auto channel = [corner](int c, int j) { return corner[c * kPixels + j / 3 * kPixelsX + j % 3]; };
-      window_models<C>(
-          f, channel, [&](int c, int j) { return channel(3 + c, j); }, a, b);
-    }
-    FASTFCS_UNROLL
-    for (int c = 0; c < C; ++c) {
-      T* const model = models + c * 4 * kWindows + i;
-      model[0] = a[c][0];
-      model[kWindows] = a[c][1];
-      model[2 * kWindows] = a[c][2];
-      model[3 * kWindows] = b[c];
-    }
-  }
-  __syncthreads();
+      for (int k = 0; k < kFactors; ++k) f[k] = next_factors[k];
 
-  const int column = threadIdx.x % kTileX, row = threadIdx.x / kTileX * kRows;
-  const int px = left + column;
-  if (px >= width) return;
-  const int count_x = min(px, width - 3) - max(px - 2, 0) + 1;
-  FASTFCS_UNROLL
-  for (int c = 0; c < C; ++c) {
-    T box[4][kRows];  // rows of three windows are summed once and shared by the pixels above one another
-    FASTFCS_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      const T* const model = models + (c * 4 + q) * kWindows + row * kWindowsX + column;
-      T across[kRows + 2];
+      load_pixels(min(y + 3, bottom + 1));
+      load_factors(min(y + 1, bottom - 1));
+      const std::int64_t at = group * C * plane + std::int64_t{min(max(y, top), bottom - 1)} * width + column;
+      T before[C], total[C];
       FASTFCS_UNROLL
-      for (int r = 0; r < kRows + 2; ++r)
-        across[r] = model[r * kWindowsX] + model[r * kWindowsX + 1] + model[r * kWindowsX + 2];
+      for (int c = 0; c < C; ++c) {
+        before[c] = previous[at + c * plane];
+        total[c] = sum.started ? sum.to[at + c * plane] : T{};
+      }
+
+      T a[C][3], b[C];
+      window_models<C>(
+          f, [&](int c, int j) { return pixels[(r + j / 3) % 3][c][j % 3]; },
+          [&](int c, int j) { return pixels[(r + j / 3) % 3][3 + c][j % 3]; }, a, b);
+
+      const bool exists = is_window && y >= 0 && y < height - 2;
+      const bool writes = is_pixel && y >= top && y < bottom;
+      const T count = windows_across * static_cast<T>(min(y, height - 3) - max(y - 2, 0) + 1);
       FASTFCS_UNROLL
-      for (int r = 0; r < kRows; ++r) box[q][r] = across[r] + across[r + 1] + across[r + 2];
-    }
-    FASTFCS_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const int py = top + row + r;
-      if (py >= height) break;
-      const T* const own = pixels + (row + r + 2) * kPixelsX + column + 2;
-      const T value = own[(3 + c) * kPixels];
-      const int count = count_x * (min(py, height - 3) - max(py - 2, 0) + 1);  // windows that hold this pixel
-      const T product = laplacian_at(static_cast<T>(count), value, box[0][r], box[1][r], box[2][r], box[3][r], own[0],
-                                     own[kPixels], own[2 * kPixels]);
-      const std::int64_t at = first + c * plane + std::int64_t{py} * width + px;
-      const T before = step == Step::chebyshev_next ? previous[at] : T{};
-      const T next = step == Step::laplacian         ? product
-                     : step == Step::chebyshev_first ? chebyshev_first(product, value)
-                                                     : chebyshev_next(product, value, before);
-      if (out) out[at] = next;
-      if (sum.to) {
-        const T terms = sum.previous * before + sum.current * value + sum.next * next;
-        sum.to[at] = sum.started ? sum.to[at] + terms : terms;
+      for (int c = 0; c < C; ++c) {
+        T box[4];
+        FASTFCS_UNROLL
+        for (int q = 0; q < 4; ++q) {
+          models[r][c][q] = exists ? (q < 3 ? a[c][q] : b[c]) : T{};
+          box[q] = models[(r + 1) % 3][c][q] + models[(r + 2) % 3][c][q] + models[r][c][q];
+        }
+        T fit[3];  // this column of windows' share of (A v) at pixels x..x+2
+        FASTFCS_UNROLL
+        for (int d = 0; d < 3; ++d)
+          fit[d] = box[0] * pixels[r][0][d] + box[1] * pixels[r][1][d] + box[2] * pixels[r][2][d] + box[3];
+        const T fitted = fit[0] + __shfl_up_sync(kAllLanes, fit[1], 1) + __shfl_up_sync(kAllLanes, fit[2], 2);
+        const T value = pixels[r][3 + c][0];
+        const T result = form.product * (count * value - fitted) + form.current * value + form.before * before[c];
+        const T summed = total[c] + sum.previous * before[c] + sum.current * value + sum.next * result;
+        if (writes && out) out[at + c * plane] = result;
+        if (writes && sum.to) sum.to[at + c * plane] = summed;
       }
     }
   }
 }
 
+// Rows of a strip: what strips read and compute twice falls with their height, the time in which the last of them run
+// alone grows with it, and the two are equal at about the square root of all the rows of work, over 14. The turns,
+// two more than the rows, come in threes.
+int strip_rows(std::int64_t work) { return 3 * std::max(1, static_cast<int>(std::sqrt(work / 1800.0))) + 1; }
+
 template <typename T, int C>
 void run_step(const T* image, const T* factors, const T* v, const T* previous, T* out, Sum<T> sum, Shape shape,
               Step step, Stream stream) {
-  const std::int64_t tiles =
-      std::int64_t{(shape.width + kTileX - 1) / kTileX} * ((shape.height + kTileY - 1) / kTileY);
-  const std::int64_t blocks = tiles * shape.batch * (shape.channels / C);
-  if (blocks == 0) return;
-  launch("step_kernel", step_kernel<T, C>, blocks, kThreads, ((3 + C) * kPixels + C * 4 * kWindows) * sizeof(T), stream,
-         image, factors, v, previous, out, sum, shape, step);
+  const std::int64_t groups = shape.batch * (shape.channels / C);
+  if (groups == 0) return;
+  const int rows = strip_rows(groups * ((shape.width + kColumns - 1) / kColumns) * shape.height);
+  const std::int64_t across = (shape.width + kWarps * kColumns - 1) / (kWarps * kColumns);
+  const std::int64_t down = (shape.height + rows - 1) / rows;
+  launch("step_kernel", step_kernel<T, C>, groups * across * down, kWarps * kLanes, 0, stream, image, factors, v,
+         previous, out, sum, shape, linear_form<T>(step), rows);
 }
 
-// Three channels at once where they come in threes: factors and image are then read once for all three. Not in double,
-// whose tiles would not fit in 48 KB.
+// Three channels at once where they come in threes, else two: factors and image are then read once for all of them. Not
+// in double, whose registers one channel fills.
 template <typename T>
 void laplacian_step(const T* image, const T* factors, const T* v, const T* previous, T* out, Sum<T> sum, Shape shape,
                     Step step, Stream stream) {
   if constexpr (sizeof(T) == 4) {
     if (shape.channels % 3 == 0) return run_step<T, 3>(image, factors, v, previous, out, sum, shape, step, stream);
+    if (shape.channels % 2 == 0) return run_step<T, 2>(image, factors, v, previous, out, sum, shape, step, stream);
   }
   run_step<T, 1>(image, factors, v, previous, out, sum, shape, step, stream);
 }
@@ -186,7 +222,7 @@ void matting_factors(const T* image, T* factors, Shape shape, double eps, Stream
 
 template <typename T>
 void matting_matvec(const T* image, const T* factors, const T* x, T* out, Shape shape, Stream stream) {
-  laplacian_step<T>(image, factors, x, nullptr, out, {}, shape, Step::laplacian, stream);
+  laplacian_step<T>(image, factors, x, x, out, {}, shape, Step::laplacian, stream);
 }
 
 // The forward recurrence: T_{k+1} x takes the place of T_{k-1} x, in two buffers. Clenshaw's backward one needs no sum,
@@ -202,7 +238,7 @@ void matting_filter(const T* image, const T* factors, const T* x, const double* 
   };
   for (std::int64_t k = 0; k < std::max<std::int64_t>(order, 1); ++k) {
     const T* const current = k == 0 ? x : place[(k - 1) % 2];
-    const T* const previous = k == 1 ? x : place[k % 2];
+    const T* const previous = k <= 1 ? x : place[k % 2];
     const bool last = k >= order - 1;
     Sum<T> sum{};
     if (last || k == added + 1) {

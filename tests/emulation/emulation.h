@@ -3,10 +3,12 @@
 // csrc/cuda/launch.h includes this header where nvcc does not compile, so that g++ builds the very
 // kernel sources. The emulation is strict:
 //   - shared memory holds NaN when a block starts, and guard bands around it must survive the block;
-//   - a barrier must be reached, at the same line, by every thread that it concerns;
+//   - a barrier must be reached, at the same line, by every thread that it concerns, and a shuffle
+//     is a barrier of its warp: all 32 lanes take part;
 //   - the threads of a block run in either order (`reversed`): results that differ show a race.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -27,6 +29,12 @@
 #define __launch_bounds__(...)
 #define __syncthreads() ::emulation::barrier(::emulation::Scope::block, __LINE__)
 #define __syncwarp() ::emulation::barrier(::emulation::Scope::warp, __LINE__)
+#define __shfl_sync(mask, value, lane) \
+  ::emulation::shuffle(mask, value, (lane) % ::emulation::kWarp, __LINE__)
+#define __shfl_up_sync(mask, value, delta) \
+  ::emulation::shuffle(mask, value, ::emulation::lane() - static_cast<int>(delta), __LINE__)
+#define __shfl_down_sync(mask, value, delta) \
+  ::emulation::shuffle(mask, value, ::emulation::lane() + static_cast<int>(delta), __LINE__)
 
 using std::max;
 using std::min;
@@ -40,19 +48,25 @@ namespace emulation {
 
 enum class Scope { none, warp, block };
 
+// A fiber begins by setcontext and goes on by longjmp, which, unlike swapcontext, makes no system call.
 struct Fiber {
-  ucontext_t context;
+  ucontext_t beginning;
+  jmp_buf place;
+  bool begun = false;
   std::vector<char> stack = std::vector<char>(64 * 1024);
   Scope waits = Scope::none;
   int line = 0;
   bool done = false;
+  // What the lane shows the others in a shuffle, in two places by turns: it may be one shuffle ahead.
+  double shown[2] = {};
+  int shuffles = 0;
 };
 
 inline constexpr std::size_t kGuard = 256;
 inline constexpr int kWarp = 32;
 inline bool reversed = false;
 inline std::vector<Fiber> fibers;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline int current = 0;
 inline std::function<void()> body;
 inline std::string error;
@@ -64,7 +78,23 @@ inline void barrier(Scope scope, int line) {
   Fiber& fiber = fibers[current];
   fiber.waits = scope;
   fiber.line = line;
-  swapcontext(&fiber.context, &scheduler);
+  if (_setjmp(fiber.place) == 0) _longjmp(scheduler, 1);
+}
+
+inline int lane() { return current % kWarp; }
+
+// The value that lane `from` of the warp shows, or the lane's own where there is no such lane.
+template <typename T>
+T shuffle(unsigned mask, T value, int from, int line) {
+  static_assert(sizeof(T) <= sizeof(double));
+  if (mask != 0xffffffff || blockDim.x % kWarp != 0)
+    throw std::runtime_error("a shuffle is not of a whole warp (line " + std::to_string(line) + ")");
+  const int turn = fibers[current].shuffles++ % 2;
+  std::memcpy(&fibers[current].shown[turn], &value, sizeof(T));
+  barrier(Scope::warp, line);
+  if (from >= 0 && from < kWarp)
+    std::memcpy(&value, &fibers[current - lane() + from].shown[turn], sizeof(T));
+  return value;
 }
 
 inline void entry() {
@@ -74,13 +104,18 @@ inline void entry() {
     error = e.what();
   }
   fibers[current].done = true;
+  _longjmp(scheduler, 1);
 }
 
 inline void resume(int thread) {
   current = thread;
   threadIdx.x = static_cast<unsigned>(thread);
   fibers[thread].waits = Scope::none;
-  swapcontext(&scheduler, &fibers[thread].context);
+  if (_setjmp(scheduler) == 0) {
+    if (fibers[thread].begun) _longjmp(fibers[thread].place, 1);
+    fibers[thread].begun = true;
+    setcontext(&fibers[thread].beginning);
+  }
   if (!error.empty()) throw std::runtime_error(error);
 }
 
@@ -89,7 +124,9 @@ inline bool ended(int first, int last) {
   const Fiber& one = fibers[first];
   for (int t = first; t < last; ++t) {
     const Fiber& f = fibers[t];
-    if (f.done != one.done || f.waits != one.waits || (!f.done && f.line != one.line))
+    if (f.done != one.done || f.waits != one.waits ||
+        (!f.done && (f.line != one.line ||
+                     (f.waits == Scope::warp && f.shuffles != one.shuffles))))
       throw std::runtime_error("a barrier was not reached by all threads (line " +
                                std::to_string(std::max(one.line, f.line)) + ")");
   }
@@ -113,11 +150,13 @@ inline void run_block(int threads) {
     Fiber& fiber = fibers[t];
     fiber.waits = Scope::none;
     fiber.done = false;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = &scheduler;
-    makecontext(&fiber.context, entry, 0);
+    fiber.shuffles = 0;
+    fiber.begun = false;
+    getcontext(&fiber.beginning);
+    fiber.beginning.uc_stack.ss_sp = fiber.stack.data();
+    fiber.beginning.uc_stack.ss_size = fiber.stack.size();
+    fiber.beginning.uc_link = nullptr;
+    makecontext(&fiber.beginning, entry, 0);
   }
   do run_round(threads);
   while (!ended(0, threads));

@@ -32,10 +32,21 @@ void beyond_shared(float*) { shared_memory<float>()[threadIdx.x + 1] = 0; }
 
 void unset_shared(float* out) { out[threadIdx.x] = shared_memory<float>()[threadIdx.x]; }
 
+void divergent_shuffle(float* out) {
+  if (threadIdx.x % 2) out[threadIdx.x] = __shfl_down_sync(0xffffffff, 1.0f, 1);
+}
+
 void missing_barrier(float* out) {
   float* const shared = shared_memory<float>();
   shared[threadIdx.x] = static_cast<float>(threadIdx.x);
   out[threadIdx.x] = shared[(threadIdx.x + 1) % blockDim.x];
+}
+
+// A right one: a thread's number, of the lane above it, two below it, and the sixth, as digits of base 100.
+void shuffles(float* out) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int up = __shfl_up_sync(0xffffffff, thread, 1), down = __shfl_down_sync(0xffffffff, thread, 2);
+  out[threadIdx.x] = static_cast<float>(up + 100 * down + 10000 * __shfl_sync(0xffffffff, thread, 5));
 }
 
 }  // namespace
@@ -44,9 +55,10 @@ extern "C" {
 
 void set_reversed(bool reversed) { emulation::reversed = reversed; }
 
-const char* run_fault(int kind, float* out) {
-  void (*const kernels[])(float*) = {divergent_barrier, beyond_shared, unset_shared, missing_barrier};
-  return guarded([&] { launch("fault", kernels[kind], 1, 64, 64 * sizeof(float), nullptr, out); });
+const char* run_trial(int kind, float* out) {
+  void (*const kernels[])(float*) = {divergent_barrier, divergent_shuffle, beyond_shared,
+                                     unset_shared,      missing_barrier,   shuffles};
+  return guarded([&] { launch("trial", kernels[kind], 1, 64, 64 * sizeof(float), nullptr, out); });
 }
 
 #define MATTING(T, suffix)                                                                                         \
