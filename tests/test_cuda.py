@@ -33,7 +33,7 @@ def large(photo: Callable[[str, int], Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-9)])
-@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_matvec(large: Tensor, channels: int, dtype: torch.dtype, tolerance: float) -> None:
     image = large.to(dtype)
     x = torch.rand(2, channels, *image.shape[-2:], dtype=dtype)
@@ -42,7 +42,7 @@ def test_matvec(large: Tensor, channels: int, dtype: torch.dtype, tolerance: flo
     assert relative_error(actual, reference.matting_matvec(image, x, EPS)) < tolerance
 
 
-@pytest.mark.parametrize("size", [(3, 3), (5, 7), (17, 31), (33, 65)])
+@pytest.mark.parametrize("size", [(3, 3), (5, 7), (17, 31), (33, 65), (6, 56), (3, 113)])
 @pytest.mark.parametrize("order", [0, 1, 2, 3, 8])
 def test_filter_small(size: tuple[int, int], order: int) -> None:
     image, x = torch.rand(2, 2, 3, *size)

@@ -21,9 +21,17 @@ TORCH_HEADERS = Path(torch.__file__).parent / "include"
 COMPILER = shutil.which("c++")
 
 MARGIN = 128  # elements of NaN before and after every array that a kernel is given
-SIZES = [(3, 3), (5, 7), (3, 40), (17, 31), (33, 65), (16, 32), (18, 34)]
+# A warp of the matting step writes 28 columns and, of small images, 4 rows; a block has two warps.
+SIZES = [(3, 3), (5, 7), (4, 28), (17, 31), (8, 29), (9, 57), (3, 113), (6, 56)]
 EPS = 1e-7
 
+needs_nvcc = pytest.mark.skipif(
+    shutil.which("nvcc") is None, reason="no CUDA compiler (nvcc) found"
+)
+needs_disassembler = pytest.mark.skipif(
+    not all(map(shutil.which, ("cuobjdump", "nvdisasm"))),
+    reason="no disassembler (cuobjdump and nvdisasm) found",
+)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (c++) found")
 
 
@@ -273,6 +281,21 @@ def test_filter(
 
 
 @needs_compiler
+def test_matvec_does_not_depend_on_how_the_image_is_cut(
+    kernels: Kernels, picture: Callable[..., Tensor]
+) -> None:
+    """More work makes taller strips: seven rows here, the last six, instead of four."""
+    image = picture(1, 20, 169).float()
+    factors = kernels.factors(image)
+    x = torch.rand(1, 55, 20, 169)  # 55 * 7 strips * 20 rows; neither two nor three divide 55
+    together = kernels.matvec(image, factors, x)
+    for channel in (0, 54):
+        alone = kernels.matvec(image, factors, x[:, [channel]])
+        assert torch.equal(together[:, [channel]], alone)
+    assert _relative_error(together, reference.matting_matvec(image, x, EPS)) < 2e-5
+
+
+@needs_compiler
 def test_filter_keeps_constants(kernels: Kernels, picture: Callable[..., Tensor]) -> None:
     """p(0) = 1 must hold to the last digits: a projection that darkens does so at every update."""
     image = picture(1, 17, 35).float()
@@ -372,18 +395,59 @@ def test_gram_correction(
     assert _relative_error(dtarget, expected_dtarget) < GRAM_TOLERANCE[dtype]
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler (nvcc) found")
-@pytest.mark.parametrize("source", EMULATED, ids=lambda path: path.stem)
-def test_no_register_spills(source: Path, tmp_path: Path) -> None:
+def _compile(source: Path, cubin: Path) -> str:
+    """Machine code for sm_90 as setup.py would make it; what ptxas says about it."""
     command = ["nvcc", "-std=c++17", "-O3", "-arch=sm_90", "-Xptxas", "-v", f"-I{TORCH_HEADERS}"]
     done = subprocess.run(
-        [*command, "-cubin", source, "-o", tmp_path / "kernels.cubin"],
-        check=True,
-        capture_output=True,
-        text=True,
+        [*command, "-cubin", source, "-o", cubin], check=True, capture_output=True, text=True
     )
+    return done.stderr
+
+
+@needs_nvcc
+@pytest.mark.parametrize("source", EMULATED, ids=lambda path: path.stem)
+def test_no_register_spills(source: Path, tmp_path: Path) -> None:
+    messages = _compile(source, tmp_path / "kernels.cubin")
     frames = re.findall(
-        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr
+        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", messages
     )
     assert len(frames) >= 4
-    assert set(frames) == {("0", "0", "0")}, done.stderr
+    assert set(frames) == {("0", "0", "0")}, messages
+
+
+def _inner_loop(cubin: Path, kernel: str) -> list[str]:
+    """The instructions of a kernel from the target of its last backward branch to that branch."""
+    command = ["cuobjdump", "-sass", str(cubin)]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (function,) = (f for f in listing.split("Function : ")[1:] if kernel in f.split("\n", 1)[0])
+    code = re.findall(r"/\*([0-9a-f]{4,})\*/ +(.+?) *;", function)
+    addresses = [int(address, 16) for address, _ in code]
+    loop = (0, 0)
+    for i, (_, text) in enumerate(code):
+        target = re.search(r"\bBRA\b.* 0x([0-9a-f]+)", text)
+        if target and int(target[1], 16) < addresses[i]:
+            loop = (addresses.index(int(target[1], 16)), i + 1)
+    return [text for _, text in code[slice(*loop)]]
+
+
+@needs_nvcc
+@needs_disassembler
+def test_machine_code_of_the_matting_step(tmp_path: Path) -> None:
+    """Three rows a loop, straight on, all of it in registers, each load long before its use."""
+    cubin = tmp_path / "matting.cubin"
+    _compile(ROOT / "csrc/cuda/matting.cu", cubin)
+    loop = _inner_loop(cubin, "step_kernelIfLi3E")
+    operations = [re.sub(r"^@\S+ ", "", text).split()[0].split(".")[0] for text in loop]
+    count = {name: operations.count(name) for name in ("SHFL", "LDG", "STG", "BRA")}
+    # A row: two shuffled copies of each of 6 values, two fits of each of 3 channels; image, v,
+    # factors, previous and the sum read, the result and the sum written.
+    assert count == {"SHFL": 3 * 18, "LDG": 3 * 21, "STG": 3 * 6, "BRA": 1}
+    assert not {"BAR", "LDS", "STS", "LDL", "STL", "BSSY", "CALL"} & set(operations)
+    for i, text in enumerate(loop):
+        if loaded := re.search(r"\bLDG\S* (R\d+),", text):
+            uses = (
+                k
+                for k, t in enumerate([*loop, *loop][i + 1 :])
+                if re.search(rf"\b{loaded[1]}\b", t)
+            )
+            assert next(uses) > 100, f"{text} is waited for at once"

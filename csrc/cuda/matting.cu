@@ -82,14 +82,14 @@ constexpr int kWarps = 2;             // of a block, on neighbouring strips, who
 // docs/kernels.md has the model. out may be previous, each being touched at its own pixel only, and may be null after
 // the last step; previous may be v where the step has no use for it.
 template <typename T, int C>
-__global__ void __launch_bounds__(kWarps* kLanes, 6)  // 12 warps a multiprocessor: up to 168 registers
+__global__ void __launch_bounds__(kWarps * kLanes, 6)  // 12 warps a multiprocessor, up to 168 registers
     step_kernel(const T* __restrict__ image, const T* __restrict__ factors, const T* __restrict__ v, const T* previous,
                 T* out, Sum<T> sum, Shape shape, LinearForm<T> form, int rows) {
   const int height = shape.height, width = shape.width;
   const std::int64_t plane = std::int64_t{height} * width, windows = std::int64_t{height - 2} * (width - 2);
   const unsigned across = (width + kWarps * kColumns - 1) / (kWarps * kColumns), down = (height + rows - 1) / rows;
-  const std::int64_t group = blockIdx.x / across / down;  // of C channels, in all batches
-  const std::int64_t batch = group / (shape.channels / C);
+  const unsigned group = blockIdx.x / across / down;  // of C channels, in all batches
+  const std::int64_t batch = group / static_cast<unsigned>(shape.channels / C), first = std::int64_t{group} * C * plane;
   const int top = blockIdx.x / across % down * rows, bottom = min(top + rows, height);
   const int lane = threadIdx.x % kLanes;
   const int x = (blockIdx.x % across * kWarps + threadIdx.x / kLanes) * kColumns + lane - 2;
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kWarps* kLanes, 6)  // 12 warps a multiprocess
   const T windows_across = static_cast<T>(min(x, width - 3) - max(x - 2, 0) + 1);
   const int column = min(max(x, 0), width - 1);
   image += batch * 3 * plane + column;
-  v += group * C * plane + column;
+  v += first + column;
   factors += batch * kFactors * windows + min(max(x, 0), width - 3);
 
   T arriving[3 + C], next_factors[kFactors];
@@ -115,8 +115,8 @@ __global__ void __launch_bounds__(kWarps* kLanes, 6)  // 12 warps a multiprocess
     FASTFCS_UNROLL
     for (int k = 0; k < kFactors; ++k) next_factors[k] = factors[at + k * windows];
   };
-  T pixels[3][3 + C][3];     // rows y..y+2, at any moment in some order: image and v at columns x..x+2
-  T models[3][C][4] = {};    // rows y-2..y of windows, likewise: a_w and b_w
+  T pixels[3][3 + C][3];   // image and v, columns x..x+2 of rows y..y+2, which take turns in the three places
+  T models[3][C][4] = {};  // a_w, b_w of the windows in rows y-2..y, likewise
   const auto arrive = [&](T(&row)[3 + C][3]) {
     FASTFCS_UNROLL
     for (int c = 0; c < 3 + C; ++c) {
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kWarps* kLanes, 6)  // 12 warps a multiprocess
 
       load_pixels(min(y + 3, bottom + 1));
       load_factors(min(y + 1, bottom - 1));
-      const std::int64_t at = group * C * plane + std::int64_t{min(max(y, top), bottom - 1)} * width + column;
+      const std::int64_t at = first + std::int64_t{min(max(y, top), bottom - 1)} * width + column;
       T before[C], total[C];
       FASTFCS_UNROLL
       for (int c = 0; c < C; ++c) {
