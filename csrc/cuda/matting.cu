@@ -73,13 +73,14 @@ constexpr int kWarps = 2;             // of a block, on neighbouring strips, who
 //   4  their affine fits of pixels x..x+2 of row y, two of them shuffled to the lanes on the right, make (L v)(x, y)
 //   5  the recurrence, the sum, coalesced writes
 //
-// All that it needs of earlier rows stays in registers (the three turns unrolled are the three roles of a row, so that
-// nothing is moved): no shared memory, no barrier, no branch. Lanes and rows outside the image read its edge instead and
-// count for nothing. Each pixel's arithmetic is in an order of its own, however the image is cut into strips.
+// All that it needs of earlier rows stays in registers: no shared memory, no barrier. The loop is three turns unrolled, so
+// that a row changes its part and not its registers, with no branch among them: behind one, the compiler would put off
+// the loads of the next turn. Lanes and rows outside the image therefore read its edge and count for nothing.
+// A pixel's arithmetic has one order, however the image is cut into strips.
 //
 // Traffic a pixel, float32, C = 3: image 12, factors 36, v 12, previous 12, out 12 = 84 B, and 24 more where the sum is
-// touched, one step in three: 92 B on average. Rows read twice, at the ends of a strip: 4 of pixels, 2 of factors.
-// docs/kernels.md has the model. out may be previous, each being touched at its own pixel only, and may be null after
+// touched, one step in three: 92 B on average. Strips have 4 rows of pixels and 2 of factors in common, read twice.
+// The model and what it predicts: docs/kernels.md. out may be previous, each being touched at its own pixel only, and may be null after
 // the last step; previous may be v where the step has no use for it.
 template <typename T, int C>
 __global__ void __launch_bounds__(kWarps * kLanes, 6)  // 12 warps a multiprocessor, up to 168 registers
