@@ -1,109 +1,206 @@
-// The Gram matrix, its correction and the backward of the correction on CUDA; formulas in gram.h.
-// h is stored transposed, (channels, pixels), so that h^T g / n is a product over the contiguous pixels.
+// The Gram matrix, its correction and the backward of the correction on CUDA; formulas in gram.h, the model behind every
+// number below in docs/kernels.md. h is stored transposed, (channels, pixels): h^T g is a product over contiguous pixels.
+//
+//   correction   product_kernel (h once) -> reduce_kernel -> apply_kernel (h again, from L2 where it fits)
+//   backward     product_kernel (h and g once) -> reduce_kernel -> backward_weights_kernel -> apply_kernel
 #include <algorithm>
+#include <initializer_list>
 
+#include "async_copy.h"
 #include "kernels.h"
 #include "warp_product.h"
 
 namespace fastfcs::cuda {
 namespace {
 
-constexpr int kLanes = 32;
-
-// Warps of a block of product_kernel; each has its own two tiles in shared memory, 48 KB in all being the limit.
-template <typename T>
-constexpr int kWarps = sizeof(T) == 8 ? 2 : 4;
+constexpr int kWarps = 4, kThreads = kWarps * kLanes;
+constexpr int kPad = 8;  // elements between rows in shared memory: the rows that a warp reads at once lie in other banks
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// to[i][lane] = from[i][pixel + lane] for the 32 channels of a tile, zero beyond the last channel and pixel.
-template <typename T>
-__device__ __forceinline__ void load_tile(T* to, const T* from, int rows, std::int64_t pixel, std::int64_t pixels,
-                                          int lane) {
-  const bool inside = pixel + lane < pixels;
-  from += pixel + lane;
-  to += lane;
-#pragma unroll 8  // loads in flight; more of them cost registers, and so warps
-  for (int i = 0; i < kTile; ++i, from += pixels)
-    to[i * WarpProduct<T>::kStride] = inside && i < rows ? *from : static_cast<T>(0.f);
+// The widest copies, in bytes, that these arrays of rows allow: 16, 4, or one element.
+int copy_width(std::size_t row_bytes, std::initializer_list<const void*> arrays) {
+  std::size_t bits = row_bytes;
+  for (const void* array : arrays) bits |= reinterpret_cast<std::size_t>(array);
+  return bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 2;
 }
 
-// partial[b][split][i][j] = sum over the split's pixels p of f_i(p) g_j(p)
-//
-// A block makes one 32 x 32 tile of one split of the pixels; its warps take 32 pixels in turn, each into its own
-// registers, and are summed in order. The splits are summed, in order, by reduce_kernel: deterministic, no atomics.
-// Symmetric: f is g, tiles below the diagonal are mirrored and not computed.
-// Traffic, C <= 32: h once, 4 C B a pixel in float32, 2 C in half types; above, tiles share h through L2.
-template <typename T, typename A>
-__global__ void __launch_bounds__(kWarps<T>* kLanes, 4)
-    product_kernel(const T* __restrict__ f, const T* __restrict__ g, A* __restrict__ partial, Features shape,
-                   int splits, bool symmetric) {
-  constexpr int kSide = kTile * WarpProduct<T>::kStride;
-  const int channels = static_cast<int>(shape.channels), tiles = (channels + kTile - 1) / kTile;
-  const int i0 = blockIdx.x % tiles * kTile, j0 = blockIdx.x / tiles % tiles * kTile;
-  if (symmetric && i0 > j0) return;
-  const unsigned part = blockIdx.x / tiles / tiles;  // of all batches
-  const std::int64_t batch = part / splits;
-  const int split = part % splits;
-  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
-
-  T* const tile_f = shared_memory<T>() + warp * 2 * kSide;
-  T* const tile_g = symmetric && i0 == j0 ? tile_f : tile_f + kSide;
-  const T* const from_f = f + (batch * channels + i0) * shape.pixels;
-  const T* const from_g = g + (batch * channels + j0) * shape.pixels;
-  WarpProduct<T> product;
-  for (std::int64_t p = std::int64_t{split * kWarps<T> + warp} * kTile; p < shape.pixels;
-       p += std::int64_t{splits} * kWarps<T> * kTile) {
-    load_tile(tile_f, from_f, channels - i0, p, shape.pixels, lane);
-    if (tile_g != tile_f) load_tile(tile_g, from_g, channels - j0, p, shape.pixels, lane);
-    __syncwarp();
-    product.add(tile_f, tile_g, lane);
-    __syncwarp();
+// to[i][p] = from[i][pixel + p] for kRows rows of kPixels, zero from row `rows` and pixel `pixels` on; kWidth elements a copy
+template <int kWidth, int kRows, int kPixels, typename T>
+__device__ __forceinline__ void copy_rows(T* to, const T* from, int rows, std::int64_t pixel, std::int64_t pixels) {
+  constexpr unsigned kCopies = kPixels / kWidth, kEach = kRows * kCopies / kThreads;  // of a row, of a thread
+  constexpr unsigned kPerRow = kCopies < kThreads ? 1 : kCopies / kThreads;
+  constexpr unsigned kRowsAtOnce = kCopies < kThreads ? kThreads / kCopies : 1;
+  static_assert(kRows * kCopies % kThreads == 0);
+  const int row = threadIdx.x / kCopies, p = threadIdx.x % kCopies * kWidth;
+  const std::int64_t left = pixels - pixel;
+  from += row * pixels + pixel + p;  // may point beyond the array, where nothing is read
+  to += row * (kPixels + kPad) + p;
+#pragma unroll(kEach < 8 ? kEach : 8)
+  for (unsigned each = 0; each < kEach; ++each) {
+    const int below = each / kPerRow * kRowsAtOnce, right = each % kPerRow * kThreads * kWidth;
+    copy_async<kWidth * sizeof(T)>(to + below * (kPixels + kPad) + right, from + right,
+                                   row + below < rows && p + right < left);
+    if (each % kPerRow == kPerRow - 1) from += kRowsAtOnce * pixels;
   }
-  constexpr int kWarpBytes = 2 * kSide * sizeof(T);  // the tiles' place now takes the warp's 32 x 32 sums
-  static_assert(kWarpBytes >= kTile * kTile * sizeof(A));
-  unsigned char* const sums = shared_memory<unsigned char>();
-  product.store(reinterpret_cast<A*>(sums + warp * kWarpBytes), lane);
+}
+
+template <int kRows, int kPixels, typename T>
+__device__ __forceinline__ void copy_tile(T* to, const T* from, int rows, std::int64_t pixel, std::int64_t pixels,
+                                          int width) {
+  if (width == 16) return copy_rows<16 / sizeof(T), kRows, kPixels>(to, from, rows, pixel, pixels);
+  if constexpr (sizeof(T) == 2)
+    if (width == 4) return copy_rows<2, kRows, kPixels>(to, from, rows, pixel, pixels);
+  copy_rows<1, kRows, kPixels>(to, from, rows, pixel, pixels);
+}
+
+// ---------------------------------------------------------------------------------------------------------- product --
+
+// What product_kernel computes: for every batch element and split of the pixels, the tiles of G on and above the
+// diagonal and, if cross, all tiles of S = h^T g.
+struct Jobs {
+  int side, tiles, splits;
+  bool cross;
+  __host__ __device__ int pairs() const { return tiles * (tiles + 1) / 2; }
+  __host__ __device__ int count() const { return pairs() + (cross ? tiles * tiles : 0); }
+};
+
+// A block's tile is kSide x kSide. Its four warps make 32 x 32 each (64), or all of it on a quarter of the pixels each
+// (16, 32). C = 16 has its own: padded to 32 it would cost four times the multiply-adds.
+template <typename T, int kSide>
+struct Tiling {
+  static constexpr int kWarpSide = kSide < 32 ? kSide : 32;
+  static constexpr int kQuadrants = (kSide / kWarpSide) * (kSide / kWarpSide), kParts = kWarps / kQuadrants;
+  static constexpr int kPixels = 8192 / sizeof(T) / kSide;  // of a stage: 8 KB an operand
+  static constexpr int kStride = kPixels + kPad;
+  static constexpr int kSlots = 4, kSlot = kSide * kStride;  // operands held in shared memory
+  static constexpr std::size_t kBytes = kSlots * kSlot * sizeof(T);
+  using Product = WarpProduct<T, kWarpSide, kPixels / kParts, kStride>;
+};
+
+// partial[batch][split][job][i][j] = sum over the split's pixels p of h_i(p) h_j(p), or of h_i(p) g_j(p)
+//
+// A stage of 8 KB an operand is computed while the next three (where both operands are the same rows) or the next one
+// are on their way: 24 or 16 KB a block, 64 to 96 KB a multiprocessor, more than the 32 KB that 4 TB/s at 1 us need.
+// A split takes every splits-th stage, so that all blocks go through h together, from its beginning to its end, and
+// tiles that share rows find them in L2. The splits are summed, in order, by reduce_kernel: no atomics.
+// Bytes a pixel from device memory: 4 C in float32, 2 C in half types, twice that with g. From L2, T tiles: T times that.
+template <typename T, typename A, int kSide>
+__global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
+    product_kernel(const T* __restrict__ h, const T* __restrict__ g, A* __restrict__ partial, Features shape, Jobs jobs,
+                   int width) {
+  using Tile = Tiling<T, kSide>;
+  constexpr int kWarpSide = Tile::kWarpSide, kTerms = Tile::kParts * Tile::Product::kSlices;
+  static_assert(kTerms * kSide * kSide * sizeof(A) <= Tile::kBytes);
+
+  const int channels = static_cast<int>(shape.channels);
+  const std::int64_t part = blockIdx.x / jobs.count(), batch = part / jobs.splits;
+  const int split = static_cast<int>(part % jobs.splits);
+  int job = blockIdx.x % jobs.count(), ti = 0, tj = 0;
+  const bool cross = job >= jobs.pairs();
+  if (cross) {
+    ti = (job - jobs.pairs()) / jobs.tiles;
+    tj = (job - jobs.pairs()) % jobs.tiles;
+  } else {
+    while ((tj + 1) * (tj + 2) / 2 <= job) ++tj;  // job = tj (tj + 1) / 2 + ti
+    ti = job - tj * (tj + 1) / 2;
+  }
+  const int i0 = ti * kSide, j0 = tj * kSide;
+  const bool same = !cross && ti == tj;
+  const T* const rows = h + (batch * channels + i0) * shape.pixels;
+  const T* const columns = (cross ? g : h) + (batch * channels + j0) * shape.pixels;
+
+  T* const ring = shared_memory<T>();
+  const int stages = same ? Tile::kSlots : Tile::kSlots / 2;
+  const auto slot = [&](int stage) { return ring + stage % stages * (Tile::kSlots / stages) * Tile::kSlot; };
+  const auto pixel = [&](int stage) { return (std::int64_t{stage} * jobs.splits + split) * Tile::kPixels; };
+  const auto load = [&](int stage) {
+    const std::int64_t p = pixel(stage);
+    if (p < shape.pixels) {
+      T* const to = slot(stage);
+      copy_tile<kSide, Tile::kPixels>(to, rows, channels - i0, p, shape.pixels, width);
+      if (!same)
+        copy_tile<kSide, Tile::kPixels>(to + Tile::kSlot, columns, channels - j0, p, shape.pixels, width);
+    }
+    copy_commit();  // empty beyond the end, so that the number of groups behind a stage stays the same
+  };
+
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const int quadrant = warp % Tile::kQuadrants, warp_part = warp / Tile::kQuadrants;
+  constexpr int kAcross = kSide / kWarpSide;
+  const int in_i = quadrant / kAcross * kWarpSide * Tile::kStride, in_j = quadrant % kAcross * kWarpSide * Tile::kStride;
+  const int in_p = warp_part * (Tile::kPixels / Tile::kParts);
+
+  typename Tile::Product product(lane);
+  for (int stage = 0; stage < stages - 1; ++stage) load(stage);
+  for (int stage = 0; pixel(stage) < shape.pixels; ++stage) {
+    if (same)
+      copy_wait<Tile::kSlots - 2>();
+    else
+      copy_wait<Tile::kSlots / 2 - 2>();
+    __syncthreads();           // the stage is here for every thread, and every warp has done the one before
+    load(stage + stages - 1);  // into the place of that one
+    const T* const a = slot(stage) + in_p;
+    product.add(a + in_i, (same ? a : a + Tile::kSlot) + in_j);
+  }
+  copy_wait<0>();
   __syncthreads();
-  for (int at = threadIdx.x; at < kTile * kTile; at += kWarps<T> * kLanes) {
-    const int i = i0 + at / kTile, j = j0 + at % kTile;
-    if (i >= channels || j >= channels) continue;
+
+  A* const sums = shared_memory<A>();  // [part][slice][quadrant], or [quadrant] where there is one part and slice
+  product.store(sums + (warp_part * Tile::Product::kSlices * Tile::kQuadrants + quadrant) * kWarpSide * kWarpSide);
+  __syncthreads();
+  A* const to = partial + (part * jobs.count() + job) * kSide * kSide;
+  for (int at = threadIdx.x; at < kSide * kSide; at += kThreads) {
+    const int i = at / kSide, j = at % kSide;
+    const int from = ((i / kWarpSide * kAcross + j / kWarpSide) * kWarpSide + i % kWarpSide) * kWarpSide + j % kWarpSide;
     A sum{};
     FASTFCS_UNROLL
-    for (int w = 0; w < kWarps<T>; ++w) sum += reinterpret_cast<const A*>(sums + w * kWarpBytes)[at];
-    A* const to = partial + std::int64_t{part} * channels * channels;
-    to[i * channels + j] = sum;
-    if (symmetric && i0 < j0) to[j * channels + i] = sum;
+    for (int term = 0; term < kTerms; ++term) sum += sums[term * kSide * kSide + from];
+    to[at] = sum;
   }
 }
 
-// out[b] = scale sum_split partial[b][split] - target[b]     (target may be null, or one for all b)
-// 32 entries a block; eight warps take the splits in turn.
-constexpr int kReduceWarps = 8;
+// out[0][b] = scale sum_split G's partial - target[b]     (target may be null, or one for all b)
+// out[1][b] = sum_split S's partial, if there is one
+//
+// 32 entries a block, whose warps take the splits in turn. Below the diagonal G is read from above it: exactly symmetric.
+constexpr int kReduceWarps = 32;
 
 template <typename A>
 __global__ void __launch_bounds__(kReduceWarps* kLanes)
     reduce_kernel(const A* __restrict__ partial, const A* __restrict__ target, A* __restrict__ out, Features shape,
-                  int splits, A scale) {
+                  Jobs jobs, A scale) {
   A* const sums = shared_memory<A>();
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, warps = blockDim.x / kLanes;
   const std::int64_t entries = shape.channels * shape.channels, groups = (entries + kLanes - 1) / kLanes;
-  const std::int64_t batch = blockIdx.x / groups;
-  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const std::int64_t matrix = blockIdx.x / groups, batch = matrix % shape.batch;
+  const bool cross = matrix >= shape.batch;
   const std::int64_t entry = blockIdx.x % groups * kLanes + lane;
   A sum{};
-  if (entry < entries)
-    for (int s = warp; s < splits; s += kReduceWarps) sum += partial[(batch * splits + s) * entries + entry];
+  if (entry < entries) {
+    int i = static_cast<int>(entry / shape.channels), j = static_cast<int>(entry % shape.channels);
+    if (!cross && i > j) {
+      const int row = i;
+      i = j;
+      j = row;
+    }
+    const int ti = i / jobs.side, tj = j / jobs.side;
+    const int job = cross ? jobs.pairs() + ti * jobs.tiles + tj : tj * (tj + 1) / 2 + ti;
+    const std::int64_t size = jobs.side * jobs.side, step = jobs.count() * size;
+    const A* const from =
+        partial + batch * jobs.splits * step + job * size + i % jobs.side * jobs.side + j % jobs.side;
+#pragma unroll 8
+    for (int s = warp; s < jobs.splits; s += warps) sum += from[s * step];
+  }
   sums[threadIdx.x] = sum;
   __syncthreads();
   if (warp > 0 || entry >= entries) return;
-  for (int w = 1; w < kReduceWarps; ++w) sum += sums[w * kLanes + lane];
-  const A subtract = target ? target[(shape.targets == 1 ? 0 : batch) * entries + entry] : A{};
-  out[batch * entries + entry] = sum * scale - subtract;
+  for (int w = 1; w < warps; ++w) sum += sums[w * kLanes + lane];
+  if (!cross) sum = sum * scale - (target ? target[(shape.targets == 1 ? 0 : batch) * entries + entry] : A{});
+  out[matrix * entries + entry] = sum;
 }
 
 // weights = (S + S^T) / n, dtarget = -S, summed over the batch where one target serves it all.
-constexpr int kThreads = 128;
-
 template <typename A>
 __global__ void __launch_bounds__(kThreads)
     backward_weights_kernel(const A* __restrict__ s, A* __restrict__ weights, A* __restrict__ dtarget, Features shape,
@@ -121,126 +218,352 @@ __global__ void __launch_bounds__(kThreads)
   dtarget[at] = -sum;
 }
 
-// out_c(p) = sum_k f_k(p) w_f[k][c] + sum_k g_k(p) w_g[k][c]         (w_f read as its transpose if told; g may be null)
-//
-// A thread holds kPixels pixels of 32 output channels in registers; the weights' 32 x 32 tile is in shared memory, and
-// every thread reads the same word of it at once. Always true float32 (float64) sums: rounding the weights to a half type
-// would lose what the correction is about, the difference of two Gram matrices.
-// Traffic, C <= 32: h read and out written once, 8 C B a pixel in float32; above, h is read again for every 32 outputs,
-// from L2.
-template <typename T, typename A>
-__global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 3 : 4)
-    apply_kernel(const T* __restrict__ f, const A* __restrict__ w_f, bool transposed, const T* __restrict__ g,
-                 const A* __restrict__ w_g, T* __restrict__ out, Features shape) {
-  constexpr int kPixels = sizeof(A) == 8 ? 1 : 2;
-  A* const tile = shared_memory<A>();  // [k][c]
-  const int channels = static_cast<int>(shape.channels), tiles = (channels + kTile - 1) / kTile;
-  const int c0 = blockIdx.x % tiles * kTile;  // the outputs of one place follow one another: h stays in L2
-  const std::int64_t spans = (shape.pixels + kThreads * kPixels - 1) / (kThreads * kPixels);
-  const std::int64_t batch = blockIdx.x / tiles / spans;
-  const std::int64_t first = blockIdx.x / tiles % spans * (kThreads * kPixels) + threadIdx.x;
+// ------------------------------------------------------------------------------------------------------------ apply --
 
-  A sum[kPixels][kTile] = {};
-  for (int term = 0; term < (g ? 2 : 1); ++term) {
-    const T* const from = (term ? g : f) + batch * channels * shape.pixels + first;
-    const A* const weights = (term ? w_g : w_f) + batch * channels * channels;
+// out = f w_f + g w_g, out_c(p) = sum_k f_k(p) w_f[k][c] + sum_k g_k(p) w_g[k][c]; w_f is read as its transpose if told;
+// g may be null. Weights and sums are of type A, and so are the arrays unless they are of half types.
+template <typename T, typename A>
+struct Terms {
+  const T *f, *g;
+  const A *w_f, *w_g;
+  bool transposed;
+
+  __device__ int count() const { return g ? 2 : 1; }
+  __device__ const T* features(int term) const { return term ? g : f; }
+  __device__ A weight(int term, std::int64_t batch, int channels, int k, int c) const {
     const bool swap = transposed && !term;
-    for (int k0 = 0; k0 < channels; k0 += kTile) {
+    const A* const from = (term ? w_g : w_f) + batch * channels * channels;
+    return k < channels && c < channels ? from[swap ? c * channels + k : k * channels + c] : A{};
+  }
+};
+
+// Where a block of an apply kernel works: tiles of channels follow one another, then batch elements, so that h is read
+// once from device memory; pixels come last first, because L2 then still holds the end of h from product_kernel. A grid-wide
+// barrier in one launch would keep no more of it, and the launch costs less than the barrier's loss of occupancy.
+struct Place {
+  int c0;
+  std::int64_t batch, index;
+  __device__ Place(const Features& shape, int side) {
+    const unsigned tiles = static_cast<unsigned>((shape.channels + side - 1) / side);
+    c0 = static_cast<int>(blockIdx.x % tiles) * side;
+    batch = blockIdx.x / tiles % shape.batch;
+    index = blockIdx.x / tiles / shape.batch;
+  }
+};
+
+// out = f w_f + g w_g in true float32 (float64).
+//
+// A thread holds 16 bytes of neighbouring pixels of 16 outputs in registers. For each k it loads one value a pixel and
+// reads 16 weights from shared memory, the same words in all lanes: five loads for 64 multiply-adds. Eight k are loaded
+// at once: 4 KB a warp, 64 KB a multiprocessor. kSide / 16 warps share pixels, through the cache.
+// Bytes a pixel, float32: h 4 C, read from L2 where it holds it, times ceil(C / 32) from L2; written 4 C.
+constexpr int kChunk = 64;  // k's whose weights are in shared memory at a time
+constexpr int kBatch = 16;  // k's loaded at a time
+
+template <typename T, int kSide>
+constexpr int kSpan = 16 / int(sizeof(T)) * kLanes * kWarps * 16 / kSide;  // pixels of a block
+
+template <typename T, int kSide, bool kAligned>
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || !kAligned ? 2 : 3)
+    apply_kernel(Terms<T, T> terms, T* __restrict__ out, Features shape) {
+  constexpr int kPixels = 16 / sizeof(T), kOutputs = 16, kGroups = kSide / kOutputs;
+  using Pixels = Vector<T, kPixels>;
+  T* const tile = shared_memory<T>();  // [k][c]
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const int channels = static_cast<int>(shape.channels);
+  const Place place(shape, kSide);
+  const int c0 = place.c0 + warp % kGroups * kOutputs;
+  const std::int64_t spans = (shape.pixels + kSpan<T, kSide> - 1) / kSpan<T, kSide>;
+  // The thread's pixels: neighbours, or where rows are not aligned every 32nd, so that a warp's loads are.
+  constexpr int kStep = kAligned ? 1 : kLanes;
+  const std::int64_t first = (spans - 1 - place.index) * kSpan<T, kSide> + warp / kGroups * (kPixels * kLanes) +
+                             lane * (kAligned ? kPixels : 1);
+  const int left = static_cast<int>(min(shape.pixels - first, std::int64_t{1024}));
+  const auto inside = [&](int q) { return q * kStep < left; };
+  // Where there is no pixel, one that exists is read and nothing is written: loads without a condition.
+  const std::int64_t plane = place.batch * channels * shape.pixels;
+  const std::int64_t read = inside(0) ? first : shape.pixels - (kAligned ? kPixels : 1);
+  const int last = max(left - 1, 0);
+
+  T sum[kPixels][kOutputs] = {};
+  for (int term = 0; term < terms.count(); ++term) {
+    for (int k0 = 0; k0 < channels; k0 += kChunk) {
+      const int depth = (min(kChunk, channels - k0) + kBatch - 1) / kBatch * kBatch;
       __syncthreads();
-      for (int i = threadIdx.x; i < kTile * kTile; i += kThreads) {
-        const int k = k0 + i / kTile, c = c0 + i % kTile;
-        tile[i] = k < channels && c < channels ? weights[swap ? c * channels + k : k * channels + c] : A{};
-      }
+      for (int i = threadIdx.x; i < depth * kSide; i += kThreads)
+        tile[i] = terms.weight(term, place.batch, channels, k0 + i / kSide, place.c0 + i % kSide);
       __syncthreads();
-      const T* at = from + k0 * shape.pixels;
-#pragma unroll 2
-      for (int k = 0; k < min(kTile, channels - k0); ++k, at += shape.pixels) {
+      const T* at = terms.features(term) + plane + k0 * shape.pixels + read;
+      const T* weights = tile + warp % kGroups * kOutputs;
+#pragma unroll 1
+      for (int k = 0; k < depth; k += kBatch, weights += kBatch * kSide) {
+        Pixels value[kBatch];
         FASTFCS_UNROLL
-        for (int q = 0; q < kPixels; ++q) {
-          const A value = first + q * kThreads < shape.pixels ? A(at[q * kThreads]) : A{};
+        for (int b = 0; b < kBatch; ++b) {
+          if constexpr (kAligned) {
+            value[b] = *reinterpret_cast<const Pixels*>(at);
+          } else {
+            FASTFCS_UNROLL
+            for (int q = 0; q < kPixels; ++q) value[b].element[q] = at[min(q * kStep, last)];
+          }
+          if (b < channels - 1 - k0 - k) at += shape.pixels;  // beyond the last k, whose weights are zero, it is read again
+        }
+        FASTFCS_UNROLL
+        for (int b = 0; b < kBatch; ++b) {
           FASTFCS_UNROLL
-          for (int c = 0; c < kTile; ++c) sum[q][c] += value * tile[k * kTile + c];
+          for (int c = 0; c < kOutputs; c += kPixels) {
+            const Pixels weight = *reinterpret_cast<const Pixels*>(weights + b * kSide + c);
+            FASTFCS_UNROLL
+            for (int v = 0; v < kPixels; ++v) {
+              FASTFCS_UNROLL
+              for (int q = 0; q < kPixels; ++q) sum[q][c + v] += value[b].element[q] * weight.element[v];
+            }
+          }
         }
       }
     }
   }
+  T* to = out + plane + c0 * shape.pixels + first;
   FASTFCS_UNROLL
-  for (int q = 0; q < kPixels; ++q) {
-    const std::int64_t p = first + q * kThreads;
-    if (p >= shape.pixels) break;
-    T* to = out + (batch * channels + c0) * shape.pixels + p;
-    FASTFCS_UNROLL
-    for (int c = 0; c < kTile; ++c, to += shape.pixels)
-      if (c0 + c < channels) *to = static_cast<T>(sum[q][c]);
+  for (int c = 0; c < kOutputs; ++c, to += shape.pixels) {
+    if (c0 + c >= channels) break;
+    if constexpr (kAligned) {
+      Pixels values;
+      FASTFCS_UNROLL
+      for (int q = 0; q < kPixels; ++q) values.element[q] = sum[q][c];
+      if (inside(0)) *reinterpret_cast<Pixels*>(to) = values;
+    } else {
+      FASTFCS_UNROLL
+      for (int q = 0; q < kPixels; ++q)
+        if (inside(q)) to[q * kStep] = sum[q][c];
+    }
   }
 }
 
-// How many parts the pixels are split into: enough blocks to fill a large GPU, but no more than there is work for.
-// The same everywhere, so that every GPU gives the same bits.
-int splits_of(Features shape) {
-  const std::int64_t tiles = divide_up(shape.channels, kTile);
-  const std::int64_t wanted = divide_up(512, std::max<std::int64_t>(1, shape.batch * tiles * (tiles + 1) / 2));
-  return static_cast<int>(std::min(wanted, divide_up(shape.pixels, 4 * kTile)));
+// out = f w_f + g w_g for half types, on tensor cores.
+//
+// The weights are no half numbers: every column is scaled by a power of two, to at most 2 in absolute value, and split
+// into the sum of two half numbers. Their error is then 2^-22 (float16) or 2^-17 (bfloat16) of the column's largest
+// weight, far below the rounding of the result, at twice the tensor cores' work. One half number would lose 2^-9 in bfloat16,
+// and more of the result where the terms cancel.
+// Bytes a pixel: h 2 C, from L2 where it holds it, times ceil(C / 64) from L2; written 2 C. Weights that do not fit, with
+// more than kSide rows, are read again for every tile of pixels, from L2: as many bytes as the pixels.
+template <int kSide>
+struct HalfTiling {
+  static constexpr int kPixels = 8192 / kSide, kStride = kPixels + kPad, kWeightStride = kSide + kPad;
+  static constexpr int kOutputs = kSide < 32 ? kSide : 32, kWarpPixels = 2048 / kOutputs;  // of a warp
+  template <typename T>
+  using Product = WarpApply<T, kOutputs, kWarpPixels, kSide, kWeightStride, kStride>;
+  static constexpr int kWeights = kSide * kWeightStride;
+  static constexpr std::size_t kPieces = kWarps * 16 * Product<Half>::kPieceStride * 4;  // bytes of the warps' sums,
+  static constexpr std::size_t kTile = kPieces > 2 * kSide * kStride ? kPieces : 2 * kSide * kStride;  // h's place
+  static constexpr std::size_t kBytes = 2 * kWeights * 2 + kTile + 2 * kSide * 4;
+};
+
+template <typename T, int kSide>
+__global__ void __launch_bounds__(kThreads, 3)
+    apply_half_kernel(Terms<T, float> terms, T* __restrict__ out, Features shape, int shares, int width) {
+  using Tile = HalfTiling<kSide>;
+  using Product = typename Tile::template Product<T>;
+  T* const high = shared_memory<T>();
+  T* const low = high + Tile::kWeights;
+  T* const tile = low + Tile::kWeights;
+  float* const scales = reinterpret_cast<float*>(reinterpret_cast<unsigned char*>(tile) + Tile::kTile);
+  float* const inverses = scales + kSide;
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const int channels = static_cast<int>(shape.channels);
+  const Place place(shape, kSide);
+  const auto weight = [&](int term, int k, int c) {
+    return terms.weight(term, place.batch, channels, k, place.c0 + c);
+  };
+
+  // scales[c] = 2^e, inverses[c] = 2^-e with max_k |w[k][c]| in [2^e, 2^(e+1))
+  float* const largest = reinterpret_cast<float*>(tile);
+  float most = 0;
+  for (int term = 0; term < terms.count(); ++term)
+    for (int k = threadIdx.x / kSide; k < channels; k += kThreads / kSide)
+      most = fmaxf(most, fabsf(weight(term, k, threadIdx.x % kSide)));
+  largest[threadIdx.x] = most;
+  __syncthreads();
+  if (threadIdx.x < kSide) {
+    for (int t = threadIdx.x; t < kThreads; t += kSide) most = fmaxf(most, largest[t]);
+    const int exponent = most > 0 ? max(-100, min(100, ilogbf(most))) : 0;
+    scales[threadIdx.x] = scalbnf(1.f, exponent);
+    inverses[threadIdx.x] = scalbnf(1.f, -exponent);
+  }
+
+  constexpr int kWarpsDown = kSide / Tile::kOutputs;
+  const int warp_c = warp % kWarpsDown * Tile::kOutputs, warp_p = warp / kWarpsDown * Tile::kWarpPixels;
+  float* const sums = reinterpret_cast<float*>(tile) + warp * 16 * Product::kPieceStride;
+  const int chunks = (channels + kSide - 1) / kSide, steps = chunks * terms.count();
+  bool weights_held = false;
+  const std::int64_t tiles = (shape.pixels + Tile::kPixels - 1) / Tile::kPixels;
+  for (std::int64_t t = tiles - 1 - place.index; t >= 0; t -= shares) {
+    const std::int64_t p0 = t * Tile::kPixels;
+    Product product;
+    for (int step = 0; step < steps; ++step) {
+      const int term = step / chunks, k0 = step % chunks * kSide;
+      __syncthreads();  // what was in shared memory is no longer needed
+      copy_tile<kSide, Tile::kPixels>(tile, terms.features(term) + (place.batch * channels + k0) * shape.pixels,
+                                      channels - k0, p0, shape.pixels, width);
+      copy_commit();
+      if (!weights_held) {
+#pragma unroll 4
+        for (int i = threadIdx.x; i < kSide * kSide; i += kThreads) {
+          const int k = i / kSide, c = i % kSide;
+          const float w = weight(term, k0 + k, c) * inverses[c];
+          const T rounded = static_cast<T>(w);
+          high[k * Tile::kWeightStride + c] = rounded;
+          low[k * Tile::kWeightStride + c] = static_cast<T>(w - static_cast<float>(rounded));
+        }
+        weights_held = steps == 1;
+      }
+      copy_wait<0>();
+      __syncthreads();
+      product.add(high + warp_c, low + warp_c, tile + warp_p);
+    }
+    __syncthreads();
+    FASTFCS_UNROLL
+    for (int piece = 0; piece < Product::kPieces; ++piece) {
+      product.store(piece, sums);
+      __syncwarp();
+      const int c0 = warp_c + Product::output(piece);
+      const std::int64_t p = p0 + warp_p + Product::pixel(piece);
+      T* const to = out + (place.batch * channels + place.c0 + c0) * shape.pixels + p;
+      const int rows = min(16, channels - place.c0 - c0);
+      if (width == 16) {
+        constexpr int kVector = 8, kColumns = Product::kPiecePixels / kVector;
+        for (int at = lane; at < rows * kColumns; at += kLanes) {
+          const int c = at / kColumns, q = at % kColumns * kVector;
+          if (p + q >= shape.pixels) continue;
+          Vector<T, kVector> values;
+          FASTFCS_UNROLL
+          for (int v = 0; v < kVector; ++v)
+            values.element[v] = static_cast<T>(sums[c * Product::kPieceStride + q + v] * scales[c0 + c]);
+          *reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q) = values;
+        }
+      } else {
+        for (int c = 0; c < rows; ++c)
+          for (int q = lane; q < Product::kPiecePixels && p + q < shape.pixels; q += kLanes)
+            to[c * shape.pixels + q] = static_cast<T>(sums[c * Product::kPieceStride + q] * scales[c0 + c]);
+      }
+      __syncwarp();
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------------- host --
+
+// The side of a tile. Tensor cores want more products a byte than L2 gives to tiles of 32.
+constexpr int side_of(std::int64_t channels, bool half) {
+  return channels <= 16 ? 16 : channels <= 32 || !half ? 32 : 64;
+}
+
+// The pixels are split into enough parts to fill a large GPU once (132 multiprocessors, four blocks each, or two of side
+// 64), but no part has less than two stages. The same everywhere, so that every GPU gives the same bits.
+Jobs jobs_of(Features shape, bool cross, bool half, std::int64_t stage_pixels) {
+  const int side = side_of(shape.channels, half);
+  Jobs jobs{side, static_cast<int>(divide_up(shape.channels, side)), 1, cross};
+  const std::int64_t blocks = side == 64 ? 264 : 396, each = std::max<std::int64_t>(1, shape.batch * jobs.count());
+  jobs.splits = static_cast<int>(
+      std::clamp<std::int64_t>(blocks / each, 1, std::max<std::int64_t>(1, divide_up(shape.pixels, 2 * stage_pixels))));
+  return jobs;
+}
+
+template <typename T>
+Jobs jobs_of(Features shape, bool cross) {
+  return jobs_of(shape, cross, sizeof(T) == 2, 8192 / int(sizeof(T)) / side_of(shape.channels, sizeof(T) == 2));
 }
 
 std::int64_t entries_of(Features shape) { return shape.batch * shape.channels * shape.channels; }
 
-// out = scale f^T g - target, through the partial sums in workspace.
+// Elements of the partial sums of any T: the most splits are those of the shortest stages, float64's or a half type's.
+std::int64_t partial_of(Features shape, bool cross) {
+  const auto elements = [&](const Jobs& jobs) {
+    return shape.batch * jobs.splits * jobs.count() * jobs.side * jobs.side;
+  };
+  return std::max({elements(jobs_of<float>(shape, cross)), elements(jobs_of<double>(shape, cross)),
+                   elements(jobs_of<Half>(shape, cross))});
+}
+
+// kernels(std::integral_constant<int, side>{}) for the side of the tiles
+template <typename T, typename Launch>
+void with_side(Features shape, Launch launch_with) {
+  switch (side_of(shape.channels, sizeof(T) == 2)) {
+    case 16: return launch_with(std::integral_constant<int, 16>{});
+    case 32: return launch_with(std::integral_constant<int, 32>{});
+    default:
+      if constexpr (sizeof(T) == 2) launch_with(std::integral_constant<int, 64>{});
+  }
+}
+
+// out = h^T h / n - target and, unless g is null, behind it h^T g, through the partial sums in workspace.
 template <typename T, typename A>
-void product(const T* f, const T* g, const A* target, A* out, A* workspace, double scale, Features shape,
-             Stream stream) {
+void product(const T* h, const T* g, const A* target, A* out, A* workspace, Features shape, Stream stream) {
   if (entries_of(shape) == 0) return;
-  const int splits = splits_of(shape);
-  const std::int64_t tiles = divide_up(shape.channels, kTile);
-  launch("product_kernel", product_kernel<T, A>, shape.batch * splits * tiles * tiles, kWarps<T> * kLanes,
-         kWarps<T> * 2 * kTile * WarpProduct<T>::kStride * sizeof(T), stream, f, g, workspace, shape, splits, f == g);
-  launch("reduce_kernel", reduce_kernel<A>, shape.batch * divide_up(shape.channels * shape.channels, kLanes),
-         kReduceWarps * kLanes, kReduceWarps * kLanes * sizeof(A), stream, workspace, target, out, shape, splits,
-         static_cast<A>(scale));
+  const Jobs jobs = jobs_of<T>(shape, g != nullptr);
+  const int width = copy_width(shape.pixels * sizeof(T), {h, g});
+  with_side<T>(shape, [&](auto side) {
+    launch("product_kernel", product_kernel<T, A, side>, shape.batch * jobs.splits * jobs.count(), kThreads,
+           Tiling<T, side>::kBytes, stream, h, g, workspace, shape, jobs, width);
+  });
+  const int warps = std::min(kReduceWarps, jobs.splits);
+  launch("reduce_kernel", reduce_kernel<A>,
+         (g ? 2 : 1) * shape.batch * divide_up(shape.channels * shape.channels, kLanes), warps * kLanes,
+         warps * kLanes * sizeof(A), stream, workspace, target, out, shape, jobs, static_cast<A>(1.0 / shape.pixels));
 }
 
 template <typename T, typename A>
-void apply(const T* f, const A* w_f, bool transposed, const T* g, const A* w_g, T* out, Features shape, Stream stream) {
+void apply(Terms<T, A> terms, T* out, Features shape, Stream stream) {
   if (entries_of(shape) == 0) return;
-  const std::int64_t spans = divide_up(shape.pixels, kThreads * (sizeof(A) == 8 ? 1 : 2));
-  launch("apply_kernel", apply_kernel<T, A>, shape.batch * spans * divide_up(shape.channels, kTile), kThreads,
-         kTile * kTile * sizeof(A), stream, f, w_f, transposed, g, w_g, out, shape);
+  const int width = copy_width(shape.pixels * sizeof(T), {terms.f, terms.g, out});
+  with_side<T>(shape, [&](auto side) {
+    const std::int64_t tiles = shape.batch * divide_up(shape.channels, side);
+    if constexpr (sizeof(T) == 2) {
+      const std::int64_t shares = std::clamp<std::int64_t>(396 / tiles, 1, divide_up(shape.pixels, HalfTiling<side>::kPixels));
+      launch("apply_half_kernel", apply_half_kernel<T, side>, tiles * shares, kThreads, HalfTiling<side>::kBytes, stream,
+             terms, out, shape, static_cast<int>(shares), width);
+    } else {
+      launch("apply_kernel", width == 16 ? apply_kernel<T, side, true> : apply_kernel<T, side, false>,
+             tiles * divide_up(shape.pixels, kSpan<T, side>), kThreads, kChunk * side * sizeof(T), stream, terms, out,
+             shape);
+    }
+  });
 }
 
 }  // namespace
 
-std::int64_t gram_workspace(Features shape) { return splits_of(shape) * entries_of(shape); }
+std::int64_t gram_workspace(Features shape) { return partial_of(shape, false); }
 
-std::int64_t gram_correction_workspace(Features shape) { return gram_workspace(shape) + entries_of(shape); }
+std::int64_t gram_correction_workspace(Features shape) { return partial_of(shape, false) + entries_of(shape); }
 
 std::int64_t gram_correction_backward_workspace(Features shape) {
-  return gram_workspace(shape) + 3 * entries_of(shape);
+  return partial_of(shape, true) + 3 * entries_of(shape);
 }
 
 template <typename T, typename A>
 void gram(const T* h, A* out, A* workspace, Features shape, Stream stream) {
-  product<T, A>(h, h, nullptr, out, workspace, 1.0 / shape.pixels, shape, stream);
+  product<T, A>(h, nullptr, nullptr, out, workspace, shape, stream);
 }
 
 template <typename T, typename A>
 void gram_correction(const T* h, const A* target, T* out, A* workspace, Features shape, Stream stream) {
-  A* const difference = workspace + gram_workspace(shape);
-  product(h, h, target, difference, workspace, 1.0 / shape.pixels, shape, stream);
-  apply<T, A>(h, difference, false, nullptr, nullptr, out, shape, stream);
+  A* const difference = workspace + partial_of(shape, false);
+  product<T, A>(h, nullptr, target, difference, workspace, shape, stream);
+  apply<T, A>({h, nullptr, difference, nullptr, false}, out, shape, stream);
 }
 
 template <typename T, typename A>
 void gram_correction_backward(const T* h, const A* target, const T* grad, T* dh, A* dtarget, A* workspace,
                               Features shape, Stream stream) {
   if (entries_of(shape) == 0) return;
-  A* const difference = workspace + gram_workspace(shape);
+  A* const difference = workspace + partial_of(shape, true);
   A* const s = difference + entries_of(shape);
   A* const weights = s + entries_of(shape);
-  product(h, h, target, difference, workspace, 1.0 / shape.pixels, shape, stream);
-  product<T, A>(h, grad, nullptr, s, workspace, 1.0, shape, stream);
+  product(h, grad, target, difference, workspace, shape, stream);
   launch("backward_weights_kernel", backward_weights_kernel<A>, divide_up(entries_of(shape), kThreads), kThreads, 0,
          stream, s, weights, dtarget, shape, static_cast<A>(1.0 / shape.pixels));
-  apply(grad, difference, true, h, weights, dh, shape, stream);
+  apply<T, A>({grad, h, difference, weights, true}, dh, shape, stream);
 }
 
 #define FASTFCS_INSTANTIATE(T, A)                                                                       \
