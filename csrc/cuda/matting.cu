@@ -64,24 +64,26 @@ constexpr unsigned kAllLanes = 0xffffffff;
 constexpr int kColumns = kLanes - 4;  // pixel columns that a warp writes: their windows reach two more on either side
 constexpr int kWarps = 2;             // of a block, on neighbouring strips, whose common columns meet in the L1 cache
 
-// A warp marches down a strip, one row a turn, a lane a column. Lane l stands for the pixel column x and for the windows
-// that begin there; pixel (x, y) lies in the windows that begin in rows y-2..y of the columns x-2..x. In turn y
+// A warp marches down a strip, one row a turn, a lane a column. A lane stands for the pixel column x and for the
+// windows that begin there; pixel (x, y) lies in the windows that begin in rows y-2..y of columns x-2..x. In turn y
 //
-//   1  pixel row y+2 arrives: image and v of columns x..x+2, the lane's own and two shuffled from the lanes to the right
+//   1  pixel row y+2 arrives: image and v of columns x..x+2, the lane's own and two shuffled from the lanes above it
 //   2  the loads of the next turn leave: pixel row y+3, factors of row y+1; those that this turn ends with, too
 //   3  the lane's window gives a_w, b_w of every channel, and with the last two rows' the sums over its three rows
-//   4  their affine fits of pixels x..x+2 of row y, two of them shuffled to the lanes on the right, make (L v)(x, y)
+//   4  their affine fits of pixels x..x+2 of row y, two of them shuffled to the lanes above, make (L v)(x, y)
 //   5  the recurrence, the sum, coalesced writes
 //
-// All that it needs of earlier rows stays in registers: no shared memory, no barrier. The loop is three turns unrolled, so
-// that a row changes its part and not its registers, with no branch among them: behind one, the compiler would put off
-// the loads of the next turn. Lanes and rows outside the image therefore read its edge and count for nothing.
+// All that it needs of earlier rows stays in registers: no shared memory, no barrier. The loop is three turns unrolled,
+// so that a row changes its part and not its registers, with no branch among them: behind one, the compiler would put
+// off the loads of the next turn. Lanes and rows outside the image therefore read its edge and count for nothing.
 // A pixel's arithmetic has one order, however the image is cut into strips.
 //
 // Traffic a pixel, float32, C = 3: image 12, factors 36, v 12, previous 12, out 12 = 84 B, and 24 more where the sum is
 // touched, one step in three: 92 B on average. Strips have 4 rows of pixels and 2 of factors in common, read twice.
-// The model and what it predicts: docs/kernels.md. out may be previous, each being touched at its own pixel only, and may be null after
-// the last step; previous may be v where the step has no use for it.
+// The model and what it predicts: docs/kernels.md.
+//
+// out may be previous, each being touched at its own pixel only, and may be null after the last step; previous may be v
+// where the step has no use for it.
 template <typename T, int C>
 __global__ void __launch_bounds__(kWarps * kLanes, 6)  // 12 warps a multiprocessor, up to 168 registers
     step_kernel(const T* __restrict__ image, const T* __restrict__ factors, const T* __restrict__ v, const T* previous,
