@@ -1,9 +1,10 @@
 # make demo   a photo restyled both ways        make test   the whole test suite
+# make bench  the benchmarks on this CPU, and the README's table of them (on CUDA: benchmarks/run_gpu.sh)
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.py build_backend.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: demo test
+.PHONY: demo test bench
 demo: .venv/installed
 	mkdir -p demo
 	$(BIN)/python -c "from skimage import data, io; \
@@ -14,6 +15,12 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/pytest
+
+bench: .venv/installed
+	$(BIN)/pip install --quiet -e ".[benchmark]"
+	for each in laplacian gram stylizer; do \
+		$(BIN)/python benchmarks/$$each.py --json benchmarks/results/cpu-$$(nproc)cores.json || exit; done
+	$(BIN)/python benchmarks/render.py
 
 # Torch first and pinned: the build finds it there, and the small CPU build is taken where the index has one.
 .venv/installed: $(SOURCES)

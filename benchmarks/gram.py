@@ -1,0 +1,163 @@
+"""The Gram correction h (h^T h / n - H), forward and backward, against torch and Triton.
+
+python benchmarks/gram.py [--device cuda] [--sizes 4096 65536 1048576 4194304] [--json OUT]
+
+C = 16 ... 256 channels, n pixels, batch 1 and 8, three types. Eager is bmm, sub, bmm in h's own
+type; compile is torch.compile of the same; backward is autograd's, of h and H. TF32 stays off, as
+is torch's default. What must move: forward, h read and the result written; backward, h and the
+gradient read and dh written. Multiply-adds: with G symmetric, C (C + 1) / 2 + C^2 a pixel forward,
+C (C + 1) / 2 + 3 C^2 backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import product
+from typing import Any
+
+import torch
+import torch._dynamo.config
+import torch._functorch.config
+from measure import Report, free_bytes, options, peak_bytes, rotated
+from torch import Tensor
+
+from fastfcs import ops
+
+CHANNELS = (16, 32, 64, 128, 256)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+CPU_BYTES, CPU_HALF_WORK = 2**28, 2**28  # of h, and B C^2 n: what is larger takes a CPU seconds
+LARGE = 64e6  # bytes of h, beyond the caches
+
+torch._dynamo.config.recompile_limit = 64  # types, batches, with and without gradients
+torch._functorch.config.donated_buffer = False  # a backward is timed many times
+
+Correction = Callable[[Tensor, Tensor], Tensor]
+
+
+def eager(h: Tensor, target: Tensor) -> Tensor:
+    """h (B, C, n), H (1, C, C): the same formula, H as it is stored, in h's type."""
+    gram = torch.bmm(h, h.mT) / h.shape[-1]
+    return torch.bmm((gram - target).mT, h)
+
+
+compiled = torch.compile(eager, dynamic=True)
+
+
+def methods(report: Report) -> Iterator[tuple[str, Correction]]:
+    yield "fastfcs", ops.gram_correction
+    yield "eager", eager
+    yield "compile", compiled
+    if report.device == "cuda" and find_spec("triton"):
+        import gram_triton
+
+        yield "triton", gram_triton.gram_correction
+    else:
+        report.leave_out("Triton: it needs CUDA and triton")
+
+
+def measure(report: Report, dtype: torch.dtype, batch: int, channels: int, pixels: int) -> None:
+    name = str(dtype).removeprefix("torch.")
+    size = {"type": name, "batch": batch, "channels": channels, "pixels": pixels}
+    elements = batch * channels * pixels
+    nbytes = elements * dtype.itemsize
+    slow = report.device == "cpu" and dtype != torch.float32
+    if report.device == "cpu" and nbytes > CPU_BYTES:
+        report.leave_out(f"h of more than {CPU_BYTES >> 20} MB: seconds a call on a CPU")
+        return
+    if slow and channels * elements > CPU_HALF_WORK:
+        report.leave_out("larger products and the backward of half types: seconds a call on a CPU")
+        return
+    if 8 * nbytes > free_bytes(report.device):
+        report.leave_out(f"{name}, batch {batch}, C = {channels}, n = {pixels}: not enough memory")
+        return
+    gram = channels * (channels + 1) / 2
+    forward = {"bytes": 2 * nbytes, "multiply_adds": batch * pixels * (gram + channels**2)}
+    backward = {"bytes": 3 * nbytes, "multiply_adds": batch * pixels * (gram + 3 * channels**2)}
+
+    for method, correct in methods(report):
+        ours = method == "fastfcs"
+        shape = (batch, channels, 1, pixels) if ours else (batch, channels, pixels)
+        target = torch.rand(1, channels, channels, device=report.device)
+        if method in ("eager", "compile"):
+            target = target.to(dtype)
+
+        def features(shape: tuple[int, ...] = shape) -> Tensor:
+            return torch.rand(shape, device=report.device).to(dtype)
+
+        def differentiated(
+            correct: Correction = correct,
+            target: Tensor = target,
+            features: Callable[[], Tensor] = features,
+        ) -> tuple[Tensor, ...]:
+            arguments = features().requires_grad_(), target.clone().requires_grad_()
+            return correct(*arguments), *arguments, features()
+
+        inputs = rotated(lambda features=features, target=target: (features(), target))
+        known = {**size, **(forward if ours else {}), "dtype": dtype}
+        report.time("correction", method, correct, inputs, **known)
+        if nbytes >= LARGE:
+            memory(report, method, correct, inputs[0], **size)
+        if method != "triton" and not slow:
+            known = {**size, **(backward if ours else {}), "dtype": dtype}
+            inputs = rotated(differentiated)
+            report.time("backward", method, gradients, inputs, **known)
+
+
+def gradients(result: Tensor, h: Tensor, target: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(result, (h, target), gradient, retain_graph=True)
+
+
+def memory(
+    report: Report, method: str, correct: Correction, inputs: tuple[Any, ...], **size: Any
+) -> None:
+    """Megabytes that a correction takes beyond h and its result."""
+    found = peak_bytes(lambda: correct(*inputs), report.device) - inputs[0].nbytes
+    report.add({"operation": "memory", **size, "method": method, "megabytes": found / 1e6})
+
+
+def judge(report: Report) -> None:
+    def worst(key: str, method: str, of: str, rows: Callable[[dict[str, Any]], bool]) -> None:
+        operation = "backward" if key == "backward" else "correction"
+        values = [row[of] for row in report.find(operation, method) if rows(row)]
+        if values:
+            report.goal(key, min(values))
+
+    def large(row: dict[str, Any]) -> bool:
+        elements = row["batch"] * row["channels"] * row["pixels"]
+        return row["channels"] <= 64 and elements * getattr(torch, row["type"]).itemsize >= LARGE
+
+    if report.device == "cuda":
+        worst("floor", "fastfcs", "floor", large)
+        worst("bound", "fastfcs", "bound", large)
+        worst("backward", "fastfcs", "bound", large)
+        worst("eager", "eager", "ratio", large)
+        worst("compile", "compile", "ratio", large)
+        worst("wide", "eager", "ratio", lambda row: row["channels"] > 64)
+        return
+    megapixel = {"type": "float32", "batch": 1, "pixels": 2**20}
+    worst(
+        "narrow",
+        "eager",
+        "ratio",
+        lambda row: row["channels"] <= 64 and megapixel.items() <= row.items(),
+    )
+    worst("wide", "eager", "ratio", lambda row: row["channels"] > 64 and row["type"] == "float32")
+
+
+def main() -> None:
+    given = options(__doc__, (4096, 65536, 1048576, 4194304), "pixels")
+    with Report("gram", given, judge, DTYPES) as report:
+        h = torch.rand(1, 16, 8, 8, device=given.device)
+        target = torch.rand(1, 16, 16, device=given.device)
+        report.overhead(
+            gram=lambda: ops.gram(h),
+            correction=lambda: ops.gram_correction(h, target),
+            backward=lambda: ops.gram_correction_backward(h, target, h),
+        )
+        for dtype, batch, channels, pixels in product(DTYPES, (1, 8), CHANNELS, given.sizes):
+            measure(report, dtype, batch, channels, int(pixels))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""What the benchmarks share: the clock, ceilings of the machine, peak memory, the report."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import statistics
+import time
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from goals import GOALS
+
+from fastfcs import _C
+
+ROTATED = 2**27  # bytes of inputs taken in turn: beyond the caches of CPUs and GPUs
+BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 to 100 of them
+AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
+COPIED = {"cpu": 2**26, "cuda": 2**28}  # floats
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices; a quarter for half types on the CPU
+
+
+def options(doc: str | None, sizes: Sequence[float] | None, meaning: str) -> Namespace:
+    """The command line, the same for every benchmark."""
+    parser = ArgumentParser(description=doc, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--sizes", type=float, nargs="+", default=sizes, help=meaning)
+    parser.add_argument("--json", type=Path, help="put the results into this file, one a machine")
+    given = parser.parse_args()
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here")
+    return given
+
+
+def rotated(make: Callable[[], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Enough inputs that none is still in a cache when its turn comes again."""
+    first = make()
+    size = sum(x.nbytes for x in first)
+    return [first, *(make() for _ in range(min(255, ROTATED // size)))]
+
+
+def seconds(call: Callable[..., Any], inputs: Iterable[tuple[Any, ...]], device: str) -> float:
+    """The median time of ``call(*inputs)``, inputs in turn, after two calls that warm up.
+
+    On CUDA it is the time between two events. The GPU is kept waiting while the host launches, for
+    launching is measured apart, by `host_seconds`; a call that takes the host longer than that, as
+    a whole network does, is measured as the user has it.
+    """
+    turn = cycle(inputs)
+
+    def once() -> float:
+        arguments = next(turn)
+        start = time.perf_counter()
+        call(*arguments)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    first, second = once(), once()
+    samples = int(min(100, max(3, BUDGET[device] / min(first, second))))
+    if device == "cpu":
+        return statistics.median(once() for _ in range(samples))
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(samples)]
+    for start, end in events:
+        arguments = next(turn)
+        torch.cuda._sleep(AHEAD)
+        start.record()
+        call(*arguments)
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) / 1e3 for start, end in events)
+
+
+def host_seconds(call: Callable[[], Any], device: str) -> float:
+    """How long a call keeps the host: median of 20 runs of 20 calls, the GPU not waited for."""
+    found = []
+    for _ in range(21):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(20):
+            call()
+        found.append((time.perf_counter() - start) / 20)
+    return statistics.median(found[1:])
+
+
+def peak_bytes(call: Callable[[], Any], device: str) -> int:
+    """Memory that a second call takes at its peak, results included, beyond what was there."""
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL(None).malloc_trim(0)  # memory freed but kept would hide what the call takes
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
+    before = _status("VmRSS")
+    call()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    found = re.search(rf"{key}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def free_bytes(device: str) -> int:
+    """Memory that can still be had."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
+    """e of the power law time ~ size^e that fits best."""
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the numbers depend on."""
+    name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "device": device,
+        "cpu": name[1] if name else "unknown",
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "fastfcs": _C.build_info(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+class Report:
+    """The rows of one benchmark: printed as they come, compared, and put into a JSON file.
+
+    A context, so that a benchmark that is interrupted keeps what it has measured.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        given: Namespace,
+        judge: Callable[[Report], None],
+        dtypes: Sequence[torch.dtype] = (torch.float32,),
+    ) -> None:
+        self.script, self.device, self.path = script, given.device, given.json
+        self.judge = judge
+        self.machine = machine(self.device)
+        self.rows: list[dict[str, Any]] = []
+        self.left_out: list[str] = []
+        self.goals: dict[str, float] = {}
+        print(json.dumps(self.machine))
+        self.copy, self.rates = self._ceilings(dtypes)
+
+    def _ceilings(self, dtypes: Sequence[torch.dtype]) -> tuple[float, dict[torch.dtype, float]]:
+        """Bytes a second of a copy, read and written; multiply-adds a second of matrix products."""
+        source = torch.rand(COPIED[self.device], device=self.device)
+        target = torch.empty_like(source)
+        copy = 2 * source.nbytes / seconds(target.copy_, [(source,)], self.device)
+        print(f"ceilings: copy {copy / 1e9:.1f} GB/s", end="")
+        rates = {}
+        for dtype in dtypes:
+            slow = self.device == "cpu" and dtype != torch.float32
+            side = SIDE[self.device] // (4 if slow else 1)
+            a, b = torch.rand(2, side, side, device=self.device).to(dtype)
+            rate = side**3 / seconds(torch.mm, [(a, b)], self.device)
+            rates[dtype] = max(rate, *rates.values(), 0)  # a kernel may convert to a faster type
+            print(f", {_name(dtype)} {rates[dtype] / 1e9:.1f} G multiply-adds/s", end="")
+        print(flush=True)
+        return copy, rates
+
+    def time(
+        self,
+        operation: str,
+        method: str,
+        call: Callable[..., Any],
+        inputs: Iterable[tuple[Any, ...]],
+        *,
+        device: str | None = None,
+        steps: int = 1,
+        bytes: float | None = None,
+        multiply_adds: float | None = None,
+        dtype: torch.dtype = torch.float32,
+        **size: Any,
+    ) -> float:
+        """Measure a call of so many steps; milliseconds a step.
+
+        Args:
+            operation, size: what is done; methods of the same operation and size are compared.
+            method: by what, "fastfcs" first.
+            device: if not the benchmark's own.
+            bytes, multiply_adds: a step must move and do at least so many.
+        """
+        ms = 1e3 * seconds(call, inputs, device or self.device) / steps
+        row: dict[str, Any] = {"operation": operation, **size, "method": method, "ms": ms}
+        if bytes is not None and multiply_adds is not None:
+            traffic, arithmetic = 1e3 * bytes / self.copy, 1e3 * multiply_adds / self.rates[dtype]
+            row["floor"] = traffic / ms
+            row["bound"] = max(traffic, arithmetic) / ms
+            row["bound_by"] = "traffic" if traffic >= arithmetic else "arithmetic"
+        reference = self.find(operation, "fastfcs", **size)
+        if reference and method != "fastfcs":
+            row["ratio"] = ms / reference[0]["ms"]
+        self.add(row)
+        return ms
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        shown = (f"{key} {_text(value)}" for key, value in row.items() if key != "operation")
+        print(f"{row['operation']:18}", "  ".join(shown), flush=True)
+
+    def find(self, operation: str, method: str, **size: Any) -> list[dict[str, Any]]:
+        """The rows of an operation, a method and a size."""
+        wanted = {"operation": operation, "method": method, **size}
+        return [row for row in self.rows if all(row.get(k) == v for k, v in wanted.items())]
+
+    def leave_out(self, sentence: str) -> None:
+        """Say, once, what is not measured and why."""
+        if sentence not in self.left_out:
+            self.left_out.append(sentence)
+            print(f"left out: {sentence}", flush=True)
+
+    def overhead(self, **calls: Callable[[], Any]) -> None:
+        """How long each of these calls, on tiny inputs, keeps the host; the longest is judged."""
+        found = {name: 1e6 * host_seconds(call, self.device) for name, call in calls.items()}
+        for name, microseconds in found.items():
+            self.add({"operation": "overhead", "method": name, "microseconds": microseconds})
+        if self.device == "cuda":
+            self.goal("overhead", max(found.values()))
+
+    def goal(self, key: str, value: float) -> None:
+        """What came of a goal; its text and the value wanted are in goals.py."""
+        GOALS[self.script, self.device, key]  # or a KeyError now
+        self.goals[key] = value
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Judge and print the goals; put all into the file, beside other benchmarks."""
+        if kind is not None:
+            self.leave_out(f"what comes after this: stopped by {kind.__name__}")
+        self.judge(self)
+        for (script, device, key), goal in GOALS.items():
+            if (script, device) == (self.script, self.device):
+                print(f"{goal.what}: {goal.verdict(self.goals.get(key))}; wanted: {goal.wanted}")
+        if self.path is None:
+            return
+        sections = json.loads(self.path.read_text()) if self.path.exists() else {}
+        sections[self.script] = {
+            "machine": self.machine,
+            "copy_gb_s": self.copy / 1e9,
+            "multiply_adds_g_s": {_name(k): v / 1e9 for k, v in self.rates.items()},
+            "goals": self.goals,
+            "left_out": self.left_out,
+            "rows": self.rows,
+        }
+        text = json.dumps(sections)
+        rounded = json.loads(text, parse_float=lambda number: float(f"{float(number):.4g}"))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(rounded, indent=1) + "\n")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
