@@ -100,6 +100,18 @@ def code_generation(architectures: str) -> str:
     return " ".join(options)
 
 
+def row_flags() -> dict[str, str]:
+    """The instruction sets that the inner loops, csrc/cpu/*_rows.cpp, are compiled for."""
+    options = {"plain": (16, "")}  # name: bytes of a vector, the compiler's options
+    if platform.machine() == "x86_64":
+        options["avx2"] = (32, "-mavx2 -mfma -mf16c")
+        options["avx512"] = (64, f"{options['avx2'][1]} -mavx512f -mavx512bw -mavx512dq -mavx512vl")
+    return {
+        name: f"-DFASTFCS_ISA={name} -DFASTFCS_VECTOR={width} {flags}"
+        for name, (width, flags) in options.items()
+    }
+
+
 def build_file(target: Path, version: str) -> str:
     """What ninja is to do: one object for each source, and for each instruction set of the rows."""
     import pybind11
@@ -127,15 +139,15 @@ def build_file(target: Path, version: str) -> str:
 
     objects = {  # name: rule, source, flags of its own
         **{f.stem: ("cxx", f, "") for f in sorted((ROOT / "csrc").glob("*.cpp"))},
-        **{f"cpu_{f.stem}": ("cxx", f, "") for f in sorted((ROOT / "csrc/cpu").glob("*.cpp"))},
         **{f"cuda_{f.stem}": ("cuda", f, "") for f in cuda},
     }
+    for f in sorted((ROOT / "csrc/cpu").glob("*.cpp")):
+        if f.stem.endswith("_rows"):
+            objects |= {f"{f.stem}_{isa}": ("cxx", f, flags) for isa, flags in row_flags().items()}
+        else:
+            objects[f"cpu_{f.stem}"] = ("cxx", f, "")
     quoted = [f"-DFASTFCS_{key}='\"{value}\"'" for key, value in facts.items()]
     objects["module"] = ("cxx", ROOT / "csrc/module.cpp", " ".join(quoted))
-    _, rows, _ = objects.pop("cpu_matting_rows")
-    objects["plain"] = ("cxx", rows, "-DFASTFCS_ISA=plain -DFASTFCS_VECTOR=16")
-    if platform.machine() == "x86_64":
-        objects["avx2"] = ("cxx", rows, "-DFASTFCS_ISA=avx2 -DFASTFCS_VECTOR=32 -mavx2 -mfma")
 
     lines = ["rule link", f"  command = {link}"]
     for rule, command in {"cxx": f"{cxx} {FLAGS}", "cuda": device}.items():

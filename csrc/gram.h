@@ -18,5 +18,7 @@ template <>
 struct Accumulate<double> {
   using type = double;
 };
+template <typename T>
+using accumulate_t = typename Accumulate<T>::type;
 
 }  // namespace fastfcs

@@ -30,7 +30,7 @@ py::dict build_info() {
   info["cuda"] = py::none();
   info["cuda_architectures"] = py::none();
 #endif
-  info["cpu"] = fastfcs::has_avx2() ? "avx2" : "plain";
+  info["cpu"] = fastfcs::name_of(fastfcs::isa());
   return info;
 }
 
@@ -101,6 +101,7 @@ py::tuple laplacian_csr(const Array& image, double eps) {
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
+  fastfcs::isa();  // a wrong FASTFCS_ISA is refused here
   module.def("build_info", &build_info);
   module.def("laplacian_csr", &laplacian_csr, py::arg("image"), py::arg("eps"));
 }

@@ -1,74 +1,207 @@
-// gram, gram_correction and its backward on the CPU: matrix products by torch's BLAS, called below the dispatcher, so
-// that autocast cannot lower their precision. Half types are computed in float32.
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+// gram, gram_correction and its backward on the CPU.
+//
+// h is read once for its products and once to be combined, the result written once; nothing else is as large as h.
+// Products are summed in slices of pixels, and these in their order, so that no bit depends on the number of threads.
+#include <algorithm>
+#include <memory>
+#include <utility>
+
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include "../checks.h"
+#include "../tensors.h"
+#include "gram_rows.h"
+#include "isa.h"
 
 namespace fastfcs {
 namespace {
 
-// h as (B, C, n), contiguous, in the dtype of Gram matrices.
-Tensor columns_of(const Tensor& h) {
-  const Tensor converted = torch::stable::to(torch::stable::contiguous(h), gram_dtype(h));
-  return torch::stable::view(converted, {h.size(0), h.size(1), h.size(2) * h.size(3)});
+// A power of two of equal slices, which threads share evenly, of 1024 pixels at least. No more than 64, because each has
+// its own C x C products.
+int64_t slices_of(int64_t pixels) {
+  int64_t count = 1;
+  while (count < 64 && pixels / (2 * count) >= 1024) count *= 2;
+  return count;
 }
 
-Tensor transposed(const Tensor& matrix) { return torch::stable::transpose(matrix, 1, 2); }
+// What the operators read, contiguous, element after element of the batch.
+template <typename T>
+struct Batch {
+  using A = accumulate_t<T>;
+  Tensor h, g;
+  int64_t size, channels, pixels;
+  bool has_g;
 
-// a b
-Tensor product(const Tensor& a, const Tensor& b) {
-  Tensor out = torch::stable::new_empty(a, {a.size(0), a.size(1), b.size(2)});
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_bmm_out(out.get(), a.get(), b.get()));
-  return out;
+  Batch(const Tensor& h, const Tensor* grad)
+      : h(as_contiguous(h)),
+        g(grad ? as_contiguous(*grad) : this->h),
+        size(h.size(0)),
+        channels(h.size(1)),
+        pixels(h.size(2) * h.size(3)),
+        has_g(grad) {}
+
+  Features<T> operator[](int64_t b) const {
+    const int64_t at = b * channels * pixels;
+    const T* from = static_cast<const T*>(h.const_data_ptr()) + at;
+    return {channels, pixels, from, has_g ? static_cast<const T*>(g.const_data_ptr()) + at : nullptr};
+  }
+
+  // f(b, slice, first pixel, last pixel) for every slice of the batch.
+  template <typename F>
+  void each_slice(F f) const {
+    const int64_t slices = slices_of(pixels);
+    const auto start = [&](int64_t slice) { return slice < slices ? slice * pixels / slices / 16 * 16 : pixels; };
+    torch::stable::parallel_for(0, size * slices, 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) f(i / slices, i % slices, start(i % slices), start(i % slices + 1));
+    });
+  }
+};
+
+// x_i . x_j over all pixels, for one element of the batch.
+template <typename A>
+struct Products {
+  const A* sums;
+  int64_t outputs, rows;
+  A own(int64_t i, int64_t j) const { return i / 4 <= j / 4 ? sums[i * rows + j] : sums[j * rows + i]; }  // h_i . h_j
+  A across(int64_t i, int64_t j) const { return sums[i * rows + outputs + j]; }                           // h_i . g_j
+};
+
+template <typename T>
+class AllProducts {
+  using A = accumulate_t<T>;
+
+ public:
+  explicit AllProducts(const Batch<T>& batch)
+      : outputs_(Features<T>{batch.channels, 0, nullptr, nullptr}.outputs()),
+        rows_(batch.has_g ? 2 * outputs_ : outputs_),
+        slices_(slices_of(batch.pixels)),
+        sums_(new A[batch.size * slices_ * outputs_ * rows_]) {
+    static const SliceProducts<T> products = FASTFCS_FOR_ISA(slice_products<T>);
+    batch.each_slice([&](int64_t b, int64_t slice, int64_t first, int64_t last) {
+      products(batch[b], first, last, at(b, slice));
+    });
+    torch::stable::parallel_for(0, batch.size * outputs_, 64, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row)
+        for (int64_t slice = 1; slice < slices_; ++slice) {
+          A* sum = at(row / outputs_, 0) + row % outputs_ * rows_;
+          const A* more = at(row / outputs_, slice) + row % outputs_ * rows_;
+          for (int64_t j = 0; j < rows_; ++j) sum[j] += more[j];
+        }
+    });
+  }
+
+  Products<A> operator[](int64_t b) const { return {at(b, 0), outputs_, rows_}; }
+
+ private:
+  A* at(int64_t b, int64_t slice) const { return sums_.get() + (b * slices_ + slice) * outputs_ * rows_; }
+
+  int64_t outputs_, rows_, slices_;
+  std::unique_ptr<A[]> sums_;
+};
+
+// H of every element of the batch.
+template <typename A>
+struct Target {
+  Tensor target;
+  int64_t stride;
+  explicit Target(const Tensor& t) : target(as_contiguous(t)), stride(t.size(0) == 1 ? 0 : t.size(1) * t.size(2)) {}
+  const A* operator[](int64_t b) const { return target.const_data_ptr<A>() + b * stride; }
+};
+
+// The combination of x with weight(b, i, j), i counting h's channels and then g's.
+template <typename T, typename Weight>
+Tensor combined(const Batch<T>& batch, Weight weight) {
+  using A = accumulate_t<T>;
+  static const SliceCombination<T> combination = FASTFCS_FOR_ISA(slice_combination<T>);
+  const int64_t c = batch.channels, outputs = batch[0].outputs(), rows = batch[0].rows();
+  const auto weights = std::make_unique<A[]>(batch.size * outputs * rows);  // zeros
+  for (int64_t b = 0; b < batch.size; ++b)
+    for (int64_t j = 0; j < c; ++j)
+      for (int64_t i = 0; i < (batch.has_g ? 2 * c : c); ++i) {
+        const int64_t row = i < c ? i : outputs + i - c;
+        weights[b * outputs * rows + (j / 4 * rows + row) * 4 + j % 4] = weight(b, i, j);
+      }
+  Tensor result = empty_cpu(batch.h.sizes().vec(), batch.h.scalar_type());
+  T* const to = static_cast<T*>(result.mutable_data_ptr());
+  batch.each_slice([&](int64_t b, int64_t, int64_t first, int64_t last) {
+    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels);
+  });
+  return result;
 }
 
-// alpha a b + beta c; c may have batch 1.
-Tensor product_plus(const Tensor& a, const Tensor& b, double alpha, const Tensor& c, double beta) {
-  Tensor out = torch::stable::new_empty(a, {a.size(0), a.size(1), b.size(2)});
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_baddbmm_out(out.get(), c.get(), a.get(), b.get(), beta, alpha));
-  return out;
+template <typename T>
+Tensor gram_of(const Tensor& h) {
+  using A = accumulate_t<T>;
+  const Batch<T> batch(h, nullptr);
+  const AllProducts<T> products(batch);
+  const int64_t c = batch.channels;
+  Tensor result = empty_cpu({batch.size, c, c}, gram_dtype(h));
+  A* to = result.mutable_data_ptr<A>();
+  for (int64_t b = 0; b < batch.size; ++b)
+    for (int64_t i = 0; i < c; ++i)
+      for (int64_t j = 0; j < c; ++j) *to++ = products[b].own(i, j) / A(batch.pixels);
+  return result;
 }
 
-// (B, C, n) back to the shape and dtype of h.
-Tensor like(const Tensor& h, const Tensor& columns) {
-  return torch::stable::to(torch::stable::view(columns, h.sizes()), h.scalar_type());
+template <typename T>
+Tensor correction_of(const Tensor& h, const Tensor& target) {
+  using A = accumulate_t<T>;
+  const Batch<T> batch(h, nullptr);
+  const AllProducts<T> products(batch);
+  const Target<A> targets(target);
+  return combined(batch, [&](int64_t b, int64_t i, int64_t j) {
+    return products[b].own(i, j) / A(batch.pixels) - targets[b][i * batch.channels + j];
+  });
 }
 
-// G - H
-Tensor difference(const Tensor& columns, const Tensor& target) {
-  return product_plus(columns, transposed(columns), 1.0 / double(columns.size(2)), target, -1);
+template <typename T>
+std::tuple<Tensor, Tensor> backward_of(const Tensor& h, const Tensor& target, const Tensor& grad) {
+  using A = accumulate_t<T>;
+  const Batch<T> batch(h, &grad);
+  const AllProducts<T> products(batch);
+  const Target<A> targets(target);
+  const int64_t c = batch.channels;
+  const A n = A(batch.pixels);
+  const Tensor dh = combined(batch, [&](int64_t b, int64_t i, int64_t j) {
+    if (i < c) return (products[b].across(i, j) + products[b].across(j, i)) / n;
+    return products[b].own(j, i - c) / n - targets[b][j * c + i - c];
+  });
+  Tensor dtarget = empty_cpu({target.size(0), c, c}, gram_dtype(h));
+  A* const to = dtarget.mutable_data_ptr<A>();
+  std::fill(to, to + dtarget.numel(), A(0));
+  for (int64_t b = 0; b < batch.size; ++b)
+    for (int64_t i = 0; i < c; ++i)
+      for (int64_t j = 0; j < c; ++j) to[b * targets.stride + i * c + j] -= products[b].across(i, j);
+  return {dh, dtarget};
+}
+
+// f<T> for h's dtype, which has been checked.
+template <typename F>
+auto for_dtype(const Tensor& h, F f) {
+  switch (h.scalar_type()) {
+    case ScalarType::Double: return f(double());
+    case ScalarType::Half: return f(torch::headeronly::Half());
+    case ScalarType::BFloat16: return f(torch::headeronly::BFloat16());
+    default: return f(float());
+  }
 }
 
 Tensor gram(const Tensor& h) {
   check_features(h);
-  const Tensor columns = columns_of(h);
-  const Tensor zero = torch::stable::new_zeros(columns, {1, h.size(1), h.size(1)});
-  return difference(columns, zero);
+  return for_dtype(h, [&](auto t) { return gram_of<decltype(t)>(h); });
 }
 
 Tensor gram_correction(const Tensor& h, const Tensor& target) {
   check_target(h, target);
-  const Tensor columns = columns_of(h);
-  return like(h, product(transposed(difference(columns, target)), columns));
+  return for_dtype(h, [&](auto t) { return correction_of<decltype(t)>(h, target); });
 }
 
 std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target, const Tensor& grad) {
   check_target(h, target);
   check_grad(h, grad);
-  const Tensor columns = columns_of(h), outer = columns_of(grad);
-  const Tensor s = product(columns, transposed(outer));
-  const Tensor symmetric = product_plus(outer, transposed(columns), 1, s, 1);
-  const Tensor through_target = product(difference(columns, target), outer);
-  const Tensor dh = product_plus(symmetric, columns, 1.0 / double(columns.size(2)), through_target, 1);
-  const Tensor zero = torch::stable::new_zeros(s, {1});
-  Tensor dtarget = torch::stable::subtract(zero, s);
-  if (target.size(0) != h.size(0)) {
-    const int64_t batch = 0;
-    dtarget = torch::stable::sum(dtarget, torch::headeronly::IntHeaderOnlyArrayRef(&batch, 1), true);
-  }
-  return {like(h, dh), dtarget};
+  return for_dtype(h, [&](auto t) { return backward_of<decltype(t)>(h, target, grad); });
 }
 
 }  // namespace

@@ -1,14 +1,52 @@
-// The instruction set, chosen when the program runs.
+// The instruction set of the inner loops (*_rows.cpp, compiled once for each): the CPU's best, or a lower one that the
+// environment variable FASTFCS_ISA names. Chosen once, when the program first asks.
 #pragma once
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
 
 namespace fastfcs {
 
-inline bool has_avx2() {
-#ifdef __x86_64__
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
-#endif
+enum class Isa { plain, avx2, avx512 };
+
+inline const char* name_of(Isa isa) {
+  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "plain";
 }
+
+inline Isa best_isa() {
+#ifdef __x86_64__
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2) return avx512 ? Isa::avx512 : Isa::avx2;
+#endif
+  return Isa::plain;
+}
+
+inline Isa chosen_isa() {
+  const Isa best = best_isa();
+  const char* wish = std::getenv("FASTFCS_ISA");
+  if (!wish || !*wish) return best;
+  for (Isa isa : {Isa::plain, Isa::avx2, Isa::avx512})
+    if (isa <= best && std::string(wish) == name_of(isa)) return isa;
+  throw std::invalid_argument("FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's " +
+                              std::string(name_of(best)) + ", got " + wish);
+}
+
+inline Isa isa() {
+  static const Isa chosen = chosen_isa();
+  return chosen;
+}
+
+// The instruction set's own copy of a function.
+#ifdef __x86_64__
+#define FASTFCS_FOR_ISA(...)                                            \
+  (::fastfcs::isa() == ::fastfcs::Isa::avx512 ? avx512::__VA_ARGS__     \
+   : ::fastfcs::isa() == ::fastfcs::Isa::avx2 ? avx2::__VA_ARGS__ : plain::__VA_ARGS__)
+#else
+#define FASTFCS_FOR_ISA(...) plain::__VA_ARGS__
+#endif
 
 }  // namespace fastfcs

@@ -46,7 +46,7 @@ void check_finite(const char* name, const Tensor& tensor) {
 
 template <typename T>
 void product(const Product<T>& p) {
-  static const ProductRows<T> rows = has_avx2() ? avx2::product_rows<T> : plain::product_rows<T>;
+  static const ProductRows<T> rows = FASTFCS_FOR_ISA(product_rows<T>);
   torch::stable::parallel_for(0, p.size.height, rows_of(p.size.width),
                               [&](int64_t first, int64_t last) { rows(p, first, last); });
 }
@@ -54,7 +54,7 @@ void product(const Product<T>& p) {
 template <typename T>
 void factors_of(const Tensor& image, double eps, Tensor& result) {
   check_finite<T>("image", image);
-  static const FactorRows<T> rows = has_avx2() ? avx2::factor_rows<T> : plain::factor_rows<T>;
+  static const FactorRows<T> rows = FASTFCS_FOR_ISA(factor_rows<T>);
   const Size size{image.size(2), image.size(3)};
   const T* from = image.const_data_ptr<T>();
   T* to = result.mutable_data_ptr<T>();

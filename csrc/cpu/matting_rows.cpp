@@ -1,51 +1,24 @@
-// FASTFCS_ISA names the instruction set that this object is compiled for, FASTFCS_VECTOR its vectors' bytes.
 #include "matting_rows.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <utility>
 
+#include "vector.h"
+
 namespace fastfcs {
 
-typedef float FloatVector __attribute__((vector_size(FASTFCS_VECTOR)));
-typedef double DoubleVector __attribute__((vector_size(FASTFCS_VECTOR)));
-
 template <>
-struct Scalar<FloatVector> {
+struct Scalar<FASTFCS_ISA::FloatVector> {
   using type = float;
 };
 template <>
-struct Scalar<DoubleVector> {
+struct Scalar<FASTFCS_ISA::DoubleVector> {
   using type = double;
 };
 
 namespace FASTFCS_ISA {
 namespace {
-
-template <typename T>
-struct VectorOf;
-template <>
-struct VectorOf<float> {
-  using type = FloatVector;
-};
-template <>
-struct VectorOf<double> {
-  using type = DoubleVector;
-};
-
-// V is T itself or its vector.
-template <typename V, typename T>
-inline V load(const T* from) {
-  V value;
-  std::memcpy(&value, from, sizeof(V));
-  return value;
-}
-
-template <typename V, typename T>
-inline void store(T* to, V value) {
-  std::memcpy(to, &value, sizeof(V));
-}
 
 // The widest tile of columns: what is kept of its window rows fits into the second-level cache, and its rows of pixels
 // are long enough for the prefetchers.

@@ -47,5 +47,9 @@ FASTFCS_DECLARE_ROWS
 namespace avx2 {
 FASTFCS_DECLARE_ROWS
 }
+namespace avx512 {
+FASTFCS_DECLARE_ROWS
+}
+#undef FASTFCS_DECLARE_ROWS
 
 }  // namespace fastfcs

@@ -1,0 +1,48 @@
+// Tensors by direct calls, several microseconds cheaper than the dispatched ones of torch/csrc/stable/ops.h.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace fastfcs {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// Asks for large pages for fresh memory: one page fault then stands for 512, which for results of many megabytes cost
+// more than computing them. A system without large pages goes on with small ones.
+inline void use_large_pages(void* memory, int64_t bytes) {
+#ifdef __linux__
+  constexpr uintptr_t page = 2 << 20;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(memory) + bytes) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+// A contiguous, uninitialised tensor on the CPU.
+inline Tensor empty_cpu(const std::vector<int64_t>& shape, ScalarType dtype) {
+  std::vector<int64_t> strides(shape.size(), 1);
+  for (size_t d = shape.size() - 1; d > 0; --d) strides[d - 1] = strides[d] * (shape[d] > 1 ? shape[d] : 1);
+  AtenTensorHandle handle;
+  const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type,
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  Tensor tensor(handle);
+  use_large_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());
+  return tensor;
+}
+
+}  // namespace fastfcs
