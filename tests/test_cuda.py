@@ -67,7 +67,18 @@ def test_filter_large_is_the_cpu_operators(large: Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (2, 3, 5, 7), (2, 33, 9, 11), (1, 16, 331, 509), (4, 128, 61, 47)]
+    "shape",
+    [
+        (1, 1, 1, 1),
+        (2, 3, 5, 7),
+        (2, 33, 9, 11),
+        (1, 16, 331, 509),
+        (1, 32, 256, 512),
+        (2, 64, 90, 202),
+        (1, 96, 128, 130),
+        (4, 128, 61, 47),
+        (200, 17, 26, 50),
+    ],
 )
 def test_gram(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     h, grad = (torch.randn(shape).to(dtype) for _ in range(2))
@@ -151,3 +162,21 @@ def test_cuda_graph(large: Tensor) -> None:
     x.copy_(image.flip(-1))
     graph.replay()
     assert torch.equal(captured, ops.matting_filter(image, factors, x, coefficients))
+
+
+def test_cuda_graph_of_gram() -> None:
+    h, grad = torch.randn(2, 2, 64, 40, 50, device="cuda")
+    target = torch.randn(1, 64, 64, device="cuda")
+
+    def both() -> tuple[Tensor, ...]:
+        backward = ops.gram_correction_backward(h, target, grad)
+        return ops.gram_correction(h, target), *backward
+
+    both()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = both()
+    h.copy_(torch.randn_like(h))
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(captured, both(), strict=True))
