@@ -81,7 +81,7 @@ struct Tiling {
 // partial[batch][split][job][i][j] = sum over the split's pixels p of h_i(p) h_j(p), or of h_i(p) g_j(p)
 //
 // A stage of 8 KB an operand is computed while the next three (where both operands are the same rows) or the next one
-// are on their way: 24 or 16 KB a block, 64 to 96 KB a multiprocessor, more than the 32 KB that 4 TB/s at 1 us need.
+// are on their way: 24 or 16 KB a block, 72 or 48 KB a multiprocessor, more than the 30 KB that 4 TB/s at 1 us need.
 // A split takes every splits-th stage, so that all blocks go through h together, from its beginning to its end, and
 // tiles that share rows find them in L2. The splits are summed, in order, by reduce_kernel: no atomics.
 // Bytes a pixel from device memory: 4 C in float32, 2 C in half types, twice that with g. From L2, T tiles: T times that.
@@ -111,17 +111,18 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
   const T* const columns = (cross ? g : h) + (batch * channels + j0) * shape.pixels;
 
   T* const ring = shared_memory<T>();
-  const int stages = same ? Tile::kSlots : Tile::kSlots / 2;
-  const auto slot = [&](int stage) { return ring + stage % stages * (Tile::kSlots / stages) * Tile::kSlot; };
-  const auto pixel = [&](int stage) { return (std::int64_t{stage} * jobs.splits + split) * Tile::kPixels; };
-  const auto load = [&](int stage) {
-    const std::int64_t p = pixel(stage);
-    if (p < shape.pixels) {
-      T* const to = slot(stage);
-      copy_tile<kSide, Tile::kPixels>(to, rows, channels - i0, p, shape.pixels, width);
-      if (!same)
-        copy_tile<kSide, Tile::kPixels>(to + Tile::kSlot, columns, channels - j0, p, shape.pixels, width);
+  constexpr int kEnd = Tile::kSlots * Tile::kSlot;
+  const int step = same ? Tile::kSlot : 2 * Tile::kSlot;  // from one stage's place in the ring to the next
+  const auto after = [&](int place) { return place + step == kEnd ? 0 : place + step; };
+  const std::int64_t stride = std::int64_t{jobs.splits} * Tile::kPixels;
+  std::int64_t next = std::int64_t{split} * Tile::kPixels;  // first pixel of the stage that is loaded next
+  const auto load = [&](int place) {
+    if (next < shape.pixels) {
+      T* const to = ring + place;
+      copy_tile<kSide, Tile::kPixels>(to, rows, channels - i0, next, shape.pixels, width);
+      if (!same) copy_tile<kSide, Tile::kPixels>(to + Tile::kSlot, columns, channels - j0, next, shape.pixels, width);
     }
+    next += stride;
     copy_commit();  // empty beyond the end, so that the number of groups behind a stage stays the same
   };
 
@@ -132,16 +133,19 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
   const int in_p = warp_part * (Tile::kPixels / Tile::kParts);
 
   typename Tile::Product product(lane);
-  for (int stage = 0; stage < stages - 1; ++stage) load(stage);
-  for (int stage = 0; pixel(stage) < shape.pixels; ++stage) {
+  for (int place = 0; place < kEnd - step; place += step) load(place);
+  int here = 0, free = kEnd - step;
+  for (std::int64_t p = std::int64_t{split} * Tile::kPixels; p < shape.pixels; p += stride) {
     if (same)
       copy_wait<Tile::kSlots - 2>();
     else
       copy_wait<Tile::kSlots / 2 - 2>();
-    __syncthreads();           // the stage is here for every thread, and every warp has done the one before
-    load(stage + stages - 1);  // into the place of that one
-    const T* const a = slot(stage) + in_p;
+    __syncthreads();  // the stage is here for every thread, and every warp has done the one before
+    load(free);       // into the place of that one
+    const T* const a = ring + here + in_p;
     product.add(a + in_i, (same ? a : a + Tile::kSlot) + in_j);
+    free = here;
+    here = after(here);
   }
   copy_wait<0>();
   __syncthreads();
@@ -254,8 +258,8 @@ struct Place {
 // out = f w_f + g w_g in true float32 (float64).
 //
 // A thread holds 16 bytes of neighbouring pixels of 16 outputs in registers. For each k it loads one value a pixel and
-// reads 16 weights from shared memory, the same words in all lanes: five loads for 64 multiply-adds. Eight k are loaded
-// at once: 4 KB a warp, 64 KB a multiprocessor. kSide / 16 warps share pixels, through the cache.
+// reads 16 weights from shared memory, the same words in all lanes: five loads for 64 multiply-adds. Sixteen k are
+// loaded at once: 8 KB a warp, 96 KB a multiprocessor. kSide / 16 warps share pixels, through the cache.
 // Bytes a pixel, float32: h 4 C, read from L2 where it holds it, times ceil(C / 32) from L2; written 4 C.
 constexpr int kChunk = 64;  // k's whose weights are in shared memory at a time
 constexpr int kBatch = 16;  // k's loaded at a time
@@ -459,7 +463,7 @@ constexpr int side_of(std::int64_t channels, bool half) {
   return channels <= 16 ? 16 : channels <= 32 || !half ? 32 : 64;
 }
 
-// The pixels are split into enough parts to fill a large GPU once (132 multiprocessors, four blocks each, or two of side
+// The pixels are split into enough parts to fill a large GPU once (132 multiprocessors, three blocks each, or two of side
 // 64), but no part has less than two stages. The same everywhere, so that every GPU gives the same bits.
 Jobs jobs_of(Features shape, bool cross, bool half, std::int64_t stage_pixels) {
   const int side = side_of(shape.channels, half);

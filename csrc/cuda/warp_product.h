@@ -1,7 +1,7 @@
 // What one warp multiplies, operands in shared memory, sums in its registers.
 //
-//   WarpProduct   sum[i][j] += sum_p a[i * kStride + p] b[j * kStride + p]      i, j < kSide (16 or 32), p < kPixels
-//   WarpApply     sum[c][p] += sum_k w[k * kSide + ...][c] h[k * kStride + p]   half types, see below
+//   WarpProduct   sum[i][j] += sum_p a[i][p] b[j][p]      G and S: over pixels
+//   WarpApply     sum[c][p] += sum_k w[k][c] h[k][p]      the correction, in half types: over channels
 //
 // float32 and float64 are true fused multiply-adds. Half types use tensor cores, through nvcuda::wmma and not through
 // mma instructions of our own: no fragment's layout need be known, and the emulation of the tests can run it.
