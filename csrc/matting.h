@@ -41,24 +41,36 @@ struct Scalar {
 template <typename T>
 using scalar_t = typename Scalar<T>::type;
 
-// The nine numbers of a window. image[c][j]: channel c of pixel j.
-FASTFCS_HD void window_factors(const double (&image)[3][kWindow], double eps, double (&factors)[kFactors]) {
-  double centred[3][kWindow];
+template <typename T>
+FASTFCS_HD T square_root(T value) {
+  if constexpr (sizeof(T) == sizeof(scalar_t<T>)) {
+    return std::sqrt(value);
+  } else {
+    FASTFCS_UNROLL
+    for (size_t i = 0; i < sizeof(T) / sizeof(scalar_t<T>); ++i) value[i] = std::sqrt(value[i]);
+    return value;
+  }
+}
+
+// The nine numbers of a window. image[c][j]: channel c of pixel j. T is double or a vector of it.
+template <typename T>
+FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&factors)[kFactors]) {
+  T centred[3][kWindow];
   FASTFCS_UNROLL
   for (int c = 0; c < 3; ++c) {
-    double sum = image[c][0];
+    T sum = image[c][0];
     FASTFCS_UNROLL
     for (int j = 1; j < kWindow; ++j) sum = sum + image[c][j];
     factors[c] = sum * (1.0 / kWindow);
     FASTFCS_UNROLL
     for (int j = 0; j < kWindow; ++j) centred[c][j] = image[c][j] - factors[c];
   }
-  double s[3][3];  // the lower triangle of S_w + eps/9 I
+  T s[3][3];  // the lower triangle of S_w + eps/9 I
   FASTFCS_UNROLL
   for (int c = 0; c < 3; ++c) {
     FASTFCS_UNROLL
     for (int d = 0; d <= c; ++d) {
-      double sum = centred[c][0] * centred[d][0];
+      T sum = centred[c][0] * centred[d][0];
       FASTFCS_UNROLL
       for (int j = 1; j < kWindow; ++j) sum = sum + centred[c][j] * centred[d][j];
       s[c][d] = sum * (1.0 / kWindow);
@@ -66,21 +78,21 @@ FASTFCS_HD void window_factors(const double (&image)[3][kWindow], double eps, do
     s[c][c] = s[c][c] + eps / kWindow;
   }
   // R R^T = S_w + eps/9 I with R lower triangular. No pivot can truly be below the smallest eigenvalue, so none below eps/9.
-  const double floor = eps / kWindow;
-  const double r00 = std::sqrt(s[0][0] > floor ? s[0][0] : floor);
-  const double r10 = s[1][0] / r00;
-  const double r20 = s[2][0] / r00;
-  const double p11 = s[1][1] - r10 * r10;
-  const double r11 = std::sqrt(p11 > floor ? p11 : floor);
-  const double r21 = (s[2][1] - r20 * r10) / r11;
-  const double p22 = s[2][2] - r20 * r20 - r21 * r21;
-  const double r22 = std::sqrt(p22 > floor ? p22 : floor);
+  const T floor = T{} + eps / kWindow;
+  const T r00 = square_root(s[0][0] > floor ? s[0][0] : floor);
+  const T r10 = s[1][0] / r00;
+  const T r20 = s[2][0] / r00;
+  const T p11 = s[1][1] - r10 * r10;
+  const T r11 = square_root(p11 > floor ? p11 : floor);
+  const T r21 = (s[2][1] - r20 * r10) / r11;
+  const T p22 = s[2][2] - r20 * r20 - r21 * r21;
+  const T r22 = square_root(p22 > floor ? p22 : floor);
   // K = R^-T
-  const double k00 = 1.0 / r00;
-  const double k11 = 1.0 / r11;
-  const double k22 = 1.0 / r22;
-  const double k01 = -r10 * k00 * k11;
-  const double k12 = -r21 * k11 * k22;
+  const T k00 = 1.0 / r00;
+  const T k11 = 1.0 / r11;
+  const T k22 = 1.0 / r22;
+  const T k01 = -r10 * k00 * k11;
+  const T k12 = -r21 * k11 * k22;
   factors[3] = k00;
   factors[4] = k01;
   factors[5] = -(r20 * k00 + r21 * k01) * k22;

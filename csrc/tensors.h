@@ -32,16 +32,18 @@ inline void use_large_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-// A contiguous, uninitialised tensor on the CPU.
-inline Tensor empty_cpu(const std::vector<int64_t>& shape, ScalarType dtype) {
+// A contiguous, uninitialised tensor on the device of another.
+inline Tensor empty_beside(const Tensor& other, const std::vector<int64_t>& shape, ScalarType dtype) {
   std::vector<int64_t> strides(shape.size(), 1);
   for (size_t d = shape.size() - 1; d > 0; --d) strides[d - 1] = strides[d] * (shape[d] > 1 ? shape[d] : 1);
-  AtenTensorHandle handle;
   const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  int32_t device;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(other.get(), &device));
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type, device,
+                                                         other.get_device_index(), &handle));
   Tensor tensor(handle);
-  use_large_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());
+  if (tensor.is_cpu()) use_large_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());
   return tensor;
 }
 

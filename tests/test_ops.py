@@ -1,12 +1,17 @@
 """The operators on the CPU against plain float64 formulas, and what they refuse."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import reference
 import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from fastfcs import ops
+from fastfcs import _C, ops
 
 COEFFICIENTS = torch.tensor([0.5, -0.3, 0.2, 0.1, -0.05], dtype=torch.float64)
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
@@ -87,14 +92,69 @@ def test_any_strides_give_the_same() -> None:
     )
 
 
-def test_threads_change_nothing() -> None:
-    image, x = rand(1, 3, 301, 403), rand(1, 3, 301, 403)
+def every_result(dtype: torch.dtype) -> list[Tensor]:
+    """Every operator, on sizes that leave remainders everywhere and are worth several threads."""
+    torch.manual_seed(1)
+    matting = torch.float64 if dtype == torch.float64 else torch.float32
+    image, x = rand(1, 3, 201, 403, dtype=matting), rand(1, 3, 201, 403, dtype=matting)
+    factors = ops.matting_factors(image, 1e-3)
+    h, grad = features(2, 17, 61, 83, dtype=dtype), features(2, 17, 61, 83, dtype=dtype)
+    gram = ops.gram(h)
+    target = features(1, 17, 17, dtype=gram.dtype)
+    return [
+        factors,
+        ops.matting_matvec(image, factors, x),
+        ops.matting_filter(image, factors, x, COEFFICIENTS),
+        gram,
+        ops.gram_correction(h, target),
+        *ops.gram_correction_backward(h, target, grad),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_threads_change_nothing(dtype: torch.dtype) -> None:
     results = []
-    for threads in (1, 2):
+    for threads in (1, 3, 2):
         torch.set_num_threads(threads)
-        factors = ops.matting_factors(image)
-        results.append((factors, ops.matting_filter(image, factors, x, COEFFICIENTS)))
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+        results.append(every_result(dtype))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def run_with_isa(isa: str, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"FASTFCS_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
+
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+ISAS = ["plain", "avx2", "avx512"]
+
+
+@pytest.mark.parametrize("isa", ISAS[: ISAS.index(_C.build_info()["cpu"])])
+def test_instruction_sets_agree(isa: str, tmp_path: Path) -> None:
+    script = f"""
+import torch, test_ops
+torch.save([test_ops.every_result(dtype) for dtype in test_ops.DTYPES], {str(tmp_path / "r")!r})
+print(test_ops._C.build_info()["cpu"])"""
+    ran = run_with_isa(isa, script)
+    assert ran.stdout.strip() == isa, ran.stderr
+    for dtype, theirs in zip(DTYPES, torch.load(tmp_path / "r"), strict=True):
+        for a, b in zip(theirs, every_result(dtype), strict=True):
+            tolerance = HALF_TOLERANCE.get(a.dtype) or TOLERANCE[a.dtype]
+            assert relative(a, b.double()) < tolerance
+
+
+def test_wrong_instruction_set_is_refused() -> None:
+    ran = run_with_isa("sse9", "from fastfcs import ops")
+    assert ran.stderr.strip().splitlines()[-1] == (
+        "ImportError: FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's "
+        f"{_C.build_info()['cpu']}, got sse9"
+    )
 
 
 def test_empty_batch_and_no_channels() -> None:
@@ -131,6 +191,55 @@ def test_gram_and_correction(
     assert relative(dtarget, expected[1]) < TOLERANCE[gram.dtype]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("batch", "channels", "height", "width"),
+    [
+        (1, 1, 1, 1),
+        (3, 3, 1, 5),
+        (1, 17, 3, 11),
+        (2, 31, 7, 9),
+        (1, 64, 1, 777),
+        (1, 95, 8, 24),
+        (1, 130, 37, 59),
+        (1, 4, 173, 131),
+    ],
+)
+def test_gram_of_odd_sizes(
+    batch: int, channels: int, height: int, width: int, dtype: torch.dtype
+) -> None:
+    h = features(batch, channels, height, width, dtype=dtype)
+    grad = features(batch, channels, height, width, dtype=dtype)
+    target = features(batch, channels, channels, dtype=dtype)
+    assert relative(ops.gram(h), reference.gram(h)) < TOLERANCE[dtype]
+    correction = ops.gram_correction(h, target)
+    assert relative(correction, reference.gram_correction(h, target)) < TOLERANCE[dtype]
+    expected = reference.gram_correction_backward(h, target, grad)
+    for a, b in zip(ops.gram_correction_backward(h, target, grad), expected, strict=True):
+        assert relative(a, b) < TOLERANCE[dtype]
+
+
+def test_gram_of_strided_features() -> None:
+    h, grad = features(2, 12, 9, 14)[:, ::2, :, 3:], features(2, 6, 11, 9).mT
+    target = features(2, 6, 12)[..., ::2]
+    dense = [t.contiguous() for t in (h, target, grad)]
+    assert torch.equal(ops.gram(h), ops.gram(dense[0]))
+    assert torch.equal(ops.gram_correction(h, target), ops.gram_correction(*dense[:2]))
+    results = ops.gram_correction_backward(h, target, grad), ops.gram_correction_backward(*dense)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_keep_what_is_not_finite(dtype: torch.dtype) -> None:
+    h = torch.ones(1, 4, 3, 11, dtype=dtype)
+    h[0, 1, 0, 0] = float("nan")
+    h[0, 3, 2, 10] = float("inf")
+    correction = ops.gram_correction(h, torch.zeros(1, 4, 4))
+    expected = reference.gram_correction(h, torch.zeros(1, 4, 4))
+    assert torch.equal(correction.isnan(), expected.isnan())
+    assert correction.isnan().any()
+
+
 def test_autocast_does_not_lower_gram() -> None:
     h, target = features(1, 8, 20, 20, dtype=torch.float32), torch.zeros(1, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -158,6 +267,16 @@ def test_opcheck(name: str) -> None:
     opcheck(getattr(torch.ops.fastfcs, name).default, samples()[name])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_opcheck_of_half_types_and_one_target(dtype: torch.dtype) -> None:
+    h, grad = features(2, 3, 4, 5, dtype=dtype).requires_grad_(), features(2, 3, 4, 5, dtype=dtype)
+    target = features(1, 3, 3, dtype=torch.float32).requires_grad_()
+    opcheck(torch.ops.fastfcs.gram.default, (h,))
+    opcheck(torch.ops.fastfcs.gram_correction.default, (h, target))
+    constants = (h.detach(), target.detach(), grad)
+    opcheck(torch.ops.fastfcs.gram_correction_backward.default, constants)
+
+
 @pytest.mark.parametrize("name", ["matting_matvec", "matting_filter", "gram", "gram_correction"])
 def test_gradients(name: str) -> None:
     assert torch.autograd.gradcheck(getattr(ops, name), samples()[name])
@@ -167,6 +286,26 @@ def test_gradient_of_one_target_for_the_batch() -> None:
     h = features(3, 2, 4, 3).requires_grad_()
     target = features(1, 2, 2).requires_grad_()
     assert torch.autograd.gradcheck(ops.gram_correction, (h, target))
+
+
+@pytest.mark.parametrize("name", ["matting_matvec", "matting_filter", "gram", "gram_correction"])
+def test_operator_and_function_give_the_same_gradients(name: str) -> None:
+    results = []
+    for call in (getattr(torch.ops.fastfcs, name), getattr(ops, name)):
+        torch.manual_seed(0)
+        inputs = samples()[name]
+        output = call(*inputs)
+        wanted = [t for t in inputs if t.requires_grad]
+        results.append((output, *torch.autograd.grad(output.square().sum(), wanted)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_no_gradient_is_recorded_where_none_is_asked() -> None:
+    h, target = samples()["gram_correction"]
+    with torch.no_grad():
+        assert not ops.gram_correction(h, target).requires_grad
+    assert not ops.gram_correction(h.detach(), target.detach()).requires_grad
+    assert ops.gram_correction(h.detach(), target).requires_grad
 
 
 @pytest.mark.parametrize("name", ["matting_matvec", "matting_filter", "gram"])
@@ -187,6 +326,14 @@ def test_compiled_is_the_same() -> None:
 
     compiled = torch.compile(projected, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(image, x), projected(image, x))
+
+    h, target = samples()["gram_correction"]
+    compiled = torch.compile(ops.gram_correction, backend="aot_eager", fullgraph=True)
+    gradients = [
+        torch.autograd.grad(f(h, target).square().sum(), (h, target))
+        for f in (compiled, ops.gram_correction)
+    ]
+    torch.testing.assert_close(*gradients)
 
 
 IMAGE = torch.rand(1, 3, 5, 6)

@@ -123,7 +123,7 @@ Tensor combined(const Batch<T>& batch, Weight weight) {
         const int64_t row = i < c ? i : outputs + i - c;
         weights[b * outputs * rows + (j / 4 * rows + row) * 4 + j % 4] = weight(b, i, j);
       }
-  Tensor result = empty_cpu(batch.h.sizes().vec(), batch.h.scalar_type());
+  Tensor result = empty_beside(batch.h, batch.h.sizes().vec(), batch.h.scalar_type());
   T* const to = static_cast<T*>(result.mutable_data_ptr());
   batch.each_slice([&](int64_t b, int64_t, int64_t first, int64_t last) {
     combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels);
@@ -137,7 +137,7 @@ Tensor gram_of(const Tensor& h) {
   const Batch<T> batch(h, nullptr);
   const AllProducts<T> products(batch);
   const int64_t c = batch.channels;
-  Tensor result = empty_cpu({batch.size, c, c}, gram_dtype(h));
+  Tensor result = empty_beside(h, {batch.size, c, c}, gram_dtype(h));
   A* to = result.mutable_data_ptr<A>();
   for (int64_t b = 0; b < batch.size; ++b)
     for (int64_t i = 0; i < c; ++i)
@@ -168,7 +168,7 @@ std::tuple<Tensor, Tensor> backward_of(const Tensor& h, const Tensor& target, co
     if (i < c) return (products[b].across(i, j) + products[b].across(j, i)) / n;
     return products[b].own(j, i - c) / n - targets[b][j * c + i - c];
   });
-  Tensor dtarget = empty_cpu({target.size(0), c, c}, gram_dtype(h));
+  Tensor dtarget = empty_beside(h, {target.size(0), c, c}, gram_dtype(h));
   A* const to = dtarget.mutable_data_ptr<A>();
   std::fill(to, to + dtarget.numel(), A(0));
   for (int64_t b = 0; b < batch.size; ++b)

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "../checks.h"
+#include "../tensors.h"
 #include "isa.h"
 #include "matting_rows.h"
 
@@ -90,7 +91,7 @@ void apply(const Tensor& image, const Tensor& factors, const Tensor& x, const st
   const Size size{image.size(2), image.size(3)};
   const int64_t channels = x.size(1), group = std::min<int64_t>(channels, 3);
   T* buffers = nullptr;
-  Tensor memory = torch::stable::new_empty(x, {c.size() > 1 ? 2 * group * size.pixels() : 0});
+  Tensor memory = empty_beside(x, {c.size() > 1 ? 2 * group * size.pixels() : 0}, x.scalar_type());
   if (memory.numel()) buffers = memory.mutable_data_ptr<T>();
   for (int64_t b = 0; b < image.size(0); ++b)
     for (int64_t first = 0; first < channels; first += 3) {
@@ -114,9 +115,9 @@ void apply(const Tensor& image, const Tensor& factors, const Tensor& x, const st
 
 Tensor apply(const Tensor& image, const Tensor& factors, const Tensor& x, const std::vector<double>& c) {
   check_product(image, factors, x);
-  const Tensor i = torch::stable::contiguous(image), f = torch::stable::contiguous(factors),
-               s = torch::stable::contiguous(x);
-  Tensor result = torch::stable::new_empty(s, s.sizes());
+  const Tensor i = as_contiguous(image), f = as_contiguous(factors),
+               s = as_contiguous(x);
+  Tensor result = empty_beside(s, s.sizes().vec(), s.scalar_type());
   if (image.scalar_type() == ScalarType::Double)
     apply<double>(i, f, s, c, result);
   else
@@ -127,8 +128,8 @@ Tensor apply(const Tensor& image, const Tensor& factors, const Tensor& x, const 
 Tensor matting_factors(const Tensor& image, double eps) {
   check_image(image);
   check_eps(eps);
-  const Tensor i = torch::stable::contiguous(image);
-  Tensor result = torch::stable::new_empty(i, {i.size(0), 9, i.size(2) - 2, i.size(3) - 2});
+  const Tensor i = as_contiguous(image);
+  Tensor result = empty_beside(i, {i.size(0), 9, i.size(2) - 2, i.size(3) - 2}, i.scalar_type());
   if (image.scalar_type() == ScalarType::Double)
     factors_of<double>(i, eps, result);
   else
@@ -142,7 +143,7 @@ Tensor matting_matvec(const Tensor& image, const Tensor& factors, const Tensor& 
 
 Tensor matting_filter(const Tensor& image, const Tensor& factors, const Tensor& x, const Tensor& coefficients) {
   check_coefficients(coefficients);
-  const Tensor c = torch::stable::contiguous(coefficients);
+  const Tensor c = as_contiguous(coefficients);
   const double* first = c.const_data_ptr<double>();
   return apply(image, factors, x, std::vector<double>(first, first + c.numel()));
 }

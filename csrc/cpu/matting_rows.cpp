@@ -133,11 +133,13 @@ void pixels_of(const Product<T>& p, int64_t row, const Rows<T, C>& rows) {
 template <int C, Step step, typename T>
 void tile(const Product<T>& p, int64_t top, int64_t bottom, int64_t first, int64_t last, Rows<T, C>& rows) {
   const int64_t width = p.size.width;
-  rows = {};
   rows.first = first;
   rows.last = last;
   rows.left = std::max<int64_t>(first - 2, 0);
   rows.right = std::min(last, width - 2);
+  const int64_t used = std::min(last - rows.left, kTile) + 16;  // a small image does not wait for a whole tile
+  for (auto& models : rows.models) std::fill_n(models, 4 * C * used, T(0));
+  for (auto& sums : rows.sums) std::fill_n(sums, kBefore + used, T(0));
   for (int64_t x = first; x < last; ++x)
     rows.counts[x - first] = T(std::min(x, width - 3) - std::max<int64_t>(x - 2, 0) + 1);
   for (int64_t row = std::max<int64_t>(top - 2, 0); row < bottom; ++row) {
@@ -148,7 +150,7 @@ void tile(const Product<T>& p, int64_t top, int64_t bottom, int64_t first, int64
 
 template <int C, typename T>
 void steps(const Product<T>& p, int64_t top, int64_t bottom) {
-  const auto rows = std::make_unique<Rows<T, C>>();
+  const std::unique_ptr<Rows<T, C>> rows(new Rows<T, C>);
   const int64_t tiles = (p.size.width + kTile - 1) / kTile;
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t first = p.size.width * i / tiles, last = p.size.width * (i + 1) / tiles;
@@ -158,6 +160,21 @@ void steps(const Product<T>& p, int64_t top, int64_t bottom) {
       case Step::chebyshev_next: tile<C, Step::chebyshev_next>(p, top, bottom, first, last, *rows); break;
     }
   }
+}
+
+// V is double or its vector: as many windows, from `column` on.
+template <typename V, typename T>
+inline void factors_at(Size size, const T* image, double eps, T* factors, int64_t row, int64_t column) {
+  V window[3][kWindow], result[kFactors];
+  FASTFCS_UNROLL
+  for (int c = 0; c < 3; ++c)
+    FASTFCS_UNROLL
+    for (int j = 0; j < kWindow; ++j)
+      window[c][j] = load_as<V>(image + c * size.pixels() + (row + j / 3) * size.width + column + j % 3);
+  window_factors(window, eps, result);
+  FASTFCS_UNROLL
+  for (int f = 0; f < kFactors; ++f)
+    store_as(factors + f * size.windows() + row * (size.width - 2) + column, result[f]);
 }
 
 }  // namespace
@@ -173,16 +190,14 @@ void product_rows(const Product<T>& product, int64_t first, int64_t last) {
 
 template <typename T>
 void factor_rows(Size size, const T* image, double eps, T* factors, int64_t first, int64_t last) {
+  constexpr int64_t n = sizeof(DoubleVector) / sizeof(double);
+  const int64_t windows = size.width - 2;
   for (int64_t row = first; row < last; ++row)
-    for (int64_t column = 0; column < size.width - 2; ++column) {
-      double window[3][kWindow], result[kFactors];
-      for (int c = 0; c < 3; ++c)
-        for (int j = 0; j < kWindow; ++j)
-          window[c][j] = image[c * size.pixels() + (row + j / 3) * size.width + column + j % 3];
-      window_factors(window, eps, result);
-      for (int f = 0; f < kFactors; ++f)
-        factors[f * size.windows() + row * (size.width - 2) + column] = T(result[f]);
-    }
+    if (windows < n)
+      for (int64_t column = 0; column < windows; ++column) factors_at<double>(size, image, eps, factors, row, column);
+    else
+      for (int64_t column = 0; column < windows; column += n)
+        factors_at<DoubleVector>(size, image, eps, factors, row, std::min(column, windows - n));
 }
 
 template void product_rows(const Product<float>&, int64_t, int64_t);

@@ -37,6 +37,27 @@ inline void store(T* to, V value) {
   std::memcpy(to, &value, sizeof(V));
 }
 
+// The same for arrays of another type than V's elements, which are double.
+template <typename V, typename T>
+inline V load_as(const T* from) {
+  if constexpr (sizeof(V) == sizeof(double)) {
+    return *from;
+  } else {
+    typedef T Narrow __attribute__((vector_size(sizeof(V) / sizeof(double) * sizeof(T))));
+    return __builtin_convertvector(load<Narrow>(from), V);
+  }
+}
+
+template <typename V, typename T>
+inline void store_as(T* to, V value) {
+  if constexpr (sizeof(V) == sizeof(double)) {
+    *to = T(value);
+  } else {
+    typedef T Narrow __attribute__((vector_size(sizeof(V) / sizeof(double) * sizeof(T))));
+    store(to, __builtin_convertvector(value, Narrow));
+  }
+}
+
 }  // namespace
 }  // namespace FASTFCS_ISA
 }  // namespace fastfcs
