@@ -16,8 +16,7 @@ class Goal(NamedTuple):
         return f"at {'most' if self.at_most else 'least'} {self.shown(self.limit)}"
 
     def met(self, value: float) -> bool:
-        # As shown: nothing is missed, or met, by a digit that is not.
-        value = float(f"{value:.3g}")
+        value = self.rounded(value)  # as it is shown: no digit that is not decides
         return value <= self.limit if self.at_most else value >= self.limit
 
     def verdict(self, value: float | None) -> str:
@@ -25,7 +24,12 @@ class Goal(NamedTuple):
             return "not measured"
         return f"{self.shown(value)}, {'met' if self.met(value) else 'NOT met'}"
 
+    def rounded(self, value: float) -> float:
+        decimals = {"%": 2, "B a pixel": 0}.get(self.unit)
+        return float(f"{value:.3g}") if decimals is None else round(value, decimals)
+
     def shown(self, value: float) -> str:
+        value = self.rounded(value)
         return f"{100 * value:.0f} %" if self.unit == "%" else f"{value:.3g} {self.unit}".rstrip()
 
 

@@ -112,7 +112,7 @@ def memory(
     report: Report, method: str, correct: Correction, inputs: tuple[Any, ...], **size: Any
 ) -> None:
     """Megabytes that a correction takes beyond h and its result."""
-    found = peak_bytes(lambda: correct(*inputs), report.device) - inputs[0].nbytes
+    found = max(0, peak_bytes(lambda: correct(*inputs), report.device) - inputs[0].nbytes)
     report.add({"operation": "memory", **size, "method": method, "megabytes": found / 1e6})
 
 

@@ -27,7 +27,7 @@ from fastfcs import MattingLaplacian, ops
 ORDER = 20
 COEFFICIENTS = torch.full((ORDER + 1,), 1 / ORDER, dtype=torch.float64)
 CSR_BYTES = 700  # a pixel, while an explicit matrix is made: in float64, then in float32
-SECONDS_LONG = 1.1e6  # pixels beyond which the alternatives that take seconds are left out
+SLOW = {"step": 1.1e6, "product": 4.1e6}  # pixels from which alternatives take a CPU seconds
 
 
 class Csr(NamedTuple):
@@ -148,11 +148,12 @@ def memory(report: Report, image: Any, factors: Any, x: Any, **size: float) -> N
 
 
 def explicit(report: Report, image: Any, **size: float) -> None:
-    pixels, quick = image[0, 0].numel(), image[0, 0].numel() < SECONDS_LONG
+    pixels = image[0, 0].numel()
+    quick = pixels < SLOW["step"]
     if find_spec("pymatting") is None:
         report.leave_out("PyMatting: pymatting is not installed")
     elif not quick:
-        report.leave_out("PyMatting and PyGSP above 1 MP: seconds a call")
+        report.leave_out("PyMatting above 1 MP: seconds a call")
     else:
         from pymatting import cf_laplacian
 
@@ -160,6 +161,9 @@ def explicit(report: Report, image: Any, **size: float) -> None:
         report.time("factors", "PyMatting", cf_laplacian, [(picture,)], device="cpu", **size)
     if find_spec("scipy") is None:
         report.leave_out("all explicit matrices: scipy is not installed")
+        return
+    if report.device == "cpu" and pixels > SLOW["product"]:
+        report.leave_out("explicit matrices above 4 MP, their filters above 1: seconds on a CPU")
         return
     if CSR_BYTES * pixels > min(free_bytes("cpu"), free_bytes(report.device)):
         report.leave_out(f"explicit matrices at {size['mp']} MP: not enough memory")

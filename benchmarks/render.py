@@ -41,6 +41,7 @@ def goals(machines: list[Sections]) -> str:
     """One row a goal and machine; a goal without a machine of its device awaits one."""
     rows = []
     for (script, device, key), goal in GOALS.items():
+        where = "GPU" if device == "cuda" else "CPU"
         measured = [
             sections[script]
             for sections in machines
@@ -48,12 +49,12 @@ def goals(machines: list[Sections]) -> str:
         ]
         for section in measured:
             verdict = goal.verdict(section["goals"].get(key))
-            rows.append([goal.what, goal.wanted, verdict, name(section["machine"])])
+            if not section["complete"]:
+                verdict += ", run cut short"
+            rows.append([where, goal.what, goal.wanted, verdict, name(section["machine"])])
         if not measured:
-            rows.append(
-                [goal.what, goal.wanted, f"awaits a {'GPU' if device == 'cuda' else 'CPU'}", ""]
-            )
-    return table(["what", "wanted", "measured", "machine"], rows)
+            rows.append([where, goal.what, goal.wanted, f"awaits a {where}", ""])
+    return table(["", "what", "wanted", "measured", "machine"], rows)
 
 
 def pictures(machines: list[Sections]) -> str:
@@ -61,33 +62,18 @@ def pictures(machines: list[Sections]) -> str:
     rows = []
     for section in (sections["stylizer"] for sections in machines if "stylizer" in sections):
         memory = {
-            (row["kind"], row["mp"]): f"{row['megabytes']:.0f}"
+            (row["kind"], row["mp"], row["method"]): f"{row['megabytes']:.0f}"
             for row in section["rows"]
             if row["operation"] == "memory"
         }
         for row in section["rows"]:
-            if row["operation"] == "picture":
-                kind, mp = row["kind"], row["mp"]
-                how = kind if row["method"] == "fastfcs" else f"{kind}, {row['method']}"
-                rows.append(
-                    [
-                        f"{mp:g} MP",
-                        how,
-                        f"{row['ms']:.3g}",
-                        memory[kind, mp],
-                        name(section["machine"]),
-                    ]
-                )
-            elif row["operation"] == "set_style":
-                rows.append(
-                    [
-                        f"{row['side']} px",
-                        "a style's statistics",
-                        f"{row['ms']:.3g}",
-                        "",
-                        name(section["machine"]),
-                    ]
-                )
+            if row["operation"] not in ("picture", "set_style"):
+                continue
+            kind, mp, method = row.get("kind", "statistics of a style"), row["mp"], row["method"]
+            how = kind if method == "fastfcs" else f"{kind}, {method}"
+            peak = memory.get((kind, mp, method), "")
+            ms = f"{row['ms']:.0f}" if row["ms"] >= 100 else f"{row['ms']:.3g}"
+            rows.append([f"{mp:.2g} MP", how, ms, peak, name(section["machine"])])
     return table(["size", "Stylizer", "ms", "peak MB", "machine"], rows)
 
 
@@ -131,63 +117,53 @@ def plot(machines: list[Sections]) -> None:
     from matplotlib import pyplot
 
     figure, grid = pyplot.subplots(
-        len(machines), 3, figsize=(13, 4 * len(machines)), squeeze=False, layout="constrained"
+        len(machines), 3, figsize=(14, 4.5 * len(machines)), squeeze=False, layout="constrained"
     )
-    for (steps, grams, pictures), sections in zip(grid, machines, strict=True):
-        machine = next(iter(sections.values()))["machine"]
-        figure_title = f"filter step, 3 channels\n{name(machine)}"
-        steps.set(title=figure_title, xlabel="megapixels", ylabel="ms", xscale="log", yscale="log")
+
+    ticks: dict[Any, list[float]] = {}
+
+    def line(
+        axes: Any, rows: list[dict[str, Any]], x: str, y: str, label: str, **look: Any
+    ) -> None:
+        if rows:
+            look = {"marker": "o", **look}
+            axes.plot([row[x] for row in rows], [row[y] for row in rows], label=label, **look)
+            ticks[axes] = sorted({*ticks.get(axes, ()), *(row[x] for row in rows)})
+            axes.set_xticks(ticks[axes], [f"{tick:g}" for tick in ticks[axes]])
+            axes.set_xticks([], minor=True)
+
+    for (steps, grams, whole), sections in zip(grid, machines, strict=True):
+        machine = name(next(iter(sections.values()))["machine"])
+        steps.set_title(f"{machine}\nfilter step, 3 channels, ms over megapixels")
+        grams.set_title("Gram correction, float32, batch 1\ntimes as fast as torch, over channels")
+        whole.set_title("whole Stylizer\nms over megapixels")
+        for axes in (steps, grams, whole):
+            axes.set_xscale("log")
+            axes.grid(alpha=0.3)
         for method in ("fastfcs", "torch CSR", "CuPy CSR", "SciPy CSR", "PyGSP"):
             rows = select(sections, "laplacian", operation="step", channels=3, method=method)
-            if rows:
-                steps.plot([r["mp"] for r in rows], [r["ms"] for r in rows], "o-", label=method)
-            if rows and method == "fastfcs":
-                floor = [r["ms"] * r["floor"] for r in rows]
-                steps.plot([r["mp"] for r in rows], floor, "k:", label="traffic floor")
-        grams.set(
-            title="Gram correction, float32, batch 1",
-            xlabel="channels",
-            xscale="log",
-            ylabel="speed against torch",
-        )
+            line(steps, rows, "mp", "ms", method)
+            if method == "fastfcs":
+                floor = [{**row, "ms": row["ms"] * row["floor"]} for row in rows]
+                line(steps, floor, "mp", "ms", "traffic floor", color="k", linestyle=":", marker="")
+        steps.set_yscale("log")
         grams.axhline(1, color="k", linestyle=":")
-        sizes = sorted({r["pixels"] for r in select(sections, "gram", method="eager")})
-        for method, style in (("eager", "o-"), ("compile", "s--")):
+        sizes = sorted({row["pixels"] for row in select(sections, "gram", method="eager")})
+        for method, style in (("eager", "-"), ("compile", "--"), ("triton", ":")):
             for number, pixels in enumerate(sizes):
                 rows = select(
-                    sections,
-                    "gram",
-                    operation="correction",
-                    type="float32",
-                    batch=1,
-                    pixels=pixels,
-                    method=method,
-                )
-                grams.plot(
-                    [r["channels"] for r in rows],
-                    [r["ratio"] for r in rows],
-                    style,
-                    color=f"C{number}",
-                    label=f"{method}, n = {pixels:,}",
-                )
-        pictures.set(
-            title="whole Stylizer",
-            xlabel="megapixels",
-            ylabel="ms a picture",
-            xscale="log",
-            yscale="log",
-        )
+                    sections, "gram", operation="correction", type="float32", batch=1,
+                    pixels=pixels, method=method,
+                )  # fmt: skip
+                label = f"{method}, n = {pixels:,}"
+                line(grams, rows, "channels", "ratio", label, linestyle=style, color=f"C{number}")
         for kind in ("artistic", "photoreal"):
-            for method in ("fastfcs", "CUDA graph"):
+            for method, style in (("fastfcs", "-"), ("CUDA graph", "--")):
                 rows = select(sections, "stylizer", operation="picture", kind=kind, method=method)
-                if rows:
-                    label = kind if method == "fastfcs" else f"{kind}, {method}"
-                    pictures.plot(
-                        [r["mp"] for r in rows], [r["ms"] for r in rows], "o-", label=label
-                    )
-        for axes in (steps, grams, pictures):
-            axes.grid(alpha=0.3)
+                line(whole, rows, "mp", "ms", f"{kind}, {method}", linestyle=style)
+        for axes in (steps, grams, whole):
             axes.legend(fontsize="small")
+        whole.set_ylim(bottom=0)
     figure.savefig(ROOT / PLOT, dpi=100, metadata={"Software": None})
 
 

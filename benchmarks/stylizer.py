@@ -67,7 +67,7 @@ def main() -> None:
     with Report("stylizer", given, judge) as report:
         style = torch.rand(1, 3, STYLE, STYLE, device=given.device)
         module = Stylizer().to(given.device)
-        report.time("set_style", "fastfcs", module.set_style, [(style,)], side=STYLE)
+        report.time("set_style", "fastfcs", module.set_style, [(style,)], mp=STYLE**2 / 1e6)
         for kind, megapixels in product(KINDS, sizes):
             measure(report, style, kind, megapixels)
 

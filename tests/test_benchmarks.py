@@ -155,6 +155,7 @@ def test_an_interrupted_benchmark_keeps_its_rows(run: Run, monkeypatch: pytest.M
     section = json.loads(path.read_text())["laplacian"]
     assert {row.get("mp") for row in section["rows"]} == {None, 0.0025}
     assert "KeyboardInterrupt" in section["left_out"][0]
+    assert not section["complete"]
 
 
 def test_the_readme_holds_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +171,9 @@ def test_rendered_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = render.goals([])
     assert nothing.count("awaits a GPU") == sum(device == "cuda" for _, device, _ in goals)
     gpu = {"device": "cuda", "gpu": "NVIDIA Test"}
-    sections = {"gram": {"machine": gpu, "goals": {"floor": 0.811, "eager": 1.96}}}
+    sections = {
+        "gram": {"machine": gpu, "complete": True, "goals": {"floor": 0.811, "eager": 1.96}}
+    }
     lines = render.goals([sections]).splitlines()
     assert sum(line.endswith("| NVIDIA Test |") for line in lines) == sum(
         key[:2] == ("gram", "cuda") for key in goals
