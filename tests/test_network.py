@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastfcs import network
+from fastfcs import gram, network
 from fastfcs.network import UnrolledSolver, load_solver, save_solver
 
 
@@ -144,3 +144,28 @@ def test_shipped_weights_name_their_origin() -> None:
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     assert {"architecture", "trained by", "data", "steps", "licence"} <= facts.keys()
+
+
+def test_starts_with_living_channels_and_towards_the_style(photo) -> None:
+    content, style = photo("rocket", 64).float(), photo("coffee", 64).float()
+    torch.manual_seed(0)
+    solver = UnrolledSolver(updates=1)
+    update = solver.updates[0]
+    update.initialise(content, style)
+    targets = [gram(h) for h in update.features(style)]
+    for level, h in enumerate(update.features(content)):
+        learned = h[:, : -4 if level == 0 else -1]  # without the fixed channels
+        std, mean = torch.std_mean(learned, (0, 2, 3))
+        torch.testing.assert_close(std, torch.ones_like(std), atol=1e-3, rtol=0)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-3, rtol=0)
+    g = update(content, targets)
+    assert g.square().mean().sqrt().item() == pytest.approx(0.03, rel=0.2)
+
+    def distance(image: Tensor) -> float:
+        found = update.features(image)
+        return sum(
+            float((gram(h) - t).square().mean()) for h, t in zip(found, targets, strict=True)
+        )
+
+    with torch.no_grad():
+        assert distance(content - g) < distance(content)
