@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #ifdef __CUDACC__
 #define FASTFCS_HD __host__ __device__ inline
@@ -162,6 +163,24 @@ FASTFCS_HD T chebyshev_first(T laplacian, T p) {
 template <typename T>
 FASTFCS_HD T chebyshev_next(T laplacian, T current, T previous) {
   return laplacian * (scalar_t<T>(4) / kLambdaMax) - (current + current) - previous;
+}
+
+// A step's share of a filter's result, sum = [sum] + previous T_{k-1} x + current T_k x + next T_{k+1} x.
+template <typename T>
+struct Sum {
+  T* to;         // null: this step adds nothing
+  bool started;  // whether anything is there to add to
+  T previous, current, next;
+};
+
+// What the step that makes T_{k+1} x adds of sum_k c[k] T_k x. It has three terms at hand, so the sum is touched in every
+// third step only, and in the last: 8 B a pixel and channel saved in each of the others.
+template <typename T>
+inline Sum<T> sum_of_step(std::int64_t k, const double* c, std::int64_t order, T* to) {
+  if (k % 3 != 1 && k < order - 1) return {};
+  const std::int64_t added = (k + 1) / 3 * 3;  // terms
+  const auto term = [=](std::int64_t i) { return i >= added && i <= order ? static_cast<T>(c[i]) : T{}; };
+  return {to, added > 0, term(k - 1), term(k), term(k + 1)};
 }
 
 }  // namespace fastfcs

@@ -65,22 +65,20 @@ void factors_of(const Tensor& image, double eps, Tensor& result) {
     });
 }
 
-// sum_k c[k] T_k(2 L / 9 - I) x of up to three channels, whose product is p. A step writes T_{k+1} over T_{k-1}, the
-// first two steps excepted, because x is not ours to overwrite.
+// to = sum_k c[k] T_k(2 L / 9 - I) x of up to three channels, whose product is p. A step writes T_{k+1} over T_{k-1}.
 template <typename T>
-void filter(Product<T> p, const std::vector<double>& c, T* buffers) {
-  const int64_t n = p.channels * p.size.pixels();
+void filter(Product<T> p, const std::vector<double>& c, T* to, T* buffers) {
+  const int64_t n = p.channels * p.size.pixels(), order = int64_t(c.size()) - 1;
   const T* x = p.x;
-  p.c_0 = T(c[0]);
-  for (size_t k = 1; k < c.size(); ++k) {
-    p.step = k == 1 ? Step::chebyshev_first : Step::chebyshev_next;
-    p.c_1 = T(c[k]);
-    p.result = buffers + (k + 1) % 2 * n;
-    if (k == 2) std::copy(x, x + n, p.result);
+  if (order == 0) std::transform(x, x + n, to, [&](T value) { return T(c[0]) * value; });
+  for (int64_t k = 0; k < order; ++k) {
+    p.step = k == 0 ? Step::chebyshev_first : Step::chebyshev_next;
+    p.result = buffers + k % 2 * n;
+    p.previous = k == 1 ? x : p.result;
+    p.sum = sum_of_step(k, c.data(), order, to);
     product(p);
     p.x = p.result;
   }
-  if (c.size() == 1) std::transform(x, x + n, p.sum, [&](T value) { return p.c_0 * value; });
 }
 
 // L x without coefficients, p(L) x with them.
@@ -107,8 +105,7 @@ void apply(const Tensor& image, const Tensor& factors, const Tensor& x, const st
         p.result = result.mutable_data_ptr<T>() + at;
         product(p);
       } else {
-        p.sum = result.mutable_data_ptr<T>() + at;
-        filter(p, c, buffers);
+        filter(p, c, result.mutable_data_ptr<T>() + at, buffers);
       }
     }
 }

@@ -102,17 +102,22 @@ inline void pixel_at(const Product<T>& p, int64_t row, int64_t column, T windows
     const V x = load<V>(p.x + c * pixels + pixel);
     const V l = laplacian_at(count, x, sum[0], sum[1], sum[2], sum[3], image[0], image[1], image[2]);
     T* result = p.result + c * pixels + pixel;
-    T* total = p.sum + c * pixels + pixel;
     if constexpr (step == Step::laplacian) {
       store(result, l);
-    } else if constexpr (step == Step::chebyshev_first) {
-      const V next = chebyshev_first(l, x);
-      store(result, next);
-      store(total, p.c_0 * x + p.c_1 * next);
     } else {
-      const V next = chebyshev_next(l, x, load<V>(result));
+      V before{}, next;
+      if constexpr (step == Step::chebyshev_first) {
+        next = chebyshev_first(l, x);
+      } else {
+        before = load<V>(p.previous + c * pixels + pixel);
+        next = chebyshev_next(l, x, before);
+      }
       store(result, next);
-      store(total, load<V>(total) + p.c_1 * next);
+      if (p.sum.to) {
+        T* to = p.sum.to + c * pixels + pixel;
+        const V terms = p.sum.previous * before + p.sum.current * x + p.sum.next * next;
+        store(to, p.sum.started ? load<V>(to) + terms : terms);
+      }
     }
   }
 }

@@ -15,16 +15,16 @@ struct Size {
 
 // One step of `channels` (1 to 3) signals x of one image.
 //   laplacian        result = L x
-//   chebyshev_first  result = T_1 x,                                       sum = c_0 x + c_1 result
-//   chebyshev_next   result = T_{k+1} from x = T_k and result = T_{k-1},   sum = sum + c_1 result
+//   chebyshev_first  result = T_1 x
+//   chebyshev_next   result = T_{k+1} from x = T_k and previous = T_{k-1}, which may be the same array
 template <typename T>
 struct Product {
   Size size;
-  const T *image, *factors, *x;
+  const T *image, *factors, *x, *previous;
   int channels;
   Step step;
-  T *result, *sum;
-  T c_0, c_1;
+  T* result;
+  Sum<T> sum;
 };
 
 // Window rows [first, last) of one image's factors.

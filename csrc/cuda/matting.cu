@@ -36,14 +36,6 @@ __global__ void __launch_bounds__(kThreads)
   for (int k = 0; k < kFactors; ++k) factors[(b * kFactors + k) * windows + w] = static_cast<T>(result[k]);
 }
 
-// A step's share of the filter's result, sum = [sum] + previous T_{k-1} x + current T_k x + next T_{k+1} x.
-template <typename T>
-struct Sum {
-  T* to;         // null: this step adds nothing
-  bool started;  // whether anything is there to add to
-  T previous, current, next;
-};
-
 // Every kind of step is a linear form, out = product (L v) + current v + before previous, so one kernel makes them all.
 template <typename T>
 struct LinearForm {
@@ -229,26 +221,16 @@ void matting_matvec(const T* image, const T* factors, const T* x, T* out, Shape 
 }
 
 // The forward recurrence: T_{k+1} x takes the place of T_{k-1} x, in two buffers. Clenshaw's backward one needs no sum,
-// but loses two to four times more to rounding in float32 and does not keep constants. A step has three terms at hand,
-// so the sum is touched in every third step only.
+// but loses two to four times more to rounding in float32 and does not keep constants.
 template <typename T>
 void matting_filter(const T* image, const T* factors, const T* x, const double* coefficients, std::int64_t order,
                     T* out, T* buffers, Shape shape, Stream stream) {
   T* const place[] = {buffers, buffers + shape.batch * shape.channels * shape.height * shape.width};
-  std::int64_t added = 0;  // T_0 x .. T_{added-1} x are in the sum
-  const auto coefficient = [&](std::int64_t k) {
-    return k >= added && k <= order ? static_cast<T>(coefficients[k]) : T{};
-  };
   for (std::int64_t k = 0; k < std::max<std::int64_t>(order, 1); ++k) {
     const T* const current = k == 0 ? x : place[(k - 1) % 2];
     const T* const previous = k <= 1 ? x : place[k % 2];
-    const bool last = k >= order - 1;
-    Sum<T> sum{};
-    if (last || k == added + 1) {
-      sum = {out, added > 0, coefficient(k - 1), coefficient(k), coefficient(k + 1)};
-      added = k + 2;
-    }
-    laplacian_step<T>(image, factors, current, previous, last ? nullptr : place[k % 2], sum, shape,
+    laplacian_step<T>(image, factors, current, previous, k < order - 1 ? place[k % 2] : nullptr,
+                      sum_of_step(k, coefficients, order, out), shape,
                       k == 0 ? Step::chebyshev_first : Step::chebyshev_next, stream);
   }
 }
