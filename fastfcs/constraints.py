@@ -24,9 +24,9 @@ class Photoreal:
     comes back bit for bit.
 
     The lower the cutoff, the more of the photograph stays and the less of the style: 0.1 removes
-    only mild artefacts, 0.01 the texture of an aggressive update, and 0.001 what is left of its halos.
-    That is the default: with the shipped weights, SSIM of gradients stays above 0.9 there in the
-    median of 29 pairs, and is 0.86 at 0.003 (`benchmarks/pairs.py`).
+    only mild artefacts, 0.01 the texture of an aggressive update, and 0.0004, the default, what is
+    left of its halos. With the shipped weights the SSIM of gradients with C is 0.86 at 0.003 and
+    0.88 at 0.001, medians over 29 pairs at full size (`benchmarks/pairs.py`).
 
     Args:
         content: (B,3,H,W), float in [0,1], the image to stay faithful to.
@@ -34,7 +34,7 @@ class Photoreal:
         order: of the `LowPass`; the default is its own.
     """
 
-    def __init__(self, content: Tensor, cutoff: float = 0.001, order: int | None = None) -> None:
+    def __init__(self, content: Tensor, cutoff: float = 0.0004, order: int | None = None) -> None:
         self.lowpass = LowPass(cutoff, order)
         self.content = content.float()
         self.laplacian = MattingLaplacian(self.content)
