@@ -18,15 +18,15 @@ class Photoreal:
     P is a `LowPass` on C's matting Laplacian. Puy and Pérez (2018) project the image itself, P[X].
     As C is nearly smooth for its own Laplacian, both look alike: after a posterised, recoloured,
     blocky and noisy update of three photos at 256 px, energies agree within 1 % and the SSIM of
-    gradients with C within 0.0004, at a cutoff of 0.01. But faint texture, which eps keeps out of
+    gradients with C within 0.0003, at a cutoff of 0.01. But faint texture, which eps keeps out of
     the null space, suffers from P[X]: an unchanged photo would lose up to 0.006 at a cutoff of 0.01
     and 0.036 at 0.001. Filtering the change keeps that grain, and a content that is not restyled
     comes back bit for bit.
 
     The lower the cutoff, the more of the photograph stays and the less of the style: 0.1 removes
-    only mild artefacts, 0.01 the texture of an aggressive update, and 0.0004, the default, what is
-    left of its halos. With the shipped weights the SSIM of gradients with C is 0.86 at 0.003 and
-    0.88 at 0.001, medians over 29 pairs at full size (`benchmarks/pairs.py`).
+    only mild artefacts, 0.01 the texture of an aggressive update, and 0.0003, the default, what is
+    left of its halos. With the shipped weights the SSIM of gradients with C is 0.86 at 0.003,
+    0.88 at 0.001 and 0.91 at 0.0003, medians over 29 pairs at full size (`benchmarks/pairs.py`).
 
     Args:
         content: (B,3,H,W), float in [0,1], the image to stay faithful to.
@@ -34,7 +34,7 @@ class Photoreal:
         order: of the `LowPass`; the default is its own.
     """
 
-    def __init__(self, content: Tensor, cutoff: float = 0.0004, order: int | None = None) -> None:
+    def __init__(self, content: Tensor, cutoff: float = 0.0003, order: int | None = None) -> None:
         self.lowpass = LowPass(cutoff, order)
         self.content = content.float()
         self.laplacian = MattingLaplacian(self.content)
