@@ -1,4 +1,4 @@
-"""The command line; torch is imported only when a command runs, so ``--help`` is instant."""
+"""fastfcs stylize."""
 
 from __future__ import annotations
 
@@ -6,37 +6,23 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .errors import BAD_INPUT, sentence, sentences
+from .options import DEVICE, device_named
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .images import Picture
-    from .stylizer import Stylizer
-
-_PATH = click.Path(path_type=Path)
-_DEVICE = click.option("--device", help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.")
+    from ..images import Picture
+    from ..stylizer import Stylizer
 
 
-def main() -> None:
-    """The entry point."""
-    warnings.simplefilter("ignore")  # a user of the command can do nothing about Python's
-    cli()
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="fastfcs")
-def cli() -> None:
-    """Style transfer in milliseconds, as a painting or as a photograph."""
-
-
-@cli.command()
+@click.command()
 @click.argument("content", nargs=-1, required=True)
 @click.option("--style", required=True, help="Reference picture, or a preset made by tune.")
 @click.option(
@@ -56,7 +42,7 @@ def cli() -> None:
     "--max-size", type=click.IntRange(min=16), help="Reduce to this longest side, pixels."
 )
 @click.option("--weights", default="universal", show_default=True, help="Name or file.")
-@_DEVICE
+@DEVICE
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a file on standard output.")
 def stylize(
@@ -77,7 +63,7 @@ def stylize(
     With many, or a folder, OUTPUT is a folder and names are kept (BMP and GIF become PNG). A
     picture that cannot be restyled is reported, the others are done, and the exit code is 2.
     """
-    with _sentences():
+    with sentences():
         if cutoff is not None and not photoreal:
             raise ValueError("--cutoff belongs to --photoreal, which was not given")
         if as_json and output == "-":
@@ -99,9 +85,9 @@ def stylize(
             report["notes"] = style_notes + report["notes"]
             width, height = report["size"]
             console.print(f"{target}: {width} x {height}, {report['seconds']:.2f} s")
-        except _BAD_INPUT as error:
+        except BAD_INPUT as error:
             failed = True
-            message = _sentence(error)
+            message = sentence(error)
             report["error"] = message if message.startswith(source) else f"{source}: {message}"
             console.print(report["error"])
         if as_json:
@@ -116,7 +102,7 @@ def _restyle(stylizer: Stylizer, source: str, target: str, max_size: int | None)
 
     import torch
 
-    from . import images
+    from .. import images
 
     start = time.perf_counter()
     picture = images.read(sys.stdin.buffer if source == "-" else source)
@@ -142,15 +128,15 @@ def _stylizer(
     device: str | None,
 ) -> tuple[Stylizer, list[str]]:
     """The stylizer, its style set, and sentences on what was done to the style."""
-    from . import images
-    from .stylizer import Stylizer
+    from .. import images
+    from ..stylizer import Stylizer
 
     stylizer = Stylizer(
         weights=weights,
         constraint="photoreal" if photoreal else None,
         strength=strength,
         cutoff=cutoff,
-    ).to(_device(device))
+    ).to(device_named(device))
     if style.endswith(".safetensors"):
         stylizer.set_style(style)
         return stylizer, []
@@ -162,18 +148,6 @@ def _stylizer(
     return stylizer, [f"{style}: {note}" for note in notes]
 
 
-def _device(name: str | None) -> str:
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not to be had here") from error
-    return name
-
-
 def _reduction(picture: Picture, longest: int) -> str:
     width, height = picture.size
     return f"reduced from {width} x {height} to a longer side of {longest} pixels"
@@ -181,7 +155,7 @@ def _reduction(picture: Picture, longest: int) -> str:
 
 def _plan(contents: Iterable[str], output: str, force: bool) -> list[tuple[str, str]]:
     """Which file becomes which; all that can be refused before any work is."""
-    from .images import format_of
+    from ..images import format_of
 
     sources: list[str] = []
     for content in contents:
@@ -218,7 +192,7 @@ def _is_folder(output: str) -> bool:
 
 
 def _pictures_in(folder: Path) -> list[str]:
-    from .images import SUFFIXES
+    from ..images import SUFFIXES
 
     files = sorted(path for path in folder.iterdir() if path.is_file())
     found = [str(path) for path in files if path.suffix.lower() in SUFFIXES]
@@ -230,7 +204,7 @@ def _pictures_in(folder: Path) -> list[str]:
 
 
 def _kept_name(source: str) -> str:
-    from .images import WRITABLE
+    from ..images import WRITABLE
 
     path = Path(source)
     return path.name if path.suffix.lower() in WRITABLE else path.stem + ".png"
@@ -245,115 +219,3 @@ def _progress(
     from rich.progress import track
 
     yield from track(jobs, description="", console=console)
-
-
-# The other commands
-
-
-@cli.command()
-@click.option("--weights", default="universal", show_default=True, help="Name or file.")
-def info(weights: str) -> None:
-    """How the package was built, and what its weights are."""
-    import torch
-    from safetensors import safe_open
-
-    from . import _C
-    from .network import load_solver, weights_file
-
-    with _sentences():
-        solver = load_solver(weights)
-    path = weights_file(weights)
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-    facts = {
-        **_C.build_info(),
-        "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "weights": path,
-        "size": f"{path.stat().st_size / 1e6:.1f} MB",
-        "parameters": sum(p.numel() for p in solver.parameters()),
-        **header,
-    }
-    for name, value in facts.items():
-        click.echo(f"{name}: {value}")
-
-
-_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-_SEARCH = (
-    click.option("--steps", type=click.IntRange(min=1)),
-    click.option("--batch", type=click.IntRange(min=1)),
-    click.option("--size", type=click.IntRange(min=16), help="Side of the crops, pixels."),
-    click.option("--style-weight", type=float),
-    click.option("--lr", type=float, help="Learning rate."),
-    click.option("--seed", type=int),
-    click.option("--vgg", type=_PATH, help="VGG-19 weights; found by itself, by default."),
-    _DEVICE,
-)
-
-
-def _search(command: Any) -> Any:
-    """The options of `fastfcs.training`; one that is not given keeps the default written there."""
-    for option in reversed(_SEARCH):
-        command = option(command)
-    return command
-
-
-@cli.command()
-@click.option("--content", type=_FOLDER, required=True, help="Photos.")
-@click.option("--style", type=_FOLDER, required=True, multiple=True, help="Styles; repeatable.")
-@click.option("-o", "--output", type=_PATH, required=True, help="The weights, .safetensors.")
-@click.option("--holdout", type=click.IntRange(min=0), help="Last photos kept out of training.")
-@click.option("--preview-every", type=click.IntRange(min=1), help="Steps.")
-@_search
-def train(
-    content: Path, style: tuple[Path, ...], output: Path, device: str | None, **given: Any
-) -> None:
-    """Train a network for any style.
-
-    A checkpoint and a preview sheet stand beside OUTPUT; the same command goes on from the
-    checkpoint.
-    """
-    from . import training
-
-    with _sentences():
-        options = {name: value for name, value in given.items() if value is not None}
-        training.train(content, style, output, device=_device(device), **options)
-
-
-@cli.command()
-@click.argument("style", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--content", type=_FOLDER, required=True, help="Photos to tune on.")
-@click.option("-o", "--output", type=_PATH, required=True, help="The preset, .safetensors.")
-@click.option("--weights", help="Name or file; universal, by default.")
-@_search
-def tune(style: Path, content: Path, output: Path, device: str | None, **given: Any) -> None:
-    """Tune the statistics of one STYLE picture: a preset for stylize --style."""
-    from . import training
-
-    with _sentences():
-        options = {name: value for name, value in given.items() if value is not None}
-        training.tune(style, content, output, device=_device(device), **options)
-
-
-# Errors
-
-_BAD_INPUT = (ValueError, OSError, RuntimeError, MemoryError)
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Bad input as one sentence and exit code 2."""
-    try:
-        yield
-    except _BAD_INPUT as error:
-        click.echo(_sentence(error), err=True)
-        sys.exit(2)
-
-
-def _sentence(error: Exception) -> str:
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
-        return "not enough memory; smaller pictures need less"
-    return text

@@ -1,0 +1,27 @@
+"""The command line; torch is imported only when a command runs, so ``--help`` is instant."""
+
+from __future__ import annotations
+
+import warnings
+
+import click
+
+from .info import info
+from .stylize import stylize
+from .train import train, tune
+
+
+def main() -> None:
+    """The entry point."""
+    warnings.simplefilter("ignore")  # a user of the command can do nothing about Python's
+    cli()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fastfcs")
+def cli() -> None:
+    """Style transfer in milliseconds, as a painting or as a photograph."""
+
+
+for command in (stylize, train, tune, info):
+    cli.add_command(command)

@@ -1,0 +1,30 @@
+"""Bad input becomes one sentence on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+BAD_INPUT = (ValueError, OSError, RuntimeError, MemoryError)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Bad input as one sentence and exit code 2."""
+    try:
+        yield
+    except BAD_INPUT as error:
+        click.echo(sentence(error), err=True)
+        sys.exit(2)
+
+
+def sentence(error: Exception) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return "not enough memory; smaller pictures need less"
+    return text

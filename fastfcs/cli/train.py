@@ -1,0 +1,66 @@
+"""fastfcs train, fastfcs tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import sentences
+from .options import DEVICE, FILE, FOLDER, PATH, device_named
+
+_SEARCH = (
+    click.option("--steps", type=click.IntRange(min=1)),
+    click.option("--batch", type=click.IntRange(min=1)),
+    click.option("--size", type=click.IntRange(min=16), help="Side of the crops, pixels."),
+    click.option("--style-weight", type=float),
+    click.option("--lr", type=float, help="Learning rate."),
+    click.option("--seed", type=int),
+    click.option("--vgg", type=PATH, help="VGG-19 weights; found by itself, by default."),
+    DEVICE,
+)
+
+
+def _search(command: Any) -> Any:
+    """The options of `fastfcs.training`; one that is not given keeps the default written there."""
+    for option in reversed(_SEARCH):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--content", type=FOLDER, required=True, help="Photos.")
+@click.option("--style", type=FOLDER, required=True, multiple=True, help="Styles; repeatable.")
+@click.option("-o", "--output", type=PATH, required=True, help="The weights, .safetensors.")
+@click.option("--holdout", type=click.IntRange(min=0), help="Last photos kept out of training.")
+@click.option("--preview-every", type=click.IntRange(min=1), help="Steps.")
+@_search
+def train(
+    content: Path, style: tuple[Path, ...], output: Path, device: str | None, **given: Any
+) -> None:
+    """Train a network for any style.
+
+    A checkpoint and a preview sheet stand beside OUTPUT; the same command goes on from the
+    checkpoint.
+    """
+    from .. import training
+
+    with sentences():
+        options = {name: value for name, value in given.items() if value is not None}
+        training.train(content, style, output, device=device_named(device), **options)
+
+
+@click.command()
+@click.argument("style", type=FILE)
+@click.option("--content", type=FOLDER, required=True, help="Photos to tune on.")
+@click.option("-o", "--output", type=PATH, required=True, help="The preset, .safetensors.")
+@click.option("--weights", help="Name or file; universal, by default.")
+@_search
+def tune(style: Path, content: Path, output: Path, device: str | None, **given: Any) -> None:
+    """Tune the statistics of one STYLE picture: a preset for stylize --style."""
+    from .. import training
+
+    with sentences():
+        options = {name: value for name, value in given.items() if value is not None}
+        training.tune(style, content, output, device=device_named(device), **options)
