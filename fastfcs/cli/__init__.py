@@ -6,6 +6,7 @@ import warnings
 
 import click
 
+from .evaluate import evaluate
 from .info import info
 from .stylize import stylize
 from .train import train, tune
@@ -23,5 +24,5 @@ def cli() -> None:
     """Style transfer in milliseconds, as a painting or as a photograph."""
 
 
-for command in (stylize, train, tune, info):
+for command in (stylize, train, tune, evaluate, info):
     cli.add_command(command)

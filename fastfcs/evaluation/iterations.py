@@ -1,0 +1,151 @@
+"""How many iterations of descent is the network worth?
+
+On each pair the network's result after its N updates is scored by the loss that it was trained to
+lower, `fastfcs.optimize`'s with the style weight of the training; and Adam at a rate of 0.02 lowers
+the same loss from the same start, the content. The network is worth as many iterations as Adam
+takes to come as low.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..network import load_solver, weights_file
+from ..stylizer import Stylizer
+from ..vgg import VGG19, load_vgg19
+from .compare import fingerprint, write_text
+from .pairs import Pair, PairFiles
+from .report import Median, median, new_figure, save_figure
+
+STEPS = 200
+_LR = 0.02
+
+
+def style_weight(weights: str | Path) -> float:
+    """The weight of the style term in the training of some weights.
+
+    Raises:
+        ValueError: their header does not tell.
+    """
+    from safetensors import safe_open
+
+    path = weights_file(weights)
+    with safe_open(path, "pt") as file:
+        facts = file.metadata() or {}
+    if "style weight" not in facts:
+        raise ValueError(f"weights: {path} does not say the style weight of its training")
+    return float(facts["style weight"])
+
+
+def equivalent_iterations(
+    pairs: Sequence[PairFiles],
+    out: Path,
+    *,
+    weights: str | Path = "universal",
+    steps: int | None = None,
+    size: int | None = None,
+    device: str = "cpu",
+    facts: dict[str, Any],
+    say: Callable[[str], None] = lambda sentence: None,
+) -> dict[str, Any]:
+    """Write iterations.json and iterations.png into ``out``; what the former holds.
+
+    Of each pair ``iterations/NAME.json`` is kept, so that an interrupted run goes on where it was.
+    Where Adam does not come as low within ``steps`` (default 200), their number counts, and
+    "not reached" says for how many pairs.
+
+    Raises:
+        ValueError: weights that do not tell their style weight.
+        RuntimeError: matplotlib is not installed; all but the plot is written then.
+    """
+    steps = STEPS if steps is None else steps
+    weight = style_weight(weights)
+    # Read early, for it refuses what is not weights.
+    solver = load_solver(weights).requires_grad_(False).to(device)
+    vgg: VGG19 | None = None
+    rows = []
+    for files in pairs:
+        origin = fingerprint(f"{steps} {size} {_LR}", [weights_file(weights), *files.paths])
+        path = out / "iterations" / f"{files.name}.json"
+        row = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if row is None or row["origin"] != origin:
+            vgg = vgg or load_vgg19().to(device)
+            pair = files.load(size, device)
+            result = Stylizer(pair.style, weights=solver)(pair.content)
+            row = {
+                "pair": files.name,
+                "origin": origin,
+                "network": _losses(pair, 0, start=result, vgg=vgg, style_weight=weight)[0],
+                "curve": _losses(pair, steps, vgg=vgg, style_weight=weight),
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(row))
+        rows.append({**row, **_crossing(row["curve"], row["network"])})
+        say(f"{files.name}: loss {row['network']:.3g}, {rows[-1]['iterations']} iterations")
+    worth = median([row["iterations"] for row in rows])
+    relative = np.array([np.array(row["curve"]) / row["curve"][0] for row in rows])
+    network = median([row["network"] / row["curve"][0] for row in rows])
+    report = {
+        **facts,
+        "updates": len(solver.updates),
+        "style weight": weight,
+        "steps": steps,
+        "equivalent iterations": worth._asdict(),
+        "not reached": sum(not row["reached"] for row in rows),
+        "loss over the unchanged content's, medians": {
+            "network": network._asdict(),
+            "curve": np.median(relative, 0).tolist(),
+        },
+        "rows": rows,
+    }
+    write_text(out / "iterations.json", json.dumps(report, indent=1))
+    _plot(relative, network, worth, out / "iterations.png")
+    return report
+
+
+def _losses(pair: Pair, steps: int, **options: Any) -> list[float]:
+    """The loss after 0 ... ``steps`` iterations of Adam."""
+    from ..optimize import optimize
+
+    found: list[float] = []
+    optimize(
+        pair.content,
+        pair.style,
+        steps=steps,
+        method="adam",
+        lr=_LR,
+        callback=lambda step, image, losses: found.append(losses["total"]),
+        **options,
+    )
+    return found
+
+
+def _crossing(curve: Sequence[float], loss: float) -> dict[str, Any]:
+    """The first iteration after which the loss is no higher; their number if there is none."""
+    for iteration, value in enumerate(curve):
+        if value <= loss:
+            return {"iterations": iteration, "reached": True}
+    return {"iterations": len(curve) - 1, "reached": False}
+
+
+def _plot(relative: np.ndarray, network: Median, worth: Median, path: Path) -> None:
+    figure, axes = new_figure()
+    low, middle, high = np.quantile(relative, [0.25, 0.5, 0.75], axis=0)
+    iterations = np.arange(len(middle))
+    (line,) = axes.plot(iterations, middle, label="Adam: median and quartiles")
+    axes.fill_between(iterations, low, high, alpha=0.2, color=line.get_color())
+    axes.axhline(network.value, color="C1", label="the network: median and interval")
+    axes.axhspan(network.low, network.high, color="C1", alpha=0.2)
+    axes.axvline(worth.value, color="C2", label=f"equivalent iterations: {worth}")
+    axes.axvspan(worth.low, worth.high, color="C2", alpha=0.2)
+    axes.set_yscale("log")
+    axes.set_xlabel("iterations of Adam")
+    axes.set_ylabel("loss over the unchanged content's")
+    axes.set_title(f"{worth.pairs} pairs, 95 % bootstrap intervals")
+    axes.legend()
+    save_figure(figure, path)

@@ -1,0 +1,184 @@
+"""Methods to compare, by name: each is a function from a pair to its restyled content."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import images
+from ..constraints import Photoreal
+from ..filters import LowPass
+from ..network import load_solver, weights_file
+from ..stylizer import Stylizer
+from .pairs import Pair
+
+DEFAULT = ("content", "artistic", "photoreal", "photoreal:0.003,0.03,0.3")
+_PROJECTED_CUTOFF = 0.01
+_LUAN_WEIGHT = 1e4  # of the energy, as `fastfcs.optimize` has it
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to restyle.
+
+    Attributes:
+        name: as given, "photoreal:0.01" and the like; unique among the methods compared.
+        apply: Pair -> (1, 3, H, W) in [0, 1].
+        depends: whatever else its results depend on, in words.
+        family: methods that differ in their cut-off only.
+        cutoff: of the low-pass; None where there is none.
+        pattern: of the files of somebody's results, * standing for the pair's name.
+    """
+
+    name: str
+    apply: Callable[[Pair], Tensor]
+    depends: str = ""
+    family: str = ""
+    cutoff: float | None = None
+    pattern: str | None = None
+
+    def file(self, pair: str) -> Path | None:
+        """Where somebody's result for a pair is."""
+        return None if self.pattern is None else Path(self.pattern.replace("*", pair))
+
+
+def methods(
+    names: Sequence[str],
+    *,
+    weights: str | Path = "universal",
+    steps: int | None = None,
+    device: str = "cpu",
+) -> list[Method]:
+    """The methods of these names.
+
+    content             the content, unchanged
+    artistic            the network
+    photoreal[:C,...]   the network, projected after every update; one method for each cut-off C
+    gatys               `fastfcs.optimize`, L-BFGS (Gatys et al. 2016)
+    luan                the same with the matting energy and, with masks, region by region
+                        (Luan et al. 2017)
+    projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018)
+    NAME=FOLDER/x*.png  somebody's results, * standing for the pair's name
+
+    Args:
+        weights: of the network.
+        steps: of the iterative solvers; None is `fastfcs.optimize`'s own default.
+
+    Raises:
+        ValueError: a name that is none of these, or given twice.
+        FileNotFoundError: no such weights.
+    """
+    known = _Known(weights, steps, device)
+    found = [method for name in names for method in _parse(name, known)]
+    for method in found:
+        if [other.name for other in found].count(method.name) > 1:
+            raise ValueError(f"method {method.name!r} is given twice")
+    return found
+
+
+class _Known:
+    """The methods that the package has; the network is read when one of them needs it."""
+
+    def __init__(self, weights: str | Path, steps: int | None, device: str) -> None:
+        self._weights, self._device = weights, device
+        self._options: dict[str, Any] = {} if steps is None else {"steps": steps}
+        self._solver: Any = None
+
+    def content(self) -> Method:
+        return Method("content", lambda pair: pair.content)
+
+    def artistic(self) -> Method:
+        return self._network("artistic")
+
+    def photoreal(self, cutoff: float | None = None) -> Method:
+        default = inspect.signature(Photoreal).parameters["cutoff"].default
+        named = "photoreal" if cutoff is None else f"photoreal:{cutoff:g}"
+        return self._network(named, constraint="photoreal", cutoff=cutoff or default)
+
+    def gatys(self) -> Method:
+        return self._iterative("gatys", lambda pair: {"method": "lbfgs"})
+
+    def luan(self) -> Method:
+        def options(pair: Pair) -> dict[str, Any]:
+            regions = pair.regions and (pair.regions.content, pair.regions.style)
+            return {"method": "lbfgs", "matting_weight": _LUAN_WEIGHT, "regions": regions}
+
+        return self._iterative("luan", options)
+
+    def projected(self, cutoff: float | None = None) -> Method:
+        named = "projected" if cutoff is None else f"projected:{cutoff:g}"
+        chosen = cutoff or _PROJECTED_CUTOFF
+
+        def options(pair: Pair) -> dict[str, Any]:
+            return {"method": "adam", "constraint": Photoreal(pair.content, chosen)}
+
+        return self._iterative(named, options, chosen)
+
+    def _network(self, name: str, cutoff: float | None = None, **options: Any) -> Method:
+        path = weights_file(self._weights)
+        if self._solver is None:
+            self._solver = load_solver(path).requires_grad_(False).to(self._device)
+        if cutoff is not None:
+            options["cutoff"] = cutoff
+
+        def apply(pair: Pair) -> Tensor:
+            return Stylizer(pair.style, weights=self._solver, **options)(pair.content)
+
+        depends = f"{hashlib.sha256(path.read_bytes()).hexdigest()} {options}"
+        return Method(name, apply, depends, name.split(":")[0], cutoff)
+
+    def _iterative(
+        self, name: str, options: Callable[[Pair], dict[str, Any]], cutoff: float | None = None
+    ) -> Method:
+        def apply(pair: Pair) -> Tensor:
+            from ..optimize import optimize
+
+            return optimize(pair.content, pair.style, **options(pair), **self._options)
+
+        depends = f"{cutoff} {self._options}"
+        return Method(name, apply, depends, name.split(":")[0], cutoff)
+
+
+_KNOWN = ("content", "artistic", "photoreal", "gatys", "luan", "projected")
+_WITH_CUTOFF = ("photoreal", "projected")
+
+
+def _parse(given: str, known: _Known) -> list[Method]:
+    name, equals, pattern = given.partition("=")
+    if equals:
+        return [_results(name, pattern)]
+    name, colon, cutoffs = given.partition(":")
+    if name not in _KNOWN or (colon and name not in _WITH_CUTOFF):
+        raise ValueError(
+            f"method must be one of {', '.join(_KNOWN)}, photoreal:CUTOFF, projected:CUTOFF or "
+            f"NAME=FOLDER/x*.png, not {given!r}"
+        )
+    if not colon:
+        return [getattr(known, name)()]
+    try:
+        values = [float(text) for text in cutoffs.split(",")]
+    except ValueError as error:
+        raise ValueError(f"method {given!r} must have numbers after the colon") from error
+    for value in values:
+        LowPass(value)  # refuses it now, not at the first pair
+    return [getattr(known, name)(value) for value in values]
+
+
+def _results(name: str, pattern: str) -> Method:
+    if not re.fullmatch(r"\w[\w.-]*", name) or name in (*_KNOWN, "style"):
+        raise ValueError(f"method {name!r}: somebody's results need a name of their own")
+    if "*" not in pattern:
+        raise ValueError(f"method {name}: {pattern!r} has no * that stands for the pair's name")
+
+    def apply(pair: Pair) -> Tensor:
+        image = images.read(pattern.replace("*", pair.name)).pixels[None]
+        return images.fit(image, max(pair.content.shape[-2:])).to(pair.content)
+
+    return Method(name, apply, pattern=pattern)

@@ -1,0 +1,77 @@
+"""Region masks of a content/style pair: one flat colour a region, the same colour in both.
+
+The colours are those of Luan et al., "Deep Photo Style Transfer" (CVPR 2017).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import images
+
+COLOURS = {
+    "blue": (0, 0, 1),
+    "green": (0, 1, 0),
+    "black": (0, 0, 0),
+    "white": (1, 1, 1),
+    "red": (1, 0, 0),
+    "yellow": (1, 1, 0),
+    "grey": (0.5, 0.5, 0.5),
+    "light blue": (0, 1, 1),
+    "purple": (1, 0, 1),
+}
+
+_NEAR = 0.1  # of a pure colour, the largest difference of a channel: JPEG and resizing blur masks
+_FLAT = 5  # a colour appears where a square of so many pixels has it: a blurred border is thinner
+
+
+class Regions(NamedTuple):
+    """The regions that both pictures of a pair have.
+
+    Attributes:
+        colours: their names, R of them, in the order of `COLOURS`.
+        content: (R, H, W) float32, 1 inside each region of the content and 0 outside.
+        style: (R, H', W'), likewise.
+    """
+
+    colours: tuple[str, ...]
+    content: Tensor
+    style: Tensor
+
+
+def read_regions(content: str | Path, style: str | Path) -> Regions:
+    """Read the two masks of a pair.
+
+    A colour counts where it is flat, not where two others blur into it; every pixel then belongs to
+    the nearest colour that counts in its mask. Pixels whose region the other mask lacks are in no
+    region of the result.
+
+    Raises:
+        PictureError: a file that is not a picture.
+        ValueError: the masks have no colour in common.
+    """
+    found = [_read(path) for path in (content, style)]
+    colours = tuple(colour for colour in COLOURS if all(colour in mask for mask in found))
+    if not colours:
+        names = [
+            f"{', '.join(mask) or 'none of ours'} in {p}"
+            for mask, p in zip(found, (content, style), strict=True)
+        ]
+        raise ValueError(f"masks must have colours in common, not {names[0]} and {names[1]}")
+    return Regions(colours, *(torch.stack([mask[c] for c in colours]).float() for mask in found))
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    """The mask (H, W) of each colour that a picture has."""
+    picture = images.read(path).pixels
+    pure = torch.tensor(list(COLOURS.values())).view(len(COLOURS), 3, 1, 1)
+    distances = (picture - pure).abs().amax(1)  # (9, H, W)
+    near = (distances < _NEAR).float()
+    appears = F.avg_pool2d(near, _FLAT, stride=1).flatten(1).amax(1) > 1 - 1e-6
+    nearest = distances.where(appears.view(-1, 1, 1), torch.inf).argmin(0)
+    return {name: nearest == k for k, name in enumerate(COLOURS) if appears[k]}
