@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from .laplacian import MattingLaplacian
 from .ops import gram
@@ -26,6 +27,33 @@ def style_loss(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> T
     """
     terms = [(gram(features[layer]) - target).square().mean() for layer, target in grams.items()]
     return sum(terms) / len(terms)  # type: ignore[return-value]
+
+
+def relative_content_loss(features: Tensor, target: Tensor) -> Tensor:
+    """||F - C||^2 / ||C||^2, a mean over the batch: `content_loss`, whatever VGG's scale."""
+    return (squared_norm(features - target) / squared_norm(target)).mean()
+
+
+def relative_style_loss(gram: Tensor, target: Tensor, before: Tensor) -> Tensor:
+    """||G - S||^2 / (||S||^2 + ||G_C||^2) at one layer, (B, c_l, c_l) each; one an image, (B,).
+
+    G_C is the unchanged content's: it keeps a dark style for a bright content from outweighing
+    all else, as the squares alone do in `style_loss`.
+    """
+    return squared_norm(gram - target) / (squared_norm(target) + squared_norm(before))
+
+
+def region_grams(features: Tensor, masks: Tensor) -> Tensor:
+    """A Gram matrix a region (Luan et al. 2017), F^T diag(m_r) F / sum m_r: (R, c, c).
+
+    Args:
+        features: (1, c, h, w).
+        masks: m, (R, H, W) in [0, 1], none of them empty; brought to h x w by area.
+    """
+    m = F.interpolate(masks[None], features.shape[-2:], mode="area")[0][:, None]
+    pixels = features.shape[-2] * features.shape[-1]
+    share = m.flatten(1).sum(1) / pixels
+    return gram(features * m.sqrt()) / share.view(-1, 1, 1)
 
 
 def matting_loss(laplacian: MattingLaplacian, image: Tensor) -> Tensor:

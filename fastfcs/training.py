@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from .images import SUFFIXES
-from .losses import squared_norm
+from .losses import relative_content_loss, relative_style_loss
 from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver, save_solver, save_tensors
 from .ops import gram
 from .vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
@@ -102,18 +102,17 @@ def batch_loss(
 ) -> tuple[Tensor, Losses]:
     """||F - C||^2 / ||C||^2 + style_weight * mean over l of ||G - S||^2 / (||S||^2 + ||G_C||^2).
 
-    Gatys' two losses made relative: G_C is the content's own Gram matrix, which keeps a dark style
-    for a bright content from outweighing the rest of the batch. Means over the batch (B, 3, H, W).
+    Gatys' two losses made relative (`fastfcs.losses`), G_C the content's own Gram matrix. Means
+    over the batch (B, 3, H, W).
     """
     found = vgg(output)
     features = torch.stack([crop.features for crop in content])
-    content_term = (squared_norm(found[CONTENT_LAYER] - features) / squared_norm(features)).mean()
+    content_term = relative_content_loss(found[CONTENT_LAYER], features)
     terms = []
     for layer in STYLE_LAYERS:
         wanted = torch.stack([crop.grams[layer] for crop in style])
         before = torch.stack([crop.grams[layer] for crop in content])
-        scale = squared_norm(wanted) + squared_norm(before)
-        terms.append((squared_norm(gram(found[layer]) - wanted) / scale).mean())
+        terms.append(relative_style_loss(gram(found[layer]), wanted, before).mean())
     style_term = torch.stack(terms).mean()
     total = content_term + style_weight * style_term
     return total, Losses(content_term.item(), style_term.item())

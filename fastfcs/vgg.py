@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -21,21 +22,21 @@ _CAFFE_MEAN = (123.68, 116.779, 103.939)  # R, G, B of 255
 class VGG19(nn.Module):
     """VGG-19 up to conv4_2; parameters are named as torchvision's (``features.0.weight`` ...).
 
-    ``forward`` takes images (B, 3, H, W) in [0, 1], RGB, H and W at least 8, and returns
-    ``{layer: features (B, c_l, H_l, W_l)}``, each taken after its ReLU. The parameters are frozen.
+    ``forward`` takes images (B, 3, H, W) in [0, 1], RGB, H and W at least 8, and the names of the
+    layers wanted, conv1_1 ... conv4_2. It returns ``{layer: features (B, c_l, H_l, W_l)}``, each
+    taken after its ReLU, and computes nothing beyond the deepest. The parameters are frozen.
     """
 
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        self._taps: dict[int, str] = {}
+        self.layers: dict[str, int] = {}  # name: index of the ReLU in features
         channels = 3
         for block, widths in enumerate(_BLOCKS, start=1):
             for number, width in enumerate(widths, start=1):
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = width
-                if number == 2:
-                    self._taps[len(layers) - 1] = f"conv{block}_2"
+                self.layers[f"conv{block}_{number}"] = len(layers) - 1
                 if f"conv{block}_{number}" == CONTENT_LAYER:
                     break
             else:
@@ -49,15 +50,23 @@ class VGG19(nn.Module):
             "scale", 1 / torch.tensor(_IMAGENET_STD).view(3, 1, 1), persistent=False
         )
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, layers: Iterable[str] = (*STYLE_LAYERS, CONTENT_LAYER)
+    ) -> dict[str, Tensor]:
+        taps = {self._index(layer): layer for layer in layers}
         x = (image - self.mean) * self.scale
         found = {}
-        for index, layer in enumerate(self.features):
+        for index, layer in enumerate(self.features[: max(taps) + 1]):
             x = layer(x)
-            if index in self._taps:
+            if index in taps:
                 # The next layer never writes in place on a tap: it is a convolution or a maximum.
-                found[self._taps[index]] = x
+                found[taps[index]] = x
         return found
+
+    def _index(self, layer: str) -> int:
+        if layer not in self.layers:
+            raise ValueError(f"layer is {layer!r}; one of {', '.join(self.layers)} is wanted")
+        return self.layers[layer]
 
 
 def load_vgg19(path: str | Path | None = None) -> VGG19:

@@ -8,6 +8,7 @@ import click
 
 from .evaluate import evaluate
 from .info import info
+from .optimize import optimize
 from .stylize import stylize
 from .train import train, tune
 
@@ -24,5 +25,5 @@ def cli() -> None:
     """Style transfer in milliseconds, as a painting or as a photograph."""
 
 
-for command in (stylize, train, tune, evaluate, info):
+for command in (stylize, train, tune, optimize, evaluate, info):
     cli.add_command(command)
