@@ -5,6 +5,7 @@ The colours are those of Luan et al., "Deep Photo Style Transfer" (CVPR 2017).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,12 @@ def read_regions(content: str | Path, style: str | Path) -> Regions:
         ]
         raise ValueError(f"masks must have colours in common, not {names[0]} and {names[1]}")
     return Regions(colours, *(torch.stack([mask[c] for c in colours]).float() for mask in found))
+
+
+def resize(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks (R, H, W) at another size (H', W'): the share of each new pixel that is covered."""
+    # Rounding may leave [0, 1] by an ulp.
+    return F.interpolate(masks[None], list(size), mode="area")[0].clamp(0, 1)
 
 
 def _read(path: str | Path) -> dict[str, Tensor]:

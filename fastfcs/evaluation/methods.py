@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from .. import images
 from ..constraints import Photoreal
 from ..filters import LowPass
-from ..network import load_solver, weights_file
+from ..network import UnrolledSolver, load_solver, weights_file
 from ..stylizer import Stylizer
+from ..vgg import VGG19, load_vgg19
 from .pairs import Pair
 
 DEFAULT = ("content", "artistic", "photoreal", "photoreal:0.003,0.03,0.3")
@@ -84,12 +86,19 @@ def methods(
 
 
 class _Known:
-    """The methods that the package has; the network is read when one of them needs it."""
+    """The methods that the package has; networks are read once, not timed."""
 
     def __init__(self, weights: str | Path, steps: int | None, device: str) -> None:
         self._weights, self._device = weights, device
         self._options: dict[str, Any] = {} if steps is None else {"steps": steps}
-        self._solver: Any = None
+
+    @cached_property
+    def _solver(self) -> UnrolledSolver:
+        return load_solver(self._weights).requires_grad_(False).to(self._device)
+
+    @cached_property
+    def _vgg(self) -> VGG19:
+        return load_vgg19().to(self._device)
 
     def content(self) -> Method:
         return Method("content", lambda pair: pair.content)
@@ -122,14 +131,12 @@ class _Known:
         return self._iterative(named, options, chosen)
 
     def _network(self, name: str, cutoff: float | None = None, **options: Any) -> Method:
-        path = weights_file(self._weights)
-        if self._solver is None:
-            self._solver = load_solver(path).requires_grad_(False).to(self._device)
+        path, solver = weights_file(self._weights), self._solver
         if cutoff is not None:
             options["cutoff"] = cutoff
 
         def apply(pair: Pair) -> Tensor:
-            return Stylizer(pair.style, weights=self._solver, **options)(pair.content)
+            return Stylizer(pair.style, weights=solver, **options)(pair.content)
 
         depends = f"{hashlib.sha256(path.read_bytes()).hexdigest()} {options}"
         return Method(name, apply, depends, name.split(":")[0], cutoff)
@@ -137,10 +144,12 @@ class _Known:
     def _iterative(
         self, name: str, options: Callable[[Pair], dict[str, Any]], cutoff: float | None = None
     ) -> Method:
+        vgg = self._vgg
+
         def apply(pair: Pair) -> Tensor:
             from ..optimize import optimize
 
-            return optimize(pair.content, pair.style, **options(pair), **self._options)
+            return optimize(pair.content, pair.style, vgg=vgg, **options(pair), **self._options)
 
         depends = f"{cutoff} {self._options}"
         return Method(name, apply, depends, name.split(":")[0], cutoff)

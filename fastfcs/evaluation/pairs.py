@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from .. import images
-from ..regions import Regions, read_regions
+from ..regions import Regions, read_regions, resize
 from ..training import list_images
 
 
@@ -52,9 +51,8 @@ class PairFiles:
             colours, *full = read_regions(*self.masks)
             for path, mask, image in zip(self.masks, full, found, strict=True):
                 _check_size(path, mask, image)
-            masks = Regions(
-                colours, *(_fit(m, x).to(device) for m, x in zip(full, small, strict=True))
-            )
+            fitted = (resize(m, x.shape[-2:]) for m, x in zip(full, small, strict=True))
+            masks = Regions(colours, *(mask.to(device) for mask in fitted))
         return Pair(self.name, small[0].to(device), small[1].to(device), masks)
 
 
@@ -110,11 +108,6 @@ def pair_up(folder: Path, styles: Sequence[Path], last: int | None) -> list[Pair
             raise ValueError(f"--style must hold another picture than {photo} itself")
         found.append(PairFiles(photo.stem, photo, style))
     return found
-
-
-def _fit(masks: Tensor, image: Tensor) -> Tensor:
-    """Masks (R, H, W) of the image's size: the share of each new pixel that is covered."""
-    return F.interpolate(masks[None], list(image.shape[-2:]), mode="area")[0].clamp(0, 1)
 
 
 def _check_size(path: Path, mask: Tensor, image: Tensor) -> None:
