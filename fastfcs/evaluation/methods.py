@@ -125,10 +125,8 @@ class _Known:
         named = "projected" if cutoff is None else f"projected:{cutoff:g}"
         chosen = cutoff or _PROJECTED_CUTOFF
 
-        def options(pair: Pair) -> dict[str, Any]:
-            return {"method": "adam", "constraint": Photoreal(pair.content, chosen)}
-
-        return self._iterative(named, options, chosen)
+        options = {"method": "adam", "constraint": "photoreal", "cutoff": chosen}
+        return self._iterative(named, lambda pair: options, chosen)
 
     def _network(self, name: str, cutoff: float | None = None, **options: Any) -> Method:
         path, solver = weights_file(self._weights), self._solver

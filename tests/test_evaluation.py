@@ -1,0 +1,456 @@
+"""fastfcs evaluate: each measure against another way to it, and whole runs on made pairs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from scipy.ndimage import sobel
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from fastfcs import MattingLaplacian, images
+from fastfcs.cli import cli
+from fastfcs.evaluation import compare, cost, iterations, methods, metrics, report
+from fastfcs.evaluation.metrics import Measure
+from fastfcs.evaluation.pairs import Pair, find_pairs, pair_up
+from fastfcs.network import UnrolledSolver, save_solver
+from fastfcs.regions import COLOURS, Regions, read_regions, resize
+from fastfcs.vgg import STYLE_LAYERS, VGG19
+
+Photo = Callable[[str, int], Tensor]
+W, H = 48, 40
+
+
+@pytest.fixture(scope="module")
+def vgg() -> VGG19:
+    """VGG-19 of few channels and random weights: it measures as well, and quickly."""
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastfcs.vgg._BLOCKS", ((8, 8), (8, 8), (8, 8, 8, 8), (16, 16, 16, 16)))
+        return VGG19().requires_grad_(False).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg: VGG19) -> Path:
+    """The working folder: two pairs, one with masks, somebody's results, and weights."""
+    monkeypatch.chdir(tmp_path)
+    for module in (compare, methods, iterations):
+        monkeypatch.setattr(module, "load_vgg19", lambda: vgg)
+    rng = np.random.default_rng(0)
+    (tmp_path / "pairs").mkdir()
+    for name in ("content01", "style01", "content02", "style02", "theirs01", "theirs02"):
+        small = rng.integers(0, 256, (H // 8, W // 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((W, H)).save(f"pairs/{name}.png")
+    for name, split in (("content02", 16), ("style02", 32)):
+        write_mask(Path(f"pairs/{name}_mask.png"), {"blue": split, "white": W - split})
+    solver = UnrolledSolver(updates=1, channels=(8,))
+    solver.updates[0].initialise(torch.rand(1, 3, H, W), torch.rand(1, 3, H, W) / 2)
+    save_solver(solver, Path("w.safetensors"), {"style weight": "7"})
+    return tmp_path
+
+
+def write_mask(path: Path, widths: dict[str, int], height: int = H) -> None:
+    """Upright stripes of colours."""
+    stripes = [np.tile(np.array(COLOURS[c]) * 255, (height, w, 1)) for c, w in widths.items()]
+    Image.fromarray(np.concatenate(stripes, 1).round().astype(np.uint8)).save(path)
+
+
+def run(*args: str, code: int = 0) -> Result:
+    command = ["evaluate", *args, "--weights", "w.safetensors", "--device", "cpu", "-o", "out"]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+# Regions
+
+
+def test_regions_are_the_flat_colours_of_both(tmp_path: Path) -> None:
+    content, style = tmp_path / "a.png", tmp_path / "b.png"
+    write_mask(content, {"black": 40, "white": 30, "green": 20})
+    write_mask(style, {"white": 25, "black": 25, "red": 10})
+    for path in (content, style):  # borders blur: between black and white there is grey
+        image = Image.open(path)
+        smaller = image.resize((image.width * 4 // 5, 32), Image.Resampling.BICUBIC)
+        smaller.resize(image.size, Image.Resampling.BICUBIC).save(path)
+    found = read_regions(content, style)
+    assert found.colours == ("black", "white")
+    assert (found.content.shape, found.style.shape) == ((2, H, 90), (2, H, 60))
+    # Every pixel is in the region of its colour; green and red are in none.
+    np.testing.assert_array_equal(found.content[0, :, :40], 1)
+    np.testing.assert_array_equal(found.content[1, :, 40:70], 1)
+    np.testing.assert_array_equal(found.content.sum((1, 2)), [40 * H, 30 * H])
+    np.testing.assert_array_equal(found.style[1, :, :25], 1)
+
+
+def test_grey_counts_where_it_is_flat(tmp_path: Path) -> None:
+    write_mask(tmp_path / "a.png", {"black": 20, "grey": 8, "light blue": 20})
+    found = read_regions(tmp_path / "a.png", tmp_path / "a.png")
+    assert found.colours == ("black", "grey", "light blue")
+    np.testing.assert_array_equal(found.content.sum(0), 1)
+
+
+def test_masks_without_a_common_colour_are_refused(tmp_path: Path) -> None:
+    write_mask(tmp_path / "a.png", {"black": 20})
+    write_mask(tmp_path / "b.png", {"white": 20, "red": 20})
+    with pytest.raises(ValueError, match=r"not black in .*a.png and white, red in .*b.png"):
+        read_regions(tmp_path / "a.png", tmp_path / "b.png")
+
+
+def test_resized_masks_keep_their_area() -> None:
+    masks = torch.zeros(2, 24, 32)
+    masks[0, :, :10], masks[1, :, 10:] = 1, 1
+    small = resize(masks, (6, 8))
+    np.testing.assert_allclose(small[:, 0], [[1, 1, 0.5, 0, 0, 0, 0, 0], [0, 0, 0.5, *[1] * 5]])
+
+
+# Measures
+
+
+def test_gradient_ssim_is_scikit_images(photo: Photo) -> None:
+    image = photo("coffee", 120).float()
+    other = (image + 0.1 * torch.randn_like(image)).clamp(0, 1)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    grey = [(x[0] * luma).sum(0).double().numpy() for x in (image, other)]
+    a, b = (np.hypot(sobel(x, 0), sobel(x, 1)) / 4 for x in grey)
+    want = structural_similarity(a, b, data_range=1.0)
+    assert metrics.gradient_ssim(image, other) == pytest.approx(want, abs=1e-6)
+    assert 0.1 < want < 0.9
+    assert metrics.gradient_ssim(image, image) == pytest.approx(1)
+
+
+def test_measures(photo: Photo, vgg: VGG19) -> None:
+    content, style = photo("chelsea", 64).float(), photo("coffee", 72).float()
+    image = content.lerp(torch.rand_like(content), 0.3)
+    found = Measure(Pair("", content, style), vgg)(image)
+    terms, unchanged = [], []
+    for layer in STYLE_LAYERS:  # by the formula
+        g, s, c = (
+            f.flatten(2)[0] @ f.flatten(2)[0].T / f[0, 0].numel()
+            for f in (vgg(x)[layer].double() for x in (image, style, content))
+        )
+        terms.append(((g - s).norm() / s.norm()) ** 2)
+        unchanged.append(((c - s).norm() / s.norm()) ** 2)
+    assert found["gram"] == pytest.approx(float(sum(terms) / 4), rel=1e-4)
+    assert found["ratio"] == pytest.approx(float(sum(terms) / sum(unchanged)), rel=1e-4)
+    energy = MattingLaplacian(content.double()).energy(image.double()).item() / content.numel()
+    assert found["energy"] == pytest.approx(energy, rel=1e-3)
+    assert (found["region_gram"], found["regions"], found["lpips"]) == (None, {}, None)
+
+
+def test_distance_by_region(vgg: VGG19) -> None:
+    """The style's halves, swapped: in place region by region, and so not as a whole style is."""
+    left, right = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64) ** 4
+    style = torch.cat([left, right], 3)
+    swapped = torch.cat([right, left], 3)
+    halves = torch.zeros(2, 64, 128)
+    halves[0, :, :64], halves[1, :, 64:] = 1, 1
+    colours = ("blue", "white")
+
+    right_way = Measure(Pair("", swapped, style, Regions(colours, halves.flip(0), halves)), vgg)
+    wrong_way = Measure(Pair("", swapped, style, Regions(colours, halves, halves)), vgg)
+    right_found, wrong_found = right_way(swapped), wrong_way(swapped)
+    assert right_found["region_gram"] < 0.02  # but for what features see across the border
+    assert wrong_found["region_gram"] > 10 * right_found["region_gram"]
+    assert wrong_found["gram"] == right_found["gram"] < 0.02
+    assert list(wrong_found["regions"]) == ["blue", "white"]
+
+    quarter = torch.zeros(2, 64, 128)
+    quarter[0, :, :32], quarter[1, :, 32:] = 1, 1
+    uneven = Measure(Pair("", swapped, style, Regions(colours, quarter, halves)), vgg)(swapped)
+    blue, white = uneven["regions"].values()
+    assert uneven["region_gram"] == pytest.approx(blue / 4 + 3 * white / 4)
+
+    whole = torch.ones(1, 64, 128)
+    one = Measure(Pair("", swapped, style, Regions(("red",), whole, whole)), vgg)(swapped.sqrt())
+    assert one["region_gram"] == pytest.approx(one["gram"], rel=1e-4)
+
+
+def test_lpips_where_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(RuntimeError, match="LPIPS is left out: `pip install lpips`"):
+        metrics.load_lpips()
+
+    class Net(torch.nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return (a - b).abs().mean().view(1, 1, 1, 1)
+
+    fake = SimpleNamespace(LPIPS=lambda net, verbose: Net())
+    monkeypatch.setitem(sys.modules, "lpips", fake)
+    zeros = torch.zeros(1, 3, 8, 8)
+    assert metrics.load_lpips()(zeros, zeros + 0.5) == pytest.approx(1)  # of images in [-1, 1]
+
+    def offline(net: str, verbose: bool) -> Any:
+        raise OSError("no network")
+
+    monkeypatch.setattr(fake, "LPIPS", offline)
+    with pytest.raises(RuntimeError, match="AlexNet's weights: no network"):
+        metrics.load_lpips()
+
+
+def test_cost() -> None:
+    pages = np.ones(2**20)  # touched before, and not counted
+    result, seconds, megabytes = cost.measured(lambda: np.ones(8 * 2**20)[:1] + pages[:1], "cpu")
+    assert (result.item(), seconds > 0) == (2, True)
+    assert megabytes is not None
+    assert 60 < megabytes < 75  # 8 Mi doubles are 67 MB
+
+
+def test_medians_and_their_intervals() -> None:
+    values = np.random.default_rng(1).permutation(101).astype(float)
+    found = report.median(values.tolist())
+    assert (found.value, found.pairs) == (50, 101)
+    # The binomial interval of a median's rank, 50 +- 1.96 sqrt(101) / 2.
+    assert found.low == pytest.approx(40.2, abs=2)
+    assert found.high == pytest.approx(59.8, abs=2)
+    assert report.median([3.0]) == (3, 3, 3, 1)
+
+
+# Pairs and methods
+
+
+def test_pairs(folder: Path) -> None:
+    pairs = find_pairs(folder / "pairs")
+    assert [(p.name, p.content.name, p.style.name) for p in pairs] == [
+        ("01", "content01.png", "style01.png"),
+        ("02", "content02.png", "style02.png"),
+    ]
+    assert pairs[0].masks is None
+    loaded = pairs[1].load(size=24)
+    assert loaded.content.shape == (1, 3, 20, 24)
+    assert loaded.regions is not None
+    assert loaded.regions.colours == ("blue", "white")
+    np.testing.assert_allclose(loaded.regions.content[0, 0], [1] * 8 + [0] * 16)
+
+    write_mask(folder / "pairs/style02_mask.png", {"blue": 20})
+    with pytest.raises(
+        ValueError, match=r"style02_mask.png must be of its picture's size, 48 x 40"
+    ):
+        pairs[1].load()
+    (folder / "pairs/style02_mask.png").unlink()
+    with pytest.raises(ValueError, match="both have a mask, or neither"):
+        find_pairs(folder / "pairs")
+    (folder / "pairs/style01.png").unlink()
+    with pytest.raises(ValueError, match="has no style01 beside it"):
+        find_pairs(folder / "pairs")
+    with pytest.raises(ValueError, match=r"must hold pairs content01.png"):
+        find_pairs(folder)
+
+
+def test_photos_take_styles_in_turn(folder: Path) -> None:
+    for each, names in {"photos": "abcd", "paintings": "xy"}.items():
+        Path(each).mkdir()
+        for name in names:
+            Image.new("RGB", (16, 16)).save(f"{each}/{name}.png")
+    photos, paintings = folder / "photos", folder / "paintings"
+
+    def found(*args: Any) -> list[str]:
+        return [pair.name + pair.style.stem for pair in pair_up(*args)]
+
+    assert found(photos, [paintings], None) == ["ax", "by", "cx", "dy"]
+    assert found(photos, [paintings], 2) == ["cx", "dy"]
+    assert found(photos, [photos], 3) == ["bc", "cd", "db"]  # never itself, never one trained on
+    with pytest.raises(ValueError, match=r"another picture than .*d.png itself"):
+        pair_up(photos, [photos], 1)
+
+
+def test_names_of_methods(folder: Path) -> None:
+    found = methods.methods(
+        ["content", "photoreal:0.1,0.01", "photoreal", "theirs=pairs/x*.png"],
+        weights="w.safetensors",
+    )
+    assert [m.name for m in found] == [
+        "content",
+        "photoreal:0.1",
+        "photoreal:0.01",
+        "photoreal",
+        "theirs",
+    ]
+    assert [m.cutoff for m in found] == [None, 0.1, 0.01, 0.0003, None]
+    assert found[4].file("07") == Path("pairs/x07.png")
+    for names, sentence in {
+        ("wct",): "method must be one of content, artistic, .* not 'wct'",
+        ("gatys:3",): "not 'gatys:3'",
+        ("photoreal:high",): "must have numbers after the colon",
+        ("photoreal:10",): "cutoff is 10",
+        ("content", "content"): "'content' is given twice",
+        ("a=x.png",): r"has no \*",
+        ("style=x*.png",): "need a name of their own",
+        ("../a=x*.png",): "need a name of their own",
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            methods.methods(names, weights="w.safetensors")
+
+
+def test_iterative_solvers_get_what_their_names_say(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fake(content: Tensor, style: Tensor, **options: Any) -> Tensor:
+        calls.append(options)
+        return content
+
+    monkeypatch.setattr("fastfcs.optimize.optimize", fake)
+    pair = find_pairs(folder / "pairs")[1].load()
+    for method in methods.methods(["gatys", "luan", "projected:0.05"], steps=3):
+        assert method.apply(pair) is pair.content
+    gatys, luan, projected = calls
+    assert all(call["steps"] == 3 for call in calls)
+    assert (gatys["method"], "regions" in gatys, projected["method"]) == ("lbfgs", False, "adam")
+    assert luan["matting_weight"] > 0
+    assert luan["regions"][0] is pair.regions.content  # type: ignore[union-attr]
+    assert (projected["constraint"], projected["cutoff"]) == ("photoreal", 0.05)
+
+
+# Whole runs
+
+METHODS = [
+    f"--method={name}"
+    for name in ("artistic", "photoreal:0.5,2", "theirs=pairs/theirs*.png", "content")
+]
+
+
+def test_a_run(folder: Path) -> None:
+    output = run("pairs", *METHODS).output
+    assert "theirs" in output.split("medians")[1]
+    with open("out/results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["pair"] for row in rows] == ["01"] * 5 + ["02"] * 5
+    by_name = {(row["pair"], row["method"]): row for row in rows}
+    assert by_name["02", "content"]["ssim"] == "1.0"
+    assert by_name["01", "artistic"]["regions"] == by_name["01", "artistic"]["region_gram"] == ""
+    assert re.fullmatch(r"blue \S+; white \S+", by_name["02", "theirs"]["regions"])
+    assert float(by_name["02", "artistic"]["seconds"]) > 0
+    assert by_name["02", "theirs"]["seconds"] == ""
+
+    found = json.loads(Path("out/report.json").read_text())
+    assert found["notes"] == ["LPIPS is left out: `pip install lpips` adds it"]
+    both = [float(by_name[pair, "artistic"]["gram"]) for pair in ("01", "02")]
+    assert found["medians"]["artistic"]["gram"]["value"] == pytest.approx(np.mean(both))
+    assert found["medians"]["artistic"]["region_gram"]["pairs"] == 1
+    np.testing.assert_array_equal(
+        np.asarray(Image.open("out/pairs/02/theirs.png")),
+        np.asarray(Image.open("pairs/theirs02.png")),
+    )
+
+    page = Path("out/index.html").read_text(encoding="utf-8")
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert all((folder / "out" / link).is_file() for link in links)
+    assert len(links) == 2 * 6 + 3  # the style and five methods of each pair; plot, CSV, JSON
+    assert "http" not in page
+    assert "<!-- " not in page
+    assert Image.open("out/trade-off.png").width > 500
+
+
+def test_a_run_that_was_cut_off_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+    call = Measure.__call__
+
+    def counted(self: Measure, image: Tensor) -> dict[str, Any]:
+        if len(measured) == 3:
+            raise ValueError("power cut")
+        measured.append(self._pair.name)
+        return call(self, image)
+
+    monkeypatch.setattr(Measure, "__call__", counted)
+    assert "power cut" in run("pairs", *METHODS, code=2).output
+    assert measured == ["01"] * 3
+    measured.clear()
+    assert "power cut" in run("pairs", *METHODS, code=2).output
+    assert measured == ["01", "01", "02"]  # what was there is not done again
+    measured[:] = [""] * 4
+    run("pairs", *METHODS)
+    assert measured[4:] == ["02"] * 4
+    report_before = Path("out/report.json").read_text()
+
+    measured[:] = [""] * 4
+    run("pairs", *METHODS)
+    assert measured[4:] == []
+    before, after = (json.loads(t) for t in (report_before, Path("out/report.json").read_text()))
+    assert after["rows"] == before["rows"]
+
+    Image.new("RGB", (W, H)).save("pairs/theirs01.png")  # theirs alone has changed
+    run("pairs", *METHODS)
+    assert measured[4:] == ["01"]
+    run("pairs", *METHODS, "--size", "24")  # all have
+    assert len(measured[4:]) == 11
+
+
+def test_what_the_numbers_hide_is_said(folder: Path) -> None:
+    Path("pairs/theirs01.png").unlink()
+    Image.new("RGB", (20, 30)).save("pairs/theirs02.png")
+    output = run("pairs", "--method=content", METHODS[2], "--size", "24").output
+    assert "pictures reduced to a longer side of 24 pixels" in output
+    assert "theirs: no result for pair 01" in output
+    assert "theirs: 1 results brought to the content's size" in output
+    assert images.read("out/pairs/02/theirs.png").size == (24, 20)
+    result = run("pairs", "--method=theirs=nowhere/*.png", code=2)
+    assert "method theirs: there is no file nowhere/*.png" in result.output
+
+
+def test_bad_options_are_one_sentence(folder: Path) -> None:
+    for options, sentence in {
+        ("--only=03",): "--only must be one of 01, 02, not '03'",
+        ("--last=3",): "--last belongs to --style",
+        ("--method=content", "--equivalent-iterations"): "--method does not go with",
+    }.items():
+        output = run("pairs", *options, code=2).output
+        assert sentence in output
+        assert output.count("\n") == 1
+
+
+# Equivalent iterations
+
+
+def test_equivalent_iterations(folder: Path, monkeypatch: pytest.MonkeyPatch, vgg: VGG19) -> None:
+    options = ("pairs", "--equivalent-iterations", "--steps=5")
+    assert "1 updates of the network are worth" in run(*options).output
+    found = json.loads(Path("out/iterations.json").read_text())
+    assert (found["style weight"], found["steps"], found["updates"]) == (7, 5, 1)
+    assert [len(row["curve"]) for row in found["rows"]] == [6, 6]
+    for row in found["rows"]:
+        assert row["curve"][5] < row["curve"][0]  # Adam descends
+        crossing = [k for k, loss in enumerate(row["curve"]) if loss <= row["network"]]
+        assert row["iterations"] == (crossing[0] if crossing else 5)
+    values = [row["iterations"] for row in found["rows"]]
+    assert found["equivalent iterations"]["value"] == np.median(values)
+    assert Image.open("out/iterations.png").width > 500
+
+    monkeypatch.setattr("fastfcs.optimize.optimize", None)  # all is there
+    run(*options)
+    assert json.loads(Path("out/iterations.json").read_text()) == found
+
+
+def test_the_loss_is_that_of_the_training(folder: Path, vgg: VGG19) -> None:
+    from fastfcs.training import _targets, batch_loss
+
+    pair = find_pairs(folder / "pairs")[0].load()
+    image = pair.content.lerp(torch.rand_like(pair.content), 0.5)
+    want, _ = batch_loss(vgg, image, _targets(vgg, pair.content), _targets(vgg, pair.style), 7.0)
+    (found,) = iterations._losses(pair, 0, start=image, vgg=vgg, style_weight=7.0)
+    assert found == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_crossings() -> None:
+    assert iterations._crossing([5, 3, 2, 1], 2.5) == {"iterations": 2, "reached": True}
+    assert iterations._crossing([5, 3, 2, 1], 9) == {"iterations": 0, "reached": True}
+    assert iterations._crossing([5, 3, 2, 1], 0.5) == {"iterations": 3, "reached": False}
+
+
+def test_weights_must_tell_their_style_weight(folder: Path) -> None:
+    save_solver(UnrolledSolver(updates=1, channels=(8,)), Path("w.safetensors"), {})
+    output = run("pairs", "--equivalent-iterations", code=2).output
+    assert "does not say the style weight of its training" in output
