@@ -59,7 +59,7 @@ def evaluate(
 
     A pair is content01.png and style01.png, and perhaps content01_mask.png and style01_mask.png.
     OUTPUT gets index.html (all pictures side by side), report.json, results.csv and trade-off.png.
-    An interrupted run goes on with the same command; methods can be added by another.
+    What is done is never done again: an interrupted run goes on with the same command.
     """
     with sentences():
         if equivalent_iterations and names:
