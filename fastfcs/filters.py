@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import ops
+from .bandwidth import cutoff_below_which, damping
 from .laplacian import MattingLaplacian
 
 Kind = Literal["ideal", "heat", "tikhonov"]
@@ -19,9 +21,6 @@ _KERNELS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "heat": lambda eigenvalue, cutoff: np.exp2(-eigenvalue / cutoff),
     "tikhonov": lambda eigenvalue, cutoff: 1 / (1 + eigenvalue / cutoff),
 }
-
-# Keeps the ringing under 1 %; a smaller one would make the step sharper.
-_KAISER_BETA = 4.0
 
 
 class LowPass:
@@ -79,19 +78,23 @@ class LowPass:
             raise ValueError(f"order is {order}; an integer of at least 1 is wanted")
         self.coefficients = torch.from_numpy(self._coefficients())
 
-    def _coefficients(self) -> np.ndarray:
-        # c_k = 2/M sum_j h(lambda_j) cos(k theta_j), a cosine transform of the M nodes. With 64
-        # times more of them than coefficients, the ideal kernel's step falls where it should.
-        nodes = 64 * (self.order + 1)
-        theta = (np.arange(nodes) + 0.5) * np.pi / nodes
-        values = self.kernel(MattingLaplacian.lambda_max / 2 * (1 + np.cos(theta))).numpy()
-        k = np.arange(self.order + 1)
-        transform = np.fft.rfft(np.concatenate([values, values[::-1]]))[: self.order + 1]
-        c = (np.exp(-0.5j * np.pi * k / nodes) * transform).real / nodes
-        c[0] /= 2
+    @classmethod
+    def for_bandwidth(
+        cls, laplacian: MattingLaplacian, k: int, order: int | None = None
+    ) -> "LowPass":
+        """The ideal low-pass whose cutoff has k eigenvalues below: it imitates P_span(U_k).
+
+        What is matched is the number of eigenvalues, by stochastic counting: see
+        :func:`fastfcs.bandwidth.cutoff_below_which` for its error, its cost, and what it raises.
+        """
+        return cls(cutoff_below_which(laplacian, k), order)
+
+    def _coefficients(self) -> NDArray[np.float64]:
+        # With 64 times more nodes than coefficients, the ideal kernel's step falls where it should.
+        c = expansion(lambda x: self.kernel(x).numpy(), self.order, 64 * (self.order + 1))
         if self.kind == "ideal":
-            c *= np.kaiser(2 * self.order + 1, _KAISER_BETA)[self.order :]
-        return c / np.sum(c * (-1.0) ** k)  # T_k(-1) = (-1)^k
+            c *= damping(self.order)
+        return c / np.sum(c * (-1.0) ** np.arange(self.order + 1))  # T_k(-1) = (-1)^k
 
     def kernel(self, eigenvalue: Any) -> Tensor:
         """The kernel h that p imitates, at eigenvalues in [0, 9]: float64, of their shape."""
@@ -111,6 +114,22 @@ class LowPass:
 
     def __repr__(self) -> str:
         return f"LowPass(cutoff={self.cutoff}, order={self.order}, kind={self.kind!r})"
+
+
+def expansion(
+    function: Callable[[NDArray[np.float64]], NDArray[np.float64]], order: int, nodes: int
+) -> NDArray[np.float64]:
+    """The Chebyshev expansion of a function on [0, 9] to an order below the number of nodes.
+
+    c_k = 2/M sum_j f(lambda_j) cos(k theta_j), c_0 half of it: a cosine transform of the M nodes.
+    """
+    theta = (np.arange(nodes) + 0.5) * np.pi / nodes
+    values = function(MattingLaplacian.lambda_max / 2 * (1 + np.cos(theta)))
+    k = np.arange(order + 1)
+    transform = np.fft.rfft(np.concatenate([values, values[::-1]]))[: order + 1]
+    c: NDArray[np.float64] = (np.exp(-0.5j * np.pi * k / nodes) * transform).real / nodes
+    c[0] /= 2
+    return c
 
 
 def _as_array(values: Any) -> np.ndarray:

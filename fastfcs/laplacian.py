@@ -57,6 +57,20 @@ class MattingLaplacian:
         """The image's device, where every signal must be."""
         return self.image.device
 
+    @property
+    def pixels(self) -> int:
+        """H W, the size of the matrix: for what is made of one image only.
+
+        Raises:
+            ValueError: the batch holds more than one image.
+        """
+        if len(self.image) != 1:
+            raise ValueError(
+                f"image is a batch of {len(self.image)}; an explicit matrix, a linear operator or"
+                " a count of eigenvalues is made of one image"
+            )
+        return self.shape[-2] * self.shape[-1]
+
     def batched(self, x: Tensor) -> Tensor:
         """x as the operators want it, (B,C,H,W); it must have as many dimensions as the image."""
         if x.dim() != len(self.shape):
@@ -100,7 +114,7 @@ class MattingLaplacian:
 
         from . import _C
 
-        pixels = self._pixels()
+        pixels = self.pixels
         image = self.image[0].permute(1, 2, 0).double().cpu().contiguous().numpy()
         return csr_matrix(_C.laplacian_csr(image, self.eps), shape=(pixels, pixels))
 
@@ -112,7 +126,7 @@ class MattingLaplacian:
         """
         if library not in ("scipy", "cupy"):
             raise ValueError(f'library is {library!r}; "scipy" or "cupy" is wanted')
-        pixels = self._pixels()
+        pixels = self.pixels
 
         if library == "scipy":
             from scipy.sparse.linalg import LinearOperator
@@ -139,15 +153,6 @@ class MattingLaplacian:
             matmat=matmat,
             dtype=str(self.dtype).removeprefix("torch."),
         )
-
-    def _pixels(self) -> int:
-        """H W, for what is defined on one image only."""
-        if len(self.image) != 1:
-            raise ValueError(
-                f"image is a batch of {len(self.image)}; an explicit matrix or a linear operator"
-                " is made of one image"
-            )
-        return self.shape[-2] * self.shape[-1]
 
     def __repr__(self) -> str:
         return (

@@ -242,7 +242,7 @@ def test_on_cuda_the_host_never_waits(
 ) -> None:
     """Fake CUDA tensors have no values: whatever the host would wait for raises, GPU or not."""
     lowpass = LowPass(0.01)  # made beforehand: NumPy's work, which fake tensors do not do
-    monkeypatch.setattr("fastfcs.constraints.LowPass", lambda *_: lowpass)
+    monkeypatch.setattr("fastfcs.constraints.filtered.LowPass", lambda *_: lowpass)
     solver = UnrolledSolver(updates=2, channels=(8, 12))
     module = Stylizer(weights=solver, constraint=constraint, style_size=32)
     with FakeTensorMode(allow_non_fake_inputs=True), NoCopyBetweenDevices():

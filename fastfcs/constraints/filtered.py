@@ -1,18 +1,33 @@
-"""Constraints on the restyled image, enforced after every update of the solver.
-
-A constraint is any callable X -> X on images (B,3,H,W).
-"""
-
-from collections.abc import Iterable
+"""Low-pass filters on the content's matting Laplacian, as constraints."""
 
 from torch import Tensor
 
-from .filters import LowPass
-from .laplacian import MattingLaplacian
-from .network import Constraint
+from ..filters import LowPass
+from ..laplacian import MattingLaplacian
+from .combine import Change, working
 
 
-class Photoreal:
+class Filtered:
+    """P[X] = p(L) X: the image, low-pass filtered along the content's structure.
+
+    Args:
+        content: (B,3,H,W), floating in [0,1], H and W at least 3, whose Laplacian L is.
+        lowpass: p. `LowPass.for_bandwidth` finds the one that imitates `Exact`.
+
+    Raises:
+        ValueError: the content is not such an image.
+    """
+
+    def __init__(self, content: Tensor, lowpass: LowPass) -> None:
+        self.laplacian = MattingLaplacian(working(content))
+        self.lowpass = lowpass
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x."""
+        return self.lowpass(self.laplacian, x.to(self.laplacian.dtype)).to(x.dtype)
+
+
+class Photoreal(Change):
     """C + P[X - C]: the change to the content C, low-pass filtered along C's own structure.
 
     P is a `LowPass` on C's matting Laplacian. Puy and Pérez (2018) project the image itself, P[X].
@@ -26,7 +41,9 @@ class Photoreal:
     The lower the cutoff, the more of the photograph stays and the less of the style: 0.1 removes
     only mild artefacts, 0.01 the texture of an aggressive update, and 0.0003, the default, what is
     left of its halos. With the shipped weights the SSIM of gradients with C is 0.86 at 0.003,
-    0.88 at 0.001 and 0.91 at 0.0003, medians over 29 pairs at full size (`benchmarks/pairs.py`).
+    0.88 at 0.001 and 0.91 at 0.0003, medians over 29 pairs at full size (`fastfcs evaluate`).
+
+    Computed in float32. Differentiable in x and C, not through P.
 
     Args:
         content: (B,3,H,W), float in [0,1], the image to stay faithful to.
@@ -35,25 +52,5 @@ class Photoreal:
     """
 
     def __init__(self, content: Tensor, cutoff: float = 0.0003, order: int | None = None) -> None:
-        self.lowpass = LowPass(cutoff, order)
-        self.content = content.float()
-        self.laplacian = MattingLaplacian(self.content)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x and C, not through P.
-
-        Computed in float32 and given back in x's dtype.
-        """
-        return (self.content + self.lowpass(self.laplacian, x.float() - self.content)).to(x.dtype)
-
-
-def compose(constraints: Iterable[Constraint]) -> Constraint:
-    """One constraint that applies several, first to last."""
-    constraints = tuple(constraints)
-
-    def composed(x: Tensor) -> Tensor:
-        for constraint in constraints:
-            x = constraint(x)
-        return x
-
-    return composed
+        content = content.float()
+        super().__init__(content, Filtered(content, LowPass(cutoff, order)))

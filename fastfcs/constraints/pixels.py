@@ -1,0 +1,131 @@
+"""Constraints on the pixels themselves: their range, their luminance or colour, their variation."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .combine import working
+
+_LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in YIQ
+
+
+class Box:
+    """The projection onto [low, high]: every value clipped.
+
+    Args:
+        low, high: the range, low <= high.
+
+    Raises:
+        ValueError: low exceeds high.
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        if not low <= high:
+            raise ValueError(f"low is {low} and high {high}; low <= high is wanted")
+        self.low, self.high = low, high
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Any shape. The gradient is 0 where a value is clipped."""
+        return x.clamp(self.low, self.high)
+
+
+class KeepLuminance:
+    """X with the content's luminance Y = 0.299 R + 0.587 G + 0.114 B, and its own I and Q of YIQ.
+
+    Gatys et al. (2016), "Preserving Color in Neural Artistic Style Transfer", section 2.2, with the
+    roles of the two images exchanged. Values may leave [0,1]: then `Box` is wanted after it.
+
+    Args:
+        content: (B,3,H,W).
+    """
+
+    def __init__(self, content: Tensor) -> None:
+        self.content = working(content)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x."""
+        wide = x.to(self.content.dtype)
+        return (wide + _luminance(self.content - wide)).to(x.dtype)
+
+
+class KeepColour:
+    """The content's I and Q of YIQ, and X's luminance: luminance-only transfer.
+
+    Gatys et al. (2016), "Preserving Color in Neural Artistic Style Transfer", section 2.2. Values
+    may leave [0,1]: then `Box` is wanted after it.
+
+    Args:
+        content: (B,3,H,W).
+    """
+
+    def __init__(self, content: Tensor) -> None:
+        self.content = working(content)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x."""
+        change = x.to(self.content.dtype) - self.content
+        return (self.content + _luminance(change)).to(x.dtype)
+
+
+class TotalVariation:
+    """The proximal step argmin_Y 1/2 ||Y - X||^2 + w TV(Y), which removes noise and keeps edges.
+
+    TV is the sum over pixels, in each channel on its own, of the length of the gradient: forward
+    differences, 0 beyond the border. Solved in the dual by fast gradient projection (Beck and
+    Teboulle 2009, "Fast Gradient-Based Algorithms for Constrained Total Variation Image Denoising
+    and Deblurring", algorithm FGP).
+
+    On photos in [0,1] with noise of 0.1, for w up to 0.2, the objective is within GAP of its
+    minimum after the default number of iterations (bounded by the duality gap).
+
+    Args:
+        weight: w, positive: for values in [0,1], 0.05 removes faint grain, 0.2 flattens.
+        iterations: at least 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(self, weight: float, iterations: int = 100) -> None:
+        if not 0 < weight < math.inf:
+            raise ValueError(f"weight is {weight}; a positive number is wanted")
+        if not isinstance(iterations, int) or iterations < 1:
+            raise ValueError(f"iterations is {iterations}; an integer of at least 1 is wanted")
+        self.weight, self.iterations = weight, iterations
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B,C,H,W), any C, in float32 at least. Differentiable in x, through every iteration."""
+        b = x.to(torch.promote_types(x.dtype, torch.float32))
+        p = q = _gradient(b).mul(0)
+        t = 1.0
+        for _ in range(self.iterations):
+            # 8 bounds the largest eigenvalue of the gradient's normal operator.
+            ascent = q + _gradient(b + self.weight * _divergence(q)) / (8 * self.weight)
+            before, p = p, ascent / ascent.norm(dim=0).clamp_min(1)
+            t, momentum = (1 + math.sqrt(1 + 4 * t * t)) / 2, t - 1
+            q = p + momentum / t * (p - before)
+        return (b + self.weight * _divergence(p)).to(x.dtype)
+
+
+def _gradient(x: Tensor) -> Tensor:
+    """(2,B,C,H,W): forward differences downwards and to the right."""
+    down = F.pad(x.diff(dim=-2), (0, 0, 0, 1))
+    return torch.stack([down, F.pad(x.diff(dim=-1), (0, 1))])
+
+
+def _divergence(p: Tensor) -> Tensor:
+    """Minus the adjoint of `_gradient`."""
+    down, right = p[0][..., :-1, :], p[1][..., :-1]
+    return (
+        F.pad(down, (0, 0, 0, 1))
+        - F.pad(down, (0, 0, 1, 0))
+        + F.pad(right, (0, 1))
+        - F.pad(right, (1, 0))
+    )
+
+
+def _luminance(x: Tensor) -> Tensor:
+    """(B,3,H,W) -> (B,1,H,W)"""
+    return torch.einsum("bchw,c->bhw", x, x.new_tensor(_LUMA)).unsqueeze(1)
