@@ -97,7 +97,7 @@ def optimize(
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
     if lr is not None and not lr > 0:
         raise ValueError(f"lr must be positive, not {lr}")
-    parts = list(constraint) if isinstance(constraint, (list, tuple)) else [constraint]
+    parts: list[Any] = list(constraint) if isinstance(constraint, (list, tuple)) else [constraint]
     if cutoff is not None and "photoreal" not in parts:
         raise ValueError("cutoff belongs to constraint='photoreal', which was not asked for")
     if regions is not None:
@@ -203,7 +203,8 @@ def _descend(
     lr = _LEARNING_RATES[method] if lr is None else lr
     through = method == "lbfgs"  # L(P[Z]) instead of P[X - ...]
     with torch.no_grad():
-        z = (start if through else constraint(start)).clone().requires_grad_()
+        z = (start if through else constraint(start)).clone(memory_format=torch.contiguous_format)
+    z.requires_grad_()
     optimizer: torch.optim.Optimizer
     if method == "lbfgs":
         optimizer = torch.optim.LBFGS(
@@ -246,7 +247,7 @@ def _descend(
         totals.append(total)
         if callback is not None:
             with torch.no_grad():
-                image = constraint(z) if through else z.detach().clone()
+                image = (constraint(z) if through else z).detach().clone()
             callback(k, image, {name: loss.item() for name, loss in losses.items()})
         stalled = k >= _WINDOW and totals[-1 - _WINDOW] - total < tolerance * total
         if k == steps or (tolerance and stalled):
@@ -262,7 +263,7 @@ def _descend(
             with torch.no_grad():
                 z.copy_(constraint(z))
     with torch.no_grad():
-        return constraint(z) if through else z.detach()
+        return (constraint(z) if through else z).detach()
 
 
 def _image(name: str, given: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ class VGG19(nn.Module):
         taps = {self._index(layer): layer for layer in layers}
         x = (image - self.mean) * self.scale
         found = {}
-        for index, layer in enumerate(self.features[: max(taps) + 1]):
-            x = layer(x)
+        for index in range(max(taps) + 1):
+            x = self.features[index](x)
             if index in taps:
                 # The next layer never writes in place on a tap: it is a convolution or a maximum.
                 found[taps[index]] = x

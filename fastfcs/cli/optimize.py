@@ -131,10 +131,7 @@ def _optimize(
     place = device_named(device)
     options = {name: value for name, value in given.items() if value is not None}
     pictures = {name: images.read(name) for name in (content, style)}
-    regions = None
-    if mask:
-        found = read_regions(*mask)
-        regions = (found.content, found.style)
+    masks = read_regions(*mask) if mask else None
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     format = "PNG" if target == "-" else images.format_of(target)
     for name, picture in pictures.items():
@@ -145,11 +142,10 @@ def _optimize(
         for note in notes:
             console.print(f"{name}: {note}")
     photo, reference = (picture.pixels.to(place) for picture in pictures.values())
-    if regions:
-        regions = tuple(
-            resize(m, image.shape[-2:]).to(place)
-            for m, image in zip(regions, (photo, reference), strict=True)
-        )
+    regions = masks and (
+        resize(masks.content, photo.shape[-2:]).to(place),
+        resize(masks.style, reference.shape[-2:]).to(place),
+    )
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

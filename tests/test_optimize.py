@@ -1,0 +1,252 @@
+"""The iterative solvers: the losses they descend, and that they descend them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import load_photo
+from PIL import Image
+from torch import Tensor
+
+from fastfcs import MattingLaplacian
+from fastfcs.cli import cli
+from fastfcs.evaluation.metrics import gradient_ssim
+from fastfcs.losses import region_grams
+from fastfcs.optimize import _Objective, optimize
+from fastfcs.training import _Crop, batch_loss
+from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
+
+SIZE = 48
+WEIGHTS = {"content": 1.0, "style": 20.0, "matting": 0.0}
+LAYERS = ({CONTENT_LAYER: 1.0}, dict.fromkeys(STYLE_LAYERS, 1.0))
+
+
+@pytest.fixture(scope="module")
+def vgg() -> VGG19:
+    return load_vgg19()
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Tensor, Tensor]:
+    return load_photo("astronaut", SIZE).float(), load_photo("coffee", SIZE).float()
+
+
+def losses_of(vgg: VGG19, pair: tuple[Tensor, Tensor], **options) -> tuple[Tensor, list[dict]]:
+    found: list[dict] = []
+    result = optimize(*pair, vgg=vgg, callback=lambda k, x, losses: found.append(losses), **options)
+    return result, found
+
+
+def test_the_loss_is_the_one_of_training(vgg, pair) -> None:
+    content, style = pair
+    image = (content + 0.1 * torch.randn_like(content)).clamp(0, 1)
+
+    def crop(x: Tensor) -> _Crop:
+        found = vgg(x)
+        one = torch.ones(1, *x.shape[-2:])
+        grams = {k: region_grams(found[k], one)[0] for k in STYLE_LAYERS}
+        return _Crop(x[0], found[CONTENT_LAYER][0], grams)
+
+    with torch.no_grad():
+        total, parts = batch_loss(vgg, image, [crop(content)], [crop(style)], 20.0)
+        ours = _Objective(vgg, content, style, WEIGHTS, LAYERS, None)(image)
+    assert ours["total"].item() == pytest.approx(total.item(), rel=1e-5)
+    assert ours["content"].item() == pytest.approx(parts.content, rel=1e-5)
+
+
+def test_region_grams_are_the_formula() -> None:
+    torch.manual_seed(0)
+    f = torch.rand(1, 5, 4, 6, dtype=torch.float64)
+    masks = torch.rand(3, 4, 6, dtype=torch.float64)
+    flat = f[0].flatten(1)
+    for r, found in enumerate(region_grams(f, masks)):
+        m = masks[r].flatten()
+        torch.testing.assert_close(found, flat @ torch.diag(m) @ flat.T / m.sum())
+    blocks = torch.zeros(1, 8, 12, dtype=torch.float64)
+    blocks[0, :4] = 1  # the upper half, at twice the resolution
+    upper = f[0, :, :2].flatten(1)
+    torch.testing.assert_close(region_grams(f, blocks)[0], upper @ upper.T / 12)
+
+
+def test_one_region_that_holds_all_changes_nothing(vgg, pair) -> None:
+    everywhere = tuple(torch.ones(x.shape[1:])[:1] for x in pair)
+    plain, masked = (
+        losses_of(vgg, pair, steps=2, method="adam", regions=regions)
+        for regions in (None, everywhere)
+    )
+    torch.testing.assert_close(plain[0], masked[0])
+
+
+def test_regions_take_their_own_styles(vgg) -> None:
+    """Left takes the left half's colour, right the right half's; without masks both mix."""
+    torch.manual_seed(0)
+    content = 0.5 + 0.05 * torch.randn(1, 3, SIZE, SIZE)
+    style = 0.05 * torch.randn(1, 3, SIZE, SIZE) + torch.tensor([0.5, 0.5, 0.5]).view(3, 1, 1)
+    left = torch.zeros(1, SIZE, SIZE)
+    left[..., : SIZE // 2] = 1
+    style[:, 0] += 0.3 * (2 * left - 1)  # red on the left, not on the right
+    masks = torch.cat([left, 1 - left])
+    result = optimize(
+        content.clamp(0, 1), style.clamp(0, 1), vgg=vgg, steps=20, regions=(masks, masks)
+    )
+    red = result[0, 0]
+    assert red[:, : SIZE // 2].mean() > red[:, SIZE // 2 :].mean() + 0.2
+
+
+def test_matting_gradient_is_2_l_x(vgg, pair) -> None:
+    content, style = pair
+    weights = {"content": 0.0, "style": 0.0, "matting": 2.0}
+    image = (content + 0.1 * torch.randn_like(content)).requires_grad_()
+    _Objective(vgg, content, style, weights, LAYERS, None)(image)["total"].backward()
+    expected = 2 * 2 * (MattingLaplacian(content) @ image.detach()) / image.numel()
+    torch.testing.assert_close(image.grad, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_gradient_descent_is_the_formula_projected(vgg, pair) -> None:
+    content, style = pair
+
+    def grey(x: Tensor) -> Tensor:  # a projection
+        return x.mean(1, keepdim=True).expand_as(x)
+
+    x0 = grey(content).clone().requires_grad_()
+    objective = _Objective(vgg, content, style, WEIGHTS, LAYERS, None)
+    [gradient] = torch.autograd.grad(objective(x0)["total"], x0)
+    expected = grey(x0.detach() - 3e-5 * x0.numel() * gradient)
+    result = optimize(content, style, vgg=vgg, steps=1, method="gradient", lr=3e-5, constraint=grey)
+    torch.testing.assert_close(result, expected.clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "share"),
+    [
+        ("lbfgs", "content", 0.3),
+        ("lbfgs", "noise", 0.3),
+        ("adam", "content", 0.6),
+        ("gradient", "content", 0.8),
+    ],
+)
+def test_every_method_lowers_the_loss(vgg, pair, method, start, share) -> None:
+    result, found = losses_of(vgg, pair, steps=15, method=method, start=start)
+    totals = [each["total"] for each in found]
+    assert len(totals) == 16
+    assert totals[-1] < share * totals[0]
+    assert found[-1]["style"] < found[0]["style"]
+    assert result.shape == (1, 3, SIZE, SIZE)
+    assert 0 <= result.min() <= result.max() <= 1
+
+
+def test_noise_depends_on_the_seed_alone(vgg, pair) -> None:
+    first, again, other = (
+        optimize(*pair, vgg=vgg, steps=0, start="noise", seed=seed) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_coarse_to_fine(vgg, pair) -> None:
+    sizes = []
+    result = optimize(
+        *pair, vgg=vgg, steps=[8, 4], callback=lambda k, x, losses: sizes.append(x.shape[-1])
+    )
+    assert sizes == [SIZE // 2] * 9 + [SIZE] * 5
+    assert result.shape == pair[0].shape
+    unchanged = optimize(*pair, vgg=vgg, steps=[0, 0])
+    torch.testing.assert_close(unchanged, pair[0])  # what is not changed keeps its detail
+    _, fine = losses_of(vgg, pair, steps=4)
+    _, both = losses_of(vgg, pair, steps=[8, 4])
+    assert both[-1]["total"] < fine[-1]["total"]
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "adam"])
+def test_every_image_obeys_the_constraint(vgg, pair, method) -> None:
+    images = []
+    optimize(
+        *pair,
+        vgg=vgg,
+        steps=3,
+        method=method,
+        constraint=["photoreal", lambda x: x.clamp(0.2, 0.8)],
+        cutoff=0.1,
+        callback=lambda k, x, losses: images.append(x),
+    )
+    assert len(images) == 4
+    assert all(0.2 <= x.min() <= x.max() <= 0.8 for x in images)
+    assert not torch.equal(images[1], images[3])
+
+
+def test_penalty_and_projection_give_similar_pictures(vgg, pair) -> None:
+    """The two formulations of Puy and Pérez (2018): the same losses, the same smoothness, so alike:
+    closer to each other than half as far as either is from the content, and from plain Gatys."""
+    content = pair[0]
+    penalty, p = losses_of(vgg, pair, steps=40, matting_weight=3e4)
+    projected, q = losses_of(vgg, pair, steps=40, constraint="photoreal", cutoff=0.01)
+    plain = optimize(*pair, vgg=vgg, steps=40)
+    laplacian = MattingLaplacian(content)
+    energies = [laplacian.energy(x).item() / x.numel() for x in (plain, penalty, projected)]
+
+    def far(a: Tensor, b: Tensor) -> float:
+        return (a - b).square().mean().sqrt().item()
+
+    print(
+        energies,
+        p[-1],
+        q[-1],
+        far(penalty, projected),
+        far(penalty, content),
+        far(plain, projected),
+    )
+    print([gradient_ssim(x, content) for x in (plain, penalty, projected)])
+    assert max(energies[1:]) < 0.1 * energies[0]
+    assert far(penalty, projected) < 0.5 * min(far(x, content) for x in (penalty, projected))
+    assert far(penalty, projected) < 0.5 * far(plain, projected)
+
+
+def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:
+    _, found = losses_of(vgg, pair, steps=60, method="adam", tolerance=0.5)
+    assert 11 <= len(found) < 40
+    with pytest.raises(RuntimeError, match=r"diverged: the loss is .* after 1 iterations.*lr=1 "):
+        optimize(*pair, vgg=vgg, steps=5, method="gradient", lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"content": torch.zeros(1, 3, 8, 8)}, "content must be a tensor .* not"),
+        ({"content": torch.full((3, 48, 48), torch.nan)}, "content must be finite"),
+        ({"style": torch.full((3, 48, 48), 2.0)}, r"style must be .* in \[0, 1\], not from 2"),
+        ({"steps": -1}, "steps must be a number of iterations.*-1"),
+        ({"steps": []}, "steps must be"),
+        ({"method": "newton"}, "method must be one of lbfgs, adam, gradient, not 'newton'"),
+        ({"lr": 0.0}, "lr must be positive, not 0"),
+        ({"start": "style"}, "start must be 'content', 'noise' or an image, not 'style'"),
+        ({"start": torch.zeros(3, 20, 20)}, "start must have the content's shape"),
+        ({"cutoff": 0.1}, "cutoff belongs to constraint='photoreal'"),
+        ({"style_layers": {"conv9_1": 1.0}}, "layer is 'conv9_1'; one of conv1_1"),
+        ({"regions": (torch.ones(1, 48, 48), torch.ones(2, 32, 48))}, "as many in the content"),
+        ({"regions": (torch.ones(1, 9, 9), torch.ones(1, 32, 48))}, "the content's masks must be"),
+        ({"regions": (torch.zeros(1, 48, 48), torch.ones(1, 32, 48))}, "none of them empty"),
+    ],
+)
+def test_refuses(vgg, pair, options, sentence) -> None:
+    given = {"content": pair[0], "style": pair[1], **options}
+    with pytest.raises(ValueError, match=sentence):
+        optimize(given.pop("content"), given.pop("style"), vgg=vgg, **given)
+
+
+def test_command(tmp_path, pair) -> None:
+    content, style, out = (tmp_path / name for name in ("content.png", "style.png", "out.png"))
+    for path, image in zip((content, style), pair, strict=True):
+        Image.fromarray((image[0] * 255).byte().permute(1, 2, 0).numpy()).save(path)
+    command = ["optimize", str(content), "--style", str(style), "-o", str(out)]
+    done = CliRunner().invoke(cli, [*command, "--steps", "2,1", "--photoreal"])
+    assert done.exit_code == 0, done.output
+    assert out.is_file()
+    assert "48 x 48" in done.output
+    assert "total" in done.output  # the losses, as they go
+    again = CliRunner().invoke(cli, command)
+    assert again.exit_code == 2
+    assert "exists already; --force overwrites" in again.output
+    bad = CliRunner().invoke(cli, [*command, "--force", "--style-layers", "conv1_1=x"])
+    assert bad.exit_code == 2
+    assert "layers and weights are wanted" in bad.output
