@@ -18,11 +18,14 @@
 namespace fastfcs {
 namespace {
 
-// A power of two of equal slices, which threads share evenly, of 1024 pixels at least. No more than 64, because each has
-// its own C x C products.
-int64_t slices_of(int64_t pixels) {
+// From so many bytes on, a result is not expected in the caches by whoever reads it next.
+constexpr int64_t kLarge = 16 << 20;
+
+// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products of `rows` a channel,
+// so that it must have pixels enough to be worth them.
+int64_t slices_of(int64_t pixels, int64_t rows) {
   int64_t count = 1;
-  while (count < 64 && pixels / (2 * count) >= 1024) count *= 2;
+  while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(1024, 4 * rows)) count *= 2;
   return count;
 }
 
@@ -48,10 +51,12 @@ struct Batch {
     return {channels, pixels, from, has_g ? static_cast<const T*>(g.const_data_ptr()) + at : nullptr};
   }
 
+  int64_t slices() const { return slices_of(pixels, (*this)[0].rows()); }
+
   // f(b, slice, first pixel, last pixel) for every slice of the batch.
   template <typename F>
   void each_slice(F f) const {
-    const int64_t slices = slices_of(pixels);
+    const int64_t slices = this->slices();
     const auto start = [&](int64_t slice) { return slice < slices ? slice * pixels / slices / 16 * 16 : pixels; };
     torch::stable::parallel_for(0, size * slices, 1, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) f(i / slices, i % slices, start(i % slices), start(i % slices + 1));
@@ -64,7 +69,7 @@ template <typename A>
 struct Products {
   const A* sums;
   int64_t outputs, rows;
-  A own(int64_t i, int64_t j) const { return i / 4 <= j / 4 ? sums[i * rows + j] : sums[j * rows + i]; }  // h_i . h_j
+  A own(int64_t i, int64_t j) const { return i <= j ? sums[i * rows + j] : sums[j * rows + i]; }  // h_i . h_j
   A across(int64_t i, int64_t j) const { return sums[i * rows + outputs + j]; }                           // h_i . g_j
 };
 
@@ -74,9 +79,9 @@ class AllProducts {
 
  public:
   explicit AllProducts(const Batch<T>& batch)
-      : outputs_(Features<T>{batch.channels, 0, nullptr, nullptr}.outputs()),
-        rows_(batch.has_g ? 2 * outputs_ : outputs_),
-        slices_(slices_of(batch.pixels)),
+      : outputs_(batch[0].outputs()),
+        rows_(batch[0].rows()),
+        slices_(batch.slices()),
         sums_(new A[batch.size * slices_ * outputs_ * rows_]) {
     static const SliceProducts<T> products = FASTFCS_FOR_ISA(slice_products<T>);
     batch.each_slice([&](int64_t b, int64_t slice, int64_t first, int64_t last) {
@@ -87,7 +92,7 @@ class AllProducts {
         for (int64_t slice = 1; slice < slices_; ++slice) {
           A* sum = at(row / outputs_, 0) + row % outputs_ * rows_;
           const A* more = at(row / outputs_, slice) + row % outputs_ * rows_;
-          for (int64_t j = 0; j < rows_; ++j) sum[j] += more[j];
+          for (int64_t j = row % outputs_ / 4 * 4; j < rows_; ++j) sum[j] += more[j];
         }
     });
   }
@@ -116,17 +121,22 @@ Tensor combined(const Batch<T>& batch, Weight weight) {
   using A = accumulate_t<T>;
   static const SliceCombination<T> combination = FASTFCS_FOR_ISA(slice_combination<T>);
   const int64_t c = batch.channels, outputs = batch[0].outputs(), rows = batch[0].rows();
-  const auto weights = std::make_unique<A[]>(batch.size * outputs * rows);  // zeros
-  for (int64_t b = 0; b < batch.size; ++b)
-    for (int64_t j = 0; j < c; ++j)
-      for (int64_t i = 0; i < (batch.has_g ? 2 * c : c); ++i) {
-        const int64_t row = i < c ? i : outputs + i - c;
-        weights[b * outputs * rows + (j / 4 * rows + row) * 4 + j % 4] = weight(b, i, j);
-      }
+  const std::unique_ptr<A[]> weights(new A[batch.size * outputs * rows]);
+  torch::stable::parallel_for(0, batch.size * outputs / 4, 1 + 4096 / rows, [&](int64_t first, int64_t last) {
+    for (int64_t four = first; four < last; ++four)
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t k = 0; k < 4; ++k) {
+          const int64_t b = four / (outputs / 4), j = four % (outputs / 4) * 4 + k;
+          const bool of_h = row < outputs;
+          const int64_t i = of_h ? row : row - outputs;
+          weights[(four * rows + row) * 4 + k] = i < c && j < c ? weight(b, of_h ? i : c + i, j) : A(0);
+        }
+  });
   Tensor result = empty_beside(batch.h, batch.h.sizes().vec(), batch.h.scalar_type());
   T* const to = static_cast<T*>(result.mutable_data_ptr());
+  const bool large = batch.size * c * batch.pixels * int64_t(sizeof(T)) >= kLarge;
   batch.each_slice([&](int64_t b, int64_t, int64_t first, int64_t last) {
-    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels);
+    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels, large);
   });
   return result;
 }

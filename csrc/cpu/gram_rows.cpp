@@ -9,7 +9,7 @@
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
-#ifdef __F16C__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 
@@ -23,7 +23,7 @@ using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
 // Pixels of a chunk, whole blocks of three vectors in any instruction set. Long rows please the prefetchers.
-constexpr int64_t chunk_of(int64_t rows) { return rows <= 64 ? 768 : 192; }
+constexpr int64_t chunk_of(int64_t rows) { return rows <= 64 ? 768 : rows <= 256 ? 384 : 192; }
 
 // A row of a chunk is longer by 16 elements, so that rows do not begin in the same cache sets.
 constexpr int64_t stride_of(int64_t rows) { return chunk_of(rows) + 16; }
@@ -80,26 +80,75 @@ inline void convert(const float* from, Half* to, int64_t count) {
 }
 #endif
 
+// The same for a result larger than the caches: written past them, or each of its lines would be read first.
+template <typename A>
+inline void stream(const A* from, A* to, int64_t count) {
+  using V = typename VectorOf<A>::type;
+  constexpr int64_t vector = sizeof(V) / sizeof(A);
+  for (; count && reinterpret_cast<uintptr_t>(to) % sizeof(V); --count) *to++ = *from++;
+  for (; count >= vector; count -= vector, from += vector, to += vector)
+#if FASTFCS_VECTOR == 64 && defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), load<__m512i>(from));
+#elif FASTFCS_VECTOR == 32 && defined(__AVX__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), load<__m256i>(from));
+#elif FASTFCS_VECTOR == 16 && defined(__SSE2__)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to), load<__m128i>(from));
+#else
+    store(to, load<V>(from));
+#endif
+  convert(from, to, count);
+}
+
 // Pixels [first, first + count) of all rows, each followed by zeros up to `padded`, `stride` apart.
 template <typename T, typename A>
 void copy_chunk(const Features<T>& x, int64_t first, int64_t count, int64_t padded, int64_t stride, A* chunk) {
   for (int64_t row = 0; row < x.rows(); ++row, chunk += stride) {
-    const T* from = row < x.outputs() ? x.h : x.g;
-    const int64_t channel = row % x.outputs();
-    const int64_t copied = channel < x.channels ? count : 0;
-    convert(from + channel * x.pixels + first, chunk, copied);
+    const T* from = x.row(row);
+    const int64_t copied = from ? count : 0;
+    if (from) convert(from + first, chunk, count);
     std::memset(chunk + copied, 0, (padded - copied) * sizeof(A));
   }
 }
 
-// sums += a_i b_j, vector by vector, for four rows a and J rows b; `upper` leaves out j < i.
-template <int J, bool upper, typename V, typename A>
-inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, V* sums) {
-  V s[4][J];
-  FASTFCS_UNROLL
-  for (int i = 0; i < 4; ++i)
-    FASTFCS_UNROLL
-    for (int j = 0; j < J; ++j) s[i][j] = sums[i * J + j];
+// Fetches pixels [first, first + count) of all rows, the next chunk, in so many calls, while the last one is worked on:
+// else memory and arithmetic would wait for each other.
+template <typename T>
+class Ahead {
+ public:
+  Ahead(const Features<T>& x, int64_t first, int64_t count, int64_t calls)
+      : x_(x), first_(first), count_(count), lines_((x.rows() * ((count + kLine - 1) / kLine) + calls - 1) / calls) {}
+
+  void fetch() {
+    for (int64_t line = 0; line < lines_ && row_ < x_.rows(); ++line) {
+      if (const T* from = x_.row(row_)) __builtin_prefetch(from + first_ + at_, 0, 2);  // into the second-level cache
+      at_ += kLine;
+      if (at_ >= count_) at_ = 0, ++row_;
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 64 / sizeof(T);
+  const Features<T>& x_;
+  int64_t first_, count_, lines_, row_ = 0, at_ = 0;
+};
+
+template <typename V, typename A>
+inline A sum_of(const V& vector) {
+  if constexpr (sizeof(V) == sizeof(A)) {
+    return vector[0];
+  } else {
+    typedef A Half __attribute__((vector_size(sizeof(V) / 2)));
+    Half halves[2];
+    std::memcpy(halves, &vector, sizeof(V));
+    return sum_of<Half, A>(halves[0] + halves[1]);
+  }
+}
+
+// products_ij += a_i . b_j for four rows a and J rows b; `upper` leaves out j < i.
+template <int J, bool upper, typename A>
+inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, A* products, int64_t rows) {
+  using V = typename VectorOf<A>::type;
+  V s[4][J] = {};
   for (int64_t p = 0; p < padded; p += sizeof(V) / sizeof(A)) {
     V right[J];
     FASTFCS_UNROLL
@@ -114,28 +163,21 @@ inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded,
   FASTFCS_UNROLL
   for (int i = 0; i < 4; ++i)
     FASTFCS_UNROLL
-    for (int j = 0; j < J; ++j) sums[i * J + j] = s[i][j];
+    for (int j = upper ? i : 0; j < J; ++j) products[i * rows + j] += sum_of<V, A>(s[i][j]);
 }
 
-// Calls block(i, j, upper, columns, number of its first sum) for the blocks of the products that are wanted: four by four
-// on the diagonal, of which ten sums, and else four by three, which fill the registers, with fours by two at the end.
+// Calls block(i, j, upper, columns) for the blocks of the products that are wanted: four by four on the diagonal, of
+// which ten sums, and else four by as many as fill the registers (16, or AVX-512's 32), with fours by two at the end.
 template <typename Block>
 inline void each_block(int64_t outputs, int64_t rows, Block block) {
-  int64_t at = 0;
+  constexpr int wide = FASTFCS_VECTOR == 64 ? 6 : 3;
   for (int64_t i = 0; i < outputs; i += 4) {
-    at = block(i, i, std::true_type(), std::integral_constant<int, 4>(), at);
+    block(i, i, std::true_type(), std::integral_constant<int, 4>());
     int64_t j = i + 4;
-    for (; rows - j > 4 || rows - j == 3; j += 3)
-      at = block(i, j, std::false_type(), std::integral_constant<int, 3>(), at);
-    for (; j < rows; j += 2) at = block(i, j, std::false_type(), std::integral_constant<int, 2>(), at);
+    for (; rows - j >= wide && rows - j != wide + 1; j += wide)
+      block(i, j, std::false_type(), std::integral_constant<int, wide>());
+    for (; j < rows; j += 2) block(i, j, std::false_type(), std::integral_constant<int, 2>());
   }
-}
-
-template <typename V, typename A>
-inline A sum_of(const V& vector) {
-  A sum = vector[0];
-  for (size_t i = 1; i < sizeof(V) / sizeof(A); ++i) sum += vector[i];
-  return sum;
 }
 
 }  // namespace
@@ -143,37 +185,29 @@ inline A sum_of(const V& vector) {
 template <typename T>
 void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products) {
   using A = accumulate_t<T>;
-  using V = typename VectorOf<A>::type;
-  constexpr int64_t vector = sizeof(V) / sizeof(A);
+  constexpr int64_t vector = sizeof(typename VectorOf<A>::type) / sizeof(A);
   const int64_t rows = x.rows(), outputs = x.outputs();
   const int64_t pixels = chunk_of(rows), stride = stride_of(rows);
-  Memory<A> chunk(rows * stride), sums(outputs * rows * vector);
-  V* const all = reinterpret_cast<V*>(sums.get());
-  std::memset(all, 0, outputs * rows * sizeof(V));
+  Memory<A> memory(rows * stride);
+  A* const chunk = memory.get();
+  std::memset(products, 0, outputs * rows * sizeof(A));
+  int64_t blocks = 0;
+  each_block(outputs, rows, [&](int64_t, int64_t, auto, auto) { ++blocks; });
   for (int64_t p = first; p < last; p += pixels) {
     const int64_t count = last - p < pixels ? last - p : pixels;
     const int64_t padded = (count + vector - 1) / vector * vector;
-    copy_chunk(x, p, count, padded, stride, chunk.get());
-    each_block(outputs, rows, [&](int64_t i, int64_t j, auto upper, auto columns, int64_t at) {
-      constexpr int J = columns;
-      add_products<J, upper>(chunk.get() + i * stride, chunk.get() + j * stride, stride, padded, all + at);
-      return at + 4 * J;
+    copy_chunk(x, p, count, padded, stride, chunk);
+    Ahead<T> ahead(x, p + count, last - p - count < pixels ? last - p - count : pixels, blocks);
+    each_block(outputs, rows, [&](int64_t i, int64_t j, auto upper, auto columns) {
+      ahead.fetch();
+      add_products<columns, upper>(chunk + i * stride, chunk + j * stride, stride, padded, products + i * rows + j, rows);
     });
   }
-  each_block(outputs, rows, [&](int64_t i, int64_t j, auto upper, auto columns, int64_t at) {
-    constexpr int J = columns;
-    for (int a = 0; a < 4; ++a)
-      for (int b = upper ? a : 0; b < J; ++b) {
-        const A sum = sum_of<V, A>(all[at + a * J + b]);
-        products[(i + a) * rows + j + b] = sum;
-        if (upper) products[(j + b) * rows + i + a] = sum;
-      }
-    return at + 4 * J;
-  });
 }
 
 template <typename T>
-void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result) {
+void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result,
+                       [[maybe_unused]] bool large) {
   using A = accumulate_t<T>;
   using V = typename VectorOf<A>::type;
   constexpr int64_t vector = sizeof(V) / sizeof(A);
@@ -185,8 +219,11 @@ void slice_combination(const Features<T>& x, int64_t first, int64_t last, const 
     const int64_t count = last - p < pixels ? last - p : pixels;
     const int64_t padded = (count + 3 * vector - 1) / (3 * vector) * (3 * vector);
     copy_chunk(x, p, count, padded, stride, chunk);
+    Ahead<T> ahead(x, p + count, last - p - count < pixels ? last - p - count : pixels,
+                   x.outputs() / 4 * (padded / (3 * vector)));
     for (int64_t j = 0; j < x.outputs(); j += 4) {
       for (int64_t q = 0; q < padded; q += 3 * vector) {
+        ahead.fetch();
         V sums[4][3] = {};
         const A* weight = weights + j * rows;
         const A* from = chunk + q;
@@ -204,15 +241,24 @@ void slice_combination(const Features<T>& x, int64_t first, int64_t last, const 
           FASTFCS_UNROLL
           for (int v = 0; v < 3; ++v) store(four + k * stride + q + v * vector, sums[k][v]);
       }
-      for (int64_t k = 0; k < 4 && j + k < x.channels; ++k)
-        convert(four + k * stride, result + (j + k) * x.pixels + p, count);
+      for (int64_t k = 0; k < 4 && j + k < x.channels; ++k) {
+        const A* from = four + k * stride;
+        T* to = result + (j + k) * x.pixels + p;
+        if constexpr (std::is_same_v<T, A>)
+          if (large) {
+            stream(from, to, count);
+            continue;
+          }
+        convert(from, to, count);
+      }
     }
   }
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // what was written past the caches is seen by all
 }
 
 #define FASTFCS_DEFINE(T)                                                                                    \
   template void slice_products(const Features<T>&, int64_t, int64_t, accumulate_t<T>*);                      \
-  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*);
+  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*, bool);
 FASTFCS_DEFINE(float)
 FASTFCS_DEFINE(double)
 FASTFCS_DEFINE(Half)

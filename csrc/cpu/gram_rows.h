@@ -15,6 +15,10 @@ struct Features {
   const T *h, *g;
   int64_t outputs() const { return (channels + 3) / 4 * 4; }
   int64_t rows() const { return (g ? 2 : 1) * outputs(); }
+  const T* row(int64_t i) const {  // null where it is zero
+    const int64_t channel = i < outputs() ? i : i - outputs();
+    return channel < channels ? (i < outputs() ? h : g) + channel * pixels : nullptr;
+  }
 };
 
 // products[i * rows + j] = sum over the slice of x_i x_j, for i < outputs and j < rows; of h's own (symmetric) products
@@ -23,15 +27,17 @@ template <typename T>
 using SliceProducts = void (*)(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products);
 
 // result_j = sum_i weights_ij x_i over the slice, for j < channels; weights_ij is weights[(j / 4 * rows + i) * 4 + j % 4].
+// A `large` result is one that the caches would not keep.
 template <typename T>
 using SliceCombination = void (*)(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights,
-                                  T* result);
+                                  T* result, bool large);
 
 #define FASTFCS_DECLARE_ROWS                                                                                       \
   template <typename T>                                                                                            \
   void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products);               \
   template <typename T>                                                                                            \
-  void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result);
+  void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, \
+                         bool large);
 
 namespace plain {
 FASTFCS_DECLARE_ROWS
