@@ -52,6 +52,8 @@ class LowPass:
     The default order is ceil(6 / sqrt(cutoff)), a fixed relative width of the step, since near zero
     p resolves sqrt(lambda) in proportion to 1 / order. The energy left is then that of the exact
     projection, or less. A higher order makes the step sharper; on photos that could not be seen.
+    At the default order p is within 0.002 of the heat kernel, and within 0.03 of Tikhonov's (0.001
+    at twice that order), and so ||p(L) x - h(L) x|| within as much of ||x||.
 
     Args:
         cutoff: where the kernel falls to 1/2, in (0, 9): L's eigenvalues lie in [0, 9].

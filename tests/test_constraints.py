@@ -1,14 +1,24 @@
-"""The photorealism constraint on rough updates of photographs."""
+"""Photoreal on rough updates of photographs; constraints on pixels; what combines constraints."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 from reference import aggressive_update
+from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
 from fastfcs import LowPass, MattingLaplacian
-from fastfcs.constraints import Photoreal, compose
+from fastfcs.constraints import (
+    Box,
+    Change,
+    KeepColour,
+    KeepLuminance,
+    Masked,
+    Photoreal,
+    TotalVariation,
+    compose,
+)
 
 Photo = Callable[[str, int], Tensor]
 
@@ -60,3 +70,87 @@ def test_compose_applies_first_to_last() -> None:
     x = torch.tensor([2.0])
     assert compose([lambda y: y + 1, lambda y: y * 10])(x) == 30
     assert compose([])(x) is x
+
+
+def test_change_projects_the_change_only() -> None:
+    content, x = torch.rand(2, 1, 3, 5, 6, dtype=torch.float64)
+    half = Change(content, lambda y: y / 2)
+    torch.testing.assert_close(half(x), (content + x) / 2)
+    assert torch.equal(half(content), content)
+
+
+def test_box() -> None:
+    x = torch.tensor([-0.5, 0.25, 1.5])
+    assert Box()(x).tolist() == [0, 0.25, 1]
+    assert Box(-1, 0)(x).tolist() == [-0.5, 0, 0]
+    with pytest.raises(ValueError, match="low is 1 and high 0; low <= high is wanted"):
+        Box(1, 0)
+
+
+def yiq(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Y, (B,1,H,W), and I and Q, (B,2,H,W)."""
+    matrix = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    return tuple(torch.einsum("cd,bdhw->bchw", matrix.double(), x).split([1, 2], 1))
+
+
+def test_luminance_and_colour_of_the_content_are_kept() -> None:
+    content, x = torch.rand(2, 2, 3, 4, 5, dtype=torch.float64)
+    luminance, colour = KeepLuminance(content)(x), KeepColour(content)(x)
+    for result, of_y, of_iq in ((luminance, content, x), (colour, x, content)):
+        torch.testing.assert_close(yiq(result)[0], yiq(of_y)[0])
+        torch.testing.assert_close(yiq(result)[1], yiq(of_iq)[1])
+    for constraint in (KeepLuminance(content), KeepColour(content)):
+        torch.testing.assert_close(constraint(constraint(x)), constraint(x))
+        torch.testing.assert_close(constraint(content), content)
+        assert constraint(x.half()).dtype == torch.float16
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.2])
+def test_total_variation_is_the_minimiser(photo: Photo, weight: float) -> None:
+    x = photo("chelsea", 48)
+    x = x + 0.1 * torch.randn_like(x)
+    result = TotalVariation(weight)(x)
+    for channel, found in zip(x[0], result[0], strict=True):
+        reference = denoise_tv_chambolle(channel.numpy(), weight, eps=1e-12, max_num_iter=5000)
+        assert (found - torch.from_numpy(reference)).square().mean().sqrt() < 1e-3 * weight / 0.1
+    # A constant is added as it is, and in the limit the mean is all that stays.
+    torch.testing.assert_close(TotalVariation(weight)(x + 1), result + 1)
+    torch.testing.assert_close(result.mean((2, 3)), x.mean((2, 3)))
+
+
+def test_total_variation_refuses_and_differentiates() -> None:
+    with pytest.raises(ValueError, match="weight is 0; a positive number"):
+        TotalVariation(0)
+    with pytest.raises(ValueError, match="iterations is 0; an integer of at least 1"):
+        TotalVariation(0.1, 0)
+    x = torch.rand(1, 1, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(TotalVariation(0.1, 5), (x,))
+    assert TotalVariation(0.1)(x.half()).dtype == torch.float16
+
+
+def test_masked_keeps_what_is_outside() -> None:
+    x = torch.rand(2, 3, 4, 6)
+    mask = torch.zeros(1, 1, 4, 6)
+    mask[..., 2], mask[..., 3:] = 0.25, 1
+    result = Masked(mask, lambda y: 1 - y)(x)
+    assert torch.equal(result[..., :2], x[..., :2])
+    torch.testing.assert_close(result[..., 2], 0.75 * x[..., 2] + 0.25 * (1 - x[..., 2]))
+    torch.testing.assert_close(result[..., 3:], 1 - x[..., 3:])
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (torch.ones(4, 6), r"mask has shape \(4, 6\); \(B,1,H,W\) is wanted"),
+        (torch.full((1, 1, 4, 6), 255.0), "mask goes from 255 to 255; values in"),
+        (torch.full((1, 1, 4, 6), torch.nan), "mask goes from nan"),
+    ],
+)
+def test_masked_refuses(mask: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Masked(mask, Box())
+
+
+def test_masked_refuses_another_size() -> None:
+    with pytest.raises(ValueError, match="the height and width of the mask"):
+        Masked(torch.ones(1, 1, 4, 1), Box())(torch.rand(1, 3, 4, 6))

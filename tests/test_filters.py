@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from reference import aggressive_update, jackson_coefficients, matting_laplacian
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from fastfcs import LowPass, MattingLaplacian
@@ -86,6 +87,20 @@ def test_smooth_kernels_are_reached(kind: str) -> None:
     assert lowpass.kernel(0.01) == 0.5
 
 
+@pytest.mark.parametrize(("kind", "error"), [("heat", 0.002), ("tikhonov", 0.03)])
+@pytest.mark.parametrize("cutoff", [0.1, 0.01])
+def test_default_order_agrees_with_the_eigendecomposition(
+    spectrum: Spectrum, kind: str, error: float, cutoff: float
+) -> None:
+    lowpass = LowPass(cutoff, kind=kind)
+    result = lowpass(MattingLaplacian(spectrum.image), spectrum.update).flatten(2)[0].T.numpy()
+    exact = spectrum.filtered(lowpass.kernel(spectrum.eigenvalues).numpy())
+    assert np.linalg.norm(result - exact) <= error * spectrum.update.norm().item()
+    eigenvalues = np.r_[np.linspace(0, 9, 10_001), np.linspace(0, 0.2, 10_001)]
+    difference = lowpass.response(eigenvalues) - lowpass.kernel(eigenvalues)
+    assert error / 4 < difference.abs().max() <= error
+
+
 @pytest.mark.parametrize("kind", ["ideal", "heat", "tikhonov"])
 @pytest.mark.parametrize("cutoff", [1e-3, 1e-2, 1e-1, 1.0])
 def test_response(kind: str, cutoff: float) -> None:
@@ -117,6 +132,39 @@ def test_coefficients() -> None:
 def test_refusals(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         LowPass(**arguments)
+
+
+def test_for_bandwidth_counts_eigenvalues(photo: Photo, any_photo: str) -> None:
+    laplacian = MattingLaplacian(photo(any_photo, 64).float())
+    eigenvalues = eigsh(laplacian.to_scipy(), 330, sigma=-1e-6, return_eigenvectors=False)
+    for k, error in ((20, 1), (50, 2.5), (100, 5), (300, 15)):
+        cutoff = LowPass.for_bandwidth(laplacian, k).cutoff
+        assert abs((eigenvalues <= cutoff).sum() - k) <= error
+
+
+def test_for_bandwidth_on_the_whole_spectrum(spectrum: Spectrum) -> None:
+    laplacian = MattingLaplacian(spectrum.image)
+    for k in (50, 200, 800, 1500):
+        lowpass = LowPass.for_bandwidth(laplacian, k, order=10)
+        assert abs((spectrum.eigenvalues <= lowpass.cutoff).sum() - k) <= 0.05 * k
+        assert (lowpass.order, lowpass.kind) == (10, "ideal")
+
+
+def test_for_bandwidth_repeats_itself_and_leaves_the_random_state() -> None:
+    laplacian = MattingLaplacian(torch.rand(3, 20, 24))
+    state = torch.get_rng_state()
+    cutoffs = {LowPass.for_bandwidth(laplacian, 60).cutoff for _ in range(2)}
+    assert len(cutoffs) == 1
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("k", [0, 80, 2.5])
+def test_for_bandwidth_refuses(k: float) -> None:
+    laplacian = MattingLaplacian(torch.rand(3, 8, 10))
+    with pytest.raises(ValueError, match=rf"k is {k}; an integer from 1 to 79"):
+        LowPass.for_bandwidth(laplacian, k)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="image is a batch of 2"):
+        LowPass.for_bandwidth(MattingLaplacian(torch.rand(2, 3, 8, 8)), 10)
 
 
 def test_float32_at_cut_1e_2(photo: Photo, any_photo: str) -> None:

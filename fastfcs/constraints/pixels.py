@@ -77,8 +77,8 @@ class TotalVariation:
     Teboulle 2009, "Fast Gradient-Based Algorithms for Constrained Total Variation Image Denoising
     and Deblurring", algorithm FGP).
 
-    On photos in [0,1] with noise of 0.1, for w up to 0.2, the objective is within GAP of its
-    minimum after the default number of iterations (bounded by the duality gap).
+    After the default number of iterations, on three photos with noise of 0.1, Y's RMS distance from
+    the minimiser is below 1e-3 for w up to 0.2, and below 1e-4 for w up to 0.05.
 
     Args:
         weight: w, positive: for values in [0,1], 0.05 removes faint grain, 0.2 flattens.

@@ -32,7 +32,8 @@ class Tikhonov:
     Args:
         content: (B,3,H,W), floating in [0,1], whose Laplacian L is.
         gamma: g, positive: an eigenvector of eigenvalue 1 / g is halved.
-        tolerance: in (0, 1), relative. In float32, what rounding adds is of the order of 1e-4.
+        tolerance: in (0, 1), relative. In float32, rounding adds up to 1e-4 at g = 1000 and 1e-3 at
+            g = 10000.
 
     Raises:
         ValueError: an argument is none of these.
@@ -60,7 +61,8 @@ class Smoothing:
 
     which is solved as `Tikhonov` is, to the same tolerance. As D is smaller along the border, S
     would darken it; as in their program, the images are padded by replicating two pixels, and
-    cropped after. (Theirs first drops the outermost two pixels, and works in float64.)
+    cropped after (theirs first drops the outermost two pixels, and works in float64). A constant
+    still becomes a little brighter there: 0.5 becomes 0.502 on average at 512 px, 0.58 at most.
 
     Args:
         content: (B,3,H,W), floating in [0,1].

@@ -1,0 +1,198 @@
+"""Every projection against the dense eigendecomposition, or a direct solution, on small images."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from reference import aggressive_update, matting_blocks, matting_laplacian, windows
+from torch import Tensor
+
+from fastfcs import LowPass
+from fastfcs.constraints import (
+    ApproximateBasis,
+    Change,
+    Exact,
+    Filtered,
+    Smoothing,
+    Tikhonov,
+)
+from fastfcs.network import Constraint
+
+CROPS = {"astronaut": (20, 200), "chelsea": (100, 150), "coffee": (100, 150)}
+
+
+class Case:
+    """A 24 x 28 crop of a photo, a rough update of it, and h(L) of that by `eigh`."""
+
+    def __init__(self, name: str) -> None:
+        from conftest import load_photo
+
+        top, left = CROPS[name]
+        self.content = load_photo(name, 512)[..., top : top + 24, left : left + 28]
+        self.update = aggressive_update(self.content)
+        laplacian = matting_laplacian(self.content).toarray()
+        self.eigenvalues, self.vectors = np.linalg.eigh(laplacian)
+
+    def filtered(self, response: NDArray[np.float64]) -> Tensor:
+        spectrum = self.update.flatten(2).numpy() @ self.vectors
+        return torch.from_numpy(spectrum * response @ self.vectors.T).reshape(self.update.shape)
+
+    def projected(self, k: int) -> Tensor:
+        return self.filtered((np.arange(len(self.eigenvalues)) < k).astype(float))
+
+
+@pytest.fixture(scope="module", params=CROPS)
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param)
+
+
+def distance(result: Tensor, exact: Tensor, relative_to: Tensor | None = None) -> float:
+    return float((result - exact).norm() / (exact if relative_to is None else relative_to).norm())
+
+
+@pytest.mark.parametrize("k", [20, 200])
+def test_exact(case: Case, k: int) -> None:
+    projection = Exact(case.content, k)
+    exact = case.projected(k)
+    np.testing.assert_allclose(projection.eigenvalues[0], case.eigenvalues[:k], atol=1e-9)
+    assert distance(projection(case.update), exact) < 1e-9
+    assert distance(Exact(case.content.float(), k)(case.update), exact) < 1e-5
+    torch.testing.assert_close(projection(exact), exact)
+
+
+@pytest.mark.parametrize("k", [20, 50, 200])
+def test_filtered_imitates_exact(case: Case, k: int) -> None:
+    content = case.content
+    lowpass = LowPass.for_bandwidth(Filtered(content, LowPass(1.0)).laplacian, k)
+    count = (case.eigenvalues <= lowpass.cutoff).sum()
+    assert abs(count - k) <= max(1, 0.05 * k)
+    assert distance(Filtered(content, lowpass)(case.update), case.projected(k)) <= 0.06
+
+
+@pytest.mark.parametrize("kind", ["ideal", "heat", "tikhonov"])
+def test_filtered_is_its_response(case: Case, kind: str) -> None:
+    lowpass = LowPass(0.05, kind=kind)  # type: ignore[arg-type]
+    exact = case.filtered(lowpass.response(case.eigenvalues).numpy())
+    assert distance(Filtered(case.content, lowpass)(case.update), exact) < 1e-9
+    assert distance(Filtered(case.content.float(), lowpass)(case.update), exact) < 3e-4
+
+
+@pytest.mark.parametrize("k", [20, 50, 200])
+def test_approximate_basis(case: Case, k: int) -> None:
+    projection = ApproximateBasis(case.content, k)
+    assert projection.basis.shape == (1, k, 24 * 28)
+    gram = projection.basis[0] @ projection.basis[0].T
+    torch.testing.assert_close(gram, torch.eye(k, dtype=torch.float64))
+    assert distance(projection(case.update), case.projected(k)) <= 0.02
+    assert torch.equal(ApproximateBasis(case.content, k).basis, projection.basis)
+
+
+@pytest.mark.parametrize("gamma", [0.01, 1.0, 100.0, 10_000.0])
+def test_tikhonov(case: Case, gamma: float) -> None:
+    exact = case.filtered(1 / (1 + gamma * case.eigenvalues))
+    for tolerance in (1e-2, 1e-4, 1e-8):
+        projection = Tikhonov(case.content, gamma, tolerance)
+        assert distance(projection(case.update), exact, case.update) <= tolerance
+    single = Tikhonov(case.content.float(), gamma)(case.update)
+    assert distance(single, exact, case.update) <= 1e-3
+
+
+def affinity(image: Tensor) -> NDArray[np.float64]:
+    """W, dense: W_ij = sum over windows of A_w(i,j), of Levin et al. (2008)."""
+    blocks = torch.eye(9, dtype=torch.float64) - matting_blocks(image, 1e-7)[0]
+    pixels = torch.arange(image[0, 0].numel()).reshape(1, 1, *image.shape[-2:])
+    index = windows(pixels)[0, ..., 0].long()
+    w = np.zeros((image[0, 0].numel(),) * 2)
+    np.add.at(w, (index.unsqueeze(-1).numpy(), index.unsqueeze(-2).numpy()), blocks.numpy())
+    return w
+
+
+@pytest.mark.parametrize("lambda_", [1e-4, 1e-2, 1.0])
+def test_smoothing_solves_the_system_of_li(case: Case, lambda_: float) -> None:
+    padded, y = (
+        torch.nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
+        for x in (case.content, case.update)
+    )
+    w = affinity(padded)
+    root = w.sum(1) ** -0.5
+    s = root[:, None] * w * root
+    alpha = 1 / (1 + lambda_)
+    r = (1 - alpha) * np.linalg.solve(np.eye(len(w)) - alpha * s, y.flatten(2)[0].T.numpy())
+    exact = torch.from_numpy(r.T.copy()).reshape(y.shape)[..., 2:-2, 2:-2]
+    for tolerance in (1e-4, 1e-7):
+        result = Smoothing(case.content, lambda_, tolerance)(case.update)
+        assert (result - exact).norm() <= tolerance * y.norm()
+    single = Smoothing(case.content.float(), lambda_)(case.update)
+    assert distance(single, exact) <= 5e-4
+
+
+def test_smoothing_does_not_darken_the_border(case: Case) -> None:
+    result = Smoothing(case.content)(torch.full_like(case.content, 0.5))
+    assert 0.49 < result.min() <= result.max() < 0.65  # unpadded, a corner would have 0.2
+
+
+Make = Callable[[Tensor], Constraint]
+EVERY: dict[str, Make] = {
+    "exact": lambda content: Exact(content, 20),
+    "approximate": lambda content: ApproximateBasis(content, 20),
+    "filtered": lambda content: Filtered(content, LowPass(0.1)),
+    "tikhonov": lambda content: Tikhonov(content, 10.0, 1e-10),
+    "smoothing": lambda content: Smoothing(content, 0.1, 1e-10),
+}
+
+
+@pytest.fixture(params=EVERY)
+def make(request: pytest.FixtureRequest) -> Make:
+    return EVERY[request.param]
+
+
+def test_each_image_of_a_batch_has_its_own_projection(make: Make) -> None:
+    content, x = torch.rand(2, 2, 3, 9, 11, dtype=torch.float64)
+    apart = torch.cat([make(c[None])(y[None]) for c, y in zip(content, x, strict=True)])
+    torch.testing.assert_close(make(content)(x), apart, rtol=0, atol=1e-8)
+
+
+def test_the_gradient_is_the_adjoint(make: Make) -> None:
+    projection = make(torch.rand(1, 3, 9, 11, dtype=torch.float64))
+    x, direction, weights = torch.rand(3, 1, 3, 9, 11, dtype=torch.float64)
+    x.requires_grad_()
+    (projection(x) * weights).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(
+        (x.grad * direction).sum(), (projection(direction) * weights).sum(), rtol=1e-6, atol=0
+    )
+
+
+def test_the_change_is_projected_by_any_of_them(make: Make) -> None:
+    content, x = torch.rand(2, 1, 3, 9, 11, dtype=torch.float64)
+    projection = make(content)
+    constraint = Change(content, projection)
+    torch.testing.assert_close(constraint(x), content + projection(x - content))
+    assert torch.equal(constraint(content), content)
+    assert constraint(x.half()).dtype == torch.float16
+    assert projection(x.half()).dtype == torch.float16
+
+
+def test_a_basis_projects_many_images_of_one_content() -> None:
+    projection = Exact(torch.rand(1, 3, 8, 9), 10)
+    x = torch.rand(4, 3, 8, 9)
+    torch.testing.assert_close(projection(x)[2:3], projection(x[2:3]))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda c: Exact(c, 0), "k is 0; an integer from 1 to 71"),
+        (lambda c: Exact(c, 72), "k is 72; an integer from 1 to 71"),
+        (lambda c: ApproximateBasis(c, 37), "k is 37; an integer from 1 to 36"),
+        (lambda c: Tikhonov(c, 0), "gamma is 0; a positive number"),
+        (lambda c: Tikhonov(c, 1, 1), r"tolerance is 1; a number in \(0, 1\)"),
+        (lambda c: Smoothing(c, -1), "lambda_ is -1; a positive number"),
+        (lambda c: Exact(c, 9)(torch.rand(1, 3, 9, 9)), "x has shape"),
+    ],
+)
+def test_refusals(call: Callable[[Tensor], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call(torch.rand(1, 3, 8, 9))
