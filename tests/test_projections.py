@@ -1,6 +1,12 @@
 """Every projection against the dense eigendecomposition, or a direct solution, on small images."""
 
+import json
+import re
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +26,7 @@ from fastfcs.constraints import (
 )
 from fastfcs.network import Constraint
 
+ROOT = Path(__file__).parents[1]
 CROPS = {"astronaut": (20, 200), "chelsea": (100, 150), "coffee": (100, 150)}
 
 
@@ -196,3 +203,45 @@ def test_a_basis_projects_many_images_of_one_content() -> None:
 def test_refusals(call: Callable[[Tensor], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(torch.rand(1, 3, 8, 9))
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return import_module("projections")
+
+
+def test_the_guide_holds_the_committed_results(benchmark: ModuleType) -> None:
+    guide, results = benchmark.DOCS.read_text(), json.loads(benchmark.RESULTS.read_text())
+    assert guide == benchmark.with_tables(guide, results), "run benchmarks/projections.py --write"
+
+
+def test_the_benchmark(benchmark: ModuleType) -> None:
+    rows = {row["method"]: row for row in benchmark.compare(48)}
+    assert rows["Exact(k)"]["error"] == 0
+    lanczos = rows["the same by Lanczos, without a matrix"]
+    assert lanczos["error"] < 1e-4
+    assert lanczos["products_to_make"] > rows["Exact(k)"]["products_to_make"] == 0
+    filtered, doubled = (rows[f"Filtered, LowPass(c){more}"] for more in ("", ", order doubled"))
+    assert doubled["products"] == 2 * filtered["products"] > 0
+    assert filtered["energy"] < 1e-2 * rows["X, not projected"]["energy"]
+
+
+def code_of_the_guide() -> list[str]:
+    guide = (ROOT / "docs/constraints.md").read_text()
+    return re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+
+
+def test_the_guide_runs() -> None:
+    content, style, mask = (
+        torch.rand(1, 3, 24, 20),
+        torch.rand(1, 3, 20, 20),
+        torch.ones(1, 1, 24, 20),
+    )
+    names: dict[str, Any] = {"content": content, "style": style, "mask": mask}
+    exec("from fastfcs import MattingLaplacian", names)
+    codes = code_of_the_guide()
+    assert len(codes) == 3
+    for code in codes:
+        exec(code, names)
+    assert names["damped"](content).shape == content.shape

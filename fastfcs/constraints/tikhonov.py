@@ -52,10 +52,10 @@ class Tikhonov:
 class Smoothing:
     """P[X] = (1 - a) (I - a S)^-1 X, S = D^-1/2 W D^-1/2, a = 1 / (1 + lambda)
 
-    The second stage, eq. 8, of Li et al., "A Closed-form Solution to Photorealistic Image
-    Stylization" (ECCV 2018), for any stylised image X. W is the matting affinity,
-    W_ij = sum over windows of A_w(i,j), i = j included, as in their program. A row of A_w sums to
-    1, so the degree D_ii is the number of windows that hold pixel i, and L = D - W. Hence
+    The second stage, photorealistic smoothing, of Li et al., "A Closed-form Solution to
+    Photorealistic Image Stylization" (ECCV 2018), for any stylised image X. W is the matting
+    affinity, W_ij = sum over windows of A_w(i,j), i = j included, as in their program. A row of A_w
+    sums to 1, so the degree D_ii is the number of windows that hold pixel i, and L = D - W. Hence
 
         S = I - D^-1/2 L D^-1/2    and    P = (I + 1/lambda D^-1/2 L D^-1/2)^-1
 
@@ -133,7 +133,7 @@ class _System:
 def _inverse(gamma: float) -> Tensor:
     """A polynomial p with |1 - (1 + g lambda) p(lambda)| <= 1/2 on [0, 9], of the least order.
 
-    1 - (1 + g lambda) p = T_N(4.5 - lambda) / 4.5) / T_N(c), c where 1 + g lambda is 0 (Saad 2003,
+    1 - (1 + g lambda) p = T_N((4.5 - lambda) / 4.5) / T_N(c), c where 1 + g lambda is 0 (Saad 2003,
     12.3.2).
     """
     zero = 1 + 1 / (4.5 * gamma)
