@@ -24,6 +24,7 @@ from fastfcs import _C
 ROTATED = 2**27  # bytes of inputs taken in turn: beyond the caches of CPUs and GPUs
 BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 to 100 of them
 AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
+M_MMAP_THRESHOLD = -3  # of malloc.h
 COPIED = {"cpu": 2**26, "cuda": 2**28}  # floats
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices; a quarter for half types on the CPU
 
@@ -95,7 +96,9 @@ def host_seconds(call: Callable[[], Any], device: str) -> float:
 def peak_bytes(call: Callable[[], Any], device: str) -> int:
     """Memory that a call takes at its peak, results included, beyond what was there.
 
-    The least of three calls on the CPU, where it is seen as resident pages, anyone's.
+    The least of three calls on the CPU, where it is seen as resident pages, anyone's. There large
+    arrays get pages of their own: in the heap they share large pages with what was freed beside
+    them, and two megabytes more or less would tell of the heap's past.
     """
     call()
     if device == "cuda":
@@ -105,12 +108,15 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
         call()
         return torch.cuda.max_memory_allocated() - before
     found = []
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**20)
     for _ in range(3):
-        ctypes.CDLL(None).malloc_trim(0)  # memory freed but kept would hide what the call takes
+        libc.malloc_trim(0)  # memory freed but kept would hide what the call takes
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
         before = _status("VmRSS")
         call()
         found.append(max(0, _status("VmHWM") - before))
+    libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # where glibc's own rule ends after large arrays
     return min(found)
 
 

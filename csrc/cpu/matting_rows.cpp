@@ -39,6 +39,12 @@ struct Rows {
   int64_t left, right;          // left columns of the windows that hold them
 };
 
+// Into the second-level cache, for the next row: tiles are too narrow for the hardware to foresee it.
+template <typename T>
+inline void fetch(const T* from) {
+  __builtin_prefetch(from, 0, 2);
+}
+
 // Vector number `slot` of a window row, whose first window is at `column`. Below the last row the models are zero.
 template <typename V, int C, typename T>
 inline void model_at(const Product<T>& p, int64_t row, int64_t column, int64_t slot, Rows<T, C>& rows) {
@@ -50,7 +56,14 @@ inline void model_at(const Product<T>& p, int64_t row, int64_t column, int64_t s
     const T* from = p.factors + row * (width - 2) + column;
     V factors[kFactors];
     FASTFCS_UNROLL
-    for (int f = 0; f < kFactors; ++f) factors[f] = load<V>(from + f * p.size.windows());
+    for (int f = 0; f < kFactors; ++f) {
+      factors[f] = load<V>(from + f * p.size.windows());
+      fetch(from + f * p.size.windows() + width - 2);
+    }
+    FASTFCS_UNROLL
+    for (int c = 0; c < 3; ++c) fetch(image + c * p.size.pixels() + 3 * width);
+    FASTFCS_UNROLL
+    for (int c = 0; c < C; ++c) fetch(x + c * p.size.pixels() + 3 * width);
     window_models<C>(
         factors, [&](int c, int j) { return load<V>(image + c * p.size.pixels() + j / 3 * width + j % 3); },
         [&](int c, int j) { return load<V>(x + c * p.size.pixels() + j / 3 * width + j % 3); }, a, b);
@@ -110,6 +123,7 @@ inline void pixel_at(const Product<T>& p, int64_t row, int64_t column, T windows
         next = chebyshev_first(l, x);
       } else {
         before = load<V>(p.previous + c * pixels + pixel);
+        fetch(p.previous + c * pixels + pixel + p.size.width);
         next = chebyshev_next(l, x, before);
       }
       store(result, next);
