@@ -96,9 +96,9 @@ def host_seconds(call: Callable[[], Any], device: str) -> float:
 def peak_bytes(call: Callable[[], Any], device: str) -> int:
     """Memory that a call takes at its peak, results included, beyond what was there.
 
-    The least of three calls on the CPU, where it is seen as resident pages, anyone's. There large
-    arrays get pages of their own: in the heap they share large pages with what was freed beside
-    them, and two megabytes more or less would tell of the heap's past.
+    The least of three calls on the CPU, where it is seen as resident pages, anyone's. There all
+    but small arrays get pages of their own: in the heap, which may have large pages since an
+    earlier call, one byte can take two megabytes, and the number would tell of the heap's past.
     """
     call()
     if device == "cuda":
@@ -109,7 +109,7 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     found = []
     libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 2**20)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**16)
     for _ in range(3):
         libc.malloc_trim(0)  # memory freed but kept would hide what the call takes
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
