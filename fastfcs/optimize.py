@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .constraints import Photoreal, compose
+from .constraints.named import enforced, parse
 from .laplacian import MattingLaplacian
 from .losses import matting_loss, region_grams, relative_content_loss, relative_style_loss
 from .network import Constraint
@@ -97,9 +97,7 @@ def optimize(
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
     if lr is not None and not lr > 0:
         raise ValueError(f"lr must be positive, not {lr}")
-    parts: list[Any] = list(constraint) if isinstance(constraint, (list, tuple)) else [constraint]
-    if cutoff is not None and "photoreal" not in parts:
-        raise ValueError("cutoff belongs to constraint='photoreal', which was not asked for")
+    parts = parse(constraint, cutoff)
     if regions is not None:
         _check_regions(regions, content, style)
     vgg = (vgg or load_vgg19()).to(content.device)
@@ -117,14 +115,9 @@ def optimize(
         objective = _Objective(
             vgg, here, _resized(style, factor).clamp(0, 1), weights, layers, masks
         )
-        options: dict[str, Any] = {} if cutoff is None else {"cutoff": cutoff}
-        enforced = compose(
-            Photoreal(here, **options) if part == "photoreal" else part
-            for part in parts
-            if part is not None
-        )
         x = here + _sized(change, here.shape[-2:])
-        x = _descend(objective, enforced, x, count, method, lr, tolerance, callback)
+        projection = enforced(parts, here, cutoff)
+        x = _descend(objective, projection, x, count, method, lr, tolerance, callback)
         change = x - here
     return (content + change).clamp(0, 1).to(content)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import images
-from .constraints import Photoreal, compose
+from .constraints.named import Part, enforced, parse
 from .filters import LowPass
 from .network import MIN_SIDE, Constraint, Statistics, UnrolledSolver, load_solver
 
@@ -74,9 +74,7 @@ class Stylizer(nn.Module):
         style_size: int | None = 768,
     ) -> None:
         super().__init__()
-        self.constraint = constraint
-        if cutoff is not None and "photoreal" not in self.constraint:
-            raise ValueError("cutoff belongs to constraint='photoreal', which was not asked for")
+        self._constraint = parse(constraint, cutoff)
         if cutoff is not None:
             LowPass(cutoff)  # refuses it now, not at the first content
         if style_size is not None and style_size < MIN_SIDE:
@@ -104,20 +102,13 @@ class Stylizer(nn.Module):
         self._strength = float(value)
 
     @property
-    def constraint(self) -> tuple[Literal["photoreal"] | Constraint, ...]:
+    def constraint(self) -> tuple[Part, ...]:
         """What is enforced after every update, in turn; set it to anything the argument takes."""
         return self._constraint
 
     @constraint.setter
     def constraint(self, given: Any) -> None:
-        parts = tuple(given) if isinstance(given, (list, tuple)) else (given,)
-        for part in parts:
-            if part not in (None, "photoreal") and not callable(part):
-                raise ValueError(
-                    "constraint must be None, 'photoreal', a callable or a list of these, "
-                    f"not {part!r}"
-                )
-        self._constraint = tuple(part for part in parts if part is not None)
+        self._constraint = parse(given)
 
     @torch.no_grad()
     def set_style(self, style: AnyImage | str | Path | Sequence[AnyImage | str | Path]) -> Stylizer:
@@ -154,7 +145,8 @@ class Stylizer(nn.Module):
         x = self._ours(image)
         dtype = torch.promote_types(x.dtype, torch.float32)  # as the Gram matrices of half types
         statistics = {key: h.to(dtype) for key, h in statistics.items()}
-        constraint = self._projection(image.to(x.device, torch.float32))
+        photo = image.to(x.device, torch.float32)
+        constraint = enforced(self.constraint, photo, self.cutoff) if self.constraint else None
         result = self.solver(x, statistics, constraint).to(image)
         result = torch.lerp(image, result, self.strength).clamp(0, 1)
         return give_back(result)  # type: ignore[no-any-return]
@@ -164,14 +156,6 @@ class Stylizer(nn.Module):
 
     def _ours(self, image: Tensor) -> Tensor:
         return image.to(next(self.solver.parameters()))
-
-    def _projection(self, content: Tensor) -> Constraint | None:
-        if not self.constraint:
-            return None
-        options: dict[str, Any] = {} if self.cutoff is None else {"cutoff": self.cutoff}
-        return compose(
-            part if callable(part) else Photoreal(content, **options) for part in self.constraint
-        )
 
     def _statistics_of(self, style: AnyImage | str | Path) -> Statistics:
         if isinstance(style, (str, Path)):

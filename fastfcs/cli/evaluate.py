@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import sentences
-from .options import DEVICE, FOLDER, PATH, device_named
+from .options import DEVICE, FOLDER, PATH, STEPS, device_named
 
 if TYPE_CHECKING:
     from ..evaluation.pairs import PairFiles
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="How many iterations of descent the network is worth, instead of comparing methods.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Of the iterative solvers.")
+@click.option("--steps", type=STEPS, help="Of the iterative solvers; several: coarse to fine.")
 @click.option("--weights", default="universal", show_default=True, help="Name or file.")
 @DEVICE
 def evaluate(
@@ -51,7 +51,7 @@ def evaluate(
     style: tuple[Path, ...],
     last: int | None,
     equivalent_iterations: bool,
-    steps: int | None,
+    steps: list[int] | None,
     weights: str,
     device: str | None,
 ) -> None:
@@ -64,6 +64,8 @@ def evaluate(
     with sentences():
         if equivalent_iterations and names:
             raise ValueError("--method does not go with --equivalent-iterations")
+        if equivalent_iterations and steps and len(steps) > 1:
+            raise ValueError("--steps must be one number with --equivalent-iterations")
         if last and not style:
             raise ValueError("--last belongs to --style, which was not given")
         chosen = _chosen(folder, style, last, only)
@@ -75,7 +77,12 @@ def evaluate(
             from ..evaluation import iterations
 
             found = iterations.equivalent_iterations(
-                chosen, output, weights=weights, steps=steps, facts=facts, **options
+                chosen,
+                output,
+                weights=weights,
+                steps=steps[0] if steps else None,
+                facts=facts,
+                **options,
             )
             _show_iterations(found)
         else:
@@ -105,7 +112,7 @@ def _chosen(
 
 
 def _facts(
-    folder: Path, pairs: int, size: int | None, steps: int | None, weights: str, device: str
+    folder: Path, pairs: int, size: int | None, steps: list[int] | None, weights: str, device: str
 ) -> dict[str, Any]:
     """On the run, for the report; no private path."""
     import torch

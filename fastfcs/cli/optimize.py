@@ -9,7 +9,7 @@ import click
 
 from .errors import sentences
 from .jobs import plan, reduction
-from .options import DEVICE, PATH, device_named
+from .options import DEVICE, PATH, STEPS, device_named
 
 
 class _Weights(click.ParamType):
@@ -25,23 +25,13 @@ class _Weights(click.ParamType):
             self.fail(f"{value!r}: layers and weights are wanted, such as conv1_2=1,conv3_1=0.5")
 
 
-class _Steps(click.ParamType):
-    name = "N[,N...]"
-
-    def convert(self, value: Any, *_: Any) -> Any:
-        try:
-            return [int(part) for part in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r}: a number of iterations, or several with commas, is wanted")
-
-
 @click.command()
 @click.argument("content")
 @click.option("--style", required=True, help="Reference picture.")
 @click.option("-o", "--output", required=True, help="A file; - is standard output (PNG).")
 @click.option(
     "--steps",
-    type=_Steps(),
+    type=STEPS,
     default="200",
     show_default=True,
     help="Iterations; several, as 200,100,50, go from coarse to fine, each scale twice the last.",

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+class _Steps(click.ParamType):
+    name = "N[,N...]"
+
+    def convert(self, value: Any, *_: Any) -> Any:
+        try:
+            return [int(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: a number of iterations, or several with commas, is wanted")
+
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+STEPS = _Steps()  # a list, coarse to fine
 DEVICE = click.option(
     "--device",
     help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.",

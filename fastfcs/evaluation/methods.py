@@ -55,7 +55,7 @@ def methods(
     names: Sequence[str],
     *,
     weights: str | Path = "universal",
-    steps: int | None = None,
+    steps: int | Sequence[int] | None = None,
     device: str = "cpu",
 ) -> list[Method]:
     """The methods of these names.
@@ -88,7 +88,7 @@ def methods(
 class _Known:
     """The methods that the package has; networks are read once, not timed."""
 
-    def __init__(self, weights: str | Path, steps: int | None, device: str) -> None:
+    def __init__(self, weights: str | Path, steps: int | Sequence[int] | None, device: str) -> None:
         self._weights, self._device = weights, device
         self._options: dict[str, Any] = {} if steps is None else {"steps": steps}
 
