@@ -24,7 +24,7 @@ from fastfcs import _C
 ROTATED = 2**27  # bytes of inputs taken in turn: beyond the caches of CPUs and GPUs
 BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 to 100 of them
 AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
-M_MMAP_THRESHOLD = -3  # of malloc.h
+PR_SET_THP_DISABLE = 41  # <linux/prctl.h>
 COPIED = {"cpu": 2**26, "cuda": 2**28}  # floats
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices; a quarter for half types on the CPU
 
@@ -96,9 +96,8 @@ def host_seconds(call: Callable[[], Any], device: str) -> float:
 def peak_bytes(call: Callable[[], Any], device: str) -> int:
     """Memory that a call takes at its peak, results included, beyond what was there.
 
-    The least of three calls on the CPU, where it is seen as resident pages, anyone's. There all
-    but small arrays get pages of their own: in the heap, which may have large pages since an
-    earlier call, one byte can take two megabytes, and the number would tell of the heap's past.
+    The least of three calls on the CPU, where it is seen as resident pages, anyone's; of 4 KB, for
+    a page of 2 MB counts whole as soon as one byte of it is touched.
     """
     call()
     if device == "cuda":
@@ -109,14 +108,14 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     found = []
     libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 2**16)
+    libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     for _ in range(3):
         libc.malloc_trim(0)  # memory freed but kept would hide what the call takes
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
         before = _status("VmRSS")
         call()
         found.append(max(0, _status("VmHWM") - before))
-    libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # where glibc's own rule ends after large arrays
+    libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     return min(found)
 
 

@@ -101,7 +101,7 @@ def every_result(dtype: torch.dtype) -> list[Tensor]:
     h, grad = features(2, 17, 61, 83, dtype=dtype), features(2, 17, 61, 83, dtype=dtype)
     gram = ops.gram(h)
     target = features(1, 17, 17, dtype=gram.dtype)
-    large = rand(1, 5, 999, 1001, dtype=torch.float32)  # written past the caches
+    large = rand(1, 5, 999, 1001, dtype=torch.float32)  # beyond the caches
     return [
         factors,
         ops.matting_matvec(image, factors, x),
@@ -205,7 +205,7 @@ def test_gram_and_correction(
         (1, 95, 8, 24),
         (1, 130, 37, 59),
         (1, 4, 173, 131),
-        (1, 5, 999, 1001),  # a result beyond the caches is written past them
+        (1, 5, 999, 1001),  # beyond the caches
     ],
 )
 def test_gram_of_odd_sizes(

@@ -175,31 +175,25 @@ def test_every_image_obeys_the_constraint(vgg, pair, method) -> None:
     assert not torch.equal(images[1], images[3])
 
 
-def test_penalty_and_projection_give_similar_pictures(vgg, pair) -> None:
-    """The two formulations of Puy and Pérez (2018): the same losses, the same smoothness, so alike:
-    closer to each other than half as far as either is from the content, and from plain Gatys."""
-    content = pair[0]
-    penalty, p = losses_of(vgg, pair, steps=40, matting_weight=3e4)
-    projected, q = losses_of(vgg, pair, steps=40, constraint="photoreal", cutoff=0.01)
-    plain = optimize(*pair, vgg=vgg, steps=40)
-    laplacian = MattingLaplacian(content)
-    energies = [laplacian.energy(x).item() / x.numel() for x in (plain, penalty, projected)]
+def test_penalty_and_projection_give_similar_pictures(vgg) -> None:
+    """The two formulations of Puy and Pérez (2018), from the same losses, on the same pair: as much
+    style, as little energy, and pictures closer to each other than plain Gatys is to either."""
+    pair = load_photo("astronaut", 64).float(), load_photo("coffee", 64).float()
+    laplacian = MattingLaplacian(pair[0])
+    options = {"steps": 60, "method": "adam"}
+    plain, _ = losses_of(vgg, pair, **options)
+    penalty, p = losses_of(vgg, pair, matting_weight=1e4, **options)
+    projected, q = losses_of(vgg, pair, constraint="photoreal", cutoff=0.003, **options)
 
     def far(a: Tensor, b: Tensor) -> float:
         return (a - b).square().mean().sqrt().item()
 
-    print(
-        energies,
-        p[-1],
-        q[-1],
-        far(penalty, projected),
-        far(penalty, content),
-        far(plain, projected),
-    )
-    print([gradient_ssim(x, content) for x in (plain, penalty, projected)])
-    assert max(energies[1:]) < 0.1 * energies[0]
-    assert far(penalty, projected) < 0.5 * min(far(x, content) for x in (penalty, projected))
-    assert far(penalty, projected) < 0.5 * far(plain, projected)
+    assert p[-1]["style"] == pytest.approx(q[-1]["style"], rel=0.2)
+    for picture in (penalty, projected):
+        assert laplacian.energy(picture) < laplacian.energy(plain) / 500
+        assert far(penalty, projected) < 0.7 * far(plain, picture)
+    assert far(penalty, projected) < 0.1
+    assert gradient_ssim(penalty, projected) > 0.8
 
 
 def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:

@@ -18,9 +18,6 @@
 namespace fastfcs {
 namespace {
 
-// From so many bytes on, a result is not expected in the caches by whoever reads it next.
-constexpr int64_t kLarge = 16 << 20;
-
 // A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products of `rows` a channel,
 // so that it must have pixels enough to be worth them.
 int64_t slices_of(int64_t pixels, int64_t rows) {
@@ -134,9 +131,8 @@ Tensor combined(const Batch<T>& batch, Weight weight) {
   });
   Tensor result = empty_beside(batch.h, batch.h.sizes().vec(), batch.h.scalar_type());
   T* const to = static_cast<T*>(result.mutable_data_ptr());
-  const bool large = batch.size * c * batch.pixels * int64_t(sizeof(T)) >= kLarge;
   batch.each_slice([&](int64_t b, int64_t, int64_t first, int64_t last) {
-    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels, large);
+    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels);
   });
   return result;
 }

@@ -80,25 +80,6 @@ inline void convert(const float* from, Half* to, int64_t count) {
 }
 #endif
 
-// The same for a result larger than the caches: written past them, or each of its lines would be read first.
-template <typename A>
-inline void stream(const A* from, A* to, int64_t count) {
-  using V = typename VectorOf<A>::type;
-  constexpr int64_t vector = sizeof(V) / sizeof(A);
-  for (; count && reinterpret_cast<uintptr_t>(to) % sizeof(V); --count) *to++ = *from++;
-  for (; count >= vector; count -= vector, from += vector, to += vector)
-#if FASTFCS_VECTOR == 64 && defined(__AVX512F__)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), load<__m512i>(from));
-#elif FASTFCS_VECTOR == 32 && defined(__AVX__)
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), load<__m256i>(from));
-#elif FASTFCS_VECTOR == 16 && defined(__SSE2__)
-    _mm_stream_si128(reinterpret_cast<__m128i*>(to), load<__m128i>(from));
-#else
-    store(to, load<V>(from));
-#endif
-  convert(from, to, count);
-}
-
 // Pixels [first, first + count) of all rows, each followed by zeros up to `padded`, `stride` apart.
 template <typename T, typename A>
 void copy_chunk(const Features<T>& x, int64_t first, int64_t count, int64_t padded, int64_t stride, A* chunk) {
@@ -206,8 +187,7 @@ void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulat
 }
 
 template <typename T>
-void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result,
-                       [[maybe_unused]] bool large) {
+void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result) {
   using A = accumulate_t<T>;
   using V = typename VectorOf<A>::type;
   constexpr int64_t vector = sizeof(V) / sizeof(A);
@@ -241,24 +221,15 @@ void slice_combination(const Features<T>& x, int64_t first, int64_t last, const 
           FASTFCS_UNROLL
           for (int v = 0; v < 3; ++v) store(four + k * stride + q + v * vector, sums[k][v]);
       }
-      for (int64_t k = 0; k < 4 && j + k < x.channels; ++k) {
-        const A* from = four + k * stride;
-        T* to = result + (j + k) * x.pixels + p;
-        if constexpr (std::is_same_v<T, A>)
-          if (large) {
-            stream(from, to, count);
-            continue;
-          }
-        convert(from, to, count);
-      }
+      for (int64_t k = 0; k < 4 && j + k < x.channels; ++k)
+        convert(four + k * stride, result + (j + k) * x.pixels + p, count);
     }
   }
-  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // what was written past the caches is seen by all
 }
 
 #define FASTFCS_DEFINE(T)                                                                                    \
   template void slice_products(const Features<T>&, int64_t, int64_t, accumulate_t<T>*);                      \
-  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*, bool);
+  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*);
 FASTFCS_DEFINE(float)
 FASTFCS_DEFINE(double)
 FASTFCS_DEFINE(Half)

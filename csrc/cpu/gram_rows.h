@@ -27,17 +27,15 @@ template <typename T>
 using SliceProducts = void (*)(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products);
 
 // result_j = sum_i weights_ij x_i over the slice, for j < channels; weights_ij is weights[(j / 4 * rows + i) * 4 + j % 4].
-// A `large` result is one that the caches would not keep.
 template <typename T>
 using SliceCombination = void (*)(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights,
-                                  T* result, bool large);
+                                  T* result);
 
 #define FASTFCS_DECLARE_ROWS                                                                                       \
   template <typename T>                                                                                            \
   void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products);               \
   template <typename T>                                                                                            \
-  void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, \
-                         bool large);
+  void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result);
 
 namespace plain {
 FASTFCS_DECLARE_ROWS
