@@ -234,6 +234,9 @@ def test_pairs(folder: Path) -> None:
     assert loaded.regions.colours == ("blue", "white")
     np.testing.assert_allclose(loaded.regions.content[0, 0], [1] * 8 + [0] * 16)
 
+    off_by_one = Image.open(folder / "pairs/style02_mask.png").crop((0, 0, 48, 39))
+    off_by_one.save(folder / "pairs/style02_mask.png")
+    assert pairs[1].load().regions.style.shape[1:] == (40, 48)  # type: ignore[union-attr]
     write_mask(folder / "pairs/style02_mask.png", {"blue": 20})
     with pytest.raises(
         ValueError, match=r"style02_mask.png must be of its picture's size, 48 x 40"

@@ -132,10 +132,18 @@ def _optimize(
         for note in notes:
             console.print(f"{name}: {note}")
     photo, reference = (picture.pixels.to(place) for picture in pictures.values())
-    regions = masks and (
-        resize(masks.content, photo.shape[-2:]).to(place),
-        resize(masks.style, reference.shape[-2:]).to(place),
-    )
+    regions = None
+    if mask and masks:
+        for name, m, image in zip(
+            mask, (masks.content, masks.style), (photo, reference), strict=True
+        ):
+            if m.shape[-2:] != image.shape[-2:]:
+                width, height = image.shape[-1], image.shape[-2]
+                console.print(f"{name}: resized as its picture, to {width} x {height}")
+        regions = (
+            resize(masks.content, photo.shape[-2:]).to(place),
+            resize(masks.style, reference.shape[-2:]).to(place),
+        )
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -42,7 +42,8 @@ class PairFiles:
 
         Raises:
             PictureError: a file that is not a picture.
-            ValueError: masks of another size than their pictures, or without a common colour.
+            ValueError: masks more than a pixel larger or smaller than their pictures, or without
+                a common colour.
         """
         found = [images.read(path).pixels[None] for path in (self.content, self.style)]
         small = [x if size is None else images.fit(x, size) for x in found]
@@ -111,9 +112,10 @@ def pair_up(folder: Path, styles: Sequence[Path], last: int | None) -> list[Pair
 
 
 def _check_size(path: Path, mask: Tensor, image: Tensor) -> None:
-    if mask.shape[-2:] != image.shape[-2:]:
+    """A row or column more or less is allowed, as rounding makes it: the mask is resized."""
+    if any(abs(a - b) > 1 for a, b in zip(mask.shape[-2:], image.shape[-2:], strict=True)):
         height, width = image.shape[-2:]
         raise ValueError(
-            f"{path} must be of its picture's size, {width} x {height}, "
+            f"{path} must be of its picture's size, {width} x {height}, to a pixel, "
             f"not {mask.shape[-1]} x {mask.shape[-2]}"
         )
