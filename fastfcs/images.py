@@ -468,3 +468,16 @@ def _reason(error: Exception) -> str:
 def _stream_name(stream: BinaryIO) -> str:
     name = getattr(stream, "name", None)
     return name if isinstance(name, str) else "the stream"
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The pictures below a folder, sorted by path, as absolute paths.
+
+    Raises:
+        ValueError: not a folder, or no picture in it.
+    """
+    folder = Path(folder).resolve()
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"content and style must be folders with pictures in them, not {folder}")
+    return found

@@ -438,11 +438,12 @@ def test_equivalent_iterations(folder: Path, monkeypatch: pytest.MonkeyPatch, vg
 
 
 def test_the_loss_is_that_of_the_training(folder: Path, vgg: VGG19) -> None:
-    from fastfcs.training import _targets, batch_loss
+    from fastfcs.training.crops import targets
+    from fastfcs.training.objective import batch_loss
 
     pair = find_pairs(folder / "pairs")[0].load()
     image = pair.content.lerp(torch.rand_like(pair.content), 0.5)
-    want, _ = batch_loss(vgg, image, _targets(vgg, pair.content), _targets(vgg, pair.style), 7.0)
+    want, _ = batch_loss(vgg, image, targets(vgg, pair.content), targets(vgg, pair.style), 7.0)
     (found,) = iterations._losses(pair, 0, start=image, vgg=vgg, style_weight=7.0)
     assert found == pytest.approx(want.item(), rel=1e-4)
 

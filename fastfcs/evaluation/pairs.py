@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .. import images
 from ..regions import Regions, read_regions, resize
-from ..training import list_images
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,11 @@ def pair_up(folder: Path, styles: Sequence[Path], last: int | None) -> list[Pair
     Raises:
         ValueError: a folder without pictures, or no style but the photo itself.
     """
-    photos = list_images(folder)[-last if last else 0 :]
+    photos = images.list_images(folder)[-last if last else 0 :]
     pool = [
         path
         for each in styles
-        for path in (photos if each.resolve() == folder.resolve() else list_images(each))
+        for path in (photos if each.resolve() == folder.resolve() else images.list_images(each))
     ]
     found = []
     for k, photo in enumerate(photos):

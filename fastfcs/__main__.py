@@ -1,0 +1,5 @@
+"""python -m fastfcs is the command fastfcs."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,142 @@
+"""What is trained on: random crops of pictures, with their targets in VGG.
+
+Each image pair costs most in VGG. So each place in a batch keeps a pool of recent crops with their
+targets (conv4_2 features of contents, Gram matrices of both kinds), draws from it at every step and
+replaces one every fourth: each crop serves four times, in other company each time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..ops import gram
+from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
+
+_KEPT = 8  # crops of each place
+_USES = 4  # of each crop
+
+
+def random_crop(path: Path, size: int, rng: random.Random) -> Tensor:
+    """A random square of a picture, (3, size, size) in [0, 1]; scale and mirroring vary too."""
+    image = _read(path)
+    short = min(image.size)
+    side = int(short * (min(1, size / short) ** rng.random()))  # log-uniform, size to the whole
+    left, top = rng.randint(0, image.width - side), rng.randint(0, image.height - side)
+    image = image.resize(
+        (size, size),
+        Image.Resampling.BICUBIC,
+        box=(left, top, left + side, top + side),
+        reducing_gap=3,
+    )
+    if rng.random() < 0.5:
+        image = ImageOps.mirror(image)
+    return _to_tensor(image)
+
+
+def whole(path: Path, size: int) -> Tensor:
+    """A picture as (1, 3, H, W), reduced to a long side of at most ``size``."""
+    image = _read(path)
+    image.thumbnail((size, size))
+    return _to_tensor(image)[None]
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as a picture") from error
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1) / 255
+
+
+@dataclass
+class Crop:
+    """An image and what VGG makes of it."""
+
+    image: Tensor  # (3, size, size)
+    features: Tensor  # conv4_2 (512, size / 8, size / 8)
+    grams: dict[str, Tensor]  # S_l^T S_l / n'_l of each style layer
+
+
+def images(crops: Sequence[Crop]) -> Tensor:
+    """(B, 3, size, size)."""
+    return torch.stack([crop.image for crop in crops])
+
+
+@torch.no_grad()
+def targets(vgg: VGG19, images: Tensor) -> list[Crop]:
+    """The crops of images (B, 3, H, W)."""
+    found = vgg(images)
+    grams = {layer: gram(found[layer]) for layer in STYLE_LAYERS}
+    return [
+        Crop(image, found[CONTENT_LAYER][k], {layer: g[k] for layer, g in grams.items()})
+        for k, image in enumerate(images)
+    ]
+
+
+class Pool:
+    """Recent crops of one list of folders for some places of a batch.
+
+    Crop i of a place, and which one a step takes, depend on the seed, the place and i alone: not on
+    where a run was interrupted, nor on which process has the place. Pictures are decoded in the
+    background, a step ahead.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Sequence[Path]],
+        vgg: VGG19,
+        size: int,
+        places: Iterable[int],
+        seed: str,
+    ) -> None:
+        self._folders, self._vgg, self._size, self._seed = folders, vgg, size, seed
+        self._kept: dict[int, deque[Crop]] = {j: deque(maxlen=_KEPT) for j in places}
+        self._drawn = dict.fromkeys(self._kept, 0)
+        self._ahead: dict[tuple[int, int], Future[Tensor]] = {}
+        self._readers = ThreadPoolExecutor(4)
+
+    def sample(self, step: int) -> list[Crop]:
+        """The crops of a step, one for each place."""
+        missing = [due for j in self._kept for due in self._due(j, step)]
+        for k in range(0, len(missing), 8):
+            self._draw(missing[k : k + 8])
+        for j in self._kept:  # for the next step
+            for due in self._due(j, step + 1):
+                self._ahead[due] = self._readers.submit(self._decode, *due)
+        return [
+            kept[random.Random(f"{self._seed}/{j}/step/{step}").randrange(_KEPT)]
+            for j, kept in self._kept.items()
+        ]
+
+    def _due(self, place: int, step: int) -> list[tuple[int, int]]:
+        """The crops (place, i) that a step needs and that were not drawn yet."""
+        end = (step + place % _USES) // _USES + _KEPT  # places take turns
+        start = max(self._drawn[place], end - _KEPT)
+        return [(place, i) for i in range(start, end)]
+
+    def _decode(self, place: int, i: int) -> Tensor:
+        rng = random.Random(f"{self._seed}/{place}/{i}")
+        return random_crop(rng.choice(rng.choice(self._folders)), self._size, rng)
+
+    def _draw(self, due: Sequence[tuple[int, int]]) -> None:
+        decoded = [
+            self._ahead.pop(d).result() if d in self._ahead else self._decode(*d) for d in due
+        ]
+        crops = targets(self._vgg, torch.stack(decoded).to(self._vgg.mean.device))
+        for (place, i), crop in zip(due, crops, strict=True):
+            self._kept[place].append(crop)
+            self._drawn[place] = i + 1

@@ -1,0 +1,46 @@
+"""The artistic loss of a batch: Gatys' two losses made relative (`fastfcs.losses`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..losses import relative_content_loss, relative_style_loss
+from ..ops import gram
+from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
+from .crops import Crop
+
+
+@dataclass
+class Losses:
+    """Means over a batch: content ||F - C||^2 / ||C||^2, style as in :func:`batch_loss`."""
+
+    content: float
+    style: float
+
+
+def batch_loss(
+    vgg: VGG19,
+    output: Tensor,
+    content: Sequence[Crop],
+    style: Sequence[Crop],
+    style_weight: float,
+) -> tuple[Tensor, Losses]:
+    """||F - C||^2 / ||C||^2 + style_weight * mean over l of ||G - S||^2 / (||S||^2 + ||G_C||^2).
+
+    G_C is the content's own Gram matrix. Means over the batch (B, 3, H, W).
+    """
+    found = vgg(output)
+    features = torch.stack([crop.features for crop in content])
+    content_term = relative_content_loss(found[CONTENT_LAYER].float(), features.float())
+    terms = []
+    for layer in STYLE_LAYERS:
+        wanted = torch.stack([crop.grams[layer] for crop in style])
+        before = torch.stack([crop.grams[layer] for crop in content])
+        terms.append(relative_style_loss(gram(found[layer]), wanted, before).mean())
+    style_term = torch.stack(terms).mean()
+    total = content_term + style_weight * style_term
+    return total, Losses(content_term.item(), style_term.item())

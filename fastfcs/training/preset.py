@@ -1,0 +1,64 @@
+"""Tuning of H^s for one style, every filter frozen: a preset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..images import list_images
+from ..network import Statistics, load_solver, save_tensors
+from ..vgg import load_vgg19
+from .crops import Pool, images, targets, whole
+from .descent import descend
+from .objective import Losses, batch_loss
+
+
+def tune(
+    style: str | Path,
+    content: str | Path,
+    out: str | Path,
+    *,
+    weights: str | Path = "universal",
+    steps: int = 300,
+    batch: int = 4,
+    size: int = 128,
+    style_weight: float = 20.0,
+    lr: float = 1e-2,
+    seed: int = 0,
+    device: str = "cpu",
+    vgg: str | Path | None = None,
+) -> Statistics:
+    """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
+
+    Starts from the statistics of the style picture itself. Arguments and errors as :func:`train`;
+    ``lr`` is relative to the size of each Gram matrix.
+    """
+    solver = load_solver(weights).to(device).requires_grad_(False)
+    features = load_vgg19(vgg).to(device)
+    picture = whole(Path(style), 512).to(device)
+    contents = Pool([list_images(content)], features, size, range(batch), f"{seed}/content")
+    wanted = targets(features, picture) * batch
+    with torch.no_grad():
+        start = solver.statistics(picture)
+    scales = {key: h.abs().mean() for key, h in start.items()}
+    offsets = {key: nn.Parameter(torch.zeros_like(h)) for key, h in start.items()}
+
+    def tuned() -> Statistics:
+        # H^s stays symmetric, as every Gram matrix is.
+        return {k: start[k] + scales[k] * (p + p.transpose(1, 2)) / 2 for k, p in offsets.items()}
+
+    def loss(step: int) -> tuple[Tensor, Losses]:
+        chosen = contents.sample(step)
+        return batch_loss(features, solver(images(chosen), tuned()), chosen, wanted, style_weight)
+
+    out = Path(out)
+    checkpoint = out.with_suffix(".checkpoint.safetensors")
+    facts = {"style": Path(style).name, "size": str(size), "style weight": str(style_weight)}
+    adam = torch.optim.Adam(offsets.values(), lr=lr, betas=(0.9, 0.99))
+    descend(offsets, adam, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
+    result = {key: h.detach() for key, h in tuned().items()}
+    save_tensors(result, out, {"format": "fastfcs preset", **facts})
+    checkpoint.unlink()
+    return result
