@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,6 +60,35 @@ def region_grams(features: Tensor, masks: Tensor) -> Tensor:
 def matting_loss(laplacian: MattingLaplacian, image: Tensor) -> Tensor:
     """Tr(X^T L X) (Luan et al. 2017), L the content's matting Laplacian; summed over the batch."""
     return laplacian.energy(image).sum()
+
+
+def structure_loss(image: Tensor, content: Tensor) -> Tensor:
+    """1 - `gradient_ssim`: what is lost of the content's edges; a scalar in [0, 2]."""
+    return 1 - gradient_ssim(image, content)
+
+
+def gradient_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of the gradient magnitudes (Sobel, luma) of images (B, 3, H, W) in [0, 1]; a scalar.
+
+    SSIM as scikit-image's: windows of 7 x 7, sample covariances, K1 = 0.01, K2 = 0.03, range 1.
+    Differentiable; float64 keeps rounding out of its variances.
+    """
+    x, y = _gradient_magnitude(a), _gradient_magnitude(b)
+    unbias = 49 / 48
+    mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(z, 7, stride=1) for z in (x, y, x * x, y * y, x * y))
+    var_x, var_y = unbias * (xx - mean_x**2), unbias * (yy - mean_y**2)
+    covariance = unbias * (xy - mean_x * mean_y)
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean()
+
+
+def _gradient_magnitude(image: Tensor) -> Tensor:
+    luma = (image * image.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    across = image.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
+    kernels = torch.stack([across, across.T])[:, None]
+    gradient = F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), kernels)
+    return torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
 
 
 def gram_distance(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> Tensor:

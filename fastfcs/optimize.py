@@ -1,9 +1,11 @@
 """The iterative solvers that the network replaces: Gatys et al. 2016, Luan et al. 2017, projected.
 
     min  content_weight L_c + style_weight L_s + matting_weight Tr(X^T L X) / (3n)
+         + structure_weight L_e
 
 X has n pixels; L_c and L_s are relative (`fastfcs.losses`), as in training, so that weights do not
-depend on VGG's scale and the network's loss and a solver's are the same.
+depend on VGG's scale and the network's loss and a solver's are the same. L_e = 1 - SSIM of the
+gradient magnitudes keeps edges where and as strong as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from torch.nn import functional as F
 
 from .constraints.named import enforced, parse
 from .laplacian import MattingLaplacian
-from .losses import matting_loss, region_grams, relative_content_loss, relative_style_loss
+from .losses import (
+    matting_loss,
+    region_grams,
+    relative_content_loss,
+    relative_style_loss,
+    structure_loss,
+)
 from .network import Constraint
 from .vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
@@ -44,6 +52,7 @@ def optimize(
     content_layers: Mapping[str, float] | None = None,
     style_layers: Mapping[str, float] | None = None,
     matting_weight: float = 0.0,
+    structure_weight: float = 0.0,
     regions: tuple[Tensor, Tensor] | None = None,
     constraint: Literal["photoreal"] | Constraint | Sequence[Any] | None = None,
     cutoff: float | None = None,
@@ -71,6 +80,7 @@ def optimize(
         content_layers, style_layers: weight of each VGG layer, conv1_1 ... conv4_2, by name; the
             defaults are conv4_2 and conv1_2 ... conv4_2, all 1. Weights are divided by their sum.
         matting_weight: of Tr(X^T L X) / (3n), L the content's matting Laplacian.
+        structure_weight: of `fastfcs.losses.structure_loss`.
         regions: masks (R,H,W) in [0,1] of the content and of the style, R of each: a Gram matrix a
             region instead of one for all, each region weighted by its share of the content.
         constraint: what `Stylizer` takes. "photoreal" is made anew for each scale; callables must
@@ -78,7 +88,8 @@ def optimize(
         cutoff: of "photoreal".
         tolerance: stops a scale once 10 iterations lower the loss by less than this share of it.
         callback: called with the iteration k = 0 ... steps of a scale, X^(k) (1,3,H,W), and its
-            losses "content", "style", "matting" (each unweighted) and "total" (weighted).
+            losses "content", "style", "matting", "structure", each unweighted, and the weighted
+            "total".
         vgg: by default `load_vgg19`'s.
         seed: of the noise.
 
@@ -101,7 +112,12 @@ def optimize(
     if regions is not None:
         _check_regions(regions, content, style)
     vgg = (vgg or load_vgg19()).to(content.device)
-    weights = {"content": content_weight, "style": style_weight, "matting": matting_weight}
+    weights = {
+        "content": content_weight,
+        "style": style_weight,
+        "matting": matting_weight,
+        "structure": structure_weight,
+    }
     layers = (
         content_layers or {CONTENT_LAYER: 1.0},
         style_layers or dict.fromkeys(STYLE_LAYERS, 1.0),
@@ -134,7 +150,7 @@ class _Objective:
         layers: tuple[Mapping[str, float], Mapping[str, float]],
         masks: tuple[Tensor, ...] | None,
     ) -> None:
-        self._vgg, self._weights = vgg, weights
+        self._vgg, self._weights, self._image = vgg, weights, content
         self._content_layers, self._style_layers = (
             {name: weight / sum(chosen.values()) for name, weight in chosen.items()}
             for chosen in layers
@@ -177,6 +193,7 @@ class _Objective:
             "matting": zero
             if self._laplacian is None
             else matting_loss(self._laplacian, image) / image.numel(),
+            "structure": structure_loss(image, self._image) if self._weights["structure"] else zero,
         }
         total = sum((self._weights[name] * loss for name, loss in found.items()), zero)
         return {**found, "total": total}

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from fastfcs import MattingLaplacian
 from fastfcs.cli import cli
-from fastfcs.evaluation.metrics import gradient_ssim
-from fastfcs.losses import region_grams
+from fastfcs.losses import gradient_ssim, region_grams, structure_loss
 from fastfcs.optimize import _Objective, optimize
 from fastfcs.training.crops import Crop
 from fastfcs.training.objective import batch_loss
 from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
 SIZE = 48
-WEIGHTS = {"content": 1.0, "style": 20.0, "matting": 0.0}
+WEIGHTS = {"content": 1.0, "style": 20.0, "matting": 0.0, "structure": 0.0}
 LAYERS = ({CONTENT_LAYER: 1.0}, dict.fromkeys(STYLE_LAYERS, 1.0))
 
 
@@ -97,7 +96,7 @@ def test_regions_take_their_own_styles(vgg) -> None:
 
 def test_matting_gradient_is_2_l_x(vgg, pair) -> None:
     content, style = pair
-    weights = {"content": 0.0, "style": 0.0, "matting": 2.0}
+    weights = {"content": 0.0, "style": 0.0, "matting": 2.0, "structure": 0.0}
     image = (content + 0.1 * torch.randn_like(content)).requires_grad_()
     _Objective(vgg, content, style, weights, LAYERS, None)(image)["total"].backward()
     expected = 2 * 2 * (MattingLaplacian(content) @ image.detach()) / image.numel()
@@ -194,7 +193,27 @@ def test_penalty_and_projection_give_similar_pictures(vgg) -> None:
         assert laplacian.energy(picture) < laplacian.energy(plain) / 500
         assert far(penalty, projected) < 0.7 * far(plain, picture)
     assert far(penalty, projected) < 0.1
-    assert gradient_ssim(penalty, projected) > 0.8
+    assert gradient_ssim(penalty, projected).item() > 0.8
+
+
+def test_structure_is_kept_by_its_weight(vgg, pair) -> None:
+    options = {"steps": 20, "method": "adam", "content_weight": 0}
+    _, without = losses_of(vgg, pair, structure_weight=1e-9, **options)
+    result, kept = losses_of(vgg, pair, structure_weight=5, **options)
+    assert without[0]["structure"] == pytest.approx(0, abs=1e-5)
+    assert kept[-1]["structure"] < 0.5 * without[-1]["structure"]
+    assert kept[-1]["style"] < 0.5 * kept[0]["style"]
+    assert structure_loss(result, pair[0]).item() < 1.2 * kept[-1]["structure"]  # but for clipping
+
+
+def test_the_structure_loss_is_differentiated() -> None:
+    torch.manual_seed(0)
+    image, content = torch.rand(2, 1, 3, 9, 10, dtype=torch.float64)
+    image.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: structure_loss(x, content), image)
+    flat = torch.full((1, 3, 16, 16), 0.5, requires_grad=True)
+    structure_loss(flat, torch.rand(1, 3, 16, 16)).backward()  # the magnitude's slope at 0
+    assert flat.grad.isfinite().all()
 
 
 def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:

@@ -53,6 +53,7 @@ class _Weights(click.ParamType):
 @click.option(
     "--matting-weight", type=float, help="Of the photorealism term of Luan et al.; they take 1e4."
 )
+@click.option("--structure-weight", type=float, help="Of 1 - SSIM of the gradient magnitudes.")
 @click.option("--content-layers", type=_Weights(), help="conv4_2 by default.")
 @click.option("--style-layers", type=_Weights(), help="conv1_2,conv2_2,conv3_2,conv4_2 by default.")
 @click.option(

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..laplacian import MattingLaplacian
-from ..losses import gram_distance, region_grams, squared_norm
+from ..losses import gradient_ssim, gram_distance, region_grams, squared_norm
 from ..ops import gram
 from ..vgg import STYLE_LAYERS, VGG19
 from .pairs import Pair
@@ -67,7 +66,7 @@ class Measure:
             "ratio": distance / self._unchanged if self._unchanged else None,
             "region_gram": self._weighted(by_region),
             "regions": by_region,
-            "ssim": gradient_ssim(image, content),
+            "ssim": gradient_ssim(image.double(), content.double()).item(),
             "energy": self._laplacian.energy(image).item() / content.numel(),
             "lpips": self._lpips(image, content) if self._lpips else None,
         }
@@ -88,29 +87,6 @@ class Measure:
             return None
         areas = self._pair.regions.content.mean((1, 2)).tolist()
         return sum(a * d for a, d in zip(areas, by_region.values(), strict=True)) / sum(areas)
-
-
-def gradient_ssim(a: Tensor, b: Tensor) -> float:
-    """SSIM of the gradient magnitudes (Sobel, luma) of two images (1, 3, H, W) in [0, 1].
-
-    SSIM as scikit-image's: windows of 7 x 7, sample covariances, K1 = 0.01, K2 = 0.03, range 1.
-    """
-    x, y = (_gradient_magnitude(image.double()) for image in (a, b))
-    unbias = 49 / 48
-    mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(z, 7, stride=1) for z in (x, y, x * x, y * y, x * y))
-    var_x, var_y = unbias * (xx - mean_x**2), unbias * (yy - mean_y**2)
-    covariance = unbias * (xy - mean_x * mean_y)
-    c1, c2 = 0.01**2, 0.03**2
-    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return (numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean().item()
-
-
-def _gradient_magnitude(image: Tensor) -> Tensor:
-    luma = (image * image.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
-    across = image.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
-    kernels = torch.stack([across, across.T])[:, None]
-    gradient = F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), kernels)
-    return torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
 
 
 def load_lpips(device: str = "cpu") -> Lpips:
