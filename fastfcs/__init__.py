@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .laplacian import MattingLaplacian as MattingLaplacian
     from .ops import gram as gram
     from .ops import gram_correction as gram_correction
+    from .regions import read_regions as read_regions
     from .stylizer import Stylizer as Stylizer
 
 __version__ = version("fastfcs")
@@ -22,8 +23,9 @@ _MODULES = {
     "Stylizer": "stylizer",
     "gram": "ops",
     "gram_correction": "ops",
+    "read_regions": "regions",
 }
-__all__ = ["LowPass", "MattingLaplacian", "Stylizer", "gram", "gram_correction"]
+__all__ = ["LowPass", "MattingLaplacian", "Stylizer", "gram", "gram_correction", "read_regions"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .losses import region_grams
 from .ops import gram, gram_correction
 
 Constraint = Callable[[Tensor], Tensor]
@@ -104,12 +105,20 @@ class Update(nn.Module):
             found.append(x)
         return found
 
-    def forward(self, image: Tensor, targets: list[Tensor]) -> Tensor:
-        """g_t(X) for X (B, 3, H, W); targets are H^s of each level, (B or 1, c_l, c_l)."""
+    def forward(
+        self, image: Tensor, targets: list[Tensor], regions: Tensor | None = None
+    ) -> Tensor:
+        """g_t(X) for X (B, 3, H, W); targets are H^s of each level, (B or 1, c_l, c_l).
+
+        With regions (R, H, W) B is 1, and targets are those of each region, (R, c_l, c_l).
+        """
         features = self.features(image)
         g: Tensor | None = None
         for level in reversed(range(len(features))):
-            x = _normalised_correction(features.pop(), targets[level])
+            if regions is None:
+                x = _normalised_correction(features.pop(), targets[level])
+            else:
+                x = _correction_by_region(features.pop(), targets[level], regions)
             if g is not None:
                 x = x + F.interpolate(g, x.shape[-2:], mode="bilinear", align_corners=False)
             g = self.synthesis[level](x)
@@ -139,6 +148,17 @@ def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
     return gram_correction(h, target) / trace.view(-1, 1, 1, 1).to(h.dtype)
 
 
+def _correction_by_region(h: Tensor, targets: Tensor, regions: Tensor) -> Tensor:
+    """sum_r m_r times the normalised correction of the features inside region r; h (1, c, H, W)."""
+    masks = F.interpolate(regions[None].to(h), h.shape[-2:], mode="area")[0]
+    total = torch.zeros_like(h)
+    for m, target in zip(masks, targets, strict=True):
+        share = m.mean()
+        inside = h * (m / share).sqrt()  # its Gram matrix is the region's
+        total += (m * share).sqrt() * _normalised_correction(inside, target[None])
+    return total
+
+
 class UnrolledSolver(nn.Module):
     """N learned updates X <- P[X - g_t(X)], t = 0 .. N-1, from X = content.
 
@@ -154,20 +174,26 @@ class UnrolledSolver(nn.Module):
             Update(tuple(channels)) for _ in range(updates)
         )
 
-    def statistics(self, style: Tensor) -> Statistics:
+    def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
         """H^s of style images (B, 3, H, W) in [0, 1]: the Gram matrices of the same forward maps.
 
         The counterpart of S_l^T S_l / n'_l in the true gradient; nothing else carries the style.
+        Of one image with regions (R, H, W), masks in [0, 1], one H^s a region.
         """
         _check_image("style", style)
+        _check_regions("style", style, regions)
         return {
-            f"{t}.{level}": gram(h)
+            f"{t}.{level}": gram(h) if regions is None else region_grams(h, regions.to(h))
             for t, update in enumerate(self.updates)
             for level, h in enumerate(update.features(style))
         }
 
     def forward(
-        self, content: Tensor, statistics: Statistics, constraint: Constraint | None = None
+        self,
+        content: Tensor,
+        statistics: Statistics,
+        constraint: Constraint | None = None,
+        regions: Tensor | None = None,
     ) -> Tensor:
         """The restyled image, (B, 3, H, W), not clipped.
 
@@ -175,17 +201,26 @@ class UnrolledSolver(nn.Module):
             content: (B, 3, H, W) in [0, 1], H and W at least 16.
             statistics: H^s, of one style for all or one for each batch element.
             constraint: P, applied after every update; any callable X -> X of that shape.
+            regions: masks (R, H, W) in [0, 1] of a single content, and then statistics are of R
+                styles, one for each region (Luan et al. 2017). Where no mask is, nothing is asked.
 
         Raises:
-            ValueError: a content that is not such an image, or statistics of another network.
+            ValueError: a content that is not such an image, statistics of another network, or masks
+                that fit neither.
         """
         _check_image("content", content)
         levels = range(len(self.architecture["channels"]))
         if statistics.keys() != {f"{t}.{k}" for t in range(len(self.updates)) for k in levels}:
             raise ValueError("statistics are of another network, with other updates or levels")
+        _check_regions("content", content, regions)
+        if regions is not None and len(regions) != len(statistics["0.0"]):
+            raise ValueError(
+                f"regions must be as many as styles, not {len(regions)} and "
+                f"{len(statistics['0.0'])}"
+            )
         x = content
         for t, update in enumerate(self.updates):
-            x = x - update(x, [statistics[f"{t}.{k}"] for k in levels])
+            x = x - update(x, [statistics[f"{t}.{k}"] for k in levels], regions)
             if constraint is not None:
                 x = constraint(x)
         return x
@@ -197,6 +232,20 @@ def _check_image(name: str, image: Tensor) -> None:
             f"{name} must be (B, 3, H, W) with H and W at least {MIN_SIDE}, "
             f"not {tuple(image.shape)}"
         )
+
+
+def _check_regions(name: str, image: Tensor, regions: Tensor | None) -> None:
+    if regions is None:
+        return
+    if regions.dim() != 3 or (1, *regions.shape[1:]) != (len(image), *image.shape[2:]):
+        raise ValueError(
+            f"regions must be masks (R, H, W) of one {name} {tuple(image.shape)}, "
+            f"not {tuple(regions.shape)}"
+        )
+    if regions.is_cuda:  # where looking would make the host wait
+        return
+    if not (regions.min() >= 0 and regions.max() <= 1 and (regions.amax((1, 2)) > 0).all()):
+        raise ValueError("regions must be masks in [0, 1], none of them empty")
 
 
 def save_solver(solver: UnrolledSolver, path: Path, facts: dict[str, str]) -> None:

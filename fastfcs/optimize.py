@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .constraints.named import enforced, parse
+from .constraints.named import Part, enforced, parse
 from .laplacian import MattingLaplacian
 from .losses import (
     matting_loss,
@@ -54,7 +54,7 @@ def optimize(
     matting_weight: float = 0.0,
     structure_weight: float = 0.0,
     regions: tuple[Tensor, Tensor] | None = None,
-    constraint: Literal["photoreal"] | Constraint | Sequence[Any] | None = None,
+    constraint: Part | Sequence[Part] | None = None,
     cutoff: float | None = None,
     tolerance: float = 0.0,
     callback: Callback | None = None,

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from . import images
+from . import images, presets
 from .constraints.named import Part, enforced, parse
 from .filters import LowPass
-from .network import MIN_SIDE, Constraint, Statistics, UnrolledSolver, load_solver
+from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver
+from .regions import resize
 
 AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any]
+Style: TypeAlias = AnyImage | str | Path
 T = TypeVar("T", Tensor, Image.Image, NDArray[Any])
 
 
@@ -48,13 +51,15 @@ class Stylizer(nn.Module):
         weights: "universal", a safetensors file, or an `UnrolledSolver`, used as it is.
         constraint: what is enforced after every update of the network: None; "photoreal", the
             projection onto the smooth signals of the content's matting Laplacian
-            (`fastfcs.constraints.Photoreal`); any callable X -> X on (B, 3, H, W); or a list of
-            these, applied in turn.
+            (`fastfcs.constraints.Photoreal`); "keep-colour", only the luminance is restyled;
+            "keep-luminance", only the colours are; any callable X -> X on (B, 3, H, W); or a list
+            of these, applied in turn.
         strength: in [0, 1]; 0 returns the content exactly, 1 the full result.
         cutoff: of "photoreal", the dial between style (larger) and structure; None is `Photoreal`'s
             own default.
         style_size: longer side in pixels to which larger style pictures are reduced, for their
             statistics take memory as contents do; None leaves them as they are.
+        brush: scale of the style's strokes, in [0.25, 4]: the picture is resized by it.
 
     Raises:
         ValueError, TypeError: an argument that is none of these; one sentence says which.
@@ -65,13 +70,14 @@ class Stylizer(nn.Module):
 
     def __init__(
         self,
-        style: AnyImage | str | Path | Sequence[AnyImage | str | Path] | None = None,
+        style: Style | Sequence[Style] | None = None,
         *,
         weights: str | Path | UnrolledSolver = "universal",
-        constraint: Literal["photoreal"] | Constraint | Sequence[str | Constraint] | None = None,
+        constraint: Part | Sequence[Part] | None = None,
         strength: float = 1.0,
         cutoff: float | None = None,
         style_size: int | None = 768,
+        brush: float = 1.0,
     ) -> None:
         super().__init__()
         self._constraint = parse(constraint, cutoff)
@@ -79,7 +85,9 @@ class Stylizer(nn.Module):
             LowPass(cutoff)  # refuses it now, not at the first content
         if style_size is not None and style_size < MIN_SIDE:
             raise ValueError(f"style_size must be None or at least {MIN_SIDE}, not {style_size}")
-        self.strength = strength
+        if not 0.25 <= brush <= 4:
+            raise ValueError(f"brush must be in [0.25, 4], not {brush}")
+        self.strength, self.brush = strength, brush
         self.cutoff = cutoff
         self.style_size = style_size
         if isinstance(weights, UnrolledSolver):
@@ -111,28 +119,55 @@ class Stylizer(nn.Module):
         self._constraint = parse(given)
 
     @torch.no_grad()
-    def set_style(self, style: AnyImage | str | Path | Sequence[AnyImage | str | Path]) -> Stylizer:
+    def set_style(
+        self,
+        style: Style | Sequence[Style],
+        *,
+        blend: Sequence[float] | None = None,
+        regions: Tensor | None = None,
+    ) -> Stylizer:
         """Compute and keep the statistics of a style, constants from then on; returns self.
 
         Args:
-            style: an image of any of the kinds above, a picture file, a tuned preset
-                (.safetensors), or a list of these. A list, and a batch (B, 3, H, W), holds one
-                style for each element of the content's batch.
+            style: an image of any of the kinds above, a picture file, a preset (its name, one of
+                `fastfcs.presets.names`, or a .safetensors file), or a list of these. A list, and a
+                batch (B, 3, H, W), holds one style for each element of the content's batch, or one
+                for each region.
+            blend: a weight for each style of the list, none negative: they become one style, whose
+                H^s is the convex combination of theirs.
+            regions: masks (R, H, W) in [0, 1] of a single image: one style for each region of it.
+
+        Raises:
+            ValueError, TypeError: an argument that is none of these; one sentence says which.
         """
         styles: Sequence[Any] = style if isinstance(style, (list, tuple)) else [style]
         if not styles:
             raise ValueError("style must be at least one image, not an empty list")
-        found = [self._statistics_of(one) for one in styles]
-        self.statistics.set({key: torch.cat([each[key] for each in found]) for key in found[0]})
+        if regions is not None and len(styles) > 1:
+            raise ValueError(f"regions belong to one style image, not to {len(styles)}")
+        found = [self._statistics_of(one, regions) for one in styles]
+        joined = {key: torch.cat([each[key] for each in found]) for key in found[0]}
+        if blend is not None:
+            shares = _shares(blend, len(joined["0.0"]))
+            joined = {
+                key: torch.tensordot(shares.to(h), h, dims=1)[None] for key, h in joined.items()
+            }
+        self.statistics.set(joined)
         return self
 
-    def forward(self, content: T) -> T:
+    def forward(self, content: T, regions: Tensor | None = None) -> T:
         """The content restyled: same kind, size, dtype and range.
+
+        Args:
+            content: an image of any of the kinds above.
+            regions: masks (R, H, W) in [0, 1] of a single content, one for each style that is set:
+                each style goes where its mask is (Luan et al. 2017). `fastfcs.read_regions` reads a
+                pair of them.
 
         Raises:
             TypeError: an image of no kind handled.
-            ValueError: its shape or numbers are not as described above, or its batch is not that of
-                the styles.
+            ValueError: its shape or numbers are not as described above, or its batch, or the
+                regions, are not as many as the styles.
             RuntimeError: no style was set.
         """
         statistics = self.statistics.get()
@@ -140,32 +175,49 @@ class Stylizer(nn.Module):
             raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
         image, give_back = _as_tensor("content", content)
         styles = len(next(iter(statistics.values())))
-        if styles not in (1, len(image)):
+        if regions is None and styles not in (1, len(image)):
             raise ValueError(f"content has a batch of {len(image)}, but {styles} styles are set")
         x = self._ours(image)
         dtype = torch.promote_types(x.dtype, torch.float32)  # as the Gram matrices of half types
         statistics = {key: h.to(dtype) for key, h in statistics.items()}
         photo = image.to(x.device, torch.float32)
         constraint = enforced(self.constraint, photo, self.cutoff) if self.constraint else None
-        result = self.solver(x, statistics, constraint).to(image)
+        masks = None if regions is None else regions.to(x.device)
+        result = self.solver(x, statistics, constraint, masks).to(image)
         result = torch.lerp(image, result, self.strength).clamp(0, 1)
         return give_back(result)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
-        return f"constraint={self.constraint}, strength={self.strength}, cutoff={self.cutoff}"
+        return (
+            f"constraint={self.constraint}, strength={self.strength}, cutoff={self.cutoff}, "
+            f"brush={self.brush}"
+        )
 
     def _ours(self, image: Tensor) -> Tensor:
         return image.to(next(self.solver.parameters()))
 
-    def _statistics_of(self, style: AnyImage | str | Path) -> Statistics:
+    def _statistics_of(self, style: Style, regions: Tensor | None) -> Statistics:
         if isinstance(style, (str, Path)):
-            if Path(style).suffix == ".safetensors":
-                return self._preset(Path(style))
+            preset = presets.find(style)
+            if preset is not None:
+                if regions is not None:
+                    raise ValueError(f"regions belong to a style image, not to the preset {style}")
+                return self._preset(preset)
             style = images.read(style).pixels
         image, _ = _as_tensor("style", style)
+        if regions is not None and regions.shape[-2:] != image.shape[-2:]:
+            raise ValueError(
+                f"regions must be masks (R, H, W) of the style {tuple(image.shape)}, "
+                f"not {tuple(regions.shape)}"
+            )
         if self.style_size is not None:
             image = images.fit(image, self.style_size)
-        return self.solver.statistics(self._ours(image))
+        if self.brush != 1:
+            size = [max(MIN_SIDE, round(side * self.brush)) for side in image.shape[-2:]]
+            image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+        x = self._ours(image)
+        masks = None if regions is None else resize(regions.to(x), x.shape[-2:])
+        return self.solver.statistics(x, masks)
 
     def _preset(self, path: Path) -> Statistics:
         from safetensors import SafetensorError
@@ -194,6 +246,17 @@ class Stylizer(nn.Module):
         if kept:
             self.statistics.set({k: torch.empty_like(v, device=device) for k, v in kept.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _shares(blend: Sequence[float], styles: int) -> Tensor:
+    """Weights divided by their sum, (styles,)."""
+    weights = torch.tensor(list(blend), dtype=torch.float64)
+    if len(weights) != styles or not (weights >= 0).all() or not 0 < weights.sum() < torch.inf:
+        raise ValueError(
+            f"blend must be {styles} weights, one a style, none negative and not all 0, "
+            f"not {list(blend)}"
+        )
+    return weights / weights.sum()
 
 
 class _Statistics(nn.Module):

@@ -9,6 +9,7 @@ import click
 from .evaluate import evaluate
 from .info import info
 from .optimize import optimize
+from .presets import presets
 from .stylize import stylize
 from .train import train, tune
 
@@ -25,5 +26,5 @@ def cli() -> None:
     """Style transfer in milliseconds, as a painting or as a photograph."""
 
 
-for command in (stylize, train, tune, optimize, evaluate, info):
+for command in (stylize, presets, train, tune, optimize, evaluate, info):
     cli.add_command(command)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 
-class _Steps(click.ParamType):
-    name = "N[,N...]"
+class _Several(click.ParamType):
+    """Numbers with commas between them."""
+
+    def __init__(self, number: Callable[[str], float], name: str, wanted: str) -> None:
+        self.number, self.name, self.wanted = number, name, wanted
 
     def convert(self, value: Any, *_: Any) -> Any:
         try:
-            return [int(part) for part in value.split(",")]
+            return [self.number(part) for part in value.split(",")]
         except ValueError:
-            self.fail(f"{value!r}: a number of iterations, or several with commas, is wanted")
+            self.fail(f"{value!r}: {self.wanted}, or several with commas, is wanted")
 
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-STEPS = _Steps()  # a list, coarse to fine
+STEPS = _Several(int, "N[,N...]", "a number of iterations")  # a list, coarse to fine
+WEIGHTS = _Several(float, "W[,W...]", "a weight")
 DEVICE = click.option(
     "--device",
     help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.",

@@ -14,6 +14,9 @@ _SEARCH = (
     click.option("--steps", type=click.IntRange(min=1)),
     click.option("--batch", type=click.IntRange(min=1)),
     click.option("--style-weight", type=float),
+    click.option(
+        "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the convolutions."
+    ),
     click.option("--lr", type=float, help="Learning rate."),
     click.option("--seed", type=int),
     click.option("--vgg", type=PATH, help="VGG-19 weights; found by itself, by default."),
@@ -44,7 +47,6 @@ def _search(command: Any) -> Any:
     type=click.FloatRange(0, 1),
     help="Share of the steps whose updates are projected.",
 )
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Of convolutions.")
 @click.option("--tensorboard", type=PATH, help="Folder for its log.")
 @click.option("--holdout", type=click.IntRange(min=0), help="Last photos kept out of training.")
 @click.option("--preview-every", type=click.IntRange(min=1), help="Steps.")
@@ -70,6 +72,7 @@ def train(
 @click.option("-o", "--output", type=PATH, required=True, help="The preset, .safetensors.")
 @click.option("--weights", help="Name or file; universal, by default.")
 @click.option("--size", type=click.IntRange(min=16), help="Side of the crops, pixels.")
+@click.option("--title", help="Kept in the preset: the painting, its painter, its year.")
 @_search
 def tune(style: Path, content: Path, output: Path, device: str | None, **given: Any) -> None:
     """Tune the statistics of one STYLE picture: a preset for stylize --style."""

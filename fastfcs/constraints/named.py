@@ -1,27 +1,30 @@
 """Constraints as they are asked for: by name, by a callable, several in a list."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from ..network import Constraint
 from .combine import compose
 from .filtered import Photoreal
+from .pixels import KeepColour, KeepLuminance
 
-Part = Literal["photoreal"] | Constraint
+Name = Literal["photoreal", "keep-colour", "keep-luminance"]
+Part = Name | Constraint
 
 
 def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
-    """None, "photoreal", a callable or a list of these, as a tuple of what is to be done in turn.
+    """None, a `Name`, a callable or a list of these, as a tuple of what is to be done in turn.
 
     Raises:
         ValueError: it is none of these, or there is a cutoff and no "photoreal".
     """
     parts = tuple(given) if isinstance(given, (list, tuple)) else (given,)
     for part in parts:
-        if part not in (None, "photoreal") and not callable(part):
+        if part not in (None, *get_args(Name)) and not callable(part):
+            names = ", ".join(map(repr, get_args(Name)))
             raise ValueError(
-                f"constraint must be None, 'photoreal', a callable or a list of these, not {part!r}"
+                f"constraint must be None, {names}, a callable or a list of these, not {part!r}"
             )
     if cutoff is not None and "photoreal" not in parts:
         raise ValueError("cutoff belongs to constraint='photoreal', which was not asked for")
@@ -29,6 +32,13 @@ def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
 
 
 def enforced(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> Constraint:
-    """One constraint that does it all, "photoreal" being that of this content (B,3,H,W)."""
-    options: dict[str, Any] = {} if cutoff is None else {"cutoff": cutoff}
-    return compose(part if callable(part) else Photoreal(content, **options) for part in parts)
+    """One constraint that does it all, the named ones being those of this content (B,3,H,W)."""
+
+    def made(part: Part) -> Constraint:
+        if callable(part):
+            return part
+        if part == "photoreal":
+            return Photoreal(content) if cutoff is None else Photoreal(content, cutoff)
+        return KeepColour(content) if part == "keep-colour" else KeepLuminance(content)
+
+    return compose(map(made, parts))

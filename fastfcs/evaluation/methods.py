@@ -63,6 +63,7 @@ def methods(
     content             the content, unchanged
     artistic            the network
     photoreal[:C,...]   the network, projected after every update; one method for each cut-off C
+    regional[:C,...]    the same with each region in the style of its namesake, where there are masks
     gatys               `fastfcs.optimize`, L-BFGS (Gatys et al. 2016)
     luan                the same with the matting energy and, with masks, region by region
                         (Luan et al. 2017)
@@ -107,9 +108,15 @@ class _Known:
         return self._network("artistic")
 
     def photoreal(self, cutoff: float | None = None) -> Method:
+        return self._projected("photoreal", cutoff)
+
+    def regional(self, cutoff: float | None = None) -> Method:
+        return self._projected("regional", cutoff, by_region=True)
+
+    def _projected(self, name: str, cutoff: float | None, **options: Any) -> Method:
         default = inspect.signature(Photoreal).parameters["cutoff"].default
-        named = "photoreal" if cutoff is None else f"photoreal:{cutoff:g}"
-        return self._network(named, constraint="photoreal", cutoff=cutoff or default)
+        named = name if cutoff is None else f"{name}:{cutoff:g}"
+        return self._network(named, cutoff or default, constraint="photoreal", **options)
 
     def gatys(self) -> Method:
         return self._iterative("gatys", lambda pair: {"method": "lbfgs"})
@@ -128,15 +135,20 @@ class _Known:
         options = {"method": "adam", "constraint": "photoreal", "cutoff": chosen}
         return self._iterative(named, lambda pair: options, chosen)
 
-    def _network(self, name: str, cutoff: float | None = None, **options: Any) -> Method:
+    def _network(
+        self, name: str, cutoff: float | None = None, by_region: bool = False, **options: Any
+    ) -> Method:
         path, solver = weights_file(self._weights), self._solver
         if cutoff is not None:
             options["cutoff"] = cutoff
 
         def apply(pair: Pair) -> Tensor:
-            return Stylizer(pair.style, weights=solver, **options)(pair.content)
+            regions = pair.regions if by_region else None
+            stylizer = Stylizer(weights=solver, **options)
+            stylizer.set_style(pair.style, regions=regions and regions.style)
+            return stylizer(pair.content, regions and regions.content)
 
-        depends = f"{hashlib.sha256(path.read_bytes()).hexdigest()} {options}"
+        depends = f"{hashlib.sha256(path.read_bytes()).hexdigest()} {options} {by_region}"
         return Method(name, apply, depends, name.split(":")[0], cutoff)
 
     def _iterative(
@@ -153,8 +165,8 @@ class _Known:
         return Method(name, apply, depends, name.split(":")[0], cutoff)
 
 
-_KNOWN = ("content", "artistic", "photoreal", "gatys", "luan", "projected")
-_WITH_CUTOFF = ("photoreal", "projected")
+_KNOWN = ("content", "artistic", "photoreal", "regional", "gatys", "luan", "projected")
+_WITH_CUTOFF = ("photoreal", "regional", "projected")
 
 
 def _parse(given: str, known: _Known) -> list[Method]:
@@ -164,7 +176,7 @@ def _parse(given: str, known: _Known) -> list[Method]:
     name, colon, cutoffs = given.partition(":")
     if name not in _KNOWN or (colon and name not in _WITH_CUTOFF):
         raise ValueError(
-            f"method must be one of {', '.join(_KNOWN)}, photoreal:CUTOFF, projected:CUTOFF or "
+            f"method must be one of {', '.join(_KNOWN)}, photoreal:CUTOFF (so for regional, projected) or "
             f"NAME=FOLDER/x*.png, not {given!r}"
         )
     if not colon:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ def tune(
     size: int = 128,
     style_weight: float = 20.0,
     lr: float = 1e-2,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    title: str = "",
     seed: int = 0,
     device: str = "cpu",
     vgg: str | Path | None = None,
@@ -33,7 +36,7 @@ def tune(
     """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
 
     Starts from the statistics of the style picture itself. Arguments and errors as :func:`train`;
-    ``lr`` is relative to the size of each Gram matrix.
+    ``lr`` is relative to the size of each Gram matrix, ``title`` is kept in the file's header.
     """
     solver = load_solver(weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
@@ -45,17 +48,26 @@ def tune(
     scales = {key: h.abs().mean() for key, h in start.items()}
     offsets = {key: nn.Parameter(torch.zeros_like(h)) for key, h in start.items()}
 
+    kind = torch.device(device).type
+
     def tuned() -> Statistics:
         # H^s stays symmetric, as every Gram matrix is.
         return {k: start[k] + scales[k] * (p + p.transpose(1, 2)) / 2 for k, p in offsets.items()}
 
     def loss(step: int) -> tuple[Tensor, Losses]:
-        chosen = contents.sample(step)
-        return batch_loss(features, solver(images(chosen), tuned()), chosen, wanted, style_weight)
+        with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
+            chosen = contents.sample(step)
+            output = solver(images(chosen), tuned())
+            return batch_loss(features, output, chosen, wanted, style_weight)
 
     out = Path(out)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
-    facts = {"style": Path(style).name, "size": str(size), "style weight": str(style_weight)}
+    facts = {
+        "style": Path(style).name,
+        "title": title,
+        "size": str(size),
+        "style weight": str(style_weight),
+    }
     adam = torch.optim.Adam(offsets.values(), lr=lr, betas=(0.9, 0.99))
     descend(offsets, adam, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
     result = {key: h.detach() for key, h in tuned().items()}

@@ -1,0 +1,220 @@
+"""What people turn: blends, brush size, colours kept, regions, presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import Tensor
+
+from fastfcs import presets
+from fastfcs.cli import cli
+from fastfcs.network import UnrolledSolver, save_tensors
+from fastfcs.stylizer import Stylizer
+
+H, W = 24, 33
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+
+
+@pytest.fixture
+def solver() -> UnrolledSolver:
+    torch.manual_seed(0)
+    solver = UnrolledSolver(updates=2, channels=(8, 12)).eval().requires_grad_(False)
+    for update in solver.updates:
+        update.initialise(noise(2, 3, 32, 32, seed=4), noise(2, 3, 32, 32, seed=5) ** 3)
+    return solver
+
+
+def noise(*shape: int, seed: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+CONTENT, A, B = noise(3, H, W, seed=2), noise(3, 40, 20, seed=3), noise(3, 32, 48, seed=4) ** 3
+LEFT = (torch.arange(W) < 16).float().expand(1, H, W)
+HALVES = torch.cat([LEFT, 1 - LEFT])
+
+
+# Blends
+
+
+def test_a_blend_is_the_convex_combination_of_the_statistics(solver: UnrolledSolver) -> None:
+    a, b = (solver.statistics(s[None]) for s in (A, B))
+    module = Stylizer(weights=solver).set_style([A, B], blend=[3, 1])
+    for key, h in module.statistics.get().items():
+        torch.testing.assert_close(h, 0.75 * a[key] + 0.25 * b[key])
+    with torch.no_grad():
+        want = solver(CONTENT[None], {k: 0.75 * a[k] + 0.25 * b[k] for k in a})[0].clamp(0, 1)
+    torch.testing.assert_close(module(CONTENT), want)
+    only = module.set_style([A, B], blend=[0, 2])(CONTENT)
+    torch.testing.assert_close(only, Stylizer(B, weights=solver)(CONTENT))
+
+
+@pytest.mark.parametrize("blend", [[1], [1, 1, 1], [1, -1], [0, 0], [1, float("nan")]])
+def test_blends_that_are_none(solver: UnrolledSolver, blend: list[float]) -> None:
+    with pytest.raises(ValueError, match="blend must be 2 weights, one a style, none negative"):
+        Stylizer(weights=solver).set_style([A, B], blend=blend)
+
+
+# Brush
+
+
+def test_a_larger_brush_is_a_larger_style(solver: UnrolledSolver) -> None:
+    flat = torch.full((3, 40, 40), 0.3)
+    for style in (flat, A):
+        plain, large = (Stylizer(style, weights=solver, brush=b)(CONTENT) for b in (1.0, 2.0))
+        assert ((plain - large).abs().max() < 1e-4) == (style is flat)
+    found = Stylizer(A, weights=solver, brush=2.0)(CONTENT)
+    grown = torch.nn.functional.interpolate(A[None], (80, 40), mode="bicubic", antialias=True)
+    torch.testing.assert_close(found, Stylizer(grown.clamp(0, 1), weights=solver)(CONTENT))
+    with pytest.raises(ValueError, match=r"brush must be in \[0.25, 4\], not 5"):
+        Stylizer(A, weights=solver, brush=5)
+
+
+# Colours and luminance
+
+
+def test_what_is_kept_stays(solver: UnrolledSolver) -> None:
+    content = 0.4 + 0.2 * CONTENT  # nothing will be clipped
+    for kept in ("keep-colour", "keep-luminance"):
+        change = Stylizer(B, weights=solver, constraint=kept)(content) - content
+        luminance = (change * LUMA).sum(0, keepdim=True)
+        chroma = change - luminance  # I and Q are differences of channels
+        stays, goes = (chroma, luminance) if kept == "keep-colour" else (luminance, chroma)
+        assert stays.abs().max() < 1e-5
+        assert goes.abs().max() > 1e-2
+
+
+# Regions
+
+
+def test_one_style_everywhere_is_no_region(solver: UnrolledSolver) -> None:
+    module = Stylizer(A, weights=solver)
+    torch.testing.assert_close(module(CONTENT, torch.ones(1, H, W)), module(CONTENT))
+    same = Stylizer(weights=solver).set_style(A, regions=torch.ones(1, 40, 20))
+    torch.testing.assert_close(same(CONTENT, torch.ones(1, H, W)), module(CONTENT))
+
+
+def test_each_region_takes_its_own_style(solver: UnrolledSolver) -> None:
+    """Far from the border, as if the region were the whole picture with its own Gram matrix."""
+    dark, bright = torch.full((3, 32, 32), 0.1), torch.full((3, 32, 32), 0.9)
+    content = torch.full((3, 64, 64), 0.5) + 0.01 * noise(3, 64, 64, seed=1)
+    left = (torch.arange(64) < 32).float().expand(1, 64, 64)
+    found = Stylizer([dark, bright], weights=solver)(content, torch.cat([left, 1 - left]))
+    sides = [Stylizer(style, weights=solver)(content) for style in (dark, bright)]
+    assert (sides[0] - sides[1]).abs().mean() > 0.02
+    for side, part in ((sides[0], slice(0, 16)), (sides[1], slice(48, 64))):
+        assert (found - side)[..., part].abs().mean() < 0.1 * (sides[0] - sides[1]).abs().mean()
+
+
+def test_a_style_s_regions_are_statistics_of_their_own(solver: UnrolledSolver) -> None:
+    halves = torch.zeros(2, 32, 48)
+    halves[0, :, :24] = halves[1, :, 24:] = 1
+    style = torch.cat([0.1 * B[..., :24], 1 - 0.1 * B[..., 24:]], -1)
+    module = Stylizer(weights=solver).set_style(style, regions=halves)
+    found = module.statistics.get()["0.0"]
+    assert found.shape == (2, 8, 8)
+    parts = [solver.statistics(p[None])["0.0"][0] for p in (style[..., :24], style[..., 24:])]
+    for k, part in enumerate(parts):
+        assert (found[k] - part).norm() < 0.3 * (found[k] - parts[1 - k]).norm()
+    assert module(CONTENT, HALVES).shape == CONTENT.shape
+
+
+def test_where_no_region_is_nothing_is_asked(solver: UnrolledSolver) -> None:
+    content = torch.cat([CONTENT, CONTENT], -1)
+    mask = torch.zeros(1, H, 2 * W)
+    mask[..., :8] = 1
+    change = (Stylizer(B, weights=solver)(content, mask) - content).abs()
+    assert change[..., :8].mean() > 0.01
+    assert change[..., 40:].max() < 1e-6
+
+
+def test_regions_that_do_not_fit(solver: UnrolledSolver) -> None:
+    module = Stylizer([A, B], weights=solver)
+    for content, regions, sentence in [
+        (CONTENT, LEFT, "regions must be as many as styles, not 1 and 2"),
+        (CONTENT, HALVES[:, :20], r"regions must be masks \(R, H, W\) of one content"),
+        (torch.stack([CONTENT] * 2), HALVES, r"regions must be masks \(R, H, W\) of one content"),
+        (CONTENT, 2 * HALVES, r"regions must be masks in \[0, 1\], none of them empty"),
+        (CONTENT, HALVES * 0, r"regions must be masks in \[0, 1\], none of them empty"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            module(content, regions)
+    with pytest.raises(ValueError, match="regions belong to one style image, not to 2"):
+        module.set_style([A, B], regions=HALVES)
+    with pytest.raises(ValueError, match=r"regions must be masks \(R, H, W\) of the style"):
+        module.set_style(A, regions=HALVES)
+
+
+# The command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, crop in (("rocket", 48), ("coffee", 64), ("chelsea", 56)):
+        pixels = (photo(name, crop)[0] * 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    for name, side in (("rocket", 48), ("coffee", 64)):
+        mask = np.zeros((side, side, 3), np.uint8)
+        mask[:, : side // 2] = (0, 0, 255)
+        Image.fromarray(mask).save(tmp_path / f"{name}_mask.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def stylize(*args: str) -> np.ndarray:
+    result = CliRunner().invoke(
+        cli, ["stylize", "rocket.png", *args, "-o", "o.png", "--force", "--device", "cpu"]
+    )
+    assert result.exit_code == 0, result.output
+    return np.asarray(Image.open("o.png")).astype(int)
+
+
+def test_every_control_is_an_option(folder: Path) -> None:
+    plain = stylize("--style", "coffee.png")
+    blended = stylize("--style", "coffee.png", "--style", "chelsea.png", "--blend", "0.7,0.3")
+    half = stylize("--style", "coffee.png", "--style", "chelsea.png")
+    grey = plain @ [0.299, 0.587, 0.114]
+    keeps = {k: stylize("--style", "coffee.png", "--keep", k) for k in ("colour", "luminance")}
+    masked = stylize("--style", "coffee.png", "--mask", "rocket_mask.png", "coffee_mask.png")
+    large = stylize("--style", "coffee.png", "--brush", "2")
+    results = [plain, blended, half, masked, large, *keeps.values()]
+    for k, result in enumerate(results):
+        assert all(np.abs(result - other).mean() > 0.3 for other in results[:k])
+    content = np.asarray(Image.open("rocket.png")).astype(int) @ [0.299, 0.587, 0.114]
+    kept = keeps["luminance"] @ [0.299, 0.587, 0.114]
+    assert np.abs(kept - content).mean() < 0.3 * np.abs(grey - content).mean()
+
+
+def test_what_does_not_go_together_is_refused(folder: Path) -> None:
+    for args, sentence in [
+        (["--style", "coffee.png", "--blend", "1,2"], "blend must be 1 weights"),
+        (["--style", "coffee.png", "--blend", "x"], "a weight, or several with commas, is wanted"),
+        (
+            ["--style", "coffee.png", "--style", "chelsea.png", "--mask", "a", "b"],
+            "--mask takes one content and one style",
+        ),
+        (["--style", "coffee.png", "--brush", "9"], "brush must be in [0.25, 4], not 9.0"),
+        (["--style", "the-cry"], "the-cry cannot be read: No such file or directory"),
+    ]:
+        result = CliRunner().invoke(cli, ["stylize", "rocket.png", *args, "-o", "o.png"])
+        assert result.exit_code == 2, args
+        assert sentence in result.stderr, result.stderr
+        assert not (folder / "o.png").exists()
+
+
+# Presets
+
+
+def test_presets_are_found_by_name(solver: UnrolledSolver, tmp_path: Path, monkeypatch) -> None:
+    save_tensors(solver.statistics(A[None]), tmp_path / "a.safetensors", {"title": "A, nobody"})
+    monkeypatch.setattr(presets, "_FOLDER", tmp_path)
+    assert presets.names() == ["a"]
+    assert presets.title(tmp_path / "a.safetensors") == "A, nobody"
+    found = Stylizer("a", weights=solver)(CONTENT)
+    assert torch.equal(found, Stylizer(A, weights=solver)(CONTENT))
+    with pytest.raises(ValueError, match="regions belong to a style image, not to the preset a"):
+        Stylizer(weights=solver).set_style("a", regions=HALVES)
