@@ -331,7 +331,7 @@ def test_refused_arguments(solver: UnrolledSolver, tmp_path: Path) -> None:
         Stylizer([], weights=solver)
     with pytest.raises(ValueError, match=r"gone\.png cannot be read"):
         Stylizer(tmp_path / "gone.png", weights=solver)
-    with pytest.raises(ValueError, match="constraint must be None, 'photoreal', .* a callable"):
+    with pytest.raises(ValueError, match=r"constraint must be None, 'photoreal', .* a callable"):
         stylizer(solver, constraint="painting")
     with pytest.raises(ValueError, match="cutoff belongs to constraint='photoreal'"):
         stylizer(solver, cutoff=0.1)

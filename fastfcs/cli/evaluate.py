@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     "--method",
     "names",
     multiple=True,
-    help="content, artistic, photoreal[:CUTOFF,...], gatys, luan, projected[:CUTOFF,...], or "
+    help="content, artistic, photoreal[:CUTOFF,...], regional[:...], gatys, luan, "
+    "projected[:...], or "
     "NAME='FOLDER/x*.png', somebody's results, * standing for the pair's name; repeatable.",
 )
 @click.option("--size", type=click.IntRange(min=16), help="Reduce pictures to this longer side.")

@@ -63,7 +63,7 @@ def methods(
     content             the content, unchanged
     artistic            the network
     photoreal[:C,...]   the network, projected after every update; one method for each cut-off C
-    regional[:C,...]    the same with each region in the style of its namesake, where there are masks
+    regional[:C,...]    the same with each region in the style of its namesake, where masks are
     gatys               `fastfcs.optimize`, L-BFGS (Gatys et al. 2016)
     luan                the same with the matting energy and, with masks, region by region
                         (Luan et al. 2017)
@@ -176,8 +176,8 @@ def _parse(given: str, known: _Known) -> list[Method]:
     name, colon, cutoffs = given.partition(":")
     if name not in _KNOWN or (colon and name not in _WITH_CUTOFF):
         raise ValueError(
-            f"method must be one of {', '.join(_KNOWN)}, photoreal:CUTOFF (so for regional, projected) or "
-            f"NAME=FOLDER/x*.png, not {given!r}"
+            f"method must be one of {', '.join(_KNOWN)}, {', '.join(_WITH_CUTOFF)} followed by "
+            f":CUTOFF, or NAME=FOLDER/x*.png, not {given!r}"
         )
     if not colon:
         return [getattr(known, name)()]
