@@ -22,7 +22,15 @@ from ..vgg import VGG19, load_vgg19
 from .pairs import Pair
 
 DEFAULT = ("content", "artistic", "photoreal", "photoreal:0.003,0.03,0.3")
-_PROJECTED_CUTOFF = 0.01
+# Of the projected gradient: what reaches Luan et al.'s Gram distance on their pairs at 256 px.
+_PROJECTED: dict[str, Any] = {
+    "method": "adam",
+    "constraint": "photoreal",
+    "cutoff": 0.3,
+    "style_weight": 50.0,
+    "structure_weight": 5.0,
+    "steps": (70, 30),
+}
 _LUAN_WEIGHT = 1e4  # of the energy, as `fastfcs.optimize` has it
 
 
@@ -67,7 +75,8 @@ def methods(
     gatys               `fastfcs.optimize`, L-BFGS (Gatys et al. 2016)
     luan                the same with the matting energy and, with masks, region by region
                         (Luan et al. 2017)
-    projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018)
+    projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018), coarse to fine, with a
+                        weight on the structure
     NAME=FOLDER/x*.png  somebody's results, * standing for the pair's name
 
     Args:
@@ -130,10 +139,8 @@ class _Known:
 
     def projected(self, cutoff: float | None = None) -> Method:
         named = "projected" if cutoff is None else f"projected:{cutoff:g}"
-        chosen = cutoff or _PROJECTED_CUTOFF
-
-        options = {"method": "adam", "constraint": "photoreal", "cutoff": chosen}
-        return self._iterative(named, lambda pair: options, chosen)
+        options = _PROJECTED if cutoff is None else {**_PROJECTED, "cutoff": cutoff}
+        return self._iterative(named, lambda pair: options, options["cutoff"])
 
     def _network(
         self, name: str, cutoff: float | None = None, by_region: bool = False, **options: Any
@@ -159,9 +166,9 @@ class _Known:
         def apply(pair: Pair) -> Tensor:
             from ..optimize import optimize
 
-            return optimize(pair.content, pair.style, vgg=vgg, **options(pair), **self._options)
+            return optimize(pair.content, pair.style, vgg=vgg, **{**options(pair), **self._options})
 
-        depends = f"{cutoff} {self._options}"
+        depends = f"{cutoff} {self._options} {_PROJECTED if name.startswith('projected') else ''}"
         return Method(name, apply, depends, name.split(":")[0], cutoff)
 
 
