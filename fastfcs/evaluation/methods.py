@@ -75,8 +75,8 @@ def methods(
     gatys               `fastfcs.optimize`, L-BFGS (Gatys et al. 2016)
     luan                the same with the matting energy and, with masks, region by region
                         (Luan et al. 2017)
-    projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018), coarse to fine, with a
-                        weight on the structure
+    projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018), coarse to fine, with
+                        a weight on the structure
     NAME=FOLDER/x*.png  somebody's results, * standing for the pair's name
 
     Args:
