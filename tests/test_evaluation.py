@@ -25,7 +25,7 @@ from fastfcs.cli import cli
 from fastfcs.evaluation import compare, cost, iterations, methods, metrics, report
 from fastfcs.evaluation.metrics import Measure
 from fastfcs.evaluation.pairs import Pair, find_pairs, pair_up
-from fastfcs.network import UnrolledSolver, save_solver
+from fastfcs.network import UnrolledSolver, load_solver, save_solver, save_tensors
 from fastfcs.regions import COLOURS, Regions, read_regions, resize
 from fastfcs.vgg import STYLE_LAYERS, VGG19
 
@@ -408,6 +408,7 @@ def test_what_the_numbers_hide_is_said(folder: Path) -> None:
 def test_bad_options_are_one_sentence(folder: Path) -> None:
     for options, sentence in {
         ("--only=03",): "--only must be one of 01, 02, not '03'",
+        ("--presets=pairs",): "--presets belongs to --equivalent-iterations",
         ("--last=3",): "--last belongs to --style",
         ("--method=content", "--equivalent-iterations"): "--method does not go with",
     }.items():
@@ -436,6 +437,24 @@ def test_equivalent_iterations(folder: Path, monkeypatch: pytest.MonkeyPatch, vg
     monkeypatch.setattr("fastfcs.optimize.optimize", None)  # all is there
     run(*options)
     assert json.loads(Path("out/iterations.json").read_text()) == found
+
+
+def test_presets_stand_for_their_styles(folder: Path) -> None:
+    """A preset made of the picture itself changes nothing; one of another picture does."""
+    options = ("pairs", "--equivalent-iterations", "--steps=2", "--presets=tuned")
+    solver = load_solver("w.safetensors")
+    found = []
+    for sources in (("style01", "style02"), ("style02", "style01")):
+        for name, source in zip(("style01", "style02"), sources, strict=True):
+            picture = images.read(f"pairs/{source}.png").pixels[None]
+            save_tensors(solver.statistics(picture), Path(f"tuned/{name}.safetensors"), {})
+        run(*options)
+        rows = json.loads(Path("out/iterations.json").read_text())["rows"]
+        found.append([row["network"] for row in rows])
+    run("pairs", "--equivalent-iterations", "--steps=2")
+    rows = json.loads(Path("out/iterations.json").read_text())["rows"]
+    assert found[0] == pytest.approx([row["network"] for row in rows])
+    assert found[1] != pytest.approx(found[0], rel=1e-3)
 
 
 def test_the_loss_is_that_of_the_training(folder: Path, vgg: VGG19) -> None:

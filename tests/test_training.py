@@ -233,3 +233,7 @@ def test_a_share_of_the_steps_is_projected(folders, tiny, tmp_path: Path, monkey
     assert 3 <= len(cutoffs) <= 9
     assert all(0.0003 <= c <= 0.01 for c in cutoffs)
     assert len(set(cutoffs)) == len(cutoffs)
+    also = tmp_path / "structure.safetensors"
+    train(content, [style], also, steps=12, photoreal=0.5, structure_weight=5, **OPTIONS)
+    a, b = (load_solver(path).state_dict() for path in (out, also))
+    assert any(not torch.equal(a[name], b[name]) for name in a)

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     help="How many iterations of descent the network is worth, instead of comparing methods.",
 )
 @click.option("--steps", type=STEPS, help="Of the iterative solvers; several: coarse to fine.")
+@click.option(
+    "--presets",
+    type=FOLDER,
+    help="With --equivalent-iterations: what tune made of each style, under its name.",
+)
 @click.option("--weights", default="universal", show_default=True, help="Name or file.")
 @DEVICE
 def evaluate(
@@ -52,6 +57,7 @@ def evaluate(
     style: tuple[Path, ...],
     last: int | None,
     equivalent_iterations: bool,
+    presets: Path | None,
     steps: list[int] | None,
     weights: str,
     device: str | None,
@@ -67,6 +73,8 @@ def evaluate(
             raise ValueError("--method does not go with --equivalent-iterations")
         if equivalent_iterations and steps and len(steps) > 1:
             raise ValueError("--steps must be one number with --equivalent-iterations")
+        if presets and not equivalent_iterations:
+            raise ValueError("--presets belongs to --equivalent-iterations, which was not given")
         if last and not style:
             raise ValueError("--last belongs to --style, which was not given")
         chosen = _chosen(folder, style, last, only)
@@ -81,6 +89,7 @@ def evaluate(
                 chosen,
                 output,
                 weights=weights,
+                presets=presets,
                 steps=steps[0] if steps else None,
                 facts=facts,
                 **options,

@@ -47,6 +47,7 @@ def equivalent_iterations(
     out: Path,
     *,
     weights: str | Path = "universal",
+    presets: Path | None = None,
     steps: int | None = None,
     size: int | None = None,
     device: str = "cpu",
@@ -59,6 +60,10 @@ def equivalent_iterations(
     Where Adam does not come as low within ``steps`` (default 200), their number counts, and
     "not reached" says for how many pairs.
 
+    Args:
+        presets: a folder with a tuned preset for each style picture, the-scream.safetensors for
+            the_scream.jpg: the network's result is the preset's. Adam's loss stays the picture's.
+
     Raises:
         ValueError: weights that do not tell their style weight.
         RuntimeError: matplotlib is not installed; all but the plot is written then.
@@ -70,13 +75,15 @@ def equivalent_iterations(
     vgg: VGG19 | None = None
     rows = []
     for files in pairs:
-        origin = fingerprint(f"{steps} {size} {_LR}", [weights_file(weights), *files.paths])
+        tuned = presets and presets / f"{files.style.stem.replace('_', '-')}.safetensors"
+        sources = [weights_file(weights), *([tuned] if tuned else []), *files.paths]
+        origin = fingerprint(f"{steps} {size} {_LR}", sources)
         path = out / "iterations" / f"{files.name}.json"
         row = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if row is None or row["origin"] != origin:
             vgg = vgg or load_vgg19().to(device)
             pair = files.load(size, device)
-            result = Stylizer(pair.style, weights=solver)(pair.content)
+            result = Stylizer(tuned or pair.style, weights=solver)(pair.content)
             row = {
                 "pair": files.name,
                 "origin": origin,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..constraints import Photoreal
 from ..images import list_images
+from ..losses import structure_loss
 from ..network import MIN_SIDE, UnrolledSolver, load_solver, save_solver
 from ..vgg import load_vgg19
 from . import processes
@@ -38,6 +39,7 @@ def train(
     style_weight: float = 20.0,
     lr: float = 2e-3,
     photoreal: float = 0.0,
+    structure_weight: float = 0.0,
     weights: str | Path | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
@@ -70,6 +72,7 @@ def train(
         style_weight: weight of the style term of :func:`batch_loss`.
         photoreal: share of the steps, in [0, 1], whose updates are projected as by
             ``constraint="photoreal"``, the cutoff random in 0.0003 ... 0.01.
+        structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
         weights: to go on from, name or file; by default the network starts anew.
         precision: of the convolutions; losses and parameters stay float32.
         holdout: the last so many pictures of ``content`` are never trained on, as style neither.
@@ -103,7 +106,8 @@ def train(
         "trained by": shlex.join(words),
         "data": json.dumps({"content": len(photos), "style": [len(f) for f in folders]}),
         **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
-        **{"style weight": str(style_weight), "photoreal": str(photoreal), "precision": precision},
+        **{"style weight": str(style_weight), "photoreal": str(photoreal)},
+        **{"structure weight": str(structure_weight), "precision": precision},
         "start": Path(weights).name if weights else "anew",
     }
 
@@ -144,8 +148,11 @@ def train(
             with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
                 chosen = contents[turn].sample(round_)
                 wanted = styles[style_turn].sample(lap * len(sizes) + turn)
-                output = restyle(images(chosen), images(wanted), cutoff)
+                pictures = images(chosen)
+                output = restyle(pictures, images(wanted), cutoff)
                 total, losses = batch_loss(features, output, chosen, wanted, style_weight)
+            if cutoff is not None and structure_weight:
+                total = total + structure_weight * structure_loss(output.float(), pictures)
             return total, Losses(*processes.mean(losses.content, losses.style))
 
         parameters = dict(solver.named_parameters())
