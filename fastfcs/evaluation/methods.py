@@ -26,7 +26,7 @@ DEFAULT = ("content", "artistic", "photoreal", "photoreal:0.003,0.03,0.3")
 _PROJECTED: dict[str, Any] = {
     "method": "adam",
     "constraint": "photoreal",
-    "cutoff": 0.3,
+    "cutoff": 0.15,
     "style_weight": 50.0,
     "structure_weight": 5.0,
     "steps": (70, 30),

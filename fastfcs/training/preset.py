@@ -40,7 +40,7 @@ def tune(
     """
     solver = load_solver(weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
-    picture = whole(Path(style), 512).to(device)
+    picture = whole(Path(style), 768).to(device)  # as `Stylizer` has it
     contents = Pool([list_images(content)], features, size, range(batch), f"{seed}/content")
     wanted = targets(features, picture) * batch
     with torch.no_grad():
