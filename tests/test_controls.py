@@ -218,3 +218,44 @@ def test_presets_are_found_by_name(solver: UnrolledSolver, tmp_path: Path, monke
     assert torch.equal(found, Stylizer(A, weights=solver)(CONTENT))
     with pytest.raises(ValueError, match="regions belong to a style image, not to the preset a"):
         Stylizer(weights=solver).set_style("a", regions=HALVES)
+
+
+def test_the_presets_that_ship(folder: Path) -> None:
+    names = presets.names()
+    assert len(names) >= 8
+    assert {"the-scream", "starry-night"} <= set(names)
+    content = noise(3, H, W, seed=2)
+    results = []
+    for name in names:
+        path = presets.find(name)
+        assert path is not None
+        assert path.stat().st_size < 400_000
+        assert presets.title(path).count(",") >= 2  # painting, painter, year
+        results.append(Stylizer(name)(content))
+        assert (results[-1] - content).abs().mean() > 0.01
+        assert all((results[-1] - other).abs().mean() > 0.005 for other in results[:-1])
+
+
+def test_a_picture_goes_before_a_preset_of_its_name(folder: Path) -> None:
+    Image.open("coffee.png").save("the-scream", "PNG")
+    assert presets.find("the-scream") is None
+    assert presets.find("starry-night") is not None
+
+
+def test_presets_are_listed_and_shown(folder: Path) -> None:
+    result = CliRunner().invoke(cli, ["presets"])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert len(lines) == len(presets.names())
+    assert any("the-scream" in line and "Edvard Munch" in line for line in lines)
+    result = CliRunner().invoke(cli, ["presets", "rocket.png", "-o", "s.png", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    sheet = np.asarray(Image.open("s.png")).astype(int)
+    rows = -(-len(lines) // 4)
+    assert sheet.shape == (rows * (48 + 20), 4 * 48, 3)
+    assert np.abs(sheet[:48, :48] - sheet[:48, 48:96]).mean() > 1
+    again = CliRunner().invoke(cli, ["presets", "rocket.png", "-o", "s.png"])
+    assert again.exit_code == 2
+    assert "s.png exists already; --force overwrites" in again.stderr
+    alone = CliRunner().invoke(cli, ["presets", "-o", "t.png"])
+    assert "a contact sheet takes both a CONTENT and -o OUTPUT" in alone.stderr

@@ -26,7 +26,7 @@ def tune(
     batch: int = 4,
     size: int = 128,
     style_weight: float = 20.0,
-    lr: float = 1e-2,
+    lr: float = 2e-2,
     precision: Literal["float32", "bfloat16"] = "float32",
     title: str = "",
     seed: int = 0,
