@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,13 +179,18 @@ def _curve(folder: Path) -> dict[str, list[float]]:
 
 def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
-    save_solver(_tiny(), tmp_path / "start.safetensors", {})
+    torch.manual_seed(0)
+    start = _tiny()
+    for update in start.updates:  # or gradients are of rounding's size
+        update.initialise(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) ** 3)
+    save_solver(start, tmp_path / "start.safetensors", {})
     options = ["--content", content, "--style", style, "--weights", tmp_path / "start.safetensors"]
     options += ["--steps", 4, "--batch", 4, "--size", 32, "--size", 48, "--holdout", 1]
-    options += ["--photoreal", 0.5, "--lr", 0.03]
-    run = ["torchrun", "--nproc-per-node", "2", "--no-python"]
-    for name, launcher in (("one", []), ("two", run)):
-        command = [*launcher, "fastfcs", "train", *options, "-o", tmp_path / f"{name}.safetensors"]
+    options += ["--photoreal", 0.5]
+    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    for name, launcher in (("one", []), ("two", torchrun)):
+        command = [sys.executable, "-m", *launcher, "fastfcs", "train", *options]
+        command += ["-o", tmp_path / f"{name}.safetensors"]
         command += ["--tensorboard", tmp_path / name]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(list(map(str, command)), check=True, env=environment)
@@ -192,10 +198,10 @@ def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> N
     assert one.keys() == {"content", "style", "rate", "norm", "pictures a second"}
     for name in ("content", "style", "norm"):
         assert len(set(one[name])) == 4
-        assert two[name] == pytest.approx(one[name], rel=1e-2)
+        assert two[name] == pytest.approx(one[name], rel=2e-3)
     paths = [tmp_path / f"{name}.safetensors" for name in ("start", "one", "two")]
-    start, a, b = (torch.cat([p.flatten() for p in load_solver(f).parameters()]) for f in paths)
-    assert (a - b).norm() < 0.05 * (a - start).norm()
+    begun, a, b = (torch.cat([p.flatten() for p in load_solver(f).parameters()]) for f in paths)
+    assert (a - b).norm() < 0.2 * (a - begun).norm()  # SOAP divides rounding by rounding
 
 
 def test_half_precision_learns_alike(folders, tiny, tmp_path: Path, capsys) -> None:
