@@ -155,7 +155,7 @@ def _optimize(
         task = progress.add_task("", total=sum(options["steps"]))
 
         def show(step: int, image: Any, losses: dict[str, float]) -> None:
-            text = "  ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
+            text = "  ".join(f"{name} {loss:.3g}" for name, loss in losses.items() if loss)
             progress.update(task, description=text, advance=1 if step else 0)
 
         result = solve(
