@@ -55,6 +55,6 @@ def _write_sheet(content: str, output: str, photoreal: bool, device: str, names:
         x, y = k % _COLUMNS * width, k // _COLUMNS * (height + line)
         with torch.inference_mode():
             result = stylizer.set_style(name)(photo.pixels)
-        sheet.paste(Image.fromarray(images.to_samples(result[0], 8)), (x, y))
+        sheet.paste(Image.fromarray(images.to_samples(result, 8)), (x, y))
         draw.text((x + 4, y + height + 1), name, "black", font)
     images.write(images.Picture(images.from_samples(np.array(sheet))), output)

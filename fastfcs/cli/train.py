@@ -73,6 +73,7 @@ def train(
 @click.option("-o", "--output", type=PATH, required=True, help="The preset, .safetensors.")
 @click.option("--weights", help="Name or file; universal, by default.")
 @click.option("--size", type=click.IntRange(min=16), help="Side of the crops, pixels.")
+@click.option("--style-size", type=click.IntRange(min=16), help="Longer side of STYLE, pixels.")
 @click.option("--title", help="Kept in the preset: the painting, its painter, its year.")
 @_search
 def tune(style: Path, content: Path, output: Path, device: str | None, **given: Any) -> None:

@@ -25,6 +25,7 @@ def tune(
     steps: int = 300,
     batch: int = 4,
     size: int = 128,
+    style_size: int = 768,
     style_weight: float = 20.0,
     lr: float = 2e-2,
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -36,11 +37,13 @@ def tune(
     """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
 
     Starts from the statistics of the style picture itself. Arguments and errors as :func:`train`;
-    ``lr`` is relative to the size of each Gram matrix, ``title`` is kept in the file's header.
+    ``lr`` is relative to the size of each Gram matrix, ``title`` is kept in the file's header. The
+    picture is reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and
+    those of a size that the network sees, below 68 pixels, are taken over best.
     """
     solver = load_solver(weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
-    picture = whole(Path(style), 768).to(device)  # as `Stylizer` has it
+    picture = whole(Path(style), style_size).to(device)
     contents = Pool([list_images(content)], features, size, range(batch), f"{seed}/content")
     wanted = targets(features, picture) * batch
     with torch.no_grad():
@@ -66,6 +69,7 @@ def tune(
         "style": Path(style).name,
         "title": title,
         "size": str(size),
+        "style size": str(style_size),
         "style weight": str(style_weight),
     }
     adam = torch.optim.Adam(offsets.values(), lr=lr, betas=(0.9, 0.99))
