@@ -189,8 +189,11 @@ def _set_style(
         found.append(picture.pixels)
     regions = None
     if masks:
-        size = found[0].shape[-2:] if hasattr(found[0], "shape") else masks.style.shape[-2:]
-        regions = resize(masks.style, size)
+        regions = masks.style
+        if not isinstance(found[0], str) and regions.shape[-2:] != found[0].shape[-2:]:
+            height, width = found[0].shape[-2:]
+            notes.append(f"{styles[0]}: its mask was resized to {width} x {height}")
+            regions = resize(regions, (height, width))
     if len(found) > 1 and blend is None:
         blend = [1.0] * len(found)
     stylizer.set_style(found, blend=blend, regions=regions)
