@@ -252,8 +252,10 @@ def test_presets_are_listed_and_shown(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     sheet = np.asarray(Image.open("s.png")).astype(int)
     rows = -(-len(lines) // 4)
-    assert sheet.shape == (rows * (48 + 20), 4 * 48, 3)
-    assert np.abs(sheet[:48, :48] - sheet[:48, 48:96]).mean() > 1
+    width, height = Image.open("rocket.png").size
+    assert sheet.shape == (rows * (height + 20), 4 * width, 3)
+    cells = [sheet[:height, k * width : (k + 1) * width] for k in range(4)]
+    assert np.abs(cells[0] - cells[1]).mean() > 1
     again = CliRunner().invoke(cli, ["presets", "rocket.png", "-o", "s.png"])
     assert again.exit_code == 2
     assert "s.png exists already; --force overwrites" in again.stderr
