@@ -202,6 +202,8 @@ class Stylizer(nn.Module):
             if preset is not None:
                 if regions is not None:
                     raise ValueError(f"regions belong to a style image, not to the preset {style}")
+                if self.brush != 1:
+                    raise ValueError(f"brush scales a style image, not the preset {style}")
                 return self._preset(preset)
             style = images.read(style).pixels
         image, _ = _as_tensor("style", style)

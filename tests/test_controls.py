@@ -218,6 +218,8 @@ def test_presets_are_found_by_name(solver: UnrolledSolver, tmp_path: Path, monke
     assert torch.equal(found, Stylizer(A, weights=solver)(CONTENT))
     with pytest.raises(ValueError, match="regions belong to a style image, not to the preset a"):
         Stylizer(weights=solver).set_style("a", regions=HALVES)
+    with pytest.raises(ValueError, match="brush scales a style image, not the preset a"):
+        Stylizer("a", weights=solver, brush=2)
 
 
 def test_the_presets_that_ship(folder: Path) -> None:
