@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[int, int]]:
-    """This process's rank and the number of processes."""
+    """This process's rank and the number of processes; "cuda" is then this process's own device."""
     if not distributed.is_torchelastic_launched():
         yield 0, 1
         return

@@ -115,8 +115,6 @@ def train(
         rank, count = stack.enter_context(processes.joined(device))
         if batch % count:
             raise ValueError(f"batch must divide among {count} processes, not {batch}")
-        if device == "cuda" and count > 1:
-            device = f"cuda:{rank}"
         record = stack.enter_context(_recorder(tensorboard if rank == 0 else None, batch))
 
         torch.manual_seed(seed)
