@@ -8,9 +8,14 @@ from pathlib import Path
 _FOLDER = Path(str(files("fastfcs"))) / "weights" / "presets"
 
 
+def shipped() -> list[Path]:
+    """The files of the presets that ship, by name; all are tuned for the weights "universal"."""
+    return sorted(_FOLDER.glob("*.safetensors"))
+
+
 def names() -> list[str]:
-    """The presets that ship, for `Stylizer(name)`; all are tuned for the weights "universal"."""
-    return sorted(path.stem for path in _FOLDER.glob("*.safetensors"))
+    """The names of the presets that ship, for `Stylizer(name)`."""
+    return [path.stem for path in shipped()]
 
 
 def find(style: str | Path) -> Path | None:
@@ -21,8 +26,7 @@ def find(style: str | Path) -> Path | None:
     path = Path(style)
     if path.suffix == ".safetensors":
         return path
-    shipped = _FOLDER / f"{style}.safetensors"
-    return shipped if str(style) in names() and not path.exists() else None
+    return None if path.exists() else next((p for p in shipped() if p.stem == str(style)), None)
 
 
 def title(path: Path) -> str:

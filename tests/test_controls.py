@@ -261,5 +261,7 @@ def test_presets_are_listed_and_shown(folder: Path) -> None:
     again = CliRunner().invoke(cli, ["presets", "rocket.png", "-o", "s.png"])
     assert again.exit_code == 2
     assert "s.png exists already; --force overwrites" in again.stderr
+    Image.open("coffee.png").save("the-scream", "PNG")  # a picture of that name changes nothing
+    assert CliRunner().invoke(cli, ["presets"]).output.splitlines() == lines
     alone = CliRunner().invoke(cli, ["presets", "-o", "t.png"])
     assert "a contact sheet takes both a CONTENT and -o OUTPUT" in alone.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from .errors import sentences
@@ -22,21 +24,22 @@ def presets(
     content: str | None, output: str | None, photoreal: bool, device: str | None, force: bool
 ) -> None:
     """List the styles that ship, for stylize --style; with CONTENT and -o also show them."""
-    from .. import presets as shipped
+    from ..presets import shipped, title
 
-    for name in shipped.names():
-        found = shipped.find(name)
-        click.echo(f"{name:32}{shipped.title(found) if found else ''}")
+    for path in shipped():
+        click.echo(f"{path.stem:32}{title(path)}")
     if content is None and output is None:
         return
     with sentences():
         if content is None or output is None:
             raise ValueError("a contact sheet takes both a CONTENT and -o OUTPUT")
         plan([content], output, force)
-        _write_sheet(content, output, photoreal, device_named(device), shipped.names())
+        _write_sheet(content, output, photoreal, device_named(device), shipped())
 
 
-def _write_sheet(content: str, output: str, photoreal: bool, device: str, names: list[str]) -> None:
+def _write_sheet(
+    content: str, output: str, photoreal: bool, device: str, styles: list[Path]
+) -> None:
     import numpy as np
     import torch
     from PIL import Image, ImageDraw, ImageFont
@@ -48,13 +51,13 @@ def _write_sheet(content: str, output: str, photoreal: bool, device: str, names:
     stylizer = Stylizer(constraint="photoreal" if photoreal else None).to(device)
     width, height = photo.size
     line = 20
-    rows = -(-len(names) // _COLUMNS)
+    rows = -(-len(styles) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * width, rows * (height + line)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for k, name in enumerate(names):
+    for k, style in enumerate(styles):
         x, y = k % _COLUMNS * width, k // _COLUMNS * (height + line)
         with torch.inference_mode():
-            result = stylizer.set_style(name)(photo.pixels)
+            result = stylizer.set_style(style)(photo.pixels)
         sheet.paste(Image.fromarray(images.to_samples(result, 8)), (x, y))
-        draw.text((x + 4, y + height + 1), name, "black", font)
+        draw.text((x + 4, y + height + 1), style.stem, "black", font)
     images.write(images.Picture(images.from_samples(np.array(sheet))), output)
