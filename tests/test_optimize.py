@@ -175,6 +175,35 @@ def test_every_image_obeys_the_constraint(vgg, pair, method) -> None:
     assert not torch.equal(images[1], images[3])
 
 
+@pytest.mark.parametrize(("method", "lr"), [("adam", 0.1), ("gradient", 3e-4)])
+def test_what_a_clipping_would_undo_is_not_counted_on(vgg, pair, method, lr) -> None:
+    """Or the last loss would be that of an image which nobody gets."""
+    images = []
+    result, found = losses_of(vgg, pair, steps=6, method=method, lr=lr, style_weight=100)
+    optimize(
+        *pair,
+        vgg=vgg,
+        steps=6,
+        method=method,
+        lr=lr,
+        style_weight=100,
+        callback=lambda k, x, losses: images.append(x),
+    )
+    assert all(0 <= x.min() <= x.max() <= 1 for x in images)
+    assert any(((x == 0) | (x == 1)).float().mean() > 0.01 for x in images)  # it came to that
+    objective = _Objective(vgg, *pair, {**WEIGHTS, "style": 100}, LAYERS, None)
+    assert objective(result)["total"].item() == pytest.approx(found[-1]["total"], rel=1e-5)
+
+
+def test_bfloat16_descends_alike(vgg, pair) -> None:
+    result, found = losses_of(vgg, pair, steps=8, method="adam")
+    half, alike = losses_of(vgg, pair, steps=8, method="adam", precision="bfloat16")
+    assert half.dtype == torch.float32
+    assert alike[0] != found[0]
+    assert alike[-1]["total"] == pytest.approx(found[-1]["total"], rel=0.03)
+    assert (half - result).abs().mean() < 0.01
+
+
 def test_penalty_and_projection_give_similar_pictures(vgg) -> None:
     """The two formulations of Puy and Pérez (2018), from the same losses, on the same pair: as much
     style, as little energy, and pictures closer to each other than plain Gatys is to either."""

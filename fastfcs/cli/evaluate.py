@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 )
 @click.option("--steps", type=STEPS, help="Of the iterative solvers; several: coarse to fine.")
 @click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of the iterative solvers' convolutions; float32 by default.",
+)
+@click.option(
     "--presets",
     type=FOLDER,
     help="With --equivalent-iterations: what tune made of each style, under its name.",
@@ -59,6 +64,7 @@ def evaluate(
     equivalent_iterations: bool,
     presets: Path | None,
     steps: list[int] | None,
+    precision: str | None,
     weights: str,
     device: str | None,
 ) -> None:
@@ -73,6 +79,8 @@ def evaluate(
             raise ValueError("--method does not go with --equivalent-iterations")
         if equivalent_iterations and steps and len(steps) > 1:
             raise ValueError("--steps must be one number with --equivalent-iterations")
+        if equivalent_iterations and precision:
+            raise ValueError("--precision does not go with --equivalent-iterations")
         if presets and not equivalent_iterations:
             raise ValueError("--presets belongs to --equivalent-iterations, which was not given")
         if last and not style:
@@ -80,7 +88,7 @@ def evaluate(
         chosen = _chosen(folder, style, last, only)
         device = device_named(device)
         options: dict[str, Any] = {"size": size, "device": device, "say": click.echo}
-        facts = _facts(folder, len(chosen), size, steps, weights, device)
+        facts = _facts(folder, len(chosen), size, steps, precision, weights, device)
         output.mkdir(parents=True, exist_ok=True)
         if equivalent_iterations:
             from ..evaluation import iterations
@@ -99,7 +107,11 @@ def evaluate(
             from ..evaluation import compare, methods, report
 
             compared = methods.methods(
-                names or methods.DEFAULT, weights=weights, steps=steps, device=device
+                names or methods.DEFAULT,
+                weights=weights,
+                steps=steps,
+                precision=precision,
+                device=device,
             )
             rows, notes = compare.compare(chosen, compared, output, **options)
             medians = report.write_report(rows, notes, compared, output, facts)
@@ -122,7 +134,13 @@ def _chosen(
 
 
 def _facts(
-    folder: Path, pairs: int, size: int | None, steps: list[int] | None, weights: str, device: str
+    folder: Path,
+    pairs: int,
+    size: int | None,
+    steps: list[int] | None,
+    precision: str | None,
+    weights: str,
+    device: str,
 ) -> dict[str, Any]:
     """On the run, for the report; no private path."""
     import torch
@@ -138,6 +156,7 @@ def _facts(
         "pairs": pairs,
         "size": size or "full",
         "steps": steps or "default",
+        "precision": precision or "float32",
         "weights": Path(weights).stem,
     }
 

@@ -64,6 +64,11 @@ class _Weights(click.ParamType):
 )
 @click.option("--tolerance", type=float, help="Stop once 10 iterations gain less than this share.")
 @click.option("--seed", type=int, help="Of the noise.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of the convolutions; float32 by default.",
+)
 @click.option("--max-size", type=click.IntRange(min=16), help="Longest side, pixels, of both.")
 @click.option("--vgg", type=PATH, help="VGG-19 weights; found by itself, by default.")
 @DEVICE

@@ -22,14 +22,14 @@ from ..vgg import VGG19, load_vgg19
 from .pairs import Pair
 
 DEFAULT = ("content", "artistic", "photoreal", "photoreal:0.003,0.03,0.3")
-# Of the projected gradient: what reaches Luan et al.'s Gram distance on their pairs at 256 px.
+# Of the projected gradient: what goes below Luan et al.'s Gram distance on their pairs.
 _PROJECTED: dict[str, Any] = {
     "method": "adam",
     "constraint": "photoreal",
-    "cutoff": 0.15,
-    "style_weight": 50.0,
-    "structure_weight": 5.0,
-    "steps": (70, 30),
+    "cutoff": 0.3,
+    "style_weight": 75.0,
+    "structure_weight": 10.0,
+    "steps": (100, 30, 8),
 }
 _LUAN_WEIGHT = 1e4  # of the energy, as `fastfcs.optimize` has it
 
@@ -64,6 +64,7 @@ def methods(
     *,
     weights: str | Path = "universal",
     steps: int | Sequence[int] | None = None,
+    precision: str | None = None,
     device: str = "cpu",
 ) -> list[Method]:
     """The methods of these names.
@@ -81,13 +82,13 @@ def methods(
 
     Args:
         weights: of the network.
-        steps: of the iterative solvers; None is `fastfcs.optimize`'s own default.
+        steps, precision: of the iterative solvers; by default their own.
 
     Raises:
         ValueError: a name that is none of these, or given twice.
         FileNotFoundError: no such weights.
     """
-    known = _Known(weights, steps, device)
+    known = _Known(weights, {"steps": steps, "precision": precision}, device)
     found = [method for name in names for method in _parse(name, known)]
     for method in found:
         if [other.name for other in found].count(method.name) > 1:
@@ -98,9 +99,9 @@ def methods(
 class _Known:
     """The methods that the package has; networks are read once, not timed."""
 
-    def __init__(self, weights: str | Path, steps: int | Sequence[int] | None, device: str) -> None:
+    def __init__(self, weights: str | Path, options: dict[str, Any], device: str) -> None:
         self._weights, self._device = weights, device
-        self._options: dict[str, Any] = {} if steps is None else {"steps": steps}
+        self._options = {key: value for key, value in options.items() if value is not None}
 
     @cached_property
     def _solver(self) -> UnrolledSolver:

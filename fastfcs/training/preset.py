@@ -13,7 +13,7 @@ from ..network import Statistics, load_solver, save_tensors
 from ..vgg import load_vgg19
 from .crops import Pool, images, targets, whole
 from .descent import descend
-from .objective import Losses, batch_loss
+from .objective import Losses, batch_loss, shown
 
 
 def tune(
@@ -60,7 +60,7 @@ def tune(
     def loss(step: int) -> tuple[Tensor, Losses]:
         with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
             chosen = contents.sample(step)
-            output = solver(images(chosen), tuned())
+            output = shown(solver(images(chosen), tuned()))
             return batch_loss(features, output, chosen, wanted, style_weight)
 
     out = Path(out)

@@ -22,7 +22,7 @@ from ..vgg import load_vgg19
 from . import processes
 from .crops import Pool, images, random_crop, whole
 from .descent import Record, descend, soap
-from .objective import Losses, batch_loss
+from .objective import Losses, batch_loss, shown
 from .sheet import write_sheet
 
 _CUTOFFS = 0.0003, 0.01  # of the projections trained with: log-uniform between these
@@ -147,7 +147,7 @@ def train(
                 chosen = contents[turn].sample(round_)
                 wanted = styles[style_turn].sample(lap * len(sizes) + turn)
                 pictures = images(chosen)
-                output = restyle(pictures, images(wanted), cutoff)
+                output = shown(restyle(pictures, images(wanted), cutoff))
                 total, losses = batch_loss(features, output, chosen, wanted, style_weight)
             if cutoff is not None and structure_weight:
                 total = total + structure_weight * structure_loss(output.float(), pictures)
