@@ -181,7 +181,7 @@ class UnrolledSolver(nn.Module):
         Of one image with regions (R, H, W), masks in [0, 1], one H^s a region.
         """
         _check_image("style", style)
-        _check_regions("style", style, regions)
+        check_regions("style", style, regions)
         return {
             f"{t}.{level}": gram(h) if regions is None else region_grams(h, regions.to(h))
             for t, update in enumerate(self.updates)
@@ -212,7 +212,7 @@ class UnrolledSolver(nn.Module):
         levels = range(len(self.architecture["channels"]))
         if statistics.keys() != {f"{t}.{k}" for t in range(len(self.updates)) for k in levels}:
             raise ValueError("statistics are of another network, with other updates or levels")
-        _check_regions("content", content, regions)
+        check_regions("content", content, regions)
         if regions is not None and len(regions) != len(statistics["0.0"]):
             raise ValueError(
                 f"regions must be as many as styles, not {len(regions)} and "
@@ -234,7 +234,8 @@ def _check_image(name: str, image: Tensor) -> None:
         )
 
 
-def _check_regions(name: str, image: Tensor, regions: Tensor | None) -> None:
+def check_regions(name: str, image: Tensor, regions: Tensor | None) -> None:
+    """Refuses what is not masks (R, H, W) in [0, 1] of one image (1, 3, H, W)."""
     if regions is None:
         return
     if regions.dim() != 3 or (1, *regions.shape[1:]) != (len(image), *image.shape[2:]):

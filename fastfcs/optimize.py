@@ -26,7 +26,7 @@ from .losses import (
     relative_style_loss,
     structure_loss,
 )
-from .network import Constraint
+from .network import Constraint, check_regions
 from .vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
 Method = Literal["lbfgs", "adam", "gradient"]
@@ -114,7 +114,13 @@ def optimize(
         raise ValueError(f"lr must be positive, not {lr}")
     parts = parse(constraint, cutoff)
     if regions is not None:
-        _check_regions(regions, content, style)
+        for name, image, given in zip(("content", "style"), (content, style), regions, strict=True):
+            check_regions(name, image, given)
+        if len(regions[0]) != len(regions[1]):
+            raise ValueError(
+                "regions must be as many in the content as in the style, not "
+                f"{len(regions[0])} and {len(regions[1])}"
+            )
     vgg = (vgg or load_vgg19()).to(content.device)
     weights = {
         "content": content_weight,
@@ -305,22 +311,6 @@ def _image(name: str, given: Tensor) -> Tensor:
             f"{name} must be finite and in [0, 1], not from {image.min():.4g} to {image.max():.4g}"
         )
     return image.detach()
-
-
-def _check_regions(regions: tuple[Tensor, Tensor], content: Tensor, style: Tensor) -> None:
-    for name, masks, image in zip(("content", "style"), regions, (content, style), strict=True):
-        if masks.dim() != 3 or masks.shape[1:] != image.shape[-2:]:
-            raise ValueError(
-                f"regions: the {name}'s masks must be (R, {image.shape[-2]}, {image.shape[-1]}), "
-                f"not {tuple(masks.shape)}"
-            )
-        if not (masks.min() >= 0 and masks.max() <= 1 and (masks.flatten(1).sum(1) > 0).all()):
-            raise ValueError(f"regions: the {name}'s masks must be in [0, 1], none of them empty")
-    if len(regions[0]) != len(regions[1]):
-        raise ValueError(
-            f"regions must be as many in the content as in the style, not {len(regions[0])} and "
-            f"{len(regions[1])}"
-        )
 
 
 def _start(start: Any, content: Tensor, seed: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import sentences
-from .options import DEVICE, FOLDER, PATH, STEPS, device_named
+from .options import DEVICE, FOLDER, PATH, PRECISION, STEPS, device_named
 
 if TYPE_CHECKING:
     from ..evaluation.pairs import PairFiles
@@ -41,11 +41,7 @@ if TYPE_CHECKING:
     help="How many iterations of descent the network is worth, instead of comparing methods.",
 )
 @click.option("--steps", type=STEPS, help="Of the iterative solvers; several: coarse to fine.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Of the iterative solvers' convolutions; float32 by default.",
-)
+@PRECISION
 @click.option(
     "--presets",
     type=FOLDER,

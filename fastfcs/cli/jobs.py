@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..images import Picture
 
 
 def reduction(picture: Picture, longest: int) -> str:
     width, height = picture.size
     return f"reduced from {width} x {height} to a longer side of {longest} pixels"
+
+
+def fitted(masks: Tensor, image: Tensor) -> tuple[Tensor, list[str]]:
+    """Masks (R, H, W) at the size of their picture (1, 3, H', W'), and what there is to say."""
+    from ..regions import resize
+
+    height, width = image.shape[-2:]
+    said = f"its mask was resized to {width} x {height}"
+    return resize(masks, (height, width)), [] if masks.shape[-2:] == (height, width) else [said]
 
 
 def plan(contents: Iterable[str], output: str, force: bool) -> list[tuple[str, str]]:

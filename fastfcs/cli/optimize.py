@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from .errors import sentences
-from .jobs import plan, reduction
-from .options import DEVICE, PATH, STEPS, device_named
+from .jobs import fitted, plan, reduction
+from .options import DEVICE, PATH, PRECISION, STEPS, device_named
 
 
 class _Weights(click.ParamType):
@@ -64,11 +64,7 @@ class _Weights(click.ParamType):
 )
 @click.option("--tolerance", type=float, help="Stop once 10 iterations gain less than this share.")
 @click.option("--seed", type=int, help="Of the noise.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Of the convolutions; float32 by default.",
-)
+@PRECISION
 @click.option("--max-size", type=click.IntRange(min=16), help="Longest side, pixels, of both.")
 @click.option("--vgg", type=PATH, help="VGG-19 weights; found by itself, by default.")
 @DEVICE
@@ -120,7 +116,7 @@ def _optimize(
 
     from .. import images
     from ..optimize import optimize as solve
-    from ..regions import read_regions, resize
+    from ..regions import read_regions
     from ..vgg import load_vgg19
 
     start = time.perf_counter()
@@ -138,18 +134,16 @@ def _optimize(
         for note in notes:
             console.print(f"{name}: {note}")
     photo, reference = (picture.pixels.to(place) for picture in pictures.values())
-    regions = None
-    if mask and masks:
+    regions: Any = None
+    if masks:
+        regions = ()
         for name, m, image in zip(
-            mask, (masks.content, masks.style), (photo, reference), strict=True
+            pictures, (masks.content, masks.style), (photo, reference), strict=True
         ):
-            if m.shape[-2:] != image.shape[-2:]:
-                width, height = image.shape[-1], image.shape[-2]
-                console.print(f"{name}: resized as its picture, to {width} x {height}")
-        regions = (
-            resize(masks.content, photo.shape[-2:]).to(place),
-            resize(masks.style, reference.shape[-2:]).to(place),
-        )
+            m, notes = fitted(m, image)
+            regions += (m.to(place),)
+            for note in notes:
+                console.print(f"{name}: {note}")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -31,6 +31,11 @@ DEVICE = click.option(
     "--device",
     help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.",
 )
+PRECISION = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of the convolutions that are differentiated; float32 by default.",
+)
 
 
 def device_named(name: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import BAD_INPUT, sentence, sentences
-from .jobs import plan, reduction
+from .jobs import fitted, plan, reduction
 from .options import DEVICE, WEIGHTS, device_named
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ def _restyle(
     import torch
 
     from .. import images
-    from ..regions import resize
 
     start = time.perf_counter()
     picture = images.read(sys.stdin.buffer if source == "-" else source)
@@ -153,10 +152,8 @@ def _restyle(
         picture = images.fit_picture(picture, max_size)
     regions = None
     if masks:
-        size = picture.pixels.shape[-2:]
-        if masks.content.shape[-2:] != size:
-            notes.append(f"its mask was resized to {size[1]} x {size[0]}")
-        regions = resize(masks.content, size)
+        regions, said = fitted(masks.content, picture.pixels)
+        notes += said
     with torch.inference_mode():
         result = stylizer(picture.pixels, regions)
     picture = replace(picture, pixels=result)
@@ -173,7 +170,6 @@ def _set_style(
 ) -> list[str]:
     """Set the style: sentences on what was done to it."""
     from .. import images, presets
-    from ..regions import resize
 
     found: list[Any] = []
     notes: list[str] = []
@@ -190,10 +186,9 @@ def _set_style(
     regions = None
     if masks:
         regions = masks.style
-        if not isinstance(found[0], str) and regions.shape[-2:] != found[0].shape[-2:]:
-            height, width = found[0].shape[-2:]
-            notes.append(f"{styles[0]}: its mask was resized to {width} x {height}")
-            regions = resize(regions, (height, width))
+        if not isinstance(found[0], str):
+            regions, said = fitted(regions, found[0])
+            notes += [f"{styles[0]}: {note}" for note in said]
     if len(found) > 1 and blend is None:
         blend = [1.0] * len(found)
     stylizer.set_style(found, blend=blend, regions=regions)

@@ -8,15 +8,13 @@ from typing import Any
 import click
 
 from .errors import sentences
-from .options import DEVICE, FILE, FOLDER, PATH, device_named
+from .options import DEVICE, FILE, FOLDER, PATH, PRECISION, device_named
 
 _SEARCH = (
     click.option("--steps", type=click.IntRange(min=1)),
     click.option("--batch", type=click.IntRange(min=1)),
     click.option("--style-weight", type=float),
-    click.option(
-        "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the convolutions."
-    ),
+    PRECISION,
     click.option("--lr", type=float, help="Learning rate."),
     click.option("--seed", type=int),
     click.option("--vgg", type=PATH, help="VGG-19 weights; found by itself, by default."),
