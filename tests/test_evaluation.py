@@ -447,7 +447,8 @@ def test_presets_stand_for_their_styles(folder: Path) -> None:
     for sources in (("style01", "style02"), ("style02", "style01")):
         for name, source in zip(("style01", "style02"), sources, strict=True):
             picture = images.read(f"pairs/{source}.png").pixels[None]
-            save_tensors(solver.statistics(picture), Path(f"tuned/{name}.safetensors"), {})
+            facts = {"style weight": "7", "style size": "999"}
+            save_tensors(solver.statistics(picture), Path(f"tuned/{name}.safetensors"), facts)
         run(*options)
         rows = json.loads(Path("out/iterations.json").read_text())["rows"]
         found.append([row["network"] for row in rows])
@@ -455,6 +456,27 @@ def test_presets_stand_for_their_styles(folder: Path) -> None:
     rows = json.loads(Path("out/iterations.json").read_text())["rows"]
     assert found[0] == pytest.approx([row["network"] for row in rows])
     assert found[1] != pytest.approx(found[0], rel=1e-3)
+
+
+def test_a_preset_is_judged_by_the_loss_it_was_tuned_for(folder: Path) -> None:
+    """Another style weight is another loss, for Adam's curve as for the network."""
+    solver = load_solver("w.safetensors")
+    options = ("pairs", "--only=01", "--equivalent-iterations", "--steps=1", "--presets=tuned")
+    picture = images.read("pairs/style01.png").pixels[None]
+    rows = []
+    for facts in ({"style weight": "7"}, {"style weight": "14"}, {"style weight": "7", "size": 24}):
+        size = str(facts.pop("size", 999))
+        header = {**facts, "style size": size}
+        save_tensors(solver.statistics(picture), Path("tuned/style01.safetensors"), header)
+        run(*options)
+        rows += json.loads(Path("out/iterations.json").read_text())["rows"]
+    first, weighted, small = rows
+    for key in ("network", "curve"):
+        assert np.all(np.array(weighted[key]) > 1.2 * np.array(first[key]))
+        assert small[key] != pytest.approx(first[key], rel=1e-3)
+    save_tensors(solver.statistics(picture), Path("tuned/style01.safetensors"), {})
+    output = run(*options, code=2).output
+    assert "does not say the style weight of its training" in output
 
 
 def test_the_loss_is_that_of_the_training(folder: Path, vgg: VGG19) -> None:

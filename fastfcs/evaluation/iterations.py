@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from ..network import load_solver, weights_file
+from .. import images
+from ..network import UnrolledSolver, load_solver, weights_file
 from ..stylizer import Stylizer
 from ..vgg import VGG19, load_vgg19
 from .compare import fingerprint, write_text
@@ -26,20 +30,19 @@ STEPS = 200
 _LR = 0.02
 
 
-def style_weight(weights: str | Path) -> float:
-    """The weight of the style term in the training of some weights.
+def _trained(path: Path, fact: str) -> float:
+    """What the header of weights or of a preset tells of its training.
 
     Raises:
-        ValueError: their header does not tell.
+        ValueError: it does not.
     """
     from safetensors import safe_open
 
-    path = weights_file(weights)
     with safe_open(path, "pt") as file:
         facts = file.metadata() or {}
-    if "style weight" not in facts:
-        raise ValueError(f"weights: {path} does not say the style weight of its training")
-    return float(facts["style weight"])
+    if fact not in facts:
+        raise ValueError(f"weights: {path} does not say the {fact} of its training")
+    return float(facts[fact])
 
 
 def equivalent_iterations(
@@ -56,42 +59,53 @@ def equivalent_iterations(
 ) -> dict[str, Any]:
     """Write iterations.json and iterations.png into ``out``; what the former holds.
 
-    Of each pair ``iterations/NAME.json`` is kept, so that an interrupted run goes on where it was.
+    Of each pair ``iterations/NAME`` keeps both numbers, so that an interrupted run goes on where it
+    was, and Adam's curve serves other weights.
     Where Adam does not come as low within ``steps`` (default 200), their number counts, and
     "not reached" says for how many pairs.
 
     Args:
         presets: a folder with a tuned preset for each style picture, the-scream.safetensors for
-            the_scream.jpg: the network's result is the preset's. Adam's loss stays the picture's.
+            the_scream.jpg: the network's result is the preset's, and the loss, for Adam too, is the
+            one that it was tuned for: its style weight, the picture at its style size.
 
     Raises:
-        ValueError: weights that do not tell their style weight.
+        ValueError: weights or presets that do not tell what they were trained for.
         RuntimeError: matplotlib is not installed; all but the plot is written then.
     """
     steps = STEPS if steps is None else steps
-    weight = style_weight(weights)
+    shared = weights_file(weights)
+    weight = _trained(shared, "style weight")
     # Read early, for it refuses what is not weights.
     solver = load_solver(weights).requires_grad_(False).to(device)
     vgg: VGG19 | None = None
     rows = []
     for files in pairs:
+        pair = files.load(size, device)
         tuned = presets and presets / f"{files.style.stem.replace('_', '-')}.safetensors"
-        sources = [weights_file(weights), *([tuned] if tuned else []), *files.paths]
-        origin = fingerprint(f"{steps} {size} {_LR}", sources)
-        path = out / "iterations" / f"{files.name}.json"
-        row = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if row is None or row["origin"] != origin:
-            vgg = vgg or load_vgg19().to(device)
-            pair = files.load(size, device)
-            result = Stylizer(tuned or pair.style, weights=solver)(pair.content)
-            row = {
-                "pair": files.name,
-                "origin": origin,
-                "network": _losses(pair, 0, start=result, vgg=vgg, style_weight=weight)[0],
-                "curve": _losses(pair, steps, vgg=vgg, style_weight=weight),
-            }
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(row))
+        if tuned:
+            weight, style_size = _trained(tuned, "style weight"), _trained(tuned, "style size")
+            style = images.fit(images.read(files.style).pixels[None], int(style_size))
+            pair = replace(pair, style=style.to(device))
+        vgg = vgg or load_vgg19().to(device)
+        losses = partial(_losses, pair, vgg=vgg, style_weight=weight)
+
+        setting = f"{size} {weight} {tuple(pair.style.shape)}"
+        kept = out / "iterations" / files.name
+        by = [shared, *([tuned] if tuned else []), *files.paths]
+        row: dict[str, Any] = {
+            "pair": files.name,
+            "network": _kept(
+                kept / "network.json",
+                fingerprint(setting, by),
+                partial(_after_updates, solver, tuned or pair.style, pair.content, losses),
+            ),
+            "curve": _kept(
+                kept / "adam.json",
+                fingerprint(f"{setting} {steps} {_LR}", files.paths),
+                partial(losses, steps),
+            ),
+        }
         rows.append({**row, **_crossing(row["curve"], row["network"])})
         say(f"{files.name}: loss {row['network']:.3g}, {rows[-1]['iterations']} iterations")
     worth = median([row["iterations"] for row in rows])
@@ -113,6 +127,24 @@ def equivalent_iterations(
     write_text(out / "iterations.json", json.dumps(report, indent=1))
     _plot(relative, network, worth, out / "iterations.png")
     return report
+
+
+def _kept(path: Path, origin: str, measure: Callable[[], Any]) -> Any:
+    """What was measured before, if it had the same origin, else what is measured now."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if found is None or found["origin"] != origin:
+        found = {"origin": origin, "found": measure()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(found))
+    return found["found"]
+
+
+def _after_updates(
+    solver: UnrolledSolver, style: Tensor | Path, content: Tensor, losses: Callable[..., Any]
+) -> float:
+    """The loss of the network's result."""
+    result = Stylizer(style, weights=solver)(content)
+    return losses(0, start=result)[0]  # type: ignore[no-any-return]
 
 
 def _losses(pair: Pair, steps: int, **options: Any) -> list[float]:
