@@ -33,6 +33,7 @@ import torch
 from measure import _status, machine, seconds
 from PIL import Image
 from scipy.sparse.linalg import eigsh
+from tables import between, table
 from torch import Tensor
 
 from fastfcs import LowPass, MattingLaplacian, ops
@@ -47,7 +48,6 @@ from fastfcs.constraints import (
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks/results/projections.json", ROOT / "docs/constraints.md"
-START, END = "<!-- projections -->\n", "<!-- /projections -->\n"
 PHOTOS = ("chelsea", "coffee", "rocket")
 MATRIX_FREE = 128  # px: larger ones take minutes
 COUNTED = ((64, 20), (64, 100), (128, 50), (128, 200))  # px, k
@@ -183,10 +183,6 @@ def count() -> list[Row]:
     return rows
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
-
-
 def tables(results: dict[str, Any]) -> str:
     """What stands between the markers of docs/constraints.md."""
     where = results["machine"]
@@ -196,7 +192,7 @@ def tables(results: dict[str, Any]) -> str:
         n, k, cutoff = (rows[0][key] for key in ("n", "k", "cutoff"))
         text += f"\n**{size} px**: n = {n} pixels, k = {k}, counted cutoff c = {cutoff:.3g}\n\n"
         head = ["", "error", "products, make + use", "make, s", "use, ms", "MB", "energy, 1e-5"]
-        text += markdown(
+        text += table(
             head,
             [
                 [
@@ -212,7 +208,7 @@ def tables(results: dict[str, Any]) -> str:
             ],
         )
     head = ["photo", "pixels", "k", "eigenvalues below the cutoff", "cutoff", "seconds"]
-    return f"{text}\n`LowPass.for_bandwidth`:\n\n" + markdown(
+    return f"{text}\n`LowPass.for_bandwidth`:\n\n" + table(
         head,
         [
             [
@@ -230,9 +226,7 @@ def tables(results: dict[str, Any]) -> str:
 
 def with_tables(text: str, results: dict[str, Any]) -> str:
     """The guide with its tables replaced."""
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{tables(results)}\n{END}{after}"
+    return between(text, "projections", tables(results))
 
 
 def main() -> None:

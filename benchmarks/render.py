@@ -1,8 +1,10 @@
-"""README's table of what was measured, and docs/benchmarks.png, from benchmarks/results/*.json.
+"""README's tables of what was measured, and docs/benchmarks.png, from benchmarks/results/*.json.
 
 python benchmarks/render.py
 
-Every number between README's two markers comes from those files, and goes there by this script.
+Every number between README's markers comes from those files, and goes there by this script.
+pairs.json is what `fastfcs evaluate PAIRS` wrote as report.json, and iterations-*.json what it did
+with --equivalent-iterations, the rows of single pairs left out.
 """
 
 from __future__ import annotations
@@ -12,11 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from goals import GOALS
+from tables import between, table
 
 ROOT = Path(__file__).parents[1]
 README, PLOT, RESULTS = ROOT / "README.md", "docs/benchmarks.png", ROOT / "benchmarks/results"
-START, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
 SCRIPTS = ("laplacian", "gram", "stylizer")
+METHODS = {
+    "content": "content, unchanged",
+    "published": "Luan et al., published, with region masks",
+    "artistic": "fastfcs, artistic",
+    "photoreal": "fastfcs, photoreal",
+    "regional": "fastfcs, photoreal, with region masks",
+    "projected": "projected gradient (`fastfcs optimize`)",
+}
+MEASURES = {
+    "gram": "Gram distance to the style",
+    "ratio": "of the unchanged content's",
+    "region_gram": "region by region",
+    "ssim": "SSIM of gradients",
+    "energy": "energy Tr(XᵀLX)/3n, 1e-5",
+}
 
 Sections = dict[str, Any]  # of one machine: benchmark -> what it put into the file
 
@@ -31,10 +48,6 @@ def name(machine: dict[str, Any]) -> str:
     if machine["gpu"]:
         return str(machine["gpu"])
     return f"{machine['cpu']}, {machine['cores']} cores, {machine['fastfcs']['cpu'].upper()}"
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
 
 
 def goals(machines: list[Sections]) -> str:
@@ -90,18 +103,59 @@ def conditions(machines: list[Sections]) -> str:
     return " ".join(lines)
 
 
+def pairs(report: dict[str, Any]) -> str:
+    """One row a method, medians."""
+    rows = []
+    for method, medians in report["medians"].items():
+        family, _, cutoff = method.partition(":")
+        cells = [METHODS.get(family, family) + (f", cut-off {cutoff}" if cutoff else "")]
+        for key, digits, unit in (
+            *((k, 3, 1) for k in MEASURES if k != "energy"),
+            ("energy", 1, 1e5),
+        ):
+            cells.append(f"{unit * medians[key]['value']:.{digits}f}" if key in medians else "")
+        rows.append(cells)
+    return table([f"{report['pairs']} pairs", *MEASURES.values()], rows)
+
+
+def iterations(reports: dict[str, dict[str, Any]]) -> str:
+    """One row a file: how many iterations of Adam the network is worth."""
+    rows = []
+    for what, report in reports.items():
+        worth, losses = (
+            report["equivalent iterations"],
+            report["loss over the unchanged content's, medians"],
+        )
+        after = [f"{losses['curve'][k]:.3f}" for k in (25, 50) if k <= report["steps"]]
+        missed = f", {report['not reached']} not reached" if report["not reached"] else ""
+        rows.append(
+            [
+                what.replace("-", " "),
+                f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g}){missed}",
+                f"{losses['network']['value']:.3f}",
+                ", ".join(after),
+                f"{worth['pairs']}, longer side {report['size']}",
+            ]
+        )
+    head = ["", "iterations", "loss over the content's", "Adam's after 25, 50", "pairs"]
+    return table(head, rows)
+
+
 def block(machines: list[Sections]) -> str:
-    """What stands between README's markers."""
+    """What the machines measured."""
     parts = ["Written by `benchmarks/render.py` from `benchmarks/results/`.\n", goals(machines)]
     if machines:
         parts += [conditions(machines) + "\n", pictures(machines), f"![Benchmarks]({PLOT})\n"]
-    return "\n" + "\n".join(parts) + "\n"
+    return "\n".join(parts)
 
 
-def with_block(readme: str, machines: list[Sections]) -> str:
-    before, rest = readme.split(START)
-    _, after = rest.split(END)
-    return before + START + block(machines) + END + after
+def with_blocks(readme: str) -> str:
+    """README with every block replaced."""
+    read = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    worth = {k.removeprefix("iterations-"): r for k, r in read.items() if k[:10] == "iterations"}
+    readme = between(readme, "pairs", pairs(read["pairs"]))
+    readme = between(readme, "iterations", iterations(worth))
+    return between(readme, "benchmarks", block(load()))
 
 
 def select(sections: Sections, script: str, **wanted: Any) -> list[dict[str, Any]]:
@@ -169,7 +223,7 @@ def plot(machines: list[Sections]) -> None:
 
 def main() -> None:
     machines = load()
-    README.write_text(with_block(README.read_text(), machines))
+    README.write_text(with_blocks(README.read_text()))
     if machines:
         plot(machines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,111 +22,93 @@ Statistics = dict[str, Tensor]
 
 _SLOPE = 0.2  # of every leaky ReLU
 _LARGEST = 0.25  # |g_t|
-MIN_SIDE = 16  # three halvings leave two pixels, as many as a reflected border needs
+_DOUBLINGS = 3  # of the Neumann series in `_normalised_correction`
+MIN_SIDE = 16
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate", bias=bias)
 
 
-class Update(nn.Module):
-    """One learned update g_t, which mimics the gradient of the style loss at X.
+class ForwardMaps(nn.ModuleList):
+    """h_1, h_2, ...: the small trained stand-in for VGG, the same in every update.
 
-    Forward maps h_1, h_2, ... stand in for VGG, each level at half the resolution of the one
-    before; each level's features are corrected by h (h^T h / n - H^s); the backward maps mirror
-    the forward maps, deepest level first, each adding its level's correction, down to 3 channels.
-
-    The last channel of every level is the constant 1, and level 1 also carries the image itself:
-    their Gram matrices thus hold means and, at level 1, the mean and covariance of the colours.
-    The backward maps have no bias, so that g_t = 0 where every Gram matrix is the style's.
-    Values of g_t stay within +-0.25: X may otherwise run away from one update to the next.
+    Each level is two convolutions, at half the resolution of the level before. The last channel of
+    every level is the constant 1, and level 1 also carries the image itself: their Gram matrices
+    thus hold means and, at level 1, the mean and covariance of the colours.
     """
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.analysis = nn.ModuleList()  # the forward maps
-        self.synthesis = nn.ModuleList()  # the backward maps
-        below = 3
-        for level, width in enumerate(channels):
-            fixed = 4 if level == 0 else 1
-            self.analysis.append(
-                nn.Sequential(
-                    _conv(below, width, bias=True),
-                    nn.LeakyReLU(_SLOPE, inplace=True),
-                    _conv(width, width - fixed, bias=True),
-                )
-            )
-            self.synthesis.append(
-                nn.Sequential(
-                    _conv(width, width, bias=False),
-                    nn.LeakyReLU(_SLOPE, inplace=True),
-                    _conv(width, below, bias=False),
-                )
-            )
-            below = width
+        for level, (below, width) in enumerate(pairwise([3, *channels])):
+            learned = width - (4 if level == 0 else 1)
+            convs = _conv(below, width, bias=True), _conv(width, learned, bias=True)
+            self.append(nn.ModuleList(convs))
 
-    @torch.no_grad()
-    def initialise(self, content: Tensor, style: Tensor) -> None:
-        """Start from a gradient: of the Gram loss of random features, images (B, 3, H, W).
+    def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Features h_l (B, c_l, H / 2^(l-1), W / 2^(l-1)), sizes rounded up, of (B, 3, H, W).
 
-        Every feature of the forward maps gets mean 0 and variance 1 on the contents (Mishkin and
-        Matas 2016), so that Gram matrices are of correlations, and no channel is dead. The backward
-        maps begin as the forward maps transposed, plus noise, and g_t with a root mean square of
-        0.03. (From torch's own initialisation the style loss starts at 0.5 instead of 0.35, and
-        levels 3 and 4 still did next to nothing after 3000 steps.)
+        And where, between the two convolutions of each level, the leaky ReLU let everything pass.
         """
-        forward = [m for m in self.analysis.modules() if isinstance(m, nn.Conv2d)]
-        backward = [m for m in self.synthesis.modules() if isinstance(m, nn.Conv2d)]
-        for conv in forward + backward:
-            nn.init.kaiming_normal_(conv.weight)
-        hooks = [conv.register_forward_hook(_standardise) for conv in forward]
-        self.features(content)
-        for hook in hooks:
-            hook.remove()
-        for k, conv in enumerate(backward):
-            mirror = forward[k ^ 1].weight.flip(2, 3).transpose(0, 1)
-            mirror = mirror / mirror.square().sum((1, 2, 3)).mean().sqrt()
-            conv.weight *= 0.2
-            conv.weight[:, : mirror.shape[1]] += mirror
-        g = self(content, [gram(h) for h in self.features(style)])
-        backward[1].weight *= 0.03 / g.square().mean().sqrt()
-
-    def features(self, image: Tensor) -> list[Tensor]:
-        """h_1, h_2, ...: (B, c_l, H / 2^(l-1), W / 2^(l-1)), sizes rounded up."""
         centred = 2 * image - 1
-        x, found = centred, []
-        for level, maps in enumerate(self.analysis):
+        x, features, passed = centred, [], []
+        for level, convs in enumerate(self):
             if level:
                 x = F.leaky_relu(x, _SLOPE)
                 x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-            x = maps(x)
+            x = F.leaky_relu_(convs[0](x), _SLOPE)  # type: ignore[index]
+            passed.append(x > 0)
+            x = convs[1](x)  # type: ignore[index]
             if level == 0:
                 x = torch.cat([x, centred.to(x.dtype)], 1)
             x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
-            found.append(x)
-        return found
+            features.append(x)
+        return features, passed
+
+
+class BackwardMaps(nn.ModuleList):
+    """The mirror image of the forward maps, for one update: from corrections to g_t.
+
+    They are gated as a gradient is: where the forward maps' leaky ReLUs passed a fifth, so do
+    these. Without the gates level 4 hardly learned (docs/training-log.md). There is no bias, so
+    that g_t = 0 where every Gram matrix is the style's.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        for below, width in pairwise([3, *channels]):
+            convs = _conv(width, width, bias=False), _conv(width, below, bias=False)
+            self.append(nn.ModuleList(convs))
 
     def forward(
-        self, image: Tensor, targets: list[Tensor], regions: Tensor | None = None
+        self,
+        features: list[Tensor],
+        passed: list[Tensor],
+        correct: Callable[[Tensor, int], Tensor],
     ) -> Tensor:
-        """g_t(X) for X (B, 3, H, W); targets are H^s of each level, (B or 1, c_l, c_l).
+        """g_t (B, 3, H, W), deepest level first, each level adding correct(h_l, l).
 
-        With regions (R, H, W) B is 1, and targets are those of each region, (R, c_l, c_l).
+        Values stay within +-0.25: X may otherwise run away from one update to the next. Both lists
+        are emptied, so that memory is given back on the way.
         """
-        features = self.features(image)
         g: Tensor | None = None
-        for level in reversed(range(len(features))):
-            if regions is None:
-                x = _normalised_correction(features.pop(), targets[level])
-            else:
-                x = _correction_by_region(features.pop(), targets[level], regions)
+        for level, convs in reversed(list(enumerate(self))):
+            h = features.pop()
+            x = correct(h, level)
             if g is not None:
-                x = x + F.interpolate(g, x.shape[-2:], mode="bilinear", align_corners=False)
-            g = self.synthesis[level](x)
-            if level:
-                g = F.leaky_relu_(g, _SLOPE)
+                g = F.interpolate(g, x.shape[-2:], mode="bilinear", align_corners=False)
+                x = x + _gated(g, h > 0)
+            del h
+            g = None
+            x = _gated(convs[0](x), passed.pop())  # type: ignore[index]
+            g = convs[1](x)  # type: ignore[index]
         assert g is not None
         return _LARGEST * torch.tanh(g)
+
+
+def _gated(g: Tensor, passed: Tensor) -> Tensor:
+    """The gradient before a leaky ReLU from that behind it."""
+    return torch.where(passed, g, _SLOPE * g)
 
 
 def _standardise(conv: nn.Conv2d, _: object, out: Tensor) -> Tensor:
@@ -138,14 +121,28 @@ def _standardise(conv: nn.Conv2d, _: object, out: Tensor) -> Tensor:
 
 
 def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
-    """h (h^T h / n - H) / (tr(h^T h / n) + tr(H)).
+    """h (G - H) P, where G = h^T h / n and P is an approximate inverse of G + H.
 
-    The raw correction is cubic in h and explodes in training.
+    The raw correction is cubic in h and explodes in training; divided by tr(G + H) it is bounded,
+    but features that vary little hardly move. Newton's method would divide each direction by its
+    own size. P does where that is an eighth of the trace or more, and goes to eight times 1 / trace
+    where it is less: a Neumann series in A = (G + H) / tr(G + H), whose eigenvalues are in [0, 1],
+
+        P tr(G + H) = sum_{j < 8} (I - A)^j = (I + R) (I + R^2) (I + R^4),   R = I - A
+
+    Of products alone, so that a CUDA graph can hold it. The kernel, which makes h (G - H'), is
+    given H' = G - (G - H) P: what it writes is bounded in half types as well.
     """
-    n = h.shape[-2] * h.shape[-1]
-    trace = torch.linalg.vector_norm(h, dim=(1, 2, 3), dtype=target.dtype).square() / n
-    trace = trace + target.diagonal(dim1=1, dim2=2).sum(1)
-    return gram_correction(h, target) / trace.view(-1, 1, 1, 1).to(h.dtype)
+    with torch.autocast(h.device.type, enabled=False):
+        g = gram(h)
+        a = g + target
+        trace = a.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
+        residual = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) - a / trace
+        moved = (g - target) / trace
+        for _ in range(_DOUBLINGS):
+            moved = moved + moved @ residual
+            residual = residual @ residual
+        return gram_correction(h, g - moved)
 
 
 def _correction_by_region(h: Tensor, targets: Tensor, regions: Tensor) -> Tensor:
@@ -167,26 +164,70 @@ class UnrolledSolver(nn.Module):
         channels: features of each level of the forward maps, finest first, fixed ones included.
     """
 
-    def __init__(self, updates: int = 4, channels: tuple[int, ...] = (16, 32, 64, 96)) -> None:
+    def __init__(self, updates: int = 4, channels: Sequence[int] = (16, 32, 64, 96, 128)) -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {"updates": updates, "channels": list(channels)}
-        self.updates: Sequence[Update] = nn.ModuleList(  # type: ignore[assignment]
-            Update(tuple(channels)) for _ in range(updates)
+        self.forward_maps = ForwardMaps(channels)
+        self.backward_maps: Sequence[BackwardMaps] = nn.ModuleList(  # type: ignore[assignment]
+            BackwardMaps(channels) for _ in range(updates)
         )
+
+    @torch.no_grad()
+    def initialise(self, content: Tensor, style: Tensor) -> None:
+        """Start from a gradient: of the Gram loss of random features, images (B, 3, H, W).
+
+        Every feature of the forward maps gets mean 0 and variance 1 on the contents (Mishkin and
+        Matas 2016), so that Gram matrices are of correlations, and no channel is dead. The backward
+        maps begin as the forward maps transposed, plus noise, and g_t with a root mean square of
+        0.03. Several contents are needed, or the deepest level has too few pixels for a variance.
+        """
+        forward = _convolutions(self.forward_maps)
+        for conv in _convolutions(self):
+            nn.init.kaiming_normal_(conv.weight)
+        hooks = [conv.register_forward_hook(_standardise) for conv in forward]
+        self.forward_maps(content)
+        for hook in hooks:
+            hook.remove()
+        statistics = self.statistics(style)
+        for t, maps in enumerate(self.backward_maps):
+            backward = _convolutions(maps)
+            for k, conv in enumerate(backward):
+                mirror = forward[k ^ 1].weight.flip(2, 3).transpose(0, 1)
+                mirror = mirror / mirror.square().sum((1, 2, 3)).mean().sqrt()
+                conv.weight *= 0.2
+                conv.weight[:, : mirror.shape[1]] += mirror
+            for _ in range(3):  # most of g_t is at its bounds at first
+                g = self.update(t, content, statistics)
+                backward[1].weight *= 0.03 / g.square().mean().sqrt()
 
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
         """H^s of style images (B, 3, H, W) in [0, 1]: the Gram matrices of the same forward maps.
 
         The counterpart of S_l^T S_l / n'_l in the true gradient; nothing else carries the style.
-        Of one image with regions (R, H, W), masks in [0, 1], one H^s a region.
+        Of one image with regions (R, H, W), masks in [0, 1], one H^s a region. They are the same
+        for every update t; those that were tuned for one style are not.
         """
         _check_image("style", style)
         check_regions("style", style, regions)
-        return {
-            f"{t}.{level}": gram(h) if regions is None else region_grams(h, regions.to(h))
-            for t, update in enumerate(self.updates)
-            for level, h in enumerate(update.features(style))
-        }
+        features = self.forward_maps(style)[0]
+        found = [gram(h) if regions is None else region_grams(h, regions.to(h)) for h in features]
+        updates = range(len(self.backward_maps))
+        return {f"{t}.{level}": h.clone() for t in updates for level, h in enumerate(found)}
+
+    def update(
+        self, t: int, image: Tensor, statistics: Statistics, regions: Tensor | None = None
+    ) -> Tensor:
+        """g_t(X) for X (B, 3, H, W), which mimics the gradient of the style loss; as `forward`."""
+        features, passed = self.forward_maps(image)
+
+        def correct(h: Tensor, level: int) -> Tensor:
+            targets = statistics[f"{t}.{level}"]
+            if regions is None:
+                return _normalised_correction(h, targets)
+            return _correction_by_region(h, targets, regions)
+
+        g: Tensor = self.backward_maps[t](features, passed, correct)
+        return g
 
     def forward(
         self,
@@ -209,8 +250,12 @@ class UnrolledSolver(nn.Module):
                 that fit neither.
         """
         _check_image("content", content)
-        levels = range(len(self.architecture["channels"]))
-        if statistics.keys() != {f"{t}.{k}" for t in range(len(self.updates)) for k in levels}:
+        wanted = {
+            f"{t}.{level}": (width, width)
+            for t in range(len(self.backward_maps))
+            for level, width in enumerate(self.architecture["channels"])
+        }
+        if {key: tuple(h.shape[1:]) for key, h in statistics.items()} != wanted:
             raise ValueError("statistics are of another network, with other updates or levels")
         check_regions("content", content, regions)
         if regions is not None and len(regions) != len(statistics["0.0"]):
@@ -219,11 +264,15 @@ class UnrolledSolver(nn.Module):
                 f"{len(statistics['0.0'])}"
             )
         x = content
-        for t, update in enumerate(self.updates):
-            x = x - update(x, [statistics[f"{t}.{k}"] for k in levels], regions)
+        for t in range(len(self.backward_maps)):
+            x = x - self.update(t, x, statistics, regions)
             if constraint is not None:
                 x = constraint(x)
         return x
+
+
+def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
 
 
 def _check_image(name: str, image: Tensor) -> None:

@@ -232,7 +232,7 @@ class Stylizer(nn.Module):
         channels: Any = self.solver.architecture["channels"]
         wanted = {
             f"{t}.{level}": (1, width, width)
-            for t in range(len(self.solver.updates))
+            for t in range(len(self.solver.backward_maps))
             for level, width in enumerate(channels)
         }
         if {key: tuple(h.shape) for key, h in found.items()} != wanted:

@@ -162,7 +162,7 @@ def test_the_readme_holds_the_committed_results(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     render = import_module("render")
     readme = render.README.read_text()
-    assert readme == render.with_block(readme, render.load()), "run benchmarks/render.py"
+    assert readme == render.with_blocks(readme), "run benchmarks/render.py"
 
 
 def test_rendered_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

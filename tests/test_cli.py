@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a.png", "b.jpg", "style.png"):
         Image.fromarray(rng.integers(0, 256, (H, W, 3), dtype=np.uint8)).save(name)
     solver = UnrolledSolver(updates=1, channels=(8,))
-    solver.updates[0].initialise(torch.rand(1, 3, H, W), torch.rand(1, 3, H, W) / 2)
+    solver.initialise(torch.rand(1, 3, H, W), torch.rand(1, 3, H, W) / 2)
     save_solver(solver, Path("w.safetensors"), {"licence": "MIT"})
     return tmp_path
 

@@ -24,8 +24,7 @@ LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 def solver() -> UnrolledSolver:
     torch.manual_seed(0)
     solver = UnrolledSolver(updates=2, channels=(8, 12)).eval().requires_grad_(False)
-    for update in solver.updates:
-        update.initialise(noise(2, 3, 32, 32, seed=4), noise(2, 3, 32, 32, seed=5) ** 3)
+    solver.initialise(noise(2, 3, 32, 32, seed=4), noise(2, 3, 32, 32, seed=5) ** 3)
     return solver
 
 
@@ -231,7 +230,7 @@ def test_the_presets_that_ship(folder: Path) -> None:
     for name in names:
         path = presets.find(name)
         assert path is not None
-        assert path.stat().st_size < 400_000
+        assert path.stat().st_size < 600_000
         assert presets.title(path).count(",") >= 2  # painting, painter, year
         results.append(Stylizer(name)(content))
         assert (results[-1] - content).abs().mean() > 0.01

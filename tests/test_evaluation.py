@@ -56,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg: VGG19) -> Path:
     for name, split in (("content02", 16), ("style02", 32)):
         write_mask(Path(f"pairs/{name}_mask.png"), {"blue": split, "white": W - split})
     solver = UnrolledSolver(updates=1, channels=(8,))
-    solver.updates[0].initialise(torch.rand(1, 3, H, W), torch.rand(1, 3, H, W) / 2)
+    solver.initialise(torch.rand(1, 3, H, W), torch.rand(1, 3, H, W) / 2)
     save_solver(solver, Path("w.safetensors"), {"style weight": "7"})
     return tmp_path
 

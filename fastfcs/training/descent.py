@@ -16,7 +16,7 @@ from .objective import Losses
 
 _WARM_UP, _COOL_DOWN = 30, 0.4  # steps; the last fraction of the steps, with falling rate
 _CLIP = 20.0  # norm of the gradients, which only the wildest pairs exceed
-_MEMORY = 500  # steps that an average of the parameters reaches back, fewer at the start
+_MEMORY = 100  # steps that an average of the parameters reaches back, fewer at the start
 
 Record = Callable[[int, dict[str, float]], None]
 

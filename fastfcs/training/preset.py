@@ -27,7 +27,7 @@ def tune(
     size: int = 128,
     style_size: int = 768,
     style_weight: float = 20.0,
-    lr: float = 2e-2,
+    lr: float = 0.1,
     precision: Literal["float32", "bfloat16"] = "float32",
     title: str = "",
     seed: int = 0,
@@ -37,9 +37,10 @@ def tune(
     """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
 
     Starts from the statistics of the style picture itself. Arguments and errors as :func:`train`;
-    ``lr`` is relative to the size of each Gram matrix, ``title`` is kept in the file's header. The
+    ``lr`` is relative to the size of each Gram matrix: H^s is (I + D) H_0 (I + D)^T, H_0 of the
+    picture, and D (c, c) is learned, times sqrt(c). ``title`` is kept in the file's header. The
     picture is reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and
-    those of a size that the network sees, below 68 pixels, are taken over best.
+    those of a size that the network sees, below 140 pixels, are taken over best.
     """
     solver = load_solver(weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
@@ -48,19 +49,18 @@ def tune(
     wanted = targets(features, picture) * batch
     with torch.no_grad():
         start = solver.statistics(picture)
-    scales = {key: h.abs().mean() for key, h in start.items()}
-    offsets = {key: nn.Parameter(torch.zeros_like(h)) for key, h in start.items()}
-
+    offsets = {key: nn.Parameter(torch.zeros_like(h[0])) for key, h in start.items()}
     kind = torch.device(device).type
 
     def tuned() -> Statistics:
-        # H^s stays symmetric, as every Gram matrix is.
-        return {k: start[k] + scales[k] * (p + p.transpose(1, 2)) / 2 for k, p in offsets.items()}
+        # Symmetric and positive semi-definite, as every Gram matrix is.
+        return {key: _congruent(h, offsets[key]) for key, h in start.items()}
 
     def loss(step: int) -> tuple[Tensor, Losses]:
+        statistics = tuned()
         with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
             chosen = contents.sample(step)
-            output = shown(solver(images(chosen), tuned()))
+            output = shown(solver(images(chosen), statistics))
             return batch_loss(features, output, chosen, wanted, style_weight)
 
     out = Path(out)
@@ -78,3 +78,10 @@ def tune(
     save_tensors(result, out, {"format": "fastfcs preset", **facts})
     checkpoint.unlink()
     return result
+
+
+def _congruent(h: Tensor, offset: Tensor) -> Tensor:
+    """(I + D) H (I + D)^T, H (1, c, c) and D sqrt(c) (c, c)."""
+    factor = torch.eye(len(offset), device=h.device) + offset / len(offset) ** 0.5
+    result = factor @ h @ factor.mT
+    return (result + result.mT) / 2

@@ -129,8 +129,7 @@ def train(
                 )
                 for f in ([photos], folders)
             ]
-            for update in solver.updates:
-                update.initialise(*(crops.to(device) for crops in first))
+            solver.initialise(*(crops.to(device) for crops in first))
         places = range(rank, batch, count)
         contents = [Pool([photos], features, s, places, f"{seed}/content/{s}") for s in sizes]
         styles = [Pool(folders, features, s, places, f"{seed}/style/{s}") for s in sizes]
