@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import images, presets
+from .constraints import Box, compose
 from .constraints.named import Part, enforced, parse
 from .filters import LowPass
 from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver
@@ -181,7 +182,9 @@ class Stylizer(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)  # as the Gram matrices of half types
         statistics = {key: h.to(dtype) for key, h in statistics.items()}
         photo = image.to(x.device, torch.float32)
-        constraint = enforced(self.constraint, photo, self.cutoff) if self.constraint else None
+        constraint = None
+        if self.constraint:  # of an image, which X may have ceased to be
+            constraint = compose([Box(), enforced(self.constraint, photo, self.cutoff)])
         masks = None if regions is None else regions.to(x.device)
         result = self.solver(x, statistics, constraint, masks).to(image)
         result = torch.lerp(image, result, self.strength).clamp(0, 1)
