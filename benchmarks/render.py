@@ -105,16 +105,18 @@ def conditions(machines: list[Sections]) -> str:
 
 def pairs(report: dict[str, Any]) -> str:
     """One row a method, medians."""
+
+    def cell(medians: dict[str, Any], key: str) -> str:
+        if key not in medians:
+            return ""
+        value = medians[key]["value"]
+        return f"{1e5 * value:.1f}" if key == "energy" else f"{value:.3f}"
+
     rows = []
     for method, medians in report["medians"].items():
         family, _, cutoff = method.partition(":")
-        cells = [METHODS.get(family, family) + (f", cut-off {cutoff}" if cutoff else "")]
-        for key, digits, unit in (
-            *((k, 3, 1) for k in MEASURES if k != "energy"),
-            ("energy", 1, 1e5),
-        ):
-            cells.append(f"{unit * medians[key]['value']:.{digits}f}" if key in medians else "")
-        rows.append(cells)
+        what = METHODS.get(family, family) + (f", cut-off {cutoff}" if cutoff else "")
+        rows.append([what, *(cell(medians, key) for key in MEASURES)])
     return table([f"{report['pairs']} pairs", *MEASURES.values()], rows)
 
 

@@ -23,7 +23,7 @@ from .pairs import Pair
 
 DEFAULT = ("content", "artistic", "photoreal", "photoreal:0.003,0.03,0.3")
 # Of the projected gradient: what goes below Luan et al.'s Gram distance on their pairs.
-PROJECTED: dict[str, Any] = {
+_PROJECTED: dict[str, Any] = {
     "method": "adam",
     "constraint": "photoreal",
     "cutoff": 0.3,
@@ -140,7 +140,7 @@ class _Known:
 
     def projected(self, cutoff: float | None = None) -> Method:
         named = "projected" if cutoff is None else f"projected:{cutoff:g}"
-        options = PROJECTED if cutoff is None else {**PROJECTED, "cutoff": cutoff}
+        options = _PROJECTED if cutoff is None else {**_PROJECTED, "cutoff": cutoff}
         return self._iterative(named, lambda pair: options, options["cutoff"])
 
     def _network(
@@ -169,7 +169,7 @@ class _Known:
 
             return optimize(pair.content, pair.style, vgg=vgg, **{**options(pair), **self._options})
 
-        depends = f"{cutoff} {self._options} {PROJECTED if name.startswith('projected') else ''}"
+        depends = f"{cutoff} {self._options} {_PROJECTED if name.startswith('projected') else ''}"
         return Method(name, apply, depends, name.split(":")[0], cutoff)
 
 
