@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fastfcs.constraints import Photoreal
-from fastfcs.network import UnrolledSolver, load_solver, save_solver
+from fastfcs.images import list_images
+from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
 from fastfcs.training import Diverged, train, tune, universal
 from fastfcs.training.crops import random_crop, targets, whole
+from fastfcs.training.distil import distil
 from fastfcs.training.objective import batch_loss
-from fastfcs.vgg import load_vgg19
+from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
 
 
 @pytest.fixture
@@ -42,20 +45,64 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(universal, "UnrolledSolver", _tiny)
 
 
-OPTIONS = {"batch": 2, "size": 32, "holdout": 1, "preview_every": 6, "lr": 3e-3}
+OPTIONS = {"batch": 2, "size": 32, "holdout": 1, "preview_every": 6, "lr": 3e-3, "distil_steps": 4}
 
 
 def test_learns_and_writes_what_it_says(folders, tiny, tmp_path: Path, capsys) -> None:
     content, style = folders
     out = tmp_path / "w.safetensors"
     train(content, [style], out, steps=100, **OPTIONS)
-    lines = [line.split() for line in capsys.readouterr().err.splitlines() if "style" in line]
+    lines = [line.split() for line in capsys.readouterr().err.splitlines() if "content" in line]
     assert [line[0] for line in lines] == ["50/100", "100/100"]
     assert float(lines[1][-1]) < float(lines[0][-1])  # the style loss fell
     assert load_solver(out).architecture == {"updates": 2, "channels": [8, 8, 8]}
     with Image.open(tmp_path / "w.preview.png") as sheet:
         assert sheet.width > sheet.height / 2
     assert not list(tmp_path.glob("*.part"))
+
+
+def _unexplained(maps: ForwardMaps, images: torch.Tensor, vgg: VGG19) -> list[float]:
+    """What linear regression on h_l leaves of the first four components of the l-th style layer."""
+    shares = []
+    with torch.no_grad():
+        for h, layer in zip(maps(images)[0], STYLE_LAYERS, strict=False):
+            a, b = (x.transpose(0, 1).flatten(1).T.double() for x in (h, vgg(images)[layer]))
+            b = torch.linalg.svd(b - b.mean(0), full_matrices=False).U[:, :4]
+            shares.append((b - a @ torch.linalg.lstsq(a, b).solution).square().mean() * len(b))
+    return [float(share) for share in shares]
+
+
+def test_distillation_teaches_forward_maps_what_vgg_sees(folders, tiny) -> None:
+    content, style = (list_images(folder) for folder in folders)
+    torch.manual_seed(0)
+    vgg, solver = load_vgg19(), _tiny(channels=(16, 16, 16))
+    images = torch.stack([random_crop(p, 32, random.Random(1)) for p in content + style])
+    before: list[float] = []
+
+    def teach(maps: ForwardMaps) -> None:
+        before.extend(_unexplained(maps, images, vgg))
+        precision = partial(torch.autocast, "cpu", enabled=False)
+        distil(
+            maps,
+            vgg,
+            [content, style],
+            sizes=[32],
+            steps=150,
+            seed=0,
+            precision=precision,
+            shown=False,
+        )
+
+    solver.initialise(images[:4], images[4:], teach)
+    after = _unexplained(solver.forward_maps, images, vgg)
+    assert all(b < 0.95 * a for a, b in zip(before, after, strict=True)), (before, after)
+
+
+def test_channels_of_a_new_network(folders, tiny, tmp_path: Path) -> None:
+    content, style = folders
+    out = tmp_path / "w.safetensors"
+    train(content, [style], out, steps=1, channels=(8, 12), **OPTIONS)
+    assert load_solver(out).architecture["channels"] == [8, 12]
 
 
 def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
@@ -165,6 +212,8 @@ def test_refusals(folders, tmp_path: Path) -> None:
         ({"photoreal": 1.5}, r"photoreal must be a share of the steps, in \[0, 1\], not 1.5"),
         ({"steps": 0}, "steps and batch must be at least 1"),
         ({"holdout": 4}, "holdout of 4 leaves no picture"),
+        ({"channels": (8, 4)}, r"channels must be at least 5 on every level, not \(8, 4\)"),
+        ({"channels": (8, 8), "weights": "universal"}, "channels are those of the weights"),
         ({"style": [tmp_path / "empty"]}, "must be folders with pictures"),
     ]:
         options = {"style": [style], "steps": 1, **arguments}
@@ -222,8 +271,8 @@ def test_what_is_written_is_the_average(folders, tiny, tmp_path: Path) -> None:
     written = load_solver(tmp_path / "w.safetensors").state_dict()
     last = load_file(tmp_path / "w.checkpoint.safetensors")
     for name, value in written.items():
-        assert torch.equal(value, last[f"parameter/average of {name}"])
-        assert not torch.equal(value, last[f"parameter/{name}"])
+        assert torch.equal(value, last[f"parameter/average of {name}"].half().float())
+        assert not torch.equal(value, last[f"parameter/{name}"].half().float())
 
 
 def test_a_share_of_the_steps_is_projected(folders, tiny, tmp_path: Path, monkeypatch) -> None:

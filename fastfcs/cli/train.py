@@ -41,6 +41,17 @@ def _search(command: Any) -> Any:
 )
 @click.option("--weights", help="To go on from, name or file; anew, by default.")
 @click.option(
+    "--channels",
+    type=click.IntRange(min=5),
+    multiple=True,
+    help="Of a new network; repeatable, once a level, finest first.",
+)
+@click.option(
+    "--distil-steps",
+    type=click.IntRange(min=0),
+    help="In which the forward maps of a new network learn from VGG.",
+)
+@click.option(
     "--photoreal",
     type=click.FloatRange(0, 1),
     help="Share of the steps whose updates are projected.",

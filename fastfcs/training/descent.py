@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from ..network import save_tensors
 from .objective import Losses
+from .progress import progress
 
-_WARM_UP, _COOL_DOWN = 30, 0.4  # steps; the last fraction of the steps, with falling rate
+WARM_UP, _COOL_DOWN = 30, 0.7  # steps; the last fraction of the steps, with falling rate
 _CLIP = 20.0  # norm of the gradients, which only the wildest pairs exceed
 _MEMORY = 100  # steps that an average of the parameters reaches back, fewer at the start
 
@@ -57,9 +57,9 @@ def descend(
     """
     state: dict[str, Tensor] = {**parameters, **_prefixed(averages or {})}
     start = _resume(state, optimizer, checkpoint, facts) if checkpoint.is_file() else 0
-    for step, report in _progress(range(start, steps), shown=first):
+    for step, report in progress(range(start, steps), shown=first):
         began = perf_counter()
-        rate = lr * min((step + 1) / _WARM_UP, (steps - step) / (_COOL_DOWN * steps), 1)
+        rate = lr * min((step + 1) / WARM_UP, (steps - step) / (_COOL_DOWN * steps), 1)
         optimizer.param_groups[0]["lr"] = rate
         total, losses = loss(step)
         optimizer.zero_grad()
@@ -73,7 +73,7 @@ def descend(
         optimizer.step()
         for name, average in (averages or {}).items():
             average.lerp_(parameters[name].detach(), 1 / min(_MEMORY, step + 1))
-        report(losses)
+        report(vars(losses))
         seconds = perf_counter() - began
         record(step, {**vars(losses), "rate": rate, "norm": norm.item(), "seconds": seconds})
         if first and ((step + 1) % every == 0 or step + 1 == steps):
@@ -150,42 +150,3 @@ def _resume(
     by_number = {int(number): value for number, value in state.items()}
     optimizer.load_state_dict({"state": by_number, "param_groups": groups})
     return step
-
-
-def _progress(steps: range, shown: bool) -> Iterable[tuple[int, Callable[[Losses], None]]]:
-    """Steps with a bar that shows both losses, smoothed; without a terminal, a line in fifty."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    mean: Losses | None = None
-
-    def report(losses: Losses) -> None:
-        nonlocal mean
-        mean = mean or losses
-        mean = Losses(
-            0.98 * mean.content + 0.02 * losses.content, 0.98 * mean.style + 0.02 * losses.style
-        )
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    lines = shown and not console.is_terminal
-    with Progress(*columns, console=console, disable=lines or not shown) as bar:
-        task = bar.add_task("", total=steps.stop, completed=steps.start)
-        for step in steps:
-            yield step, report
-            assert mean is not None
-            text = f"content {mean.content:.4f}  style {mean.style:.4f}"
-            bar.update(task, completed=step + 1, description=text)
-            if lines and ((step + 1) % 50 == 0 or step + 1 == steps.stop):
-                print(f"{step + 1}/{steps.stop}  {text}", file=sys.stderr, flush=True)

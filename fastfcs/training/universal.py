@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from ..constraints import Photoreal
 from ..images import list_images
 from ..losses import structure_loss
-from ..network import MIN_SIDE, UnrolledSolver, load_solver, save_solver
+from ..network import MIN_SIDE, ForwardMaps, UnrolledSolver, load_solver, save_solver
 from ..vgg import load_vgg19
 from . import processes
 from .crops import Pool, images, random_crop, whole
 from .descent import Record, descend, soap
+from .distil import distil
 from .objective import Losses, batch_loss, shown
 from .sheet import write_sheet
 
@@ -40,6 +41,8 @@ def train(
     lr: float = 2e-3,
     photoreal: float = 0.0,
     structure_weight: float = 0.0,
+    channels: Sequence[int] | None = None,
+    distil_steps: int = 1000,
     weights: str | Path | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
@@ -52,7 +55,8 @@ def train(
 ) -> UnrolledSolver:
     """Train an :class:`UnrolledSolver` for any style; write its weights to ``out``.
 
-    Every batch pairs contents with as many styles, each its own; H^s comes from the same forward
+    A new network's forward maps first learn to see as VGG does (`fastfcs.training.distil`). Then
+    every batch pairs contents with as many styles, each its own; H^s comes from the same forward
     maps. SOAP (Vyas et al., arXiv:2409.11321) with a short warm-up and a linear cool-down: the loss
     is ill-conditioned, the mean colour outweighing every texture. (On the same batches the style
     loss, relative to the unchanged contents', was 0.53 after 80 steps, Adam's 0.62 after 300.)
@@ -73,6 +77,8 @@ def train(
         photoreal: share of the steps, in [0, 1], whose updates are projected as by
             ``constraint="photoreal"``, the cutoff random in 0.0003 ... 0.01.
         structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
+        channels: of a new network, see :class:`UnrolledSolver`; fewer are faster.
+        distil_steps: those in which the forward maps of a new network learn from VGG.
         weights: to go on from, name or file; by default the network starts anew.
         precision: of the convolutions; losses and parameters stay float32.
         holdout: the last so many pictures of ``content`` are never trained on, as style neither.
@@ -89,6 +95,10 @@ def train(
         raise ValueError(f"size must be a multiple of 8 and at least {MIN_SIDE}, not {size}")
     if min(steps, batch) < 1:
         raise ValueError(f"steps and batch must be at least 1, not {steps} and {batch}")
+    if channels is not None and (not channels or min(channels) < 5):
+        raise ValueError(f"channels must be at least 5 on every level, not {channels}")
+    if channels is not None and weights is not None:
+        raise ValueError("channels are those of the weights that training goes on from: give one")
     if not 0 <= photoreal <= 1:
         raise ValueError(f"photoreal must be a share of the steps, in [0, 1], not {photoreal}")
     out = Path(out)
@@ -108,7 +118,7 @@ def train(
         **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
         **{"style weight": str(style_weight), "photoreal": str(photoreal)},
         **{"structure weight": str(structure_weight), "precision": precision},
-        "start": Path(weights).name if weights else "anew",
+        "start": Path(weights).name if weights else f"anew, {distil_steps} steps of distillation",
     }
 
     with ExitStack() as stack:
@@ -119,9 +129,27 @@ def train(
 
         torch.manual_seed(seed)
         features = load_vgg19(vgg).to(device)
-        solver = load_solver(weights).train() if weights else UnrolledSolver()
+        solver = load_solver(weights).train() if weights else _new(channels)
         solver.to(device)
-        if not weights:
+        checkpoint = out.with_suffix(".checkpoint.safetensors")
+
+        def precise() -> torch.autocast:
+            kind = torch.device(device).type
+            return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
+
+        def taught(maps: ForwardMaps) -> None:
+            distil(
+                maps,
+                features,
+                [photos, *folders],
+                sizes=sizes,
+                steps=distil_steps,
+                seed=seed,
+                precision=precise,
+                shown=rank == 0,
+            )
+
+        if not weights and not checkpoint.is_file():
             rng = random.Random(f"{seed}/start")
             first = [
                 torch.stack(
@@ -129,7 +157,8 @@ def train(
                 )
                 for f in ([photos], folders)
             ]
-            solver.initialise(*(crops.to(device) for crops in first))
+            begin, wanted = (crops.to(device) for crops in first)
+            solver.initialise(begin, wanted, taught)
         places = range(rank, batch, count)
         contents = [Pool([photos], features, s, places, f"{seed}/content/{s}") for s in sizes]
         styles = [Pool(folders, features, s, places, f"{seed}/style/{s}") for s in sizes]
@@ -141,8 +170,7 @@ def train(
             rng = random.Random(f"{seed}/photoreal/{step}")
             projected = rng.random() < photoreal
             cutoff = math.exp(rng.uniform(*map(math.log, _CUTOFFS))) if projected else None
-            kind = torch.device(device).type
-            with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
+            with precise():
                 chosen = contents[turn].sample(round_)
                 wanted = styles[style_turn].sample(lap * len(sizes) + turn)
                 pictures = images(chosen)
@@ -168,7 +196,7 @@ def train(
             parameters,
             soap(parameters.values(), lr),
             loss,
-            out.with_suffix(".checkpoint.safetensors"),
+            checkpoint,
             facts=facts,
             steps=steps,
             lr=lr,
@@ -184,6 +212,10 @@ def train(
                 averaged, out, {**facts, "steps": str(done), "lr": str(lr), "licence": licence}
             )
     return averaged.requires_grad_(True)
+
+
+def _new(channels: Sequence[int] | None) -> UnrolledSolver:
+    return UnrolledSolver() if channels is None else UnrolledSolver(channels=channels)
 
 
 class _Restyle(nn.Module):

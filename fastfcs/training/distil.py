@@ -1,0 +1,122 @@
+"""The start of the forward maps: a regression on what VGG sees.
+
+Trained on the artistic loss alone they learn features that tell little of VGG's, and the Gram
+matrices of the one can be right while those of the other are not (docs/training-log.md, "Fifth
+network"). Level l and the l-th style layer have the same resolution, so one can be taught the
+other's principal components.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..network import ForwardMaps
+from ..vgg import STYLE_LAYERS, VGG19
+from .crops import random_crop
+from .descent import WARM_UP, soap
+from .progress import progress
+
+_LR = 3e-3
+_BATCH = 8
+_KEPT = 6  # batches, each drawn from several times: VGG costs most
+_SAMPLES = 16  # batches whose features' covariance is measured
+
+
+def distil(
+    maps: ForwardMaps,
+    vgg: VGG19,
+    folders: Sequence[Sequence[Path]],
+    *,
+    sizes: Sequence[int],
+    steps: int,
+    seed: int,
+    precision: Callable[[], torch.autocast],
+    shown: bool,
+) -> None:
+    """Train the forward maps' learned channels towards principal components of VGG's features.
+
+    Args:
+        folders: pictures, every folder equally likely.
+        sizes: sides of the crops, pixels, each equally likely.
+        precision: a new context in which convolutions run.
+        shown: whether progress is.
+    """
+    device = vgg.mean.device
+    batches = _batches(folders, sizes, random.Random(f"{seed}/distil"), device)
+
+    @torch.no_grad()
+    def seen(images: Tensor) -> list[Tensor]:
+        with precision():
+            found = vgg(images)
+        return [found[layer].float() for layer in STYLE_LAYERS]
+
+    parts = _components([seen(next(batches)) for _ in range(_SAMPLES)], maps.learned)
+    optimizer = soap(maps.parameters(), _LR)
+    recent: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=_KEPT)
+    choice = random.Random(f"{seed}/distil/choice")
+    for step, report in progress(range(steps), shown):
+        if step % 2 == 0 or len(recent) < _KEPT:
+            images = next(batches)
+            recent.append((images, [p(f) for p, f in zip(parts, seen(images), strict=False)]))
+        images, wanted = choice.choice(recent)
+        with precision():
+            features = maps(images)[0]
+        errors = [
+            (h[:, : w.shape[1]].float() - w).square().mean() / w.square().mean()
+            for h, w in zip(features, wanted, strict=False)
+        ]
+        rate = _LR * min((step + 1) / WARM_UP, 2 * (steps - step) / steps, 1)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        torch.stack(errors).sum().backward()
+        optimizer.step()
+        report({f"level {k}": error.item() for k, error in enumerate(errors, start=1)})
+
+
+def _batches(
+    folders: Sequence[Sequence[Path]],
+    sizes: Sequence[int],
+    rng: random.Random,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    while True:
+        size = rng.choice(sizes)
+        crops = [random_crop(rng.choice(rng.choice(folders)), size, rng) for _ in range(_BATCH)]
+        yield torch.stack(crops).to(device)
+
+
+@dataclass
+class _Components:
+    """The first k principal components of features (B, c, h, w), each times its variance^(-1/4).
+
+    So scaled they have variances that go as the square root of what they were: between equal
+    weights, which noise would share, and VGG's own, where a few directions are nearly all.
+    """
+
+    mean: Tensor  # (c,)
+    directions: Tensor  # (k, c)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(B, k, h, w)."""
+        return F.conv2d(features - self.mean.view(-1, 1, 1), self.directions[..., None, None])
+
+
+def _components(samples: Sequence[list[Tensor]], widths: Sequence[int]) -> list[_Components]:
+    """Of each layer, as many as the level of that resolution has learned channels, if it can."""
+    parts = []
+    for layer, width in zip(zip(*samples, strict=True), widths, strict=False):
+        pixels = torch.cat([f.transpose(0, 1).flatten(1) for f in layer], 1)
+        values, vectors = torch.linalg.eigh(torch.cov(pixels).double())
+        values, vectors = values[-width:], vectors[:, -width:]
+        scale = values.clamp_min(1e-9 * values[-1]) ** -0.25
+        scale /= (scale.square() * values).mean().sqrt()
+        parts.append(_Components(pixels.mean(1), (vectors * scale).mT.float()))
+    return parts
