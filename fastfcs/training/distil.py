@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..network import ForwardMaps
+from ..ops import gram
 from ..vgg import STYLE_LAYERS, VGG19
 from .crops import random_crop
 from .descent import WARM_UP, soap
@@ -58,7 +59,7 @@ def distil(
             found = vgg(images)
         return [found[layer].float() for layer in STYLE_LAYERS]
 
-    parts = _components([seen(next(batches)) for _ in range(_SAMPLES)], maps.learned)
+    parts = _components((seen(next(batches)) for _ in range(_SAMPLES)), maps.learned)
     optimizer = soap(maps.parameters(), _LR)
     recent: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=_KEPT)
     choice = random.Random(f"{seed}/distil/choice")
@@ -109,14 +110,23 @@ class _Components:
         return F.conv2d(features - self.mean.view(-1, 1, 1), self.directions[..., None, None])
 
 
-def _components(samples: Sequence[list[Tensor]], widths: Sequence[int]) -> list[_Components]:
+def _components(samples: Iterator[list[Tensor]], widths: Sequence[int]) -> list[_Components]:
     """Of each layer, as many as the level of that resolution has learned channels, if it can."""
+    moments = [
+        torch.stack(of_layer).mean(0) for of_layer in zip(*map(_moments, samples), strict=True)
+    ]
     parts = []
-    for layer, width in zip(zip(*samples, strict=True), widths, strict=False):
-        pixels = torch.cat([f.transpose(0, 1).flatten(1) for f in layer], 1)
-        values, vectors = torch.linalg.eigh(torch.cov(pixels).double())
+    for moment, width in zip(moments, widths, strict=False):
+        mean = moment[-1, :-1]
+        values, vectors = torch.linalg.eigh(moment[:-1, :-1] - torch.outer(mean, mean))
         values, vectors = values[-width:], vectors[:, -width:]
         scale = values.clamp_min(1e-9 * values[-1]) ** -0.25
         scale /= (scale.square() * values).mean().sqrt()
-        parts.append(_Components(pixels.mean(1), (vectors * scale).mT.float()))
+        parts.append(_Components(mean.float(), (vectors * scale).mT.float()))
     return parts
+
+
+def _moments(features: list[Tensor]) -> list[Tensor]:
+    """Means of x x^T over the pixels x of each layer, a 1 appended to them: (c + 1, c + 1)."""
+    ones = (F.pad(f, (0, 0, 0, 0, 0, 1), value=1.0) for f in features)
+    return [gram(f).mean(0).double() for f in ones]

@@ -40,7 +40,7 @@ def tune(
     ``lr`` is relative to the size of each Gram matrix: H^s is (I + D) H_0 (I + D)^T, H_0 of the
     picture, and D (c, c) is learned, times sqrt(c). ``title`` is kept in the file's header. The
     picture is reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and
-    those of a size that the network sees, below 140 pixels, are taken over best.
+    those of a size that the network sees, below 68 pixels, are taken over best.
     """
     solver = load_solver(weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
