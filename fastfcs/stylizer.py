@@ -229,7 +229,7 @@ class Stylizer(nn.Module):
         from safetensors.torch import load_file
 
         try:
-            found = load_file(path)
+            found = {key: h.float() for key, h in load_file(path).items()}
         except (OSError, SafetensorError) as error:
             raise ValueError(f"style: {path} cannot be read as a preset ({error})") from error
         channels: Any = self.solver.architecture["channels"]

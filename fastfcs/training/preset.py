@@ -75,7 +75,9 @@ def tune(
     adam = torch.optim.Adam(offsets.values(), lr=lr, betas=(0.9, 0.99))
     descend(offsets, adam, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
     result = {key: h.detach() for key, h in tuned().items()}
-    save_tensors(result, out, {"format": "fastfcs preset", **facts})
+    save_tensors(
+        {key: h.half() for key, h in result.items()}, out, {"format": "fastfcs preset", **facts}
+    )
     checkpoint.unlink()
     return result
 
