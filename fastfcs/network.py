@@ -222,6 +222,15 @@ class UnrolledSolver(nn.Module):
         updates = range(len(self.backward_maps))
         return {f"{t}.{level}": h.clone() for t in updates for level, h in enumerate(found)}
 
+    def fits(self, statistics: Statistics) -> bool:
+        """Whether they have this network's updates, levels and channels."""
+        wanted = {
+            f"{t}.{level}": (width, width)
+            for t in range(len(self.backward_maps))
+            for level, width in enumerate(self.architecture["channels"])
+        }
+        return {key: tuple(h.shape[1:]) for key, h in statistics.items()} == wanted
+
     def update(
         self, t: int, image: Tensor, statistics: Statistics, regions: Tensor | None = None
     ) -> Tensor:
@@ -258,12 +267,7 @@ class UnrolledSolver(nn.Module):
                 that fit neither.
         """
         _check_image("content", content)
-        wanted = {
-            f"{t}.{level}": (width, width)
-            for t in range(len(self.backward_maps))
-            for level, width in enumerate(self.architecture["channels"])
-        }
-        if {key: tuple(h.shape[1:]) for key, h in statistics.items()} != wanted:
+        if not self.fits(statistics):
             raise ValueError("statistics are of another network, with other updates or levels")
         check_regions("content", content, regions)
         if regions is not None and len(regions) != len(statistics["0.0"]):

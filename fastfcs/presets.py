@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
+from math import isqrt
 from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .network import Statistics, save_tensors
 
 _FOLDER = Path(str(files("fastfcs"))) / "weights" / "presets"
 
@@ -39,3 +46,35 @@ def title(path: Path) -> str:
 
     with safe_open(path, "pt") as file:
         return (file.metadata() or {}).get("title", "")
+
+
+def write(statistics: Mapping[str, Tensor], path: Path, facts: dict[str, str]) -> None:
+    """Write H^s of one style, symmetric matrices (1, c, c): their upper triangles."""
+    packed = {}
+    for key, h in statistics.items():
+        rows, columns = torch.triu_indices(*h.shape[1:])
+        packed[key] = h[0, rows, columns]
+    save_tensors(packed, path, {"format": "fastfcs preset", **facts})
+
+
+def read(path: Path) -> Statistics:
+    """The statistics that `write` wrote, in float32.
+
+    Raises:
+        ValueError: the file cannot be read, or is not such a one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {key: _unpacked(h) for key, h in load_file(path).items()}
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"style: {path} cannot be read as a preset ({error})") from error
+
+
+def _unpacked(triangle: Tensor) -> Tensor:
+    side = (isqrt(8 * triangle.numel() + 1) - 1) // 2
+    rows, columns = torch.triu_indices(side, side)
+    h = triangle.new_empty(1, side, side, dtype=torch.float32)
+    h[0, rows, columns] = h[0, columns, rows] = triangle.float()
+    return h

@@ -225,20 +225,8 @@ class Stylizer(nn.Module):
         return self.solver.statistics(x, masks)
 
     def _preset(self, path: Path) -> Statistics:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            found = {key: h.float() for key, h in load_file(path).items()}
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"style: {path} cannot be read as a preset ({error})") from error
-        channels: Any = self.solver.architecture["channels"]
-        wanted = {
-            f"{t}.{level}": (1, width, width)
-            for t in range(len(self.solver.backward_maps))
-            for level, width in enumerate(channels)
-        }
-        if {key: tuple(h.shape) for key, h in found.items()} != wanted:
+        found = presets.read(path)
+        if not self.solver.fits(found):
             raise ValueError(f"style: {path} is not a preset of these weights")
         device = next(self.solver.parameters()).device
         return {key: h.to(device) for key, h in found.items()}

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastfcs import images
+from fastfcs import images, presets
 from fastfcs.filters import LowPass
 from fastfcs.network import UnrolledSolver
 from fastfcs.stylizer import Stylizer
@@ -285,7 +284,7 @@ def test_cuda_graph_of_a_whole_call(solver: UnrolledSolver, constraint: str | No
 
 def test_presets(solver: UnrolledSolver, tmp_path: Path) -> None:
     path = tmp_path / "preset.safetensors"
-    save_file(solver.statistics(STYLE[None]), path)
+    presets.write(solver.statistics(STYLE[None]), path, {})
     torch.testing.assert_close(Stylizer(path, weights=solver)(CONTENT), stylizer(solver)(CONTENT))
     other = UnrolledSolver(updates=1, channels=(8,))
     with pytest.raises(ValueError, match=r"preset\.safetensors is not a preset of these weights"):

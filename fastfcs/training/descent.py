@@ -14,7 +14,7 @@ from ..network import save_tensors
 from .objective import Losses
 from .progress import progress
 
-WARM_UP, _COOL_DOWN = 30, 0.7  # steps; the last fraction of the steps, with falling rate
+_WARM_UP, _COOL_DOWN = 30, 0.7  # steps; the last fraction of the steps, with falling rate
 _CLIP = 20.0  # norm of the gradients, which only the wildest pairs exceed
 _MEMORY = 100  # steps that an average of the parameters reaches back, fewer at the start
 
@@ -30,6 +30,11 @@ def soap(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer
     from pytorch_optimizer import SOAP
 
     return SOAP(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, precondition_frequency=10)
+
+
+def schedule(step: int, steps: int, cool_down: float = _COOL_DOWN) -> float:
+    """The rate's share at a step: a short warm-up, and a fall to 0 over the last fraction."""
+    return min((step + 1) / _WARM_UP, (steps - step) / (cool_down * steps), 1)
 
 
 def descend(
@@ -59,7 +64,7 @@ def descend(
     start = _resume(state, optimizer, checkpoint, facts) if checkpoint.is_file() else 0
     for step, report in progress(range(start, steps), shown=first):
         began = perf_counter()
-        rate = lr * min((step + 1) / WARM_UP, (steps - step) / (_COOL_DOWN * steps), 1)
+        rate = lr * schedule(step, steps)
         optimizer.param_groups[0]["lr"] = rate
         total, losses = loss(step)
         optimizer.zero_grad()

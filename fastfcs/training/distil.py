@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,11 @@ from ..network import ForwardMaps
 from ..ops import gram
 from ..vgg import STYLE_LAYERS, VGG19
 from .crops import random_crop
-from .descent import WARM_UP, soap
+from .descent import schedule, soap
+from .precision import Precision, convolutions_in
 from .progress import progress
 
-_LR = 3e-3
+_LR, _COOL_DOWN = 3e-3, 0.5  # the last fraction of the steps, with falling rate
 _BATCH = 8
 _KEPT = 6  # batches, each drawn from several times: VGG costs most
 _SAMPLES = 16  # batches whose features' covariance is measured
@@ -39,7 +40,8 @@ def distil(
     sizes: Sequence[int],
     steps: int,
     seed: int,
-    precision: Callable[[], torch.autocast],
+    precision: Precision,
+    device: str,
     shown: bool,
 ) -> None:
     """Train the forward maps' learned channels towards principal components of VGG's features.
@@ -47,15 +49,14 @@ def distil(
     Args:
         folders: pictures, every folder equally likely.
         sizes: sides of the crops, pixels, each equally likely.
-        precision: a new context in which convolutions run.
+        precision: of the convolutions.
         shown: whether progress is.
     """
-    device = vgg.mean.device
     batches = _batches(folders, sizes, random.Random(f"{seed}/distil"), device)
 
     @torch.no_grad()
     def seen(images: Tensor) -> list[Tensor]:
-        with precision():
+        with convolutions_in(precision, device):
             found = vgg(images)
         return [found[layer].float() for layer in STYLE_LAYERS]
 
@@ -68,14 +69,13 @@ def distil(
             images = next(batches)
             recent.append((images, [p(f) for p, f in zip(parts, seen(images), strict=False)]))
         images, wanted = choice.choice(recent)
-        with precision():
+        with convolutions_in(precision, device):
             features = maps(images)[0]
         errors = [
             (h[:, : w.shape[1]].float() - w).square().mean() / w.square().mean()
             for h, w in zip(features, wanted, strict=False)
         ]
-        rate = _LR * min((step + 1) / WARM_UP, 2 * (steps - step) / steps, 1)
-        optimizer.param_groups[0]["lr"] = rate
+        optimizer.param_groups[0]["lr"] = _LR * schedule(step, steps, _COOL_DOWN)
         optimizer.zero_grad()
         torch.stack(errors).sum().backward()
         optimizer.step()
@@ -86,7 +86,7 @@ def _batches(
     folders: Sequence[Sequence[Path]],
     sizes: Sequence[int],
     rng: random.Random,
-    device: torch.device,
+    device: str,
 ) -> Iterator[Tensor]:
     while True:
         size = rng.choice(sizes)

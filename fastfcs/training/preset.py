@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..images import list_images
-from ..network import Statistics, load_solver, save_tensors
+from ..network import Statistics, load_solver
+from ..presets import write
 from ..vgg import load_vgg19
 from .crops import Pool, images, targets, whole
 from .descent import descend
 from .objective import Losses, batch_loss, shown
+from .precision import Precision, convolutions_in
 
 
 def tune(
@@ -28,7 +29,7 @@ def tune(
     style_size: int = 768,
     style_weight: float = 20.0,
     lr: float = 0.1,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     title: str = "",
     seed: int = 0,
     device: str = "cpu",
@@ -50,7 +51,6 @@ def tune(
     with torch.no_grad():
         start = solver.statistics(picture)
     offsets = {key: nn.Parameter(torch.zeros_like(h[0])) for key, h in start.items()}
-    kind = torch.device(device).type
 
     def tuned() -> Statistics:
         # Symmetric and positive semi-definite, as every Gram matrix is.
@@ -58,7 +58,7 @@ def tune(
 
     def loss(step: int) -> tuple[Tensor, Losses]:
         statistics = tuned()
-        with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
+        with convolutions_in(precision, device):
             chosen = contents.sample(step)
             output = shown(solver(images(chosen), statistics))
             return batch_loss(features, output, chosen, wanted, style_weight)
@@ -75,9 +75,7 @@ def tune(
     adam = torch.optim.Adam(offsets.values(), lr=lr, betas=(0.9, 0.99))
     descend(offsets, adam, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
     result = {key: h.detach() for key, h in tuned().items()}
-    save_tensors(
-        {key: h.half() for key, h in result.items()}, out, {"format": "fastfcs preset", **facts}
-    )
+    write({key: h.half() for key, h in result.items()}, out, facts)
     checkpoint.unlink()
     return result
 

@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from .crops import Pool, images, random_crop, whole
 from .descent import Record, descend, soap
 from .distil import distil
 from .objective import Losses, batch_loss, shown
+from .precision import Precision, convolutions_in
 from .sheet import write_sheet
 
 _CUTOFFS = 0.0003, 0.01  # of the projections trained with: log-uniform between these
@@ -44,7 +44,7 @@ def train(
     channels: Sequence[int] | None = None,
     distil_steps: int = 1000,
     weights: str | Path | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     seed: int = 0,
     holdout: int = 50,
     preview_every: int = 500,
@@ -133,10 +133,6 @@ def train(
         solver.to(device)
         checkpoint = out.with_suffix(".checkpoint.safetensors")
 
-        def precise() -> torch.autocast:
-            kind = torch.device(device).type
-            return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
-
         def taught(maps: ForwardMaps) -> None:
             distil(
                 maps,
@@ -145,7 +141,8 @@ def train(
                 sizes=sizes,
                 steps=distil_steps,
                 seed=seed,
-                precision=precise,
+                precision=precision,
+                device=device,
                 shown=rank == 0,
             )
 
@@ -170,7 +167,7 @@ def train(
             rng = random.Random(f"{seed}/photoreal/{step}")
             projected = rng.random() < photoreal
             cutoff = math.exp(rng.uniform(*map(math.log, _CUTOFFS))) if projected else None
-            with precise():
+            with convolutions_in(precision, device):
                 chosen = contents[turn].sample(round_)
                 wanted = styles[style_turn].sample(lap * len(sizes) + turn)
                 pictures = images(chosen)
