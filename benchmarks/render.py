@@ -4,7 +4,7 @@ python benchmarks/render.py
 
 Every number between README's markers comes from those files, and goes there by this script.
 pairs.json is what `fastfcs evaluate PAIRS` wrote as report.json, and iterations-*.json what it did
-with --equivalent-iterations, the rows of single pairs left out.
+with --equivalent-iterations, the rows of single pairs left out; command-cpu.json is of command.py.
 """
 
 from __future__ import annotations
@@ -143,6 +143,15 @@ def iterations(reports: dict[str, dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def command(report: dict[str, Any]) -> str:
+    """The whole command: one row a size and kind."""
+    rows = [
+        [f"{run['size']} px, {run['kind']}", f"{run['seconds']:.1f}", str(run["peak_mb"])]
+        for run in report["runs"]
+    ]
+    return table(["", "seconds", "peak MB"], rows)
+
+
 def block(machines: list[Sections]) -> str:
     """What the machines measured."""
     parts = ["Written by `benchmarks/render.py` from `benchmarks/results/`.\n", goals(machines)]
@@ -157,6 +166,7 @@ def with_blocks(readme: str) -> str:
     worth = {k.removeprefix("iterations-"): r for k, r in read.items() if k[:10] == "iterations"}
     readme = between(readme, "pairs", pairs(read["pairs"]))
     readme = between(readme, "iterations", iterations(worth))
+    readme = between(readme, "command", command(read["command-cpu"]))
     return between(readme, "benchmarks", block(load()))
 
 

@@ -20,12 +20,12 @@ from scipy.ndimage import sobel
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from fastfcs import MattingLaplacian, images, losses
+from fastfcs import MattingLaplacian, images, losses, presets
 from fastfcs.cli import cli
 from fastfcs.evaluation import compare, cost, iterations, methods, metrics, report
 from fastfcs.evaluation.metrics import Measure
 from fastfcs.evaluation.pairs import Pair, find_pairs, pair_up
-from fastfcs.network import UnrolledSolver, load_solver, save_solver, save_tensors
+from fastfcs.network import UnrolledSolver, load_solver, save_solver
 from fastfcs.regions import COLOURS, Regions, read_regions, resize
 from fastfcs.vgg import STYLE_LAYERS, VGG19
 
@@ -448,7 +448,7 @@ def test_presets_stand_for_their_styles(folder: Path) -> None:
         for name, source in zip(("style01", "style02"), sources, strict=True):
             picture = images.read(f"pairs/{source}.png").pixels[None]
             facts = {"style weight": "7", "style size": "999"}
-            save_tensors(solver.statistics(picture), Path(f"tuned/{name}.safetensors"), facts)
+            presets.write(solver.statistics(picture), Path(f"tuned/{name}.safetensors"), facts)
         run(*options)
         rows = json.loads(Path("out/iterations.json").read_text())["rows"]
         found.append([row["network"] for row in rows])
@@ -467,14 +467,14 @@ def test_a_preset_is_judged_by_the_loss_it_was_tuned_for(folder: Path) -> None:
     for facts in ({"style weight": "7"}, {"style weight": "14"}, {"style weight": "7", "size": 24}):
         size = str(facts.pop("size", 999))
         header = {**facts, "style size": size}
-        save_tensors(solver.statistics(picture), Path("tuned/style01.safetensors"), header)
+        presets.write(solver.statistics(picture), Path("tuned/style01.safetensors"), header)
         run(*options)
         rows += json.loads(Path("out/iterations.json").read_text())["rows"]
     first, weighted, small = rows
     for key in ("network", "curve"):
         assert np.all(np.array(weighted[key]) > 1.2 * np.array(first[key]))
         assert small[key] != pytest.approx(first[key], rel=1e-3)
-    save_tensors(solver.statistics(picture), Path("tuned/style01.safetensors"), {})
+    presets.write(solver.statistics(picture), Path("tuned/style01.safetensors"), {})
     output = run(*options, code=2).output
     assert "does not say the style weight of its training" in output
 
