@@ -1,5 +1,6 @@
 """Photoreal on rough updates of photographs; constraints on pixels; what combines constraints."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from fastfcs.constraints import (
     KeepLuminance,
     Masked,
     Photoreal,
+    SoftBox,
     TotalVariation,
     compose,
 )
@@ -85,6 +87,34 @@ def test_box() -> None:
     assert Box(-1, 0)(x).tolist() == [-0.5, 0, 0]
     with pytest.raises(ValueError, match="low is 1 and high 0; low <= high is wanted"):
         Box(1, 0)
+
+
+def test_soft_box_bends_what_box_cuts() -> None:
+    content = torch.full((1, 3, 1, 2), 0.5, dtype=torch.float64)
+    soft = SoftBox(content)
+    for x in (0.2, 0.5, 0.8):  # down to 0.4 C, and up to as near to 1, nothing is bent
+        assert torch.equal(soft(content * 0 + x), content * 0 + x)
+    for x in (-0.3, 0.0, 0.1):
+        low = soft(content * 0 + x)
+        torch.testing.assert_close(low, content * 0 + 0.2 * math.exp(x / 0.2 - 1))
+        torch.testing.assert_close(soft(content * 0 + 1 - x), 1 - low)
+    x = torch.randn(1, 3, 1, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(soft, (x,))
+    assert soft(x.half()).dtype == torch.float16
+
+
+def test_soft_box_keeps_the_detail_of_shadows(photo: Photo) -> None:
+    """All driven below what can be shown: dark, but in proportion to the photograph."""
+    content = photo("chelsea", 64).float()
+    content[..., :2] = 0  # where there is nothing to be seen, and no division by it
+    assert torch.equal(SoftBox(content)(content), content)
+    result = SoftBox(content)(content * 0 - 0.1)
+    assert 0 <= result.min() <= result.max() < 0.2
+    seen = torch.corrcoef(torch.stack([result.flatten(), content.flatten()]))[0, 1]
+    assert seen > 0.9
+    for shift in (-9.0, 9.0):
+        far = SoftBox(content)(content + shift)
+        assert 0 <= far.min() <= far.max() <= 1
 
 
 def yiq(x: Tensor) -> tuple[Tensor, Tensor]:

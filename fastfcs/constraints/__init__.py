@@ -6,7 +6,8 @@ All are differentiable in X.
 
     P[X], along the content's structure   Exact, ApproximateBasis, Filtered, Tikhonov, Smoothing
     C + P[X - C], for any of these        Change; with a low-pass, Photoreal
-    pixel by pixel, or against noise      Box, KeepLuminance, KeepColour, TotalVariation
+    pixel by pixel, or against noise      Box, SoftBox, KeepLuminance, KeepColour,
+                                          TotalVariation
     made of others                        Masked, compose
 
 docs/constraints.md compares them, and shows how to write one's own.
@@ -15,7 +16,7 @@ docs/constraints.md compares them, and shows how to write one's own.
 from .basis import ApproximateBasis, Exact
 from .combine import Change, Masked, compose
 from .filtered import Filtered, Photoreal
-from .pixels import Box, KeepColour, KeepLuminance, TotalVariation
+from .pixels import Box, KeepColour, KeepLuminance, SoftBox, TotalVariation
 from .tikhonov import Smoothing, Tikhonov
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Masked",
     "Photoreal",
     "Smoothing",
+    "SoftBox",
     "Tikhonov",
     "TotalVariation",
     "compose",

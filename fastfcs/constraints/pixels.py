@@ -9,6 +9,7 @@ from torch import Tensor
 from .combine import working
 
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in YIQ
+_TOE = 0.4  # share of the content's value below which `SoftBox` bends
 
 
 class Box:
@@ -29,6 +30,34 @@ class Box:
     def __call__(self, x: Tensor) -> Tensor:
         """Any shape. The gradient is 0 where a value is clipped."""
         return x.clamp(self.low, self.high)
+
+
+class SoftBox:
+    """The range [0, 1], approached as film does, with a toe and a shoulder, instead of cut.
+
+    A value x below m = 0.4 C, C the content's own, becomes m exp(x / m - 1), and likewise the
+    distance to 1. So shadows driven below 0 end up proportional to the content's, and keep what
+    there is to see in them, where `Box` leaves plain black. Values between are untouched, and so is
+    an unchanged content.
+
+    Args:
+        content: C, (B,3,H,W), in [0,1].
+    """
+
+    def __init__(self, content: Tensor) -> None:
+        self.content = working(content)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x."""
+        x, dtype = x.to(self.content.dtype), x.dtype
+        toe, shoulder = _TOE * self.content, _TOE * (1 - self.content)
+        x = torch.where(x < toe, _bent(x, toe), x)
+        return torch.where(1 - x < shoulder, 1 - _bent(1 - x, shoulder), x).to(dtype)
+
+
+def _bent(x: Tensor, m: Tensor) -> Tensor:
+    """m exp(x / m - 1), which meets x at m with the same slope; 0 where m is and x below it."""
+    return m * torch.exp((x / m.clamp_min(1e-6) - 1).clamp_max(0))
 
 
 class KeepLuminance:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..constraints import Photoreal
+from ..constraints import Photoreal, SoftBox, compose
 from ..images import list_images
 from ..losses import structure_loss
 from ..network import MIN_SIDE, ForwardMaps, UnrolledSolver, load_solver, save_solver
@@ -171,7 +171,7 @@ def train(
                 chosen = contents[turn].sample(round_)
                 wanted = styles[style_turn].sample(lap * len(sizes) + turn)
                 pictures = images(chosen)
-                output = shown(restyle(pictures, images(wanted), cutoff))
+                output = restyle(pictures, images(wanted), cutoff)
                 total, losses = batch_loss(features, output, chosen, wanted, style_weight)
             if cutoff is not None and structure_weight:
                 total = total + structure_weight * structure_loss(output.float(), pictures)
@@ -223,8 +223,12 @@ class _Restyle(nn.Module):
         self.solver = solver
 
     def forward(self, content: Tensor, style: Tensor, cutoff: float | None) -> Tensor:
-        constraint = None if cutoff is None else Photoreal(content, cutoff)
-        return self.solver(content, self.solver.statistics(style), constraint)
+        statistics = self.solver.statistics(style)
+        if cutoff is None:
+            return shown(self.solver(content, statistics))
+        bounds = SoftBox(content)
+        constraint = compose([bounds, Photoreal(content, cutoff)])
+        return bounds(self.solver(content, statistics, constraint))
 
 
 @contextmanager
