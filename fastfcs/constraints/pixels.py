@@ -9,7 +9,7 @@ from torch import Tensor
 from .combine import working
 
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in YIQ
-_TOE = 0.4  # share of the content's value below which `SoftBox` bends
+_TOE = 0.55  # share of the content's value below which `SoftBox` bends
 
 
 class Box:
@@ -35,7 +35,7 @@ class Box:
 class SoftBox:
     """The range [0, 1], approached as film does, with a toe and a shoulder, instead of cut.
 
-    A value x below m = 0.4 C, C the content's own, becomes m exp(x / m - 1), and likewise the
+    A value x below m = 0.55 C, C the content's own, becomes m exp(x / m - 1), and likewise the
     distance to 1. So shadows driven below 0 end up proportional to the content's, and keep what
     there is to see in them, where `Box` leaves plain black. Values between are untouched, and so is
     an unchanged content.
