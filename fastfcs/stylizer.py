@@ -188,10 +188,10 @@ class Stylizer(nn.Module):
         if self.constraint:  # of an image, which X may have ceased to be
             constraint = compose([bounds, enforced(self.constraint, photo, self.cutoff)])
         masks = None if regions is None else regions.to(x.device)
-        bent = self.constraint[-1:] == ("photoreal",)  # not what another constraint gave last
-        finish = bounds if bent else Box()
-        result = finish(self.solver(x, statistics, constraint, masks)).to(image)
-        result = torch.lerp(image, result, self.strength).clamp(0, 1)
+        result = self.solver(x, statistics, constraint, masks)
+        if self.constraint[-1:] == ("photoreal",):  # not what another constraint gave last
+            result = bounds(result)
+        result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)
         return give_back(result)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
