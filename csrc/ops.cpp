@@ -5,7 +5,8 @@ STABLE_TORCH_LIBRARY(fastfcs, library) {
   library.def("matting_factors(Tensor image, float eps) -> Tensor");
   library.def("matting_matvec(Tensor image, Tensor factors, Tensor x) -> Tensor");
   library.def("matting_filter(Tensor image, Tensor factors, Tensor x, Tensor coefficients) -> Tensor");
-  library.def("gram(Tensor h) -> Tensor");
-  library.def("gram_correction(Tensor h, Tensor target) -> Tensor");
-  library.def("gram_correction_backward(Tensor h, Tensor target, Tensor grad) -> (Tensor, Tensor)");
+  // tf32: whether a GPU may multiply float32 on tensor cores, rounded to TF32. A CPU does not.
+  library.def("gram(Tensor h, bool tf32=False) -> Tensor");
+  library.def("gram_correction(Tensor h, Tensor target, bool tf32=False) -> Tensor");
+  library.def("gram_correction_backward(Tensor h, Tensor target, Tensor grad, bool tf32=False) -> (Tensor, Tensor)");
 }

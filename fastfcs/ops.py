@@ -44,22 +44,23 @@ def _gram_dtype(h: Tensor) -> torch.dtype:
 
 
 @register_fake("fastfcs::gram")
-def _(h: Tensor) -> Tensor:
+def _(h: Tensor, tf32: bool = False) -> Tensor:
     return h.new_empty(h.shape[0], h.shape[1], h.shape[1], dtype=_gram_dtype(h))
 
 
 @register_fake("fastfcs::gram_correction")
-def _(h: Tensor, target: Tensor) -> Tensor:
+def _(h: Tensor, target: Tensor, tf32: bool = False) -> Tensor:
     return h.new_empty(h.shape)
 
 
 @register_fake("fastfcs::gram_correction_backward")
-def _(h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _(h: Tensor, target: Tensor, grad: Tensor, tf32: bool = False) -> tuple[Tensor, Tensor]:
     return h.new_empty(h.shape), target.new_empty(target.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+    *tensors, _ = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _save_constants(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -78,17 +79,17 @@ def _filter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return None, None, matting_filter(image, factors, grad, coefficients), None
 
 
-def _gram_backward(ctx: Any, grad: Tensor) -> Tensor:
+def _gram_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     # dh = h (g + g^T) / n
     (h,) = ctx.saved_tensors
     n = h.shape[2] * h.shape[3]
     symmetric = (grad + grad.mT) / n  # 1 / n would vanish in float16
-    return torch.einsum("bcd,bchw->bdhw", symmetric, h.to(grad.dtype)).to(h.dtype)
+    return torch.einsum("bcd,bchw->bdhw", symmetric, h.to(grad.dtype)).to(h.dtype), None
 
 
-def _correction_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _correction_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     h, target = ctx.saved_tensors
-    return gram_correction_backward(h, target, grad)
+    return *gram_correction_backward(h, target, grad), None
 
 
 def _no_gradient(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
@@ -140,6 +141,20 @@ _matting_filter = _operator("matting_filter", _filter_backward, _save_constants)
 _gram = _operator("gram", _gram_backward, _save)
 _gram_correction = _operator("gram_correction", _correction_backward, _save)
 _gram_correction_backward = _operator("gram_correction_backward")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _tf32_allowed() -> bool:
+    """Whether torch's own products of float32 on CUDA may be rounded to TF32, now.
+
+    However it was asked for: ``torch.backends.cuda.matmul.fp32_precision`` and the older
+    ``allow_tf32`` know of each other, but the latter raises where both were used.
+    """
+    return torch._C._get_fp32_precision_getter("cuda", "matmul") == "tf32"
+
+
+def _tf32(h: Tensor) -> bool:
+    return h.is_cuda and h.dtype == torch.float32 and _tf32_allowed()
 
 
 def matting_factors(image: Tensor, eps: float = 1e-7) -> Tensor:
@@ -198,7 +213,8 @@ def gram(h: Tensor) -> Tensor:
     """The Gram matrix G = h^T h / n of features h, an n x C matrix (Gatys et al. 2016).
 
     Args:
-        h: (B,C,H,W), float16, bfloat16, float32 or float64.
+        h: (B,C,H,W), float16, bfloat16, float32 or float64. On CUDA, float32 is multiplied in TF32
+            where ``torch.backends.cuda.matmul.allow_tf32`` asks for it; so it is below.
 
     Returns:
         (B,C,C) in h's dtype, float32 for half types; accumulated in float32 at least.
@@ -206,7 +222,7 @@ def gram(h: Tensor) -> Tensor:
     Raises:
         ValueError: a wrong shape or dtype.
     """
-    return _gram(h)
+    return _gram(h, _tf32(h))
 
 
 def gram_correction(h: Tensor, target: Tensor) -> Tensor:
@@ -222,7 +238,7 @@ def gram_correction(h: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: a wrong shape, dtype or device.
     """
-    return _gram_correction(h, target)
+    return _gram_correction(h, target, _tf32(h))
 
 
 def gram_correction_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,4 +257,4 @@ def gram_correction_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[T
     Raises:
         ValueError: a wrong shape, dtype or device.
     """
-    return _gram_correction_backward(h, target, grad)
+    return _gram_correction_backward(h, target, grad, _tf32(h))

@@ -1,6 +1,6 @@
 """Fixtures: photographs that the scikit-image wheel itself carries, and a fixed seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -32,6 +32,19 @@ def photo() -> Callable[[str, int], Tensor]:
 def any_photo(request: pytest.FixtureRequest) -> str:
     """The name of each photo in turn."""
     return request.param
+
+
+@pytest.fixture
+def allow_tf32() -> Iterator[Callable[[], None]]:
+    """allow_tf32() asks for TF32 until the test ends."""
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_tf32
+
+    def allow() -> None:
+        settings.allow_tf32 = True
+
+    yield allow
+    settings.allow_tf32 = before
 
 
 @pytest.fixture(autouse=True)

@@ -96,6 +96,27 @@ def test_gram(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     assert relative_error(dtarget, expected_dtarget) < 2 * DTYPES[dtype]
 
 
+def test_tf32_only_if_asked(allow_tf32: Callable[[], None]) -> None:
+    h, grad = torch.randn(2, 2, 48, 40, 41)
+    target = torch.randn(1, 48, 48)
+    expected = [
+        reference.gram(h),
+        reference.gram_correction(h, target),
+        *reference.gram_correction_backward(h, target, grad),
+    ]
+
+    def errors() -> list[float]:
+        on = h.cuda().requires_grad_(), target.cuda().requires_grad_()
+        correction = ops.gram_correction(*on)
+        correction.backward(grad.cuda())
+        found = [ops.gram(on[0]), correction, *(x.grad for x in on)]
+        return [relative_error(a.detach(), b) for a, b in zip(found, expected, strict=True)]
+
+    assert max(errors()) < DTYPES[torch.float32]
+    allow_tf32()
+    assert 1e-5 < min(errors()) < max(errors()) < 2**-10
+
+
 def test_any_strides(large: Tensor) -> None:
     image = large.float().cuda()
     factors = ops.matting_factors(image, EPS)

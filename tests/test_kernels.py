@@ -58,8 +58,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 class Kernels:
     """The emulated kernels: arrays lie between margins of NaN, threads run in both orders."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: ctypes.CDLL, tf32: bool = False) -> None:
         self.library = library
+        self.tf32 = tf32  # of the Gram kernels, given float32
 
     def call(self, name: str, *arguments: object) -> None:
         function = getattr(self.library, name)
@@ -83,7 +84,8 @@ class Kernels:
             self.library.set_reversed(ctypes.c_bool(reverse))
             given = [_between_margins(v) if isinstance(v, Tensor) else v for v in inputs]
             results = [_between_margins(v) for v in outputs]
-            self.call(f"{name}_{_suffix(inputs)}", *given, *results, *sizes)
+            suffix = "tf32" if self.tf32 else _suffix(inputs)
+            self.call(f"{name}_{suffix}", *given, *results, *sizes)
             for tensor in results:
                 assert _margins_intact(tensor), f"{name} wrote outside its output"
             runs.append(results)
@@ -445,6 +447,33 @@ def test_weights_beyond_half_types(kernels: Kernels, dtype: torch.dtype) -> None
         assert error < STORED_TOLERANCE[dtype] * 2  # float16: below its normal numbers
 
 
+@needs_compiler
+@pytest.mark.parametrize("shape", FEATURES)
+def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
+    """Features of ten bits behind the point are taken exactly, all others and weights rounded."""
+    kernels = Kernels(library, tf32=True)
+    h, grad = torch.randn(2, *shape)
+    target = torch.randn(shape[0], shape[1], shape[1])
+    short_h, short_grad = (x.bfloat16().float() for x in (h, grad))
+    assert _relative_error(kernels.gram(short_h), reference.gram(short_h)) < 2e-6
+    _, dtarget = kernels.backward(short_h, target, short_grad)
+    wanted = reference.gram_correction_backward(short_h, target, short_grad)[1]
+    assert _relative_error(dtarget, wanted) < 2e-6
+    pairs = [
+        (kernels.gram(h), reference.gram(h)),
+        (kernels.correction(h, target), reference.gram_correction(h, target)),
+        *zip(
+            kernels.backward(h, target, grad),
+            reference.gram_correction_backward(h, target, grad),
+            strict=True,
+        ),
+    ]
+    for actual, expected in pairs:
+        assert _relative_error(actual, expected) < 2**-10
+    if h.numel() > 100:
+        assert all(_relative_error(*pair) > 1e-5 for pair in pairs)
+
+
 class MachineCode:
     """Every source compiled once, for sm_90, as setup.py would; what ptxas says about it."""
 
@@ -525,7 +554,7 @@ def test_registers_of_the_gram_kernels(machine_code: MachineCode) -> None:
     """Three blocks of four warps a multiprocessor, but where float64 or odd rows need more."""
     messages, _ = machine_code.compile(ROOT / "csrc/cuda/gram.cu")
     used = re.findall(r"entry function '(\S+)'(?:.*\n)+?.*Used (\d+) registers", messages)
-    assert len(used) == 28
+    assert len(used) == 34
     for name, registers in used:
         two = "_kernelId" in name or re.search(r"apply_kernelIfLi\d+ELb0", name)
         assert int(registers) <= (255 if two else 168), name
@@ -534,23 +563,26 @@ def test_registers_of_the_gram_kernels(machine_code: MachineCode) -> None:
 @needs_nvcc
 @needs_disassembler
 def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
-    """Tensor cores for half types and for nothing else; 16 bytes a copy, a load and a store."""
+    """Tensor cores for half types and TF32 alone; 16 bytes a copy, a load and a store."""
     kinds = set()
     for name, code in machine_code.listing(ROOT / "csrc/cuda/gram.cu").items():
-        half = re.search(r"(?:product|half)_kernelIN.*?(Half|BFloat16)", name) is not None
-        assert ("HMMA" in code) == half, name
+        half = re.search(r"(?:product|tensor)_kernelIN.*?(Half|BFloat16)", name) is not None
+        tf32 = re.search(r"(?:product|tensor)_kernelIN.*?Tf32", name) is not None
+        assert ("HMMA" in code) == (half or tf32), name
+        assert ("HMMA.1684.F32.TF32" in code) == tf32, name
         wanted: list[str] = []
         if "product_kernel" in name:
-            wanted = ["LDGSTS.E.BYPASS.128", "HMMA.16816.F32" if half else "LDS.128"]
-        elif "apply_half_kernel" in name:
+            wanted = ["LDGSTS.E.BYPASS.128"]
+            wanted += ["HMMA.16816.F32"] if half else [] if tf32 else ["LDS.128"]
+        elif "apply_tensor_kernel" in name:
             wanted = ["LDGSTS.E.BYPASS.128", "STG.E.128"]
         elif re.search(r"apply_kernel.*ELb1E", name):
             wanted = ["LDG.E.128", "LDS.128", "STG.E.128"]
         for instruction in wanted:
             assert instruction in code, f"{name} has no {instruction}"
-        kinds.add((half, *wanted))
+        kinds.add((half, tf32, *wanted))
         if re.search(r"apply_kernelIfLi\d+ELb1E", name):
             # 16 x 16 x 4 multiply-adds are fed by 16 loads of pixels and 64 of weights
             counts = {"FFMA": 1024, "LDS.128": 64, "LDG.E.128": 16}
             assert {i: len(re.findall(rf"\b{i}\b", code)) for i in counts} == counts
-    assert len(kinds) == 5
+    assert len(kinds) == 7

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,16 @@ def test_gram_of_odd_sizes(
     expected = reference.gram_correction_backward(h, target, grad)
     for a, b in zip(ops.gram_correction_backward(h, target, grad), expected, strict=True):
         assert relative(a, b) < TOLERANCE[dtype]
+
+
+def test_tf32_is_nothing_to_a_cpu(allow_tf32: Callable[[], None]) -> None:
+    h, target = features(1, 5, 6, 7), features(1, 5, 5)
+    exact = ops.gram(h), ops.gram_correction(h, target)
+    assert not ops._tf32_allowed()
+    allow_tf32()
+    assert ops._tf32_allowed()
+    assert torch.equal(ops.gram(h), exact[0])
+    assert torch.equal(torch.ops.fastfcs.gram_correction(h, target, True), exact[1])
 
 
 def test_gram_of_strided_features() -> None:

@@ -194,17 +194,18 @@ auto for_dtype(const Tensor& h, F f) {
   }
 }
 
-Tensor gram(const Tensor& h) {
+Tensor gram(const Tensor& h, bool) {
   check_features(h);
   return for_dtype(h, [&](auto t) { return gram_of<decltype(t)>(h); });
 }
 
-Tensor gram_correction(const Tensor& h, const Tensor& target) {
+Tensor gram_correction(const Tensor& h, const Tensor& target, bool) {
   check_target(h, target);
   return for_dtype(h, [&](auto t) { return correction_of<decltype(t)>(h, target); });
 }
 
-std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target, const Tensor& grad) {
+std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target, const Tensor& grad,
+                                                    bool) {
   check_target(h, target);
   check_grad(h, grad);
   return for_dtype(h, [&](auto t) { return backward_of<decltype(t)>(h, target, grad); });

@@ -348,34 +348,35 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || !kAligned ? 2 : 3)
   }
 }
 
-// out = f w_f + g w_g for half types, on tensor cores.
+// out = f w_f + g w_g for half types and TF32, on tensor cores.
 //
 // The weights are no half numbers: every column is scaled by a power of two, to less than 2 in size, and split
 // into the sum of two half numbers. Their error is then 2^-22 (float16) or 2^-17 (bfloat16) of the column's largest
 // weight, far below the rounding of the result, at twice the tensor cores' work. One half number would lose 2^-9 in
-// bfloat16, and more of the result where the terms cancel.
-// Bytes a pixel: h 2 C, from L2 where it holds it, times ceil(C / 64) from L2; written 2 C. Weights that do not fit,
-// with more than kSide rows, are read again for every tile of pixels, from L2: as many bytes as the pixels.
-template <int kSide>
-struct HalfTiling {
-  static constexpr int kPixels = 8192 / kSide, kStride = kPixels + kPad, kWeightStride = kSide + kPad;
-  static constexpr int kOutputs = kSide < 32 ? kSide : 32, kWarpPixels = 2048 / kOutputs;  // of a warp
-  template <typename T>
+// bfloat16, and more of the result where the terms cancel. TF32 has one number, whose rounding was asked for.
+// Bytes a pixel, half types (TF32 twice as many): h 2 C, from L2 where it holds it, times ceil(C / 64) from L2; written
+// 2 C. Weights that do not fit, with more than kSide rows, are read again for every tile of pixels, from L2: as many
+// bytes as the pixels (TF32: as 64 pixels have).
+template <typename T, int kSide>
+struct TensorTiling {
+  static constexpr int kPixels = 16384 / sizeof(T) / kSide, kStride = kPixels + kPad, kWeightStride = kSide + kPad;
+  static constexpr int kOutputs = kSide < 32 ? kSide : 32, kWarpPixels = 4096 / sizeof(T) / kOutputs;  // of a warp
   using Product = WarpApply<T, kOutputs, kWarpPixels, kSide, kWeightStride, kStride>;
-  static constexpr int kWeights = kSide * kWeightStride;
-  static constexpr std::size_t kPieces = kWarps * 16 * Product<Half>::kPieceStride * 4;  // bytes of the warps' sums,
-  static constexpr std::size_t kTile = kPieces > 2 * kSide * kStride ? kPieces : 2 * kSide * kStride;  // h's place
-  static constexpr std::size_t kBytes = 2 * kWeights * 2 + kTile + 2 * kSide * 4;
+  static constexpr int kWeights = kSide * kWeightStride, kTerms = Product::kTwoTerms ? 2 : 1;
+  static constexpr std::size_t kPieces = kWarps * 16 * Product::kPieceStride * 4;  // bytes of the warps' sums,
+  static constexpr std::size_t kRows = kSide * kStride * sizeof(T);                // of h in the same place
+  static constexpr std::size_t kTile = kPieces > kRows ? kPieces : kRows;
+  static constexpr std::size_t kBytes = kTerms * kWeights * sizeof(T) + kTile + 2 * kSide * 4;
 };
 
 template <typename T, int kSide>
 __global__ void __launch_bounds__(kThreads, 3)
-    apply_half_kernel(Terms<T, float> terms, T* __restrict__ out, Features shape, int shares, int width) {
-  using Tile = HalfTiling<kSide>;
-  using Product = typename Tile::template Product<T>;
+    apply_tensor_kernel(Terms<T, float> terms, T* __restrict__ out, Features shape, int shares, int width) {
+  using Tile = TensorTiling<T, kSide>;
+  using Product = typename Tile::Product;
   T* const high = shared_memory<T>();
   T* const low = high + Tile::kWeights;
-  T* const tile = low + Tile::kWeights;
+  T* const tile = high + Tile::kTerms * Tile::kWeights;
   float* const scales = reinterpret_cast<float*>(reinterpret_cast<unsigned char*>(tile) + Tile::kTile);
   float* const inverses = scales + kSide;
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
@@ -422,7 +423,8 @@ __global__ void __launch_bounds__(kThreads, 3)
           const float w = weight(term, k0 + k, c) * inverses[c];
           const T rounded = static_cast<T>(w);
           high[k * Tile::kWeightStride + c] = rounded;
-          low[k * Tile::kWeightStride + c] = static_cast<T>(w - static_cast<float>(rounded));
+          if constexpr (Product::kTwoTerms)
+            low[k * Tile::kWeightStride + c] = static_cast<T>(w - static_cast<float>(rounded));
         }
         weights_held = steps == 1;
       }
@@ -440,7 +442,7 @@ __global__ void __launch_bounds__(kThreads, 3)
       T* const to = out + (place.batch * channels + place.c0 + c0) * shape.pixels + p;
       const int rows = min(16, channels - place.c0 - c0);
       if (width == 16) {
-        constexpr int kVector = 8, kColumns = Product::kPiecePixels / kVector;
+        constexpr int kVector = 16 / sizeof(T), kColumns = Product::kPiecePixels / kVector;
         for (int at = lane; at < rows * kColumns; at += kLanes) {
           const int c = at / kColumns, q = at % kColumns * kVector;
           if (p + q >= shape.pixels) continue;
@@ -463,14 +465,17 @@ __global__ void __launch_bounds__(kThreads, 3)
 // ------------------------------------------------------------------------------------------------------------- host --
 
 // The side of a tile. Tensor cores want more products a byte than L2 gives to tiles of 32.
-constexpr int side_of(std::int64_t channels, bool half) {
-  return channels <= 16 ? 16 : channels <= 32 || !half ? 32 : 64;
+template <typename T>
+constexpr int side_of(std::int64_t channels) {
+  return channels <= 16 ? 16 : channels <= 32 || !TensorCore<T>::kExists ? 32 : 64;
 }
 
 // The pixels are split into enough parts to fill a large GPU once (132 multiprocessors, three blocks each, two of side
 // 64), but no part has less than two stages. The same everywhere, so that every GPU gives the same bits.
-Jobs jobs_of(Features shape, bool cross, bool half, std::int64_t stage_pixels) {
-  const int side = side_of(shape.channels, half);
+template <typename T>
+Jobs jobs_of(Features shape, bool cross) {
+  const int side = side_of<T>(shape.channels);
+  const std::int64_t stage_pixels = 8192 / sizeof(T) / side;
   Jobs jobs{side, static_cast<int>(divide_up(shape.channels, side)), 1, cross};
   const std::int64_t blocks = side == 64 ? 264 : 396, each = std::max<std::int64_t>(1, shape.batch * jobs.count());
   jobs.splits = static_cast<int>(
@@ -478,30 +483,25 @@ Jobs jobs_of(Features shape, bool cross, bool half, std::int64_t stage_pixels) {
   return jobs;
 }
 
-template <typename T>
-Jobs jobs_of(Features shape, bool cross) {
-  return jobs_of(shape, cross, sizeof(T) == 2, 8192 / int(sizeof(T)) / side_of(shape.channels, sizeof(T) == 2));
-}
-
 std::int64_t entries_of(Features shape) { return shape.batch * shape.channels * shape.channels; }
 
-// Elements of the partial sums of any T: the most splits are those of the shortest stages, float64's or a half type's.
+// Elements of the partial sums of any T: the most splits are those of the shortest stages, of each size of tile.
 std::int64_t partial_of(Features shape, bool cross) {
   const auto elements = [&](const Jobs& jobs) {
     return shape.batch * jobs.splits * jobs.count() * jobs.side * jobs.side;
   };
   return std::max({elements(jobs_of<float>(shape, cross)), elements(jobs_of<double>(shape, cross)),
-                   elements(jobs_of<Half>(shape, cross))});
+                   elements(jobs_of<Half>(shape, cross)), elements(jobs_of<Tf32>(shape, cross))});
 }
 
 // kernels(std::integral_constant<int, side>{}) for the side of the tiles
 template <typename T, typename Launch>
 void with_side(Features shape, Launch launch_with) {
-  switch (side_of(shape.channels, sizeof(T) == 2)) {
+  switch (side_of<T>(shape.channels)) {
     case 16: return launch_with(std::integral_constant<int, 16>{});
     case 32: return launch_with(std::integral_constant<int, 32>{});
     default:
-      if constexpr (sizeof(T) == 2) launch_with(std::integral_constant<int, 64>{});
+      if constexpr (TensorCore<T>::kExists) launch_with(std::integral_constant<int, 64>{});
   }
 }
 
@@ -527,12 +527,12 @@ void apply(Terms<T, A> terms, T* out, Features shape, Stream stream) {
   const int width = copy_width(shape.pixels * sizeof(T), {terms.f, terms.g, out});
   with_side<T>(shape, [&](auto side) {
     const std::int64_t tiles = shape.batch * divide_up(shape.channels, side);
-    if constexpr (sizeof(T) == 2) {
-      using Tile = HalfTiling<side>;
+    if constexpr (TensorCore<T>::kExists) {
+      using Tile = TensorTiling<T, side>;
       const std::int64_t spans = divide_up(shape.pixels, Tile::kPixels);
       const int shares = static_cast<int>(std::clamp<std::int64_t>(396 / tiles, 1, spans));
-      launch("apply_half_kernel", apply_half_kernel<T, side>, tiles * shares, kThreads, Tile::kBytes, stream, terms,
-             out, shape, shares, width);
+      launch("apply_tensor_kernel", apply_tensor_kernel<T, side>, tiles * shares, kThreads, Tile::kBytes, stream,
+             terms, out, shape, shares, width);
     } else {
       launch("apply_kernel", width == 16 ? apply_kernel<T, side, true> : apply_kernel<T, side, false>,
              tiles * divide_up(shape.pixels, kSpan<T, side>), kThreads, kChunk * side * sizeof(T), stream, terms, out,
@@ -584,6 +584,7 @@ FASTFCS_INSTANTIATE(float, float)
 FASTFCS_INSTANTIATE(double, double)
 FASTFCS_INSTANTIATE(Half, float)
 FASTFCS_INSTANTIATE(BFloat16, float)
+FASTFCS_INSTANTIATE(Tf32, float)
 #undef FASTFCS_INSTANTIATE
 
 }  // namespace fastfcs::cuda

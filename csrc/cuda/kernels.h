@@ -40,7 +40,7 @@ std::int64_t gram_workspace(Features shape);
 std::int64_t gram_correction_workspace(Features shape);
 std::int64_t gram_correction_backward_workspace(Features shape);
 
-// T: float, double, or a half type with A = float.
+// T: float, double, or with A = float a half type or Tf32, float32 that tensor cores may round.
 template <typename T, typename A>
 void gram(const T* h, A* out, A* workspace, Features shape, Stream stream);
 

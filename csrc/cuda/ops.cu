@@ -53,11 +53,12 @@ void dispatch(const Tensor& tensor, Call call) {
 }
 
 template <typename Call>
-void dispatch_features(const Tensor& tensor, Call call) {
+void dispatch_features(const Tensor& tensor, bool tf32, Call call) {
   switch (tensor.scalar_type()) {
     case ScalarType::Half: return call(Type<Half>{});
     case ScalarType::BFloat16: return call(Type<BFloat16>{});
-    default: return dispatch(tensor, call);
+    case ScalarType::Float: return tf32 ? call(Type<Tf32>{}) : call(Type<float>{});
+    default: return call(Type<double>{});
   }
 }
 
@@ -115,14 +116,14 @@ Tensor matting_filter(const Tensor& image, const Tensor& factors, const Tensor& 
   return y;
 }
 
-Tensor gram(const Tensor& h) {
+Tensor gram(const Tensor& h, bool tf32) {
   check_features(h);
   const OnDevice on(h);
   const Features shape = features_of(h, h.size(0));
   const Tensor from = torch::stable::contiguous(h),
                result = empty(h, {shape.batch, shape.channels, shape.channels}, gram_dtype(h)),
                workspace = empty(h, {gram_workspace(shape)}, gram_dtype(h));
-  dispatch_features(h, [&](auto type) {
+  dispatch_features(h, tf32, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = typename Accumulate<T>::type;
     cuda::gram(in<T>(from), out<A>(result), out<A>(workspace), shape, on.stream);
@@ -130,14 +131,14 @@ Tensor gram(const Tensor& h) {
   return result;
 }
 
-Tensor gram_correction(const Tensor& h, const Tensor& target) {
+Tensor gram_correction(const Tensor& h, const Tensor& target, bool tf32) {
   check_target(h, target);
   const OnDevice on(h);
   const Features shape = features_of(h, target.size(0));
   const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),
                result = torch::stable::empty_like(from),
                workspace = empty(h, {gram_correction_workspace(shape)}, gram_dtype(h));
-  dispatch_features(h, [&](auto type) {
+  dispatch_features(h, tf32, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = typename Accumulate<T>::type;
     cuda::gram_correction(in<T>(from), in<A>(goal), out<T>(result), out<A>(workspace), shape, on.stream);
@@ -145,7 +146,8 @@ Tensor gram_correction(const Tensor& h, const Tensor& target) {
   return result;
 }
 
-std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target, const Tensor& grad) {
+std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target, const Tensor& grad,
+                                                    bool tf32) {
   check_target(h, target);
   check_grad(h, grad);
   const OnDevice on(h);
@@ -155,7 +157,7 @@ std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tenso
                workspace = empty(h, {gram_correction_backward_workspace(shape)}, gram_dtype(h));
   Tensor dtarget = torch::stable::empty_like(goal);
   if (h.size(0) == 0) torch::stable::zero_(dtarget);  // no kernel runs: the sum over no batch
-  dispatch_features(h, [&](auto type) {
+  dispatch_features(h, tf32, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = typename Accumulate<T>::type;
     cuda::gram_correction_backward(in<T>(from), in<A>(goal), in<T>(outer), out<T>(dh), out<A>(dtarget),

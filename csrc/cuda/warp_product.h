@@ -3,13 +3,15 @@
 //   WarpProduct   sum[i][j] += sum_p a[i][p] b[j][p]      G and S: over pixels
 //   WarpApply     sum[c][p] += sum_k w[k][c] h[k][p]      the correction, in half types: over channels
 //
-// float32 and float64 are true fused multiply-adds. Half types use tensor cores, through nvcuda::wmma and not through
-// mma instructions of our own: no fragment's layout need be known, and the emulation of the tests can run it.
+// float32 and float64 are true fused multiply-adds. Half types and TF32 use tensor cores, through nvcuda::wmma and not
+// through mma instructions of our own: no fragment's layout need be known, and the emulation of the tests can run it.
 #pragma once
 
 #include <mma.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
+
+#include <type_traits>
 
 #include "../gram.h"
 #include "launch.h"
@@ -20,6 +22,14 @@ using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
 constexpr int kLanes = 32;
+
+// float32 in memory that tensor cores may round, to ten bits behind the point.
+struct Tf32 {
+  Tf32() = default;
+  __host__ __device__ explicit Tf32(float from) : value(from) {}
+  __host__ __device__ explicit operator float() const { return value; }
+  float value;
+};
 
 template <typename T, int n>
 struct alignas(n * sizeof(T)) Vector {
@@ -79,28 +89,38 @@ class WarpProduct {
   T sum_[kRows][kColumns] = {};
 };
 
+// Of a type that tensor cores multiply: its name in nvcuda::wmma, in memory and in a product, and a product's depth.
+struct NoTensorCore {
+  static constexpr bool kExists = false;
+};
+template <typename Memory, typename Factor, int depth>
+struct WithTensorCore {
+  static constexpr bool kExists = true;
+  static constexpr int kDepth = depth;
+  using Sum = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, depth, float>;
+  using memory = Memory;
+  using factor = Factor;
+};
 template <typename T>
-struct NativeType;
+struct TensorCore : NoTensorCore {};
 template <>
-struct NativeType<Half> {
-  using type = __half;
-};
+struct TensorCore<Half> : WithTensorCore<__half, __half, 16> {};
 template <>
-struct NativeType<BFloat16> {
-  using type = __nv_bfloat16;
-};
+struct TensorCore<BFloat16> : WithTensorCore<__nv_bfloat16, __nv_bfloat16, 16> {};
+template <>
+struct TensorCore<Tf32> : WithTensorCore<float, nvcuda::wmma::precision::tf32, 8> {};
 
 template <typename T, typename Use, typename Layout>
-struct Fragment : nvcuda::wmma::fragment<Use, 16, 16, 16, typename NativeType<T>::type, Layout> {
+struct Fragment : nvcuda::wmma::fragment<Use, 16, 16, TensorCore<T>::kDepth, typename TensorCore<T>::factor, Layout> {
   __device__ Fragment(const T* from, unsigned stride) {
-    nvcuda::wmma::load_matrix_sync(*this, reinterpret_cast<const typename NativeType<T>::type*>(from), stride);
+    nvcuda::wmma::load_matrix_sync(*this, reinterpret_cast<const typename TensorCore<T>::memory*>(from), stride);
+    if constexpr (std::is_same_v<T, Tf32>)  // to nearest: the tensor core itself would cut off
+      for (int e = 0; e < this->num_elements; ++e) this->x[e] = nvcuda::wmma::__float_to_tf32(this->x[e]);
   }
 };
 
-using SumFragment = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float>;
-
-// Products of half types are exact in float32, but tensor cores cut off what they add: every stage's sum starts from
-// zero and is added by true float32 additions, kSide^2 / 32 a thread beside kPixels / 16 times as many tensor steps.
+// Products of these types are exact in float32, but tensor cores cut off what they add: every stage's sum starts from
+// zero and is added by true float32 additions, kSide^2 / 32 a thread beside kPixels / kDepth times as many tensor steps.
 template <typename T, int kSide, int kPixels, int kStride>
 class TensorCoreProduct {
  public:
@@ -116,10 +136,10 @@ class TensorCoreProduct {
     for (int i = 0; i < kCount; ++i) {
       FASTFCS_UNROLL
       for (int j = 0; j < kCount; ++j) {
-        SumFragment stage;
+        Sum stage;
         nvcuda::wmma::fill_fragment(stage, 0.f);
         FASTFCS_UNROLL
-        for (int p = 0; p < kPixels; p += 16) {
+        for (int p = 0; p < kPixels; p += TensorCore<T>::kDepth) {
           const Fragment<T, nvcuda::wmma::matrix_a, nvcuda::wmma::row_major> rows(a + i * 16 * kStride + p, kStride);
           const Fragment<T, nvcuda::wmma::matrix_b, nvcuda::wmma::col_major> columns(b + j * 16 * kStride + p, kStride);
           nvcuda::wmma::mma_sync(stage, rows, columns, stage);
@@ -138,8 +158,9 @@ class TensorCoreProduct {
   }
 
  private:
+  using Sum = typename TensorCore<T>::Sum;
   static constexpr int kCount = kSide / 16;
-  SumFragment sum_[kCount * kCount];
+  Sum sum_[kCount * kCount];
 };
 
 template <int kSide, int kPixels, int kStride>
@@ -150,12 +171,19 @@ template <int kSide, int kPixels, int kStride>
 class WarpProduct<BFloat16, kSide, kPixels, kStride> : public TensorCoreProduct<BFloat16, kSide, kPixels, kStride> {
   using TensorCoreProduct<BFloat16, kSide, kPixels, kStride>::TensorCoreProduct;
 };
+template <int kSide, int kPixels, int kStride>
+class WarpProduct<Tf32, kSide, kPixels, kStride> : public TensorCoreProduct<Tf32, kSide, kPixels, kStride> {
+  using TensorCoreProduct<Tf32, kSide, kPixels, kStride>::TensorCoreProduct;
+};
 
 // sum[c][p] += sum_k (high + low)[k * kWeightStride + c] h[k * kStride + p]       c < kOutputs, p < kPixels, k < kDepth
+//
+// In TF32 there is no low: rounded numbers were asked for.
 template <typename T, int kOutputs, int kPixels, int kDepth, int kWeightStride, int kStride>
 class WarpApply {
  public:
-  static constexpr int kPieceOutputs = 16, kPiecePixels = 64, kPieceStride = kPiecePixels + 4;
+  static constexpr bool kTwoTerms = sizeof(T) == 2;
+  static constexpr int kPieceOutputs = 16, kPiecePixels = kPixels < 64 ? kPixels : 64, kPieceStride = kPiecePixels + 4;
   static constexpr int kPieces = kOutputs / kPieceOutputs * (kPixels / kPiecePixels);
 
   __device__ WarpApply() {
@@ -167,16 +195,16 @@ class WarpApply {
     using Weights = Fragment<T, nvcuda::wmma::matrix_a, nvcuda::wmma::col_major>;
     using Pixels = Fragment<T, nvcuda::wmma::matrix_b, nvcuda::wmma::row_major>;
 #pragma unroll 1
-    for (int k = 0; k < kDepth; k += 16) {
+    for (int k = 0; k < kDepth; k += TensorCore<T>::kDepth) {
       FASTFCS_UNROLL
       for (int c = 0; c < kOutputs / 16; ++c) {
         const Weights w_high(high + k * kWeightStride + c * 16, kWeightStride);
-        const Weights w_low(low + k * kWeightStride + c * 16, kWeightStride);
+        const Weights w_low((kTwoTerms ? low : high) + k * kWeightStride + c * 16, kWeightStride);
         FASTFCS_UNROLL
         for (int p = 0; p < kPixels / 16; ++p) {
           const Pixels pixels(h + k * kStride + p * 16, kStride);
-          SumFragment& sum = sum_[c * (kPixels / 16) + p];
-          nvcuda::wmma::mma_sync(sum, w_low, pixels, sum);
+          Sum& sum = sum_[c * (kPixels / 16) + p];
+          if constexpr (kTwoTerms) nvcuda::wmma::mma_sync(sum, w_low, pixels, sum);
           nvcuda::wmma::mma_sync(sum, w_high, pixels, sum);
         }
       }
@@ -186,14 +214,16 @@ class WarpApply {
   // to[c * kPieceStride + p]: a piece of 16 outputs at output(piece) and 64 pixels at pixel(piece).
   __device__ void store(int piece, float* to) const {
     FASTFCS_UNROLL
-    for (int p = 0; p < 4; ++p)
-      nvcuda::wmma::store_matrix_sync(to + p * 16, sum_[piece * 4 + p], kPieceStride, nvcuda::wmma::mem_row_major);
+    for (int p = 0; p < kPiecePixels / 16; ++p)
+      nvcuda::wmma::store_matrix_sync(to + p * 16, sum_[piece * (kPiecePixels / 16) + p], kPieceStride,
+                                      nvcuda::wmma::mem_row_major);
   }
   __device__ static int output(int piece) { return piece / (kPixels / kPiecePixels) * kPieceOutputs; }
   __device__ static int pixel(int piece) { return piece % (kPixels / kPiecePixels) * kPiecePixels; }
 
  private:
-  SumFragment sum_[kOutputs / 16 * (kPixels / 16)];
+  using Sum = typename TensorCore<T>::Sum;
+  Sum sum_[kOutputs / 16 * (kPixels / 16)];
 };
 
 }  // namespace fastfcs::cuda

@@ -97,6 +97,7 @@ GRAM(float, float, float32)
 GRAM(double, double, float64)
 GRAM(Half, float, float16)
 GRAM(BFloat16, float, bfloat16)
+GRAM(Tf32, float, tf32)
 
 // Elements of workspace that gram (0), its correction (1) and its correction's backward (2) need.
 long workspace(int kind, long batch, long channels, long pixels) {
