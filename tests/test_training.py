@@ -293,3 +293,19 @@ def test_a_share_of_the_steps_is_projected(folders, tiny, tmp_path: Path, monkey
     train(content, [style], also, steps=12, photoreal=0.5, structure_weight=5, **OPTIONS)
     a, b = (load_solver(path).state_dict() for path in (out, also))
     assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_noise_weight_lowers_the_amplification_of_noise(folders, tiny, tmp_path: Path) -> None:
+    content, style = folders
+    picture = torch.rand(1, 3, 48, 48)
+    noisy = picture + torch.randn_like(picture) / 255
+
+    def amplification(name: str, **options: float) -> float:
+        options = {**OPTIONS, "steps": 30, **options}
+        solver = train(content, [style], tmp_path / name, **options).requires_grad_(False)
+        statistics = solver.statistics(whole(style / "0.png", 64))
+        change = solver(noisy, statistics) - solver(picture, statistics)
+        return float(change.norm() / (noisy - picture).norm())
+
+    without = amplification("without.safetensors")
+    assert amplification("with.safetensors", noise_weight=1000.0) < 0.9 * without

@@ -57,6 +57,7 @@ def _search(command: Any) -> Any:
     help="Share of the steps whose updates are projected.",
 )
 @click.option("--structure-weight", type=float, help="In those steps, of 1 - SSIM of gradients.")
+@click.option("--noise-weight", type=float, help="Of how much noise is amplified: flicker.")
 @click.option("--tensorboard", type=PATH, help="Folder for its log.")
 @click.option("--holdout", type=click.IntRange(min=0), help="Last photos kept out of training.")
 @click.option("--preview-every", type=click.IntRange(min=1), help="Steps.")

@@ -15,8 +15,15 @@ from torch import Tensor, nn
 
 from ..constraints import Photoreal, SoftBox, compose
 from ..images import list_images
-from ..losses import structure_loss
-from ..network import MIN_SIDE, ForwardMaps, UnrolledSolver, load_solver, save_solver
+from ..losses import squared_norm, structure_loss
+from ..network import (
+    MIN_SIDE,
+    ForwardMaps,
+    Statistics,
+    UnrolledSolver,
+    load_solver,
+    save_solver,
+)
 from ..vgg import load_vgg19
 from . import processes
 from .crops import Pool, images, random_crop, whole
@@ -41,6 +48,7 @@ def train(
     lr: float = 2e-3,
     photoreal: float = 0.0,
     structure_weight: float = 0.0,
+    noise_weight: float = 0.0,
     channels: Sequence[int] | None = None,
     distil_steps: int = 1000,
     weights: str | Path | None = None,
@@ -77,6 +85,8 @@ def train(
         photoreal: share of the steps, in [0, 1], whose updates are projected as by
             ``constraint="photoreal"``, the cutoff random in 0.0003 ... 0.01.
         structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
+        noise_weight: against flicker, weight of ||f(C + n) - f(C)||^2 / ||n||^2: how much a noise n
+            of one grey level, which differs from frame to frame, is amplified by the updates f.
         channels: of a new network, see :class:`UnrolledSolver`; fewer are faster.
         distil_steps: those in which the forward maps of a new network learn from VGG.
         weights: to go on from, name or file; by default the network starts anew.
@@ -117,7 +127,8 @@ def train(
         "data": json.dumps({"content": len(photos), "style": [len(f) for f in folders]}),
         **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
         **{"style weight": str(style_weight), "photoreal": str(photoreal)},
-        **{"structure weight": str(structure_weight), "precision": precision},
+        **{"structure weight": str(structure_weight), "noise weight": str(noise_weight)},
+        "precision": precision,
         "start": Path(weights).name if weights else f"anew, {distil_steps} steps of distillation",
     }
 
@@ -171,10 +182,18 @@ def train(
                 chosen = contents[turn].sample(round_)
                 wanted = styles[style_turn].sample(lap * len(sizes) + turn)
                 pictures = images(chosen)
-                output = restyle(pictures, images(wanted), cutoff)
+                noisy = None
+                if noise_weight:
+                    noise = _noise(pictures[0], [f"{seed}/noise/{step}/{p}" for p in places])
+                    noisy = (pictures + noise.to(device)).clamp(0, 1)
+                output, again = restyle(pictures, images(wanted), cutoff, noisy)
                 total, losses = batch_loss(features, output, chosen, wanted, style_weight)
             if cutoff is not None and structure_weight:
                 total = total + structure_weight * structure_loss(output.float(), pictures)
+            if again is not None:
+                assert noisy is not None
+                amplified = squared_norm(again - output) / squared_norm(noisy - pictures)
+                total = total + noise_weight * amplified.mean()
             return total, Losses(*processes.mean(losses.content, losses.style))
 
         parameters = dict(solver.named_parameters())
@@ -222,13 +241,26 @@ class _Restyle(nn.Module):
         super().__init__()
         self.solver = solver
 
-    def forward(self, content: Tensor, style: Tensor, cutoff: float | None) -> Tensor:
+    def forward(
+        self, content: Tensor, style: Tensor, cutoff: float | None, noisy: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The contents restyled, and so the noisy ones, if there are any."""
         statistics = self.solver.statistics(style)
+        result = self._restyled(content, statistics, cutoff)
+        return result, None if noisy is None else self._restyled(noisy, statistics, cutoff)
+
+    def _restyled(self, content: Tensor, statistics: Statistics, cutoff: float | None) -> Tensor:
         if cutoff is None:
             return shown(self.solver(content, statistics))
         bounds = SoftBox(content)
         constraint = compose([bounds, Photoreal(content, cutoff)])
         return bounds(self.solver(content, statistics, constraint))
+
+
+def _noise(like: Tensor, seeds: Sequence[str]) -> Tensor:
+    """Noise of one grey level for pictures of a shape (3, H, W), one a seed; on the CPU."""
+    generators = (torch.Generator().manual_seed(random.Random(s).getrandbits(63)) for s in seeds)
+    return torch.stack([torch.randn(like.shape, generator=g) / 255 for g in generators])
 
 
 @contextmanager
