@@ -4,7 +4,8 @@ python benchmarks/render.py
 
 Every number between README's markers comes from those files, and goes there by this script.
 pairs.json is what `fastfcs evaluate PAIRS` wrote as report.json, and iterations-*.json what it did
-with --equivalent-iterations, the rows of single pairs left out; command-cpu.json is of command.py.
+with --equivalent-iterations, the rows of single pairs left out; command-cpu.json is of command.py,
+networks.json of networks.py.
 """
 
 from __future__ import annotations
@@ -143,6 +144,25 @@ def iterations(reports: dict[str, dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def networks(report: dict[str, Any]) -> str:
+    """One row a network that ships."""
+    rows = []
+    for row in report["rows"]:
+        artistic, photoreal, worth = row["artistic"], row["photoreal"], row["iterations"]
+        rows.append(
+            [
+                f"`{row['network']}`",
+                f"{row['megabytes']:.1f}",
+                f"{artistic['picture']:.2f}, {photoreal['picture']:.2f}",
+                f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g})",
+                f"{artistic['gram']:.3f}",
+                f"{photoreal['gram']:.3f}, {photoreal['ssim']:.3f}",
+            ]
+        )
+    head = ["weights", "MB", "seconds, 0.25 MP: artistic, photoreal", "iterations, never seen"]
+    return table([*head, "artistic Gram distance", "photoreal Gram distance, SSIM"], rows)
+
+
 def command(report: dict[str, Any]) -> str:
     """The whole command: one row a size and kind."""
     rows = [
@@ -166,6 +186,7 @@ def with_blocks(readme: str) -> str:
     worth = {k.removeprefix("iterations-"): r for k, r in read.items() if k[:10] == "iterations"}
     readme = between(readme, "pairs", pairs(read["pairs"]))
     readme = between(readme, "iterations", iterations(worth))
+    readme = between(readme, "networks", networks(read["networks"]))
     readme = between(readme, "command", command(read["command-cpu"]))
     return between(readme, "benchmarks", block(load()))
 

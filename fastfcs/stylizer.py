@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import images, presets
-from .constraints import Box, SoftBox, compose
+from .constraints import SoftBox
 from .constraints.named import Part, enforced, parse
 from .filters import LowPass
 from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver
@@ -38,8 +38,9 @@ class Stylizer(nn.Module):
 
     H and W are at least 16. The network works on the module's own device and in its own dtype; a
     picture goes there and its result comes back. Pixels are taken in whatever encoding they have
-    (sRGB, in training). The result is clipped to [0, 1]; "photoreal" bends instead
-    (`fastfcs.constraints.SoftBox`): X before it, and the result if it comes last.
+    (sRGB, in training). X before a constraint, and the result, are clipped to [0, 1]; "photoreal"
+    brings X nearer to the content (`fastfcs.constraints.Near`) and bends (`SoftBox`) instead, and
+    bends the result if it comes last.
 
     On CUDA the host never waits for a tensor, so a call can be captured into a CUDA graph; that is
     why the values of CUDA tensors, unlike all others, are not checked.
@@ -183,14 +184,11 @@ class Stylizer(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)  # as the Gram matrices of half types
         statistics = {key: h.to(dtype) for key, h in statistics.items()}
         photo = image.to(x.device, torch.float32)
-        bounds = SoftBox(photo) if "photoreal" in self.constraint else Box()
-        constraint = None
-        if self.constraint:  # of an image, which X may have ceased to be
-            constraint = compose([bounds, enforced(self.constraint, photo, self.cutoff)])
+        constraint = enforced(self.constraint, photo, self.cutoff) if self.constraint else None
         masks = None if regions is None else regions.to(x.device)
         result = self.solver(x, statistics, constraint, masks)
         if self.constraint[-1:] == ("photoreal",):  # not what another constraint gave last
-            result = bounds(result)
+            result = SoftBox(photo)(result)
         result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)
         return give_back(result)  # type: ignore[no-any-return]
 

@@ -16,6 +16,7 @@ from fastfcs.constraints import (
     KeepColour,
     KeepLuminance,
     Masked,
+    Near,
     Photoreal,
     SoftBox,
     TotalVariation,
@@ -92,11 +93,11 @@ def test_box() -> None:
 def test_soft_box_bends_what_box_cuts() -> None:
     content = torch.full((1, 3, 1, 2), 0.5, dtype=torch.float64)
     soft = SoftBox(content)
-    for x in (0.3, 0.5, 0.7):  # down to 0.55 C, and up to as near to 1, nothing is bent
+    for x in (0.2, 0.5, 0.8):  # down to 0.25 C, and up to as near to 1, nothing is bent
         assert torch.equal(soft(content * 0 + x), content * 0 + x)
     for x in (-0.3, 0.0, 0.1):
         low = soft(content * 0 + x)
-        torch.testing.assert_close(low, content * 0 + 0.275 * math.exp(x / 0.275 - 1))
+        torch.testing.assert_close(low, content * 0 + 0.125 * math.exp(x / 0.125 - 1))
         torch.testing.assert_close(soft(content * 0 + 1 - x), 1 - low)
     x = torch.randn(1, 3, 1, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(soft, (x,))
@@ -115,6 +116,20 @@ def test_soft_box_keeps_the_detail_of_shadows(photo: Photo) -> None:
     for shift in (-9.0, 9.0):
         far = SoftBox(content)(content + shift)
         assert 0 <= far.min() <= far.max() <= 1
+
+
+def test_near_is_a_proximal_step() -> None:
+    content, x = torch.rand(2, 1, 3, 4, 5, dtype=torch.float64)
+    near = Near(content, 0.25)
+    y = near(x).requires_grad_()
+    (0.5 * (y - x).square().sum() + 0.125 * (y - content).square().sum()).backward()
+    assert y.grad is not None
+    assert y.grad.abs().max() < 1e-12
+    assert torch.equal(Near(content, 0)(x), x)
+    assert torch.equal(near(content), content)
+    assert near(x.half()).dtype == torch.float16
+    with pytest.raises(ValueError, match="weight is -1; at least 0 is wanted"):
+        Near(content, -1)
 
 
 def yiq(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -198,14 +198,14 @@ def test_constraints_are_applied_after_every_update(solver: UnrolledSolver) -> N
 
 
 def test_photoreal_is_the_projection_of_this_content(solver: UnrolledSolver) -> None:
-    from fastfcs.constraints import Photoreal, SoftBox
+    from fastfcs.constraints import Near, Photoreal, SoftBox
 
     content = images.fit(noise(1, 3, 2, 3), 99)
     content = torch.nn.functional.interpolate(content, (H, W), mode="bicubic").clamp(0, 1)
-    projection, bounds = Photoreal(content, 0.05), SoftBox(content)
+    projection, bounds, near = Photoreal(content, 0.05), SoftBox(content), Near(content, 0.2)
     with torch.no_grad():
         statistics = solver.statistics(STYLE[None])
-        raw = solver(content, statistics, lambda x: projection(bounds(x)))
+        raw = solver(content, statistics, lambda x: projection(bounds(near(x))))
     want = bounds(raw)
     module = stylizer(solver, constraint="photoreal", cutoff=0.05)
     torch.testing.assert_close(module(content), want, rtol=0, atol=1e-6)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from fastfcs.constraints import Photoreal
+from fastfcs.constraints import Photoreal, named
 from fastfcs.images import list_images
 from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
 from fastfcs.training import Diverged, train, tune, universal
@@ -283,7 +283,7 @@ def test_a_share_of_the_steps_is_projected(folders, tiny, tmp_path: Path, monkey
             cutoffs.append(cutoff)
             super().__init__(content, cutoff)
 
-    monkeypatch.setattr(universal, "Photoreal", Recorded)
+    monkeypatch.setattr(named, "Photoreal", Recorded)
     out = tmp_path / "w.safetensors"
     train(content, [style], out, steps=12, photoreal=0.5, **OPTIONS)
     assert 3 <= len(cutoffs) <= 9

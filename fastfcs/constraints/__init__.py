@@ -6,7 +6,7 @@ All are differentiable in X.
 
     P[X], along the content's structure   Exact, ApproximateBasis, Filtered, Tikhonov, Smoothing
     C + P[X - C], for any of these        Change; with a low-pass, Photoreal
-    pixel by pixel, or against noise      Box, SoftBox, KeepLuminance, KeepColour,
+    pixel by pixel, or against noise      Box, SoftBox, Near, KeepLuminance, KeepColour,
                                           TotalVariation
     made of others                        Masked, compose
 
@@ -16,7 +16,7 @@ docs/constraints.md compares them, and shows how to write one's own.
 from .basis import ApproximateBasis, Exact
 from .combine import Change, Masked, compose
 from .filtered import Filtered, Photoreal
-from .pixels import Box, KeepColour, KeepLuminance, SoftBox, TotalVariation
+from .pixels import Box, KeepColour, KeepLuminance, Near, SoftBox, TotalVariation
 from .tikhonov import Smoothing, Tikhonov
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "KeepColour",
     "KeepLuminance",
     "Masked",
+    "Near",
     "Photoreal",
     "Smoothing",
     "SoftBox",

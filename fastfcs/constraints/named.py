@@ -7,10 +7,12 @@ from torch import Tensor
 from ..network import Constraint
 from .combine import compose
 from .filtered import Photoreal
-from .pixels import KeepColour, KeepLuminance
+from .pixels import Box, KeepColour, KeepLuminance, Near, SoftBox
 
 Name = Literal["photoreal", "keep-colour", "keep-luminance"]
 Part = Name | Constraint
+
+_NEAR = 0.2  # weight of the distance to the content's pixels in "photoreal" (docs/training-log.md)
 
 
 def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
@@ -32,7 +34,12 @@ def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
 
 
 def enforced(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> Constraint:
-    """One constraint that does it all, the named ones being those of this content (B,3,H,W)."""
+    """One constraint that does it all, the named ones being those of this content (B,3,H,W).
+
+    Of an image, which X may have ceased to be: it is clipped first or, where "photoreal" is asked
+    for, brought nearer to the content and bent.
+    """
+    bounds = [Near(content, _NEAR), SoftBox(content)] if "photoreal" in parts else [Box()]
 
     def made(part: Part) -> Constraint:
         if callable(part):
@@ -41,4 +48,4 @@ def enforced(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> 
             return Photoreal(content) if cutoff is None else Photoreal(content, cutoff)
         return KeepColour(content) if part == "keep-colour" else KeepLuminance(content)
 
-    return compose(map(made, parts))
+    return compose([*bounds, *map(made, parts)])

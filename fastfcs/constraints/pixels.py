@@ -9,7 +9,7 @@ from torch import Tensor
 from .combine import working
 
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in YIQ
-_TOE = 0.55  # share of the content's value below which `SoftBox` bends
+_TOE = 0.25  # share of the content's value below which `SoftBox` bends
 
 
 class Box:
@@ -35,7 +35,7 @@ class Box:
 class SoftBox:
     """The range [0, 1], approached as film does, with a toe and a shoulder, instead of cut.
 
-    A value x below m = 0.55 C, C the content's own, becomes m exp(x / m - 1), and likewise the
+    A value x below m = 0.25 C, C the content's own, becomes m exp(x / m - 1), and likewise the
     distance to 1. So shadows driven below 0 end up proportional to the content's, and keep what
     there is to see in them, where `Box` leaves plain black. Values between are untouched, and so is
     an unchanged content.
@@ -58,6 +58,32 @@ class SoftBox:
 def _bent(x: Tensor, m: Tensor) -> Tensor:
     """m exp(x / m - 1), which meets x at m with the same slope; 0 where m is and x below it."""
     return m * torch.exp((x / m.clamp_min(1e-6) - 1).clamp_max(0))
+
+
+class Near:
+    """The proximal step of w / 2 ||Y - C||^2: (X + w C) / (1 + w), some of the way to the content.
+
+    Within the solver it is the descent on a second term of the loss, the distance to the content's
+    own pixels: what is lost of the style by it, the next update may win back.
+
+    Args:
+        content: C, (B,3,H,W).
+        weight: w, not negative. 0 changes nothing.
+
+    Raises:
+        ValueError: a negative weight.
+    """
+
+    def __init__(self, content: Tensor, weight: float) -> None:
+        if not weight >= 0:
+            raise ValueError(f"weight is {weight}; at least 0 is wanted")
+        self.content = working(content)
+        self.weight = weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x."""
+        share = self.weight / (1 + self.weight)
+        return torch.lerp(x.to(self.content.dtype), self.content, share).to(x.dtype)
 
 
 class KeepLuminance:

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..constraints import Photoreal, SoftBox, compose
+from ..constraints import SoftBox
+from ..constraints.named import enforced
 from ..images import list_images
 from ..losses import squared_norm, structure_loss
 from ..network import (
@@ -252,9 +253,8 @@ class _Restyle(nn.Module):
     def _restyled(self, content: Tensor, statistics: Statistics, cutoff: float | None) -> Tensor:
         if cutoff is None:
             return shown(self.solver(content, statistics))
-        bounds = SoftBox(content)
-        constraint = compose([bounds, Photoreal(content, cutoff)])
-        return bounds(self.solver(content, statistics, constraint))
+        constraint = enforced(("photoreal",), content, cutoff)
+        return SoftBox(content)(self.solver(content, statistics, constraint))
 
 
 def _noise(like: Tensor, seeds: Sequence[str]) -> Tensor:
