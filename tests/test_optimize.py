@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastfcs import MattingLaplacian
 from fastfcs.cli import cli
+from fastfcs.constraints import Photoreal
 from fastfcs.losses import gradient_ssim, region_grams, structure_loss
 from fastfcs.optimize import _Objective, optimize
 from fastfcs.training.crops import Crop
@@ -202,6 +203,15 @@ def test_bfloat16_descends_alike(vgg, pair) -> None:
     assert alike[0] != found[0]
     assert alike[-1]["total"] == pytest.approx(found[-1]["total"], rel=0.03)
     assert (half - result).abs().mean() < 0.01
+
+
+def test_photoreal_is_the_projection_and_nothing_else(vgg, pair) -> None:
+    """Unlike between the network's updates: here one step is small."""
+    content, _ = pair
+    options = {"steps": 3, "method": "adam"}
+    named, _ = losses_of(vgg, pair, constraint="photoreal", cutoff=0.01, **options)
+    given, _ = losses_of(vgg, pair, constraint=Photoreal(content, 0.01), **options)
+    assert torch.equal(named, given)
 
 
 def test_penalty_and_projection_give_similar_pictures(vgg) -> None:

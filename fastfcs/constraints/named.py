@@ -34,12 +34,7 @@ def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
 
 
 def enforced(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> Constraint:
-    """One constraint that does it all, the named ones being those of this content (B,3,H,W).
-
-    Of an image, which X may have ceased to be: it is clipped first or, where "photoreal" is asked
-    for, brought nearer to the content and bent.
-    """
-    bounds = [Near(content, _NEAR), SoftBox(content)] if "photoreal" in parts else [Box()]
+    """One constraint that does it all, the named ones being those of this content (B,3,H,W)."""
 
     def made(part: Part) -> Constraint:
         if callable(part):
@@ -48,4 +43,13 @@ def enforced(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> 
             return Photoreal(content) if cutoff is None else Photoreal(content, cutoff)
         return KeepColour(content) if part == "keep-colour" else KeepLuminance(content)
 
-    return compose([*bounds, *map(made, parts)])
+    return compose(map(made, parts))
+
+
+def between_updates(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> Constraint:
+    """`enforced` of an image, which X may have ceased to be in an update of the network.
+
+    It is clipped first or, where "photoreal" is asked for, brought nearer to the content and bent.
+    """
+    bounds = [Near(content, _NEAR), SoftBox(content)] if "photoreal" in parts else [Box()]
+    return compose([*bounds, enforced(parts, content, cutoff)])

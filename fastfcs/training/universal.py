@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..constraints import SoftBox
-from ..constraints.named import enforced
+from ..constraints.named import between_updates
 from ..images import list_images
 from ..losses import squared_norm, structure_loss
 from ..network import (
@@ -253,7 +253,7 @@ class _Restyle(nn.Module):
     def _restyled(self, content: Tensor, statistics: Statistics, cutoff: float | None) -> Tensor:
         if cutoff is None:
             return shown(self.solver(content, statistics))
-        constraint = enforced(("photoreal",), content, cutoff)
+        constraint = between_updates(("photoreal",), content, cutoff)
         return SoftBox(content)(self.solver(content, statistics, constraint))
 
 
