@@ -185,9 +185,10 @@ class Stylizer(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)  # as the Gram matrices of half types
         statistics = {key: h.to(dtype) for key, h in statistics.items()}
         photo = image.to(x.device, torch.float32)
-        constraint = (
-            between_updates(self.constraint, photo, self.cutoff) if self.constraint else None
-        )
+        constraint = None
+        if self.constraint:
+            by_region = regions is not None
+            constraint = between_updates(self.constraint, photo, self.cutoff, by_region)
         masks = None if regions is None else regions.to(x.device)
         result = self.solver(x, statistics, constraint, masks)
         if self.constraint[-1:] == ("photoreal",):  # not what another constraint gave last

@@ -12,7 +12,9 @@ from .pixels import Box, KeepColour, KeepLuminance, Near, SoftBox
 Name = Literal["photoreal", "keep-colour", "keep-luminance"]
 Part = Name | Constraint
 
-_NEAR = 0.2  # weight of the distance to the content's pixels in "photoreal" (docs/training-log.md)
+# Weight of the distance to the content's pixels in "photoreal", and where each region has a style
+# of its own, which as a rule is further from it (docs/training-log.md).
+_NEAR, _NEAR_BY_REGION = 0.1, 0.25
 
 
 def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
@@ -46,10 +48,15 @@ def enforced(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> 
     return compose(map(made, parts))
 
 
-def between_updates(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> Constraint:
+def between_updates(
+    parts: tuple[Part, ...], content: Tensor, cutoff: float | None, by_region: bool = False
+) -> Constraint:
     """`enforced` of an image, which X may have ceased to be in an update of the network.
 
     It is clipped first or, where "photoreal" is asked for, brought nearer to the content and bent.
     """
-    bounds = [Near(content, _NEAR), SoftBox(content)] if "photoreal" in parts else [Box()]
+    bounds: list[Constraint] = [Box()]
+    if "photoreal" in parts:
+        weight = _NEAR_BY_REGION if by_region else _NEAR
+        bounds = [Near(content, weight), SoftBox(content)]
     return compose([*bounds, enforced(parts, content, cutoff)])
