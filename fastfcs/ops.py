@@ -143,13 +143,15 @@ _gram_correction = _operator("gram_correction", _correction_backward, _save)
 _gram_correction_backward = _operator("gram_correction_backward")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _tf32_allowed() -> bool:
     """Whether torch's own products of float32 on CUDA may be rounded to TF32, now.
 
     However it was asked for: ``torch.backends.cuda.matmul.fp32_precision`` and the older
-    ``allow_tf32`` know of each other, but the latter raises where both were used.
+    ``allow_tf32`` know of each other, but the latter raises where both were used, and the former is
+    not traced by torch.compile.
     """
+    if torch.compiler.is_compiling():
+        return torch.backends.cuda.matmul.allow_tf32
     return torch._C._get_fp32_precision_getter("cuda", "matmul") == "tf32"
 
 

@@ -226,11 +226,20 @@ def test_gram_of_odd_sizes(
 def test_tf32_is_nothing_to_a_cpu(allow_tf32: Callable[[], None]) -> None:
     h, target = features(1, 5, 6, 7), features(1, 5, 5)
     exact = ops.gram(h), ops.gram_correction(h, target)
+    compiled = torch.compile(lambda: ops._tf32_allowed(), backend="eager", fullgraph=True)
     assert not ops._tf32_allowed()
+    assert not compiled()
     allow_tf32()
     assert ops._tf32_allowed()
+    assert compiled()
     assert torch.equal(ops.gram(h), exact[0])
     assert torch.equal(torch.ops.fastfcs.gram_correction(h, target, True), exact[1])
+
+
+def test_import_is_light() -> None:
+    """torch.compile's own modules take a second, which every command would wait for."""
+    code = "import sys, fastfcs.stylizer; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_gram_of_strided_features() -> None:
