@@ -2,9 +2,10 @@
 
 python benchmarks/gram.py [--device cuda] [--sizes 4096 65536 1048576 4194304] [--json OUT]
 
-C = 16 ... 256 channels, n pixels, batch 1 and 8, three types. Eager is bmm, sub, bmm in h's own
-type; compile is torch.compile of the same; backward is autograd's, of h and H. TF32 stays off, as
-is torch's default. What must move: forward, h read and the result written; backward, h and the
+C = 16 ... 256 channels, n pixels, batch 1 and 8, three types; on CUDA float32 twice, the second
+time rounded to TF32 as torch.backends.cuda.matmul.allow_tf32 asks all of them to. Eager is bmm,
+sub, bmm in h's own type; compile is torch.compile of the same; backward is autograd's, of h and H.
+What must move: forward, h read and the result written; backward, h and the
 gradient read and dh written. Multiply-adds: with G symmetric, C (C + 1) / 2 + C^2 a pixel forward,
 C (C + 1) / 2 + 3 C^2 backward.
 """
@@ -25,7 +26,12 @@ from torch import Tensor
 from fastfcs import ops
 
 CHANNELS = (16, 32, 64, 128, 256)
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 CPU_BYTES, CPU_HALF_WORK = 2**28, 2**28  # of h, and B C^2 n: what is larger takes a CPU seconds
 LARGE = 64e6  # bytes of h, beyond the caches
 
@@ -56,12 +62,16 @@ def methods(report: Report) -> Iterator[tuple[str, Correction]]:
         report.leave_out("Triton: it needs CUDA and triton")
 
 
-def measure(report: Report, dtype: torch.dtype, batch: int, channels: int, pixels: int) -> None:
-    name = str(dtype).removeprefix("torch.")
+def measure(report: Report, name: str, batch: int, channels: int, pixels: int) -> None:
+    dtype = TYPES[name]
+    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
     size = {"type": name, "batch": batch, "channels": channels, "pixels": pixels}
     elements = batch * channels * pixels
     nbytes = elements * dtype.itemsize
     slow = report.device == "cpu" and dtype != torch.float32
+    if report.device == "cpu" and name == "tf32":
+        report.leave_out("TF32: it needs CUDA")
+        return
     if report.device == "cpu" and nbytes > CPU_BYTES:
         report.leave_out(f"h of more than {CPU_BYTES >> 20} MB: seconds a call on a CPU")
         return
@@ -74,6 +84,8 @@ def measure(report: Report, dtype: torch.dtype, batch: int, channels: int, pixel
     gram = channels * (channels + 1) / 2
     forward = {"bytes": 2 * nbytes, "multiply_adds": batch * pixels * (gram + channels**2)}
     backward = {"bytes": 3 * nbytes, "multiply_adds": batch * pixels * (gram + 3 * channels**2)}
+    if name == "tf32":  # whose rate of multiply-adds is not among the ceilings
+        del forward["multiply_adds"], backward["multiply_adds"]
 
     for method, correct in methods(report):
         ours = method == "fastfcs"
@@ -119,13 +131,13 @@ def memory(
 def judge(report: Report) -> None:
     def worst(key: str, method: str, of: str, rows: Callable[[dict[str, Any]], bool]) -> None:
         operation = "backward" if key == "backward" else "correction"
-        values = [row[of] for row in report.find(operation, method) if rows(row)]
+        values = [row[of] for row in report.find(operation, method) if of in row and rows(row)]
         if values:
             report.goal(key, min(values))
 
     def large(row: dict[str, Any]) -> bool:
         elements = row["batch"] * row["channels"] * row["pixels"]
-        return row["channels"] <= 64 and elements * getattr(torch, row["type"]).itemsize >= LARGE
+        return row["channels"] <= 64 and elements * TYPES[row["type"]].itemsize >= LARGE
 
     if report.device == "cuda":
         worst("floor", "fastfcs", "floor", large)
@@ -147,7 +159,7 @@ def judge(report: Report) -> None:
 
 def main() -> None:
     given = options(__doc__, (4096, 65536, 1048576, 4194304), "pixels")
-    with Report("gram", given, judge, DTYPES) as report:
+    with Report("gram", given, judge, tuple(dict.fromkeys(TYPES.values()))) as report:
         h = torch.rand(1, 16, 8, 8, device=given.device)
         target = torch.rand(1, 16, 16, device=given.device)
         report.overhead(
@@ -155,8 +167,8 @@ def main() -> None:
             correction=lambda: ops.gram_correction(h, target),
             backward=lambda: ops.gram_correction_backward(h, target, h),
         )
-        for dtype, batch, channels, pixels in product(DTYPES, (1, 8), CHANNELS, given.sizes):
-            measure(report, dtype, batch, channels, int(pixels))
+        for name, batch, channels, pixels in product(TYPES, (1, 8), CHANNELS, given.sizes):
+            measure(report, name, batch, channels, int(pixels))
 
 
 if __name__ == "__main__":

@@ -217,9 +217,11 @@ class Report:
         """
         ms = 1e3 * seconds(call, inputs, device or self.device) / steps
         row: dict[str, Any] = {"operation": operation, **size, "method": method, "ms": ms}
-        if bytes is not None and multiply_adds is not None:
-            traffic, arithmetic = 1e3 * bytes / self.copy, 1e3 * multiply_adds / self.rates[dtype]
+        if bytes is not None:
+            traffic = 1e3 * bytes / self.copy
             row["floor"] = traffic / ms
+        if bytes is not None and multiply_adds is not None:
+            arithmetic = 1e3 * multiply_adds / self.rates[dtype]
             row["bound"] = max(traffic, arithmetic) / ms
             row["bound_by"] = "traffic" if traffic >= arithmetic else "arithmetic"
         reference = self.find(operation, "fastfcs", **size)

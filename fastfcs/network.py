@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ Statistics = dict[str, Tensor]
 
 _SLOPE = 0.2  # of every leaky ReLU
 _LARGEST = 0.25  # |g_t|
+_ADDED = 0.3  # by a residual convolution at the start, standard deviation
 _DOUBLINGS = 3  # of the Neumann series in `_normalised_correction`
 MIN_SIDE = 16
 
@@ -33,22 +35,25 @@ def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
 class ForwardMaps(nn.ModuleList):
     """h_1, h_2, ...: the small trained stand-in for VGG, the same in every update.
 
-    Each level is two convolutions, at half the resolution of the level before. The last channel of
-    every level is the constant 1, and level 1 also carries the image itself: their Gram matrices
-    thus hold means and, at level 1, the mean and covariance of the colours.
+    Each level is two convolutions, at half the resolution of the level before, and between them
+    residual ones (He et al. 2016), x + leaky(conv(x)). The last channel of every level is the
+    constant 1, and level 1 also carries the image itself: their Gram matrices thus hold means and,
+    at level 1, the mean and covariance of the colours.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], residual: Sequence[int]) -> None:
         super().__init__()
         self.learned = [width - (1 if level else 4) for level, width in enumerate(channels)]
-        for below, width, learned in zip([3, *channels], channels, self.learned, strict=False):
-            convs = _conv(below, width, bias=True), _conv(width, learned, bias=True)
-            self.append(nn.ModuleList(convs))
+        for level, width in enumerate(channels):
+            first = _conv(channels[level - 1] if level else 3, width, bias=True)
+            last = _conv(width, self.learned[level], bias=True)
+            between = [_conv(width, width, bias=True) for _ in range(residual[level])]
+            self.append(nn.ModuleList([first, last, *between]))
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Features h_l (B, c_l, H / 2^(l-1), W / 2^(l-1)), sizes rounded up, of (B, 3, H, W).
 
-        And where, between the two convolutions of each level, the leaky ReLU let everything pass.
+        And where each leaky ReLU between a level's convolutions let everything pass, in turn.
         """
         centred = 2 * image - 1
         x, features, passed = centred, [], []
@@ -58,6 +63,10 @@ class ForwardMaps(nn.ModuleList):
                 x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
             x = F.leaky_relu_(convs[0](x), _SLOPE)  # type: ignore[index]
             passed.append(x > 0)
+            for conv in convs[2:]:  # type: ignore[index]
+                added = F.leaky_relu_(conv(x), _SLOPE)
+                passed.append(added > 0)
+                x = x + added
             x = convs[1](x)  # type: ignore[index]
             if level == 0:
                 x = torch.cat([x, centred.to(x.dtype)], 1)
@@ -70,7 +79,8 @@ class BackwardMaps(nn.ModuleList):
     """The mirror image of the forward maps, for one update: from corrections to g_t.
 
     They are gated as a gradient is: where the forward maps' leaky ReLUs passed a fifth, so do
-    these. Without the gates level 4 hardly learned (docs/training-log.md). There is no bias, so
+    these. Without the gates level 4 hardly learned (docs/training-log.md). Residual convolutions
+    have no mirror image of their own: through them goes the gradient itself. There is no bias, so
     that g_t = 0 where every Gram matrix is the style's.
     """
 
@@ -85,6 +95,7 @@ class BackwardMaps(nn.ModuleList):
         features: list[Tensor],
         passed: list[Tensor],
         correct: Callable[[Tensor, int], Tensor],
+        forward_maps: ForwardMaps,
     ) -> Tensor:
         """g_t (B, 3, H, W), deepest level first, each level adding correct(h_l, l).
 
@@ -100,8 +111,10 @@ class BackwardMaps(nn.ModuleList):
                 x = x + _gated(g, h > 0)
             del h
             g = None
-            x = _gated(convs[0](x), passed.pop())  # type: ignore[index]
-            g = convs[1](x)  # type: ignore[index]
+            x = convs[0](x)  # type: ignore[index]
+            for conv in reversed(forward_maps[level][2:]):  # type: ignore[index]
+                x = x + F.conv_transpose2d(_gated(x, passed.pop()), conv.weight, padding=1)
+            g = convs[1](_gated(x, passed.pop()))  # type: ignore[index]
         assert g is not None
         return _LARGEST * torch.tanh(g)
 
@@ -111,13 +124,14 @@ def _gated(g: Tensor, passed: Tensor) -> Tensor:
     return torch.where(passed, g, _SLOPE * g)
 
 
-def _standardise(conv: nn.Conv2d, _: object, out: Tensor) -> Tensor:
-    """Mean 0 and variance 1 for each output channel of a convolution that has just run."""
-    std, mean = torch.std_mean(out, (0, 2, 3))
-    conv.weight /= std.view(-1, 1, 1, 1)
+def _standardise(conv: nn.Conv2d, _: object, out: Tensor, std: float = 1.0) -> Tensor:
+    """That mean 0 and deviation for each output channel of a convolution that has just run."""
+    found, mean = torch.std_mean(out, (0, 2, 3))
+    scale = std / found
+    conv.weight *= scale.view(-1, 1, 1, 1)
     assert conv.bias is not None
-    conv.bias.copy_((conv.bias - mean) / std)
-    return (out - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    conv.bias.copy_((conv.bias - mean) * scale)
+    return (out - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1)
 
 
 def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
@@ -162,12 +176,27 @@ class UnrolledSolver(nn.Module):
     Args:
         updates: N.
         channels: features of each level of the forward maps, finest first, fixed ones included.
+        residual: convolutions of each level beside its two, by default none.
+
+    Raises:
+        ValueError: as many residual as levels are wanted.
     """
 
-    def __init__(self, updates: int = 4, channels: Sequence[int] = (16, 32, 96, 256)) -> None:
+    def __init__(
+        self,
+        updates: int = 4,
+        channels: Sequence[int] = (16, 32, 96, 256),
+        residual: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {"updates": updates, "channels": list(channels)}
-        self.forward_maps = ForwardMaps(channels)
+        residual = list(residual or [0] * len(channels))
+        if len(residual) != len(channels):
+            raise ValueError(f"residual must be a number for each of {channels}, not {residual}")
+        self.architecture: dict[str, Any] = {
+            **{"updates": updates, "channels": list(channels)},
+            **({"residual": residual} if any(residual) else {}),
+        }
+        self.forward_maps = ForwardMaps(channels, residual)
         self.backward_maps: Sequence[BackwardMaps] = nn.ModuleList(  # type: ignore[assignment]
             BackwardMaps(channels) for _ in range(updates)
         )
@@ -182,21 +211,27 @@ class UnrolledSolver(nn.Module):
         """Start from a gradient: of the Gram loss of random features, images (B, 3, H, W).
 
         Every feature of the forward maps gets mean 0 and variance 1 on the contents (Mishkin and
-        Matas 2016), so that Gram matrices are of correlations, and no channel is dead. The backward
-        maps begin as the forward maps transposed, plus noise, and g_t with a root mean square of
-        0.03. Several contents are needed, or the deepest level has too few pixels for a variance.
-        ``teach`` may train the forward maps before the backward maps are made of them.
+        Matas 2016), so that Gram matrices are of correlations, and no channel is dead; what a
+        residual convolution adds gets less, with which it learns faster. The backward maps begin as
+        the forward maps transposed, plus noise, and g_t with a root mean square of 0.03. Several
+        contents are needed, or the deepest level has too few pixels for a variance. ``teach`` may
+        train the forward maps before the backward maps are made of them.
         """
-        forward = _convolutions(self.forward_maps)
         for conv in _convolutions(self):
             nn.init.kaiming_normal_(conv.weight)
-        hooks = [conv.register_forward_hook(_standardise) for conv in forward]
+        adding = partial(_standardise, std=_ADDED)
+        hooks = [
+            conv.register_forward_hook(_standardise if k < 2 else adding)
+            for level in self.forward_maps
+            for k, conv in enumerate(_convolutions(level))
+        ]
         self.forward_maps(content)
         for hook in hooks:
             hook.remove()
         with torch.enable_grad():
             teach(self.forward_maps)
         statistics = self.statistics(style)
+        forward = [conv for level in self.forward_maps for conv in level[:2]]  # type: ignore[index]
         for t, maps in enumerate(self.backward_maps):
             backward = _convolutions(maps)
             for k, conv in enumerate(backward):
@@ -243,7 +278,7 @@ class UnrolledSolver(nn.Module):
                 return _normalised_correction(h, targets)
             return _correction_by_region(h, targets, regions)
 
-        g: Tensor = self.backward_maps[t](features, passed, correct)
+        g: Tensor = self.backward_maps[t](features, passed, correct, self.forward_maps)
         return g
 
     def forward(

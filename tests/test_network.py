@@ -57,16 +57,17 @@ def test_correction_is_the_gram_correction_times_a_rough_inverse() -> None:
 def test_backward_maps_can_be_a_gradient() -> None:
     """Mirrored weights give the gradient, through the forward maps, of <h, correction>."""
     torch.manual_seed(0)
-    solver = UnrolledSolver(updates=1, channels=(8,)).double().requires_grad_(False)
-    (first, second), (back, out) = solver.forward_maps[0], solver.backward_maps[0][0]
+    solver = UnrolledSolver(updates=1, channels=(8,), residual=(2,)).double()
+    solver.requires_grad_(False)
+    (first, second, *_), (back, out) = solver.forward_maps[0], solver.backward_maps[0][0]
     back.weight.zero_()[:, :4] = second.weight.flip(2, 3).transpose(0, 1)  # learned channels
     out.weight.copy_(1e-6 * first.weight.flip(2, 3).transpose(0, 1))  # tanh is linear there
     image = torch.rand(1, 3, 16, 20, dtype=torch.float64, requires_grad=True)
     features, passed = solver.forward_maps(image)
     correction = torch.randn_like(features[0])
     (features[0] * correction)[:, :4].sum().backward()
-    g = solver.backward_maps[0](features, passed, lambda h, level: correction)
-    inside = slice(3, -3)  # at the border the padding's transpose differs
+    g = solver.backward_maps[0](features, passed, lambda h, level: correction, solver.forward_maps)
+    inside = slice(5, -5)  # at the border the padding's transpose differs
     got, want = g[..., inside, inside], image.grad[..., inside, inside]
     torch.testing.assert_close(got * 1e6 / 0.25, want / 2)  # features see 2 X - 1
     assert not features
@@ -80,10 +81,13 @@ def test_a_level_is_gated_by_its_own_activations(solver: UnrolledSolver) -> None
     maps[0][0].weight.zero_()[:, :, 1, 1] = torch.eye(8)
     maps[0][1].weight *= 1e-2  # tanh is linear there
 
+    def deepest(h: Tensor, level: int) -> Tensor:
+        return torch.ones_like(h) if level == 2 else 0 * h
+
     def update(sign: float) -> Tensor:
         one = [sign * torch.ones_like(features[0]), *features[1:]]
         let = [torch.ones_like(passed[0]), *passed[1:]]
-        return maps(one, let, lambda h, level: torch.ones_like(h) if level == 2 else 0 * h)
+        return maps(one, let, deepest, solver.forward_maps)
 
     torch.testing.assert_close(update(-1), 0.2 * update(1), rtol=1e-6, atol=0)
     assert update(1).abs().max() > 0
@@ -94,6 +98,11 @@ def test_refuses_statistics_of_other_widths(solver: UnrolledSolver) -> None:
     other = UnrolledSolver(updates=2, channels=(8, 8, 12)).statistics(image)
     with pytest.raises(ValueError, match="statistics are of another network"):
         solver(image, other)
+
+
+def test_refuses_residual_convolutions_of_other_levels() -> None:
+    with pytest.raises(ValueError, match=r"residual must be a number for each of \(8, 8\)"):
+        UnrolledSolver(channels=(8, 8), residual=(1,))
 
 
 def test_one_style_each_equals_one_by_one(solver: UnrolledSolver) -> None:
@@ -213,7 +222,7 @@ def test_shipped_weights_name_their_origin(name: str) -> None:
 def test_starts_with_living_channels_and_towards_the_style(photo) -> None:
     content, style = photo("rocket", 64).float(), photo("coffee", 64).float()
     torch.manual_seed(0)
-    solver = UnrolledSolver(updates=1)
+    solver = UnrolledSolver(updates=1, residual=(0, 0, 2, 1))
     solver.initialise(content, style)
     statistics = solver.statistics(style)
     for level, h in enumerate(solver.forward_maps(content)[0]):

@@ -34,8 +34,12 @@ def folders(tmp_path: Path, photo) -> tuple[Path, Path]:
     return tmp_path / "content", tmp_path / "style"
 
 
-def _tiny(updates: int = 2, channels: tuple[int, ...] = (8, 8, 8)) -> UnrolledSolver:
-    return UnrolledSolver(updates, channels)
+def _tiny(
+    updates: int = 2,
+    channels: tuple[int, ...] = (8, 8, 8),
+    residual: tuple[int, ...] | None = None,
+) -> UnrolledSolver:
+    return UnrolledSolver(updates, channels, residual)
 
 
 @pytest.fixture
@@ -100,8 +104,9 @@ def test_distillation_teaches_forward_maps_what_vgg_sees(folders, tiny) -> None:
 def test_channels_of_a_new_network(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
     out = tmp_path / "w.safetensors"
-    train(content, [style], out, steps=1, channels=(8, 12), **OPTIONS)
-    assert load_solver(out).architecture["channels"] == [8, 12]
+    train(content, [style], out, steps=1, channels=(8, 12), residual=(0, 2), **OPTIONS)
+    wanted = {"updates": 2, "channels": [8, 12], "residual": [0, 2]}
+    assert load_solver(out).architecture == wanted
 
 
 def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
@@ -212,7 +217,8 @@ def test_refusals(folders, tmp_path: Path) -> None:
         ({"steps": 0}, "steps and batch must be at least 1"),
         ({"holdout": 4}, "holdout of 4 leaves no picture"),
         ({"channels": (8, 4)}, r"channels must be at least 5 on every level, not \(8, 4\)"),
-        ({"channels": (8, 8), "weights": "universal"}, "channels are those of the weights"),
+        ({"channels": (8, 8), "weights": "universal"}, "are those of the weights"),
+        ({"residual": (1, 1, 1, 1), "weights": "universal"}, "are those of the weights"),
         ({"style": [tmp_path / "empty"]}, "must be folders with pictures"),
     ]:
         options = {"style": [style], "steps": 1, **arguments}

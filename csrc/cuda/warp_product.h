@@ -39,13 +39,13 @@ struct alignas(n * sizeof(T)) Vector {
 // A thread holds 8 x 8 sums (8 x 4 in float64), so that 16 loads of 16 bytes feed 256 multiply-adds. The lanes that the
 // sums leave over, kSlices times as many as needed, take the pixels in turn; the caller adds the slices.
 template <typename T, int kSide, int kPixels, int kStride>
-class WarpProduct {
+class FusedProduct {
  public:
   static constexpr int kRows = 8, kColumns = sizeof(T) == 8 ? 4 : 8;
   static constexpr int kSlices = kLanes * kRows * kColumns / (kSide * kSide);
 
   // Neighbouring lanes share a row or a column: two quarters of a warp then read shared memory at once.
-  __device__ explicit WarpProduct(int lane)
+  __device__ explicit FusedProduct(int lane)
       : column_(lane / 4 % (kAcross / 2) * 2 + lane % 2),
         row_(lane / 4 / (kAcross / 2) % (kDown / 2) * 2 + lane / 2 % 2),
         slice_(lane / 4 / (kAcross / 2) / (kDown / 2)) {}
@@ -163,18 +163,9 @@ class TensorCoreProduct {
   Sum sum_[kCount * kCount];
 };
 
-template <int kSide, int kPixels, int kStride>
-class WarpProduct<Half, kSide, kPixels, kStride> : public TensorCoreProduct<Half, kSide, kPixels, kStride> {
-  using TensorCoreProduct<Half, kSide, kPixels, kStride>::TensorCoreProduct;
-};
-template <int kSide, int kPixels, int kStride>
-class WarpProduct<BFloat16, kSide, kPixels, kStride> : public TensorCoreProduct<BFloat16, kSide, kPixels, kStride> {
-  using TensorCoreProduct<BFloat16, kSide, kPixels, kStride>::TensorCoreProduct;
-};
-template <int kSide, int kPixels, int kStride>
-class WarpProduct<Tf32, kSide, kPixels, kStride> : public TensorCoreProduct<Tf32, kSide, kPixels, kStride> {
-  using TensorCoreProduct<Tf32, kSide, kPixels, kStride>::TensorCoreProduct;
-};
+template <typename T, int kSide, int kPixels, int kStride>
+using WarpProduct = std::conditional_t<TensorCore<T>::kExists, TensorCoreProduct<T, kSide, kPixels, kStride>,
+                                       FusedProduct<T, kSide, kPixels, kStride>>;
 
 // sum[c][p] += sum_k (high + low)[k * kWeightStride + c] h[k * kStride + p]       c < kOutputs, p < kPixels, k < kDepth
 //

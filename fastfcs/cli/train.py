@@ -47,6 +47,12 @@ def _search(command: Any) -> Any:
     help="Of a new network; repeatable, once a level, finest first.",
 )
 @click.option(
+    "--residual",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="Convolutions beside each level's two, of a new network; repeatable, once a level.",
+)
+@click.option(
     "--distil-steps",
     type=click.IntRange(min=0),
     help="In which the forward maps of a new network learn from VGG.",

@@ -51,6 +51,7 @@ def train(
     structure_weight: float = 0.0,
     noise_weight: float = 0.0,
     channels: Sequence[int] | None = None,
+    residual: Sequence[int] | None = None,
     distil_steps: int = 1000,
     weights: str | Path | None = None,
     precision: Precision = "float32",
@@ -88,7 +89,7 @@ def train(
         structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
         noise_weight: against flicker, weight of ||f(C + n) - f(C)||^2 / ||n||^2: how much a noise n
             of one grey level, which differs from frame to frame, is amplified by the updates f.
-        channels: of a new network, see :class:`UnrolledSolver`; fewer are faster.
+        channels, residual: of a new network, see :class:`UnrolledSolver`; fewer are faster.
         distil_steps: those in which the forward maps of a new network learn from VGG.
         weights: to go on from, name or file; by default the network starts anew.
         precision: of the convolutions; losses and parameters stay float32.
@@ -108,8 +109,10 @@ def train(
         raise ValueError(f"steps and batch must be at least 1, not {steps} and {batch}")
     if channels is not None and (not channels or min(channels) < 5):
         raise ValueError(f"channels must be at least 5 on every level, not {channels}")
-    if channels is not None and weights is not None:
-        raise ValueError("channels are those of the weights that training goes on from: give one")
+    if weights is not None and not (channels is residual is None):
+        raise ValueError(
+            "channels and residual are those of the weights that training goes on from: give one"
+        )
     if not 0 <= photoreal <= 1:
         raise ValueError(f"photoreal must be a share of the steps, in [0, 1], not {photoreal}")
     out = Path(out)
@@ -141,7 +144,7 @@ def train(
 
         torch.manual_seed(seed)
         features = load_vgg19(vgg).to(device)
-        solver = load_solver(weights).train() if weights else _new(channels)
+        solver = load_solver(weights).train() if weights else _new(channels, residual)
         solver.to(device)
         checkpoint = out.with_suffix(".checkpoint.safetensors")
 
@@ -231,8 +234,10 @@ def train(
     return averaged.requires_grad_(True)
 
 
-def _new(channels: Sequence[int] | None) -> UnrolledSolver:
-    return UnrolledSolver() if channels is None else UnrolledSolver(channels=channels)
+def _new(channels: Sequence[int] | None, residual: Sequence[int] | None) -> UnrolledSolver:
+    if channels is None:
+        return UnrolledSolver(residual=residual)
+    return UnrolledSolver(channels=channels, residual=residual)
 
 
 class _Restyle(nn.Module):
