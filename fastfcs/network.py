@@ -192,10 +192,9 @@ class UnrolledSolver(nn.Module):
         residual = list(residual or [0] * len(channels))
         if len(residual) != len(channels):
             raise ValueError(f"residual must be a number for each of {channels}, not {residual}")
-        self.architecture: dict[str, Any] = {
-            **{"updates": updates, "channels": list(channels)},
-            **({"residual": residual} if any(residual) else {}),
-        }
+        self.architecture: dict[str, Any] = {"updates": updates, "channels": list(channels)}
+        if any(residual):
+            self.architecture["residual"] = residual
         self.forward_maps = ForwardMaps(channels, residual)
         self.backward_maps: Sequence[BackwardMaps] = nn.ModuleList(  # type: ignore[assignment]
             BackwardMaps(channels) for _ in range(updates)

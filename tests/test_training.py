@@ -217,8 +217,14 @@ def test_refusals(folders, tmp_path: Path) -> None:
         ({"steps": 0}, "steps and batch must be at least 1"),
         ({"holdout": 4}, "holdout of 4 leaves no picture"),
         ({"channels": (8, 4)}, r"channels must be at least 5 on every level, not \(8, 4\)"),
-        ({"channels": (8, 8), "weights": "universal"}, "are those of the weights"),
-        ({"residual": (1, 1, 1, 1), "weights": "universal"}, "are those of the weights"),
+        (
+            {"channels": (8, 8), "weights": "universal"},
+            "channels and residual are those of the weights",
+        ),
+        (
+            {"residual": (1, 1, 1, 1), "weights": "universal"},
+            "channels and residual are those of the weights",
+        ),
         ({"style": [tmp_path / "empty"]}, "must be folders with pictures"),
     ]:
         options = {"style": [style], "steps": 1, **arguments}
