@@ -12,9 +12,11 @@ from ..network import Statistics, load_solver
 from ..presets import write
 from ..vgg import load_vgg19
 from .crops import Pool, images, targets, whole
-from .descent import descend
+from .descent import descend, soap
 from .objective import Losses, batch_loss, shown
 from .precision import Precision, convolutions_in
+
+_LEAST = 0.01  # variance of the tuned features in every direction, of their mean
 
 
 def tune(
@@ -23,12 +25,12 @@ def tune(
     out: str | Path,
     *,
     weights: str | Path = "universal",
-    steps: int = 300,
-    batch: int = 4,
-    size: int = 128,
+    steps: int = 150,
+    batch: int = 2,
+    size: int = 192,
     style_size: int = 768,
     style_weight: float = 20.0,
-    lr: float = 0.1,
+    lr: float = 0.015,
     precision: Precision = "float32",
     title: str = "",
     seed: int = 0,
@@ -37,11 +39,11 @@ def tune(
 ) -> Statistics:
     """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
 
-    Starts from the statistics of the style picture itself. Arguments and errors as :func:`train`;
-    ``lr`` is relative to the size of each Gram matrix: H^s is (I + D) H_0 (I + D)^T, H_0 of the
-    picture, and D (c, c) is learned, times sqrt(c). ``title`` is kept in the file's header. The
-    picture is reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and
-    those of a size that the network sees, below 68 pixels, are taken over best.
+    Starts from the statistics of the style picture itself. What is learned, by SOAP, is a factor F
+    (c, c) of each H^s = F F^T, which thus stays positive semi-definite, as every Gram matrix is.
+    Arguments and errors as :func:`train`. ``title`` is kept in the file's header. The picture is
+    reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and those of a
+    size that the network sees, below 68 pixels, are taken over best.
     """
     solver = load_solver(weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
@@ -50,11 +52,10 @@ def tune(
     wanted = targets(features, picture) * batch
     with torch.no_grad():
         start = solver.statistics(picture)
-    offsets = {key: nn.Parameter(torch.zeros_like(h[0])) for key, h in start.items()}
+    factors = {key: nn.Parameter(_factor(h[0])) for key, h in start.items()}
 
     def tuned() -> Statistics:
-        # Symmetric and positive semi-definite, as every Gram matrix is.
-        return {key: _congruent(h, offsets[key]) for key, h in start.items()}
+        return {key: (f @ f.mT)[None] for key, f in factors.items()}
 
     def loss(step: int) -> tuple[Tensor, Losses]:
         statistics = tuned()
@@ -72,16 +73,16 @@ def tune(
         "style size": str(style_size),
         "style weight": str(style_weight),
     }
-    adam = torch.optim.Adam(offsets.values(), lr=lr, betas=(0.9, 0.99))
-    descend(offsets, adam, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
+    optimizer = soap(factors.values(), lr)
+    descend(factors, optimizer, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
     result = {key: h.detach() for key, h in tuned().items()}
     write({key: h.half() for key, h in result.items()}, out, facts)
     checkpoint.unlink()
     return result
 
 
-def _congruent(h: Tensor, offset: Tensor) -> Tensor:
-    """(I + D) H (I + D)^T, H (1, c, c) and D sqrt(c) (c, c)."""
-    factor = torch.eye(len(offset), device=h.device) + offset / len(offset) ** 0.5
-    result = factor @ h @ factor.mT
-    return (result + result.mT) / 2
+def _factor(h: Tensor) -> Tensor:
+    """F with F F^T = H (c, c), to 1 % of the mean variance: in no direction is its gradient 0."""
+    variances, directions = torch.linalg.eigh(h.double())
+    variances = variances.clamp(min=0) + _LEAST * variances.mean()
+    return (directions * variances.sqrt()).float()
