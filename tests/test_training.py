@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from fastfcs.constraints import Photoreal, named
 from fastfcs.images import list_images
 from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
-from fastfcs.training import Diverged, train, tune, universal
+from fastfcs.training import Diverged, preset, train, tune, universal
 from fastfcs.training.crops import random_crop, targets, whole
 from fastfcs.training.distil import distil
 from fastfcs.training.objective import batch_loss
@@ -195,6 +195,13 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp
     for matrix in result.values():
         assert torch.equal(matrix, matrix.mT)
         assert torch.linalg.eigvalsh(matrix).min() > -1e-5 * matrix.abs().max()
+
+
+def test_tuning_starts_with_a_variance_in_every_direction_and_next_to_the_style() -> None:
+    rows = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    h = rows.mT @ rows  # of rank 3
+    factor = preset._factor(h)
+    torch.testing.assert_close(factor @ factor.mT, h + 0.01 * h.trace() / 8 * torch.eye(8))
 
 
 def test_crops_depend_on_the_seed_alone(folders) -> None:

@@ -55,7 +55,7 @@ def tune(
     factors = {key: nn.Parameter(_factor(h[0])) for key, h in start.items()}
 
     def tuned() -> Statistics:
-        return {key: (f @ f.mT)[None] for key, f in factors.items()}
+        return {key: _squared(f) for key, f in factors.items()}
 
     def loss(step: int) -> tuple[Tensor, Losses]:
         statistics = tuned()
@@ -86,3 +86,9 @@ def _factor(h: Tensor) -> Tensor:
     variances, directions = torch.linalg.eigh(h.double())
     variances = variances.clamp(min=0) + _LEAST * variances.mean()
     return (directions * variances.sqrt()).float()
+
+
+def _squared(factor: Tensor) -> Tensor:
+    """H (1, c, c) = F F^T, symmetric to the last bit."""
+    h = factor @ factor.mT
+    return (h + h.mT)[None] / 2
