@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..images import list_images
 from ..network import Statistics, load_solver
+from ..ops import gram
 from ..presets import write
 from ..vgg import load_vgg19
 from .crops import Pool, images, targets, whole
@@ -55,7 +56,8 @@ def tune(
     factors = {key: nn.Parameter(_factor(h[0])) for key, h in start.items()}
 
     def tuned() -> Statistics:
-        return {key: _squared(f) for key, f in factors.items()}
+        # By the operator: symmetric to the last bit.
+        return {key: len(f) * gram(f[None, :, None]) for key, f in factors.items()}
 
     def loss(step: int) -> tuple[Tensor, Losses]:
         statistics = tuned()
@@ -86,9 +88,3 @@ def _factor(h: Tensor) -> Tensor:
     variances, directions = torch.linalg.eigh(h.double())
     variances = variances.clamp(min=0) + _LEAST * variances.mean()
     return (directions * variances.sqrt()).float()
-
-
-def _squared(factor: Tensor) -> Tensor:
-    """H (1, c, c) = F F^T, symmetric to the last bit."""
-    h = factor @ factor.mT
-    return (h + h.mT)[None] / 2
