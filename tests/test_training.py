@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 
 from fastfcs.constraints import Photoreal, named
 from fastfcs.images import list_images
+from fastfcs.losses import relative_style_loss
 from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
 from fastfcs.training import Diverged, preset, train, tune, universal
 from fastfcs.training.crops import random_crop, targets, whole
 from fastfcs.training.distil import distil
-from fastfcs.training.objective import batch_loss
+from fastfcs.training.objective import batch_loss, batch_terms
+from fastfcs.training.sight import blindness
 from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
 
 
@@ -255,7 +257,7 @@ def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> N
     save_solver(start, tmp_path / "start.safetensors", {})
     options = ["--content", content, "--style", style, "--weights", tmp_path / "start.safetensors"]
     options += ["--steps", 4, "--batch", 4, "--size", 32, "--size", 48, "--holdout", 1]
-    options += ["--photoreal", 0.5]
+    options += ["--photoreal", 0.5, "--sight-weight", 1]
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "-m"]
     for name, launcher in (("one", []), ("two", torchrun)):
         command = [sys.executable, "-m", *launcher, "fastfcs", "train", *options]
@@ -328,3 +330,48 @@ def test_noise_weight_lowers_the_amplification_of_noise(folders, tiny, tmp_path:
 
     without = amplification("without.safetensors")
     assert amplification("with.safetensors", noise_weight=1000.0) < 0.9 * without
+
+
+def test_blindness_is_the_angle_between_the_gradients(folders) -> None:
+    torch.manual_seed(0)
+    maps = _tiny(channels=(8, 12, 16)).forward_maps
+    x, content, style = torch.rand(3, 2, 3, 32, 32)
+    output = x.requires_grad_()
+
+    def gram_of(image: torch.Tensor, level: int) -> torch.Tensor:
+        return torch.einsum("bcij,bdij->bcd", *2 * [maps(image)[0][level]]) / (32 >> level) ** 2
+
+    for level in range(3):
+        grams = (gram_of(image, level) for image in (output, style, content))
+        own = relative_style_loss(*grams).mean()
+        for term, wanted in ((own, 0.0), (-3 * own, 2.0)):
+            found = blindness(maps, level, term, output, content, style)
+            assert found.item() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_forward_maps_learn_to_see(folders, tiny, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vgg, maps = load_vgg19(), _tiny().forward_maps
+    content, style = (whole(list_images(folder)[0], 48) for folder in folders)
+    (shown,), (wanted,) = (targets(vgg, picture) for picture in (content, style))
+    output = content.clone().requires_grad_()
+    terms = batch_terms(vgg, output, [shown], [wanted])[1]
+    optimizer = torch.optim.Adam(maps.parameters(), lr=0.01)
+    angles = []
+    for _ in range(40):
+        angle = sum(blindness(maps, k, terms[k], output, content, style) for k in range(3))
+        optimizer.zero_grad()
+        angle.backward()
+        optimizer.step()
+        angles.append(angle.item())
+    assert angles[-1] < 0.8 * angles[0]
+
+
+def test_sight_weight_is_part_of_the_loss(folders, tiny, tmp_path: Path) -> None:
+    content, style = folders
+    trained = [
+        train(content, [style], tmp_path / f"{w}.safetensors", steps=3, sight_weight=w, **OPTIONS)
+        for w in (0.0, 1.0)
+    ]
+    a, b = (solver.forward_maps.state_dict() for solver in trained)
+    assert any(not torch.equal(a[name], b[name]) for name in a)

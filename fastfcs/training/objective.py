@@ -41,14 +41,22 @@ def batch_loss(
 
     G_C is the content's own Gram matrix. Means over the batch (B, 3, H, W).
     """
+    content_term, style_terms = batch_terms(vgg, output, content, style)
+    style_term = style_terms.mean()
+    total = content_term + style_weight * style_term
+    return total, Losses(content_term.item(), style_term.item())
+
+
+def batch_terms(
+    vgg: VGG19, output: Tensor, content: Sequence[Crop], style: Sequence[Crop]
+) -> tuple[Tensor, Tensor]:
+    """The terms of :func:`batch_loss`: content's, a scalar, and style's at each layer, (L,)."""
     found = vgg(output)
     features = torch.stack([crop.features for crop in content])
     content_term = relative_content_loss(found[CONTENT_LAYER].float(), features.float())
-    terms = []
+    style_terms = []
     for layer in STYLE_LAYERS:
         wanted = torch.stack([crop.grams[layer] for crop in style])
         before = torch.stack([crop.grams[layer] for crop in content])
-        terms.append(relative_style_loss(gram(found[layer]), wanted, before).mean())
-    style_term = torch.stack(terms).mean()
-    total = content_term + style_weight * style_term
-    return total, Losses(content_term.item(), style_term.item())
+        style_terms.append(relative_style_loss(gram(found[layer]), wanted, before).mean())
+    return content_term, torch.stack(style_terms)

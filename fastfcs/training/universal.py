@@ -25,14 +25,15 @@ from ..network import (
     load_solver,
     save_solver,
 )
-from ..vgg import load_vgg19
+from ..vgg import STYLE_LAYERS, load_vgg19
 from . import processes
 from .crops import Pool, images, random_crop, whole
 from .descent import Record, descend, soap
 from .distil import distil
-from .objective import Losses, batch_loss, shown
+from .objective import Losses, batch_terms, shown
 from .precision import Precision, convolutions_in
 from .sheet import write_sheet
+from .sight import blindness
 
 _CUTOFFS = 0.0003, 0.01  # of the projections trained with: log-uniform between these
 
@@ -50,6 +51,7 @@ def train(
     photoreal: float = 0.0,
     structure_weight: float = 0.0,
     noise_weight: float = 0.0,
+    sight_weight: float = 0.0,
     channels: Sequence[int] | None = None,
     residual: Sequence[int] | None = None,
     distil_steps: int = 1000,
@@ -89,6 +91,8 @@ def train(
         structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
         noise_weight: against flicker, weight of ||f(C + n) - f(C)||^2 / ||n||^2: how much a noise n
             of one grey level, which differs from frame to frame, is amplified by the updates f.
+        sight_weight: weight of `fastfcs.training.sight.blindness` at the result, one level a step:
+            whether the forward maps see in which direction VGG's style loss still falls.
         channels, residual: of a new network, see :class:`UnrolledSolver`; fewer are faster.
         distil_steps: those in which the forward maps of a new network learn from VGG.
         weights: to go on from, name or file; by default the network starts anew.
@@ -132,7 +136,7 @@ def train(
         **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
         **{"style weight": str(style_weight), "photoreal": str(photoreal)},
         **{"structure weight": str(structure_weight), "noise weight": str(noise_weight)},
-        "precision": precision,
+        **{"sight weight": str(sight_weight), "precision": precision},
         "start": Path(weights).name if weights else f"anew, {distil_steps} steps of distillation",
     }
 
@@ -175,6 +179,7 @@ def train(
         contents = [Pool([photos], features, s, places, f"{seed}/content/{s}") for s in sizes]
         styles = [Pool(folders, features, s, places, f"{seed}/style/{s}") for s in sizes]
         restyle = processes.parallel(_Restyle(solver))
+        seen = min(len(STYLE_LAYERS), len(solver.forward_maps))  # levels with a layer to see
 
         def loss(step: int) -> tuple[Tensor, Losses]:
             round_, turn = divmod(step, len(sizes))
@@ -191,14 +196,22 @@ def train(
                     noise = _noise(pictures[0], [f"{seed}/noise/{step}/{p}" for p in places])
                     noisy = (pictures + noise.to(device)).clamp(0, 1)
                 output, again = restyle(pictures, images(wanted), cutoff, noisy)
-                total, losses = batch_loss(features, output, chosen, wanted, style_weight)
+                content_term, style_terms = batch_terms(features, output, chosen, wanted)
+                total = content_term + style_weight * style_terms.mean()
+                if sight_weight:
+                    level = random.Random(f"{seed}/sight/{step}").randrange(seen)
+                    blind = blindness(
+                        *(solver.forward_maps, level, style_terms[level]),
+                        *(output, pictures, images(wanted)),
+                    )
+                    total = total + sight_weight * blind
             if cutoff is not None and structure_weight:
                 total = total + structure_weight * structure_loss(output.float(), pictures)
             if again is not None:
                 assert noisy is not None
                 amplified = squared_norm(again - output) / squared_norm(noisy - pictures)
                 total = total + noise_weight * amplified.mean()
-            return total, Losses(*processes.mean(losses.content, losses.style))
+            return total, Losses(*processes.mean(content_term.item(), style_terms.mean().item()))
 
         parameters = dict(solver.named_parameters())
         averages = {name: p.detach().clone() for name, p in parameters.items()}
