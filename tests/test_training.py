@@ -118,7 +118,7 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
     class Cut(Exception):
         pass
 
-    real = universal.batch_loss
+    real = universal.batch_terms
     calls = 0
 
     def cut(*args):
@@ -128,7 +128,7 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
             raise Cut
         return real(*args)
 
-    monkeypatch.setattr(universal, "batch_loss", cut)
+    monkeypatch.setattr(universal, "batch_terms", cut)
     with pytest.raises(Cut):
         train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
     assert calls == 9
@@ -154,15 +154,15 @@ def test_refuses_the_checkpoint_of_another_run(folders, tiny, tmp_path: Path) ->
 
 def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypatch) -> None:
     content, style = folders
-    real, calls = universal.batch_loss, 0
+    real, calls = universal.batch_terms, 0
 
     def poisoned(*args):
         nonlocal calls
         calls += 1
-        total, losses = real(*args)
-        return (total * float("nan") if calls == 8 else total), losses
+        content, style = real(*args)
+        return (content * float("nan") if calls == 8 else content), style
 
-    monkeypatch.setattr(universal, "batch_loss", poisoned)
+    monkeypatch.setattr(universal, "batch_terms", poisoned)
     with pytest.raises(Diverged, match=r"step 7: the loss is nan .* last good state"):
         train(content, [style], tmp_path / "w.safetensors", steps=12, **OPTIONS)
     from safetensors import safe_open
