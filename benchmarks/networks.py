@@ -3,9 +3,10 @@
 python benchmarks/networks.py PAIRS PHOTOS STYLES OUT
 
 PAIRS and PHOTOS with STYLES are folders as `fastfcs evaluate` takes them; OUT keeps what is done,
-so that an interrupted run goes on. Writes benchmarks/results/networks.json: for each network its
-file in MB, seconds of one picture of 0.25 megapixels both ways (the style set before), medians over
-the pairs at 320 px, and the iterations of Adam that it is worth on the last 50 photos at 192 px.
+so that an interrupted run goes on. Writes benchmarks/results/networks.json: for each network, and
+the first refined, its files in MB, seconds of one picture of 0.25 megapixels both ways (the style
+set before), medians over the pairs at 320 px, and the iterations of Adam that it is worth on the
+last 50 photos at 192 px.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from fastfcs.evaluation.methods import methods
 from fastfcs.evaluation.pairs import find_pairs, pair_up
 from fastfcs.evaluation.report import medians
 from fastfcs.network import weights_file
+from fastfcs.refinement import SHIPPED
 
 RESULTS = Path(__file__).parent / "results/networks.json"
-NETWORKS = "universal", "small", "tiny"
+NETWORKS = ("universal", 3), ("universal", 1), ("universal", 0), ("small", 0), ("tiny", 0)
 SIDE, PAIRS, PHOTOS, LAST, STEPS = 500, 320, 192, 50, 60  # pixels, pixels, pixels, photos, Adam's
 
 
-def speed(network: str, constraint: str | None) -> float:
+def speed(network: str, refine: int, constraint: str | None) -> float:
     """Seconds a picture."""
     content, style = torch.rand(2, 3, SIDE, SIDE)
-    stylizer = Stylizer(style, weights=network, constraint=constraint)
+    stylizer = Stylizer(style, weights=network, refine=refine, constraint=constraint)
     with torch.inference_mode():
         return seconds(stylizer, [(content,)], "cpu")
 
@@ -42,26 +44,30 @@ def speed(network: str, constraint: str | None) -> float:
 def main() -> None:
     pairs, photos, styles, out = map(Path, sys.argv[1:])
     rows: list[dict[str, Any]] = []
-    for network in NETWORKS:
-        ways = methods(("artistic", "photoreal"), weights=network)
-        found, _ = compare(find_pairs(pairs), ways, out / network, size=PAIRS, say=print)
+    for network, refine in NETWORKS:
+        ways = methods(("artistic", "photoreal"), weights=network, refine=refine)
+        folder = out / f"{network}{refine or ''}"
+        found, _ = compare(find_pairs(pairs), ways, folder, size=PAIRS, say=print)
         worth = equivalent_iterations(
             pair_up(photos, [styles], LAST),
             out,
             weights=network,
+            refine=refine,
             steps=STEPS,
             size=PHOTOS,
             facts={},
             say=print,
         )
+        files = [weights_file(network), *([SHIPPED] if refine else [])]
         row: dict[str, Any] = {
             "network": network,
-            "megabytes": weights_file(network).stat().st_size / 1e6,
+            "refine": refine,
+            "megabytes": sum(f.stat().st_size for f in files) / 1e6,
             "iterations": worth["equivalent iterations"],
         }
         for way, values in medians(found).items():
             row[way] = {key: value.value for key, value in values.items()}
-            row[way]["picture"] = speed(network, None if way == "artistic" else way)
+            row[way]["picture"] = speed(network, refine, None if way == "artistic" else way)
         rows.append(row)
     RESULTS.write_text(json.dumps({"machine": machine("cpu"), "rows": rows}, indent=1) + "\n")
 

@@ -3,8 +3,9 @@
 python benchmarks/render.py
 
 Every number between README's markers comes from those files, and goes there by this script.
-pairs.json is what `fastfcs evaluate PAIRS` wrote as report.json, and iterations-*.json what it did
-with --equivalent-iterations, the rows of single pairs left out; command-cpu.json is of command.py,
+pairs.json is what `fastfcs evaluate PAIRS` wrote as report.json, that of --refine 3 merged into it
+as "artistic, refine 3", and iterations-*.json what it did with --equivalent-iterations, the rows of
+single pairs left out; command-cpu.json is of command.py,
 networks.json of networks.py.
 """
 
@@ -115,8 +116,10 @@ def pairs(report: dict[str, Any]) -> str:
 
     rows = []
     for method, medians in report["medians"].items():
-        family, _, cutoff = method.partition(":")
+        way, _, refined = method.partition(", ")
+        family, _, cutoff = way.partition(":")
         what = METHODS.get(family, family) + (f", cut-off {cutoff}" if cutoff else "")
+        what += f", {refined}" if refined else ""
         rows.append([what, *(cell(medians, key) for key in MEASURES)])
     return table([f"{report['pairs']} pairs", *MEASURES.values()], rows)
 
@@ -133,15 +136,19 @@ def iterations(reports: dict[str, dict[str, Any]]) -> str:
         missed = f", {report['not reached']} not reached" if report["not reached"] else ""
         rows.append(
             [
-                what.replace("-", " "),
+                what.replace("-", " ").replace(" refined", f", refine {report.get('refine')}"),
                 f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g}){missed}",
                 f"{losses['network']['value']:.3f}",
                 ", ".join(after),
-                f"{worth['pairs']}, longer side {report['size']}",
+                f"{worth['pairs']}, {of_size(report['size'])}",
             ]
         )
     head = ["", "iterations", "loss over the content's", "Adam's after 25, 50", "pairs"]
     return table(head, rows)
+
+
+def of_size(size: int | str) -> str:
+    return f"longer side {size}" if isinstance(size, int) else "as they are"
 
 
 def networks(report: dict[str, Any]) -> str:
@@ -151,7 +158,7 @@ def networks(report: dict[str, Any]) -> str:
         artistic, photoreal, worth = row["artistic"], row["photoreal"], row["iterations"]
         rows.append(
             [
-                f"`{row['network']}`",
+                f"`{row['network']}`" + (f", refine {row['refine']}" if row.get("refine") else ""),
                 f"{row['megabytes']:.1f}",
                 f"{artistic['picture']:.2f}, {photoreal['picture']:.2f}",
                 f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g})",

@@ -253,17 +253,26 @@ class UnrolledSolver(nn.Module):
         check_regions("style", style, regions)
         features = self.forward_maps(style)[0]
         found = [gram(h) if regions is None else region_grams(h, regions.to(h)) for h in features]
-        updates = range(len(self.backward_maps))
+        updates = range(self.updates)
         return {f"{t}.{level}": h.clone() for t in updates for level, h in enumerate(found)}
+
+    @property
+    def updates(self) -> int:
+        """N."""
+        return len(self.backward_maps)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """What statistics hold: the key of each H^s and its (c_l, c_l)."""
+        return {
+            f"{t}.{level}": (width, width)
+            for t in range(self.updates)
+            for level, width in enumerate(self.architecture["channels"])
+        }
 
     def fits(self, statistics: Statistics) -> bool:
         """Whether they have this network's updates, levels and channels."""
-        wanted = {
-            f"{t}.{level}": (width, width)
-            for t in range(len(self.backward_maps))
-            for level, width in enumerate(self.architecture["channels"])
-        }
-        return {key: tuple(h.shape[1:]) for key, h in statistics.items()} == wanted
+        return {key: tuple(h.shape[1:]) for key, h in statistics.items()} == self.shapes
 
     def update(
         self, t: int, image: Tensor, statistics: Statistics, regions: Tensor | None = None
@@ -310,11 +319,19 @@ class UnrolledSolver(nn.Module):
                 f"{len(statistics['0.0'])}"
             )
         x = content
-        for t in range(len(self.backward_maps)):
+        for t in range(self.updates):
             x = x - self.update(t, x, statistics, regions)
             if constraint is not None:
                 x = constraint(x)
         return x
+
+
+def as_shown(image: Tensor) -> Tensor:
+    """The image clipped to [0, 1]; the gradient passes as if it were not.
+
+    Where it is clipped nothing would be learned otherwise.
+    """
+    return image + (image.clamp(0, 1) - image).detach()
 
 
 def _convolutions(module: nn.Module) -> list[nn.Conv2d]:

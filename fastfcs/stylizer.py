@@ -17,7 +17,8 @@ from . import images, presets
 from .constraints import SoftBox
 from .constraints.named import Part, between_updates, parse
 from .filters import LowPass
-from .network import MIN_SIDE, Statistics, UnrolledSolver, load_solver
+from .network import MIN_SIDE, Statistics, UnrolledSolver
+from .refinement import RefinedSolver, load_network
 from .regions import resize
 
 AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any]
@@ -51,8 +52,10 @@ class Stylizer(nn.Module):
 
     Args:
         style: what `set_style` takes; None to set it, or load it by ``load_state_dict``, later.
-        weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver`, used as
-            it is.
+        weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
+            `RefinedSolver`, used as it is.
+        refine: so many further updates, 0 to 3, that see through VGG-19 itself
+            (`fastfcs.refinement`): nearer to the style and to the content, and slower.
         constraint: what is enforced after every update of the network: None; "photoreal", the
             projection onto the smooth signals of the content's matting Laplacian
             (`fastfcs.constraints.Photoreal`); "keep-colour", only the luminance is restyled;
@@ -76,7 +79,8 @@ class Stylizer(nn.Module):
         self,
         style: Style | Sequence[Style] | None = None,
         *,
-        weights: str | Path | UnrolledSolver = "universal",
+        weights: str | Path | UnrolledSolver | RefinedSolver = "universal",
+        refine: int = 0,
         constraint: Part | Sequence[Part] | None = None,
         strength: float = 1.0,
         cutoff: float | None = None,
@@ -94,10 +98,15 @@ class Stylizer(nn.Module):
         self.strength, self.brush = strength, brush
         self.cutoff = cutoff
         self.style_size = style_size
-        if isinstance(weights, UnrolledSolver):
+        self.solver: UnrolledSolver | RefinedSolver
+        if isinstance(weights, (UnrolledSolver, RefinedSolver)):
+            if refine:
+                raise ValueError(
+                    "refine is for weights that are read: give a RefinedSolver as it is"
+                )
             self.solver = weights
         else:
-            self.solver = load_solver(weights).requires_grad_(False)
+            self.solver = load_network(weights, refine).requires_grad_(False)
         self.statistics = _Statistics()
         if style is not None:
             self.set_style(style)
@@ -231,7 +240,7 @@ class Stylizer(nn.Module):
         return self.solver.statistics(x, masks)
 
     def _preset(self, path: Path) -> Statistics:
-        found = presets.read(path)
+        found = {key: h for key, h in presets.read(path).items() if key in self.solver.shapes}
         if not self.solver.fits(found):
             raise ValueError(f"style: {path} is not a preset of these weights")
         device = next(self.solver.parameters()).device

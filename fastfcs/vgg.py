@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 STYLE_LAYERS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2")
+STYLE_CHANNELS = 64, 128, 256, 512
 CONTENT_LAYER = "conv4_2"
 
 # Channels of the convolutions of each block; a 2x2 maximum follows each block.

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fastfcs.constraints import Photoreal, named
 from fastfcs.images import list_images
 from fastfcs.losses import relative_style_loss
 from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
+from fastfcs.refinement import RefinedSolver, load_refinement
 from fastfcs.training import Diverged, preset, train, tune, universal
 from fastfcs.training.crops import random_crop, targets, whole
 from fastfcs.training.distil import distil
@@ -111,9 +113,11 @@ def test_channels_of_a_new_network(folders, tiny, tmp_path: Path) -> None:
     assert load_solver(out).architecture == wanted
 
 
-def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("refine", [0, 1])
+def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch, refine: int) -> None:
     content, style = folders
-    whole = train(content, [style], tmp_path / "whole.safetensors", steps=12, **OPTIONS)
+    options = {**OPTIONS, "steps": 12, "refine": refine}
+    whole = train(content, [style], tmp_path / "whole.safetensors", **options)
 
     class Cut(Exception):
         pass
@@ -130,12 +134,40 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(universal, "batch_terms", cut)
     with pytest.raises(Cut):
-        train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
+        train(content, [style], tmp_path / "cut.safetensors", **options)
     assert calls == 9
-    resumed = train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
+    resumed = train(content, [style], tmp_path / "cut.safetensors", **options)
     assert calls == 9 + 6  # from the checkpoint of step 6
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_refines_weights_that_stay_as_they_are(folders, tiny, tmp_path: Path, capsys) -> None:
+    content, style = folders
+    weights, out = tmp_path / "w.safetensors", tmp_path / "r.safetensors"
+    begun = train(content, [style], weights, steps=2, **OPTIONS)
+    capsys.readouterr()
+    options = {**OPTIONS, "weights": weights, "refine": 2, "lr": 0.02, "batch": 3}
+    refined = train(content, [style], out, steps=100, **options)
+    lines = [line.split() for line in capsys.readouterr().err.splitlines() if "content" in line]
+    assert float(lines[1][-1]) < float(lines[0][-1])  # the style loss fell
+    for a, b in zip(begun.parameters(), refined.solver.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # rounded to float16
+    found, whole_photo = load_refinement(out), whole(content / "0.png", 64)
+    assert found.architecture["updates"] == 2
+    with torch.no_grad():
+        statistics = refined.statistics(whole(style / "0.png", 64))
+        want = refined(whole_photo, statistics)
+        loaded = RefinedSolver(load_solver(weights), found)(whole_photo, statistics)
+        plain = refined.solver(whole_photo, {k: h for k, h in statistics.items() if k[0] != "v"})
+    assert (loaded - want).abs().mean() < 0.01 < (plain - want).abs().mean()
+    with safe_open(out, "pt") as file:
+        facts = file.metadata()
+    assert facts["refine"] == "2"
+    assert facts["start"] == "w.safetensors"
+    for refused in ({"sight_weight": 1.0}, {"channels": (8, 8)}):
+        with pytest.raises(ValueError, match="are of the maps that refine freezes"):
+            train(content, [style], out, steps=1, **{**OPTIONS, "refine": 1, **refused})
 
 
 def test_refuses_the_checkpoint_of_another_run(folders, tiny, tmp_path: Path) -> None:
@@ -165,8 +197,6 @@ def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypat
     monkeypatch.setattr(universal, "batch_terms", poisoned)
     with pytest.raises(Diverged, match=r"step 7: the loss is nan .* last good state"):
         train(content, [style], tmp_path / "w.safetensors", steps=12, **OPTIONS)
-    from safetensors import safe_open
-
     with safe_open(tmp_path / "w.checkpoint.safetensors", "pt") as file:
         assert file.metadata()["step"] == "6"
         assert all(torch.isfinite(file.get_tensor(k)).all() for k in file.keys())  # noqa: SIM118

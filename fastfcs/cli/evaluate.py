@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import sentences
-from .options import DEVICE, FOLDER, PATH, PRECISION, STEPS, device_named
+from .options import DEVICE, FOLDER, PATH, PRECISION, REFINE, STEPS, device_named
 
 if TYPE_CHECKING:
     from ..evaluation.pairs import PairFiles
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     help="With --equivalent-iterations: what tune made of each style, under its name.",
 )
 @click.option("--weights", default="universal", show_default=True, help="Name or file.")
+@REFINE
 @DEVICE
 def evaluate(
     folder: Path,
@@ -62,6 +63,7 @@ def evaluate(
     steps: list[int] | None,
     precision: str | None,
     weights: str,
+    refine: int,
     device: str | None,
 ) -> None:
     """Compare methods on the pairs of a FOLDER: style taken over, structure kept, time, memory.
@@ -84,7 +86,7 @@ def evaluate(
         chosen = _chosen(folder, style, last, only)
         device = device_named(device)
         options: dict[str, Any] = {"size": size, "device": device, "say": click.echo}
-        facts = _facts(folder, len(chosen), size, steps, precision, weights, device)
+        facts = _facts(folder, len(chosen), size, steps, precision, weights, refine, device)
         output.mkdir(parents=True, exist_ok=True)
         if equivalent_iterations:
             from ..evaluation import iterations
@@ -93,6 +95,7 @@ def evaluate(
                 chosen,
                 output,
                 weights=weights,
+                refine=refine,
                 presets=presets,
                 steps=steps[0] if steps else None,
                 facts=facts,
@@ -105,6 +108,7 @@ def evaluate(
             compared = methods.methods(
                 names or methods.DEFAULT,
                 weights=weights,
+                refine=refine,
                 steps=steps,
                 precision=precision,
                 device=device,
@@ -136,6 +140,7 @@ def _facts(
     steps: list[int] | None,
     precision: str | None,
     weights: str,
+    refine: int,
     device: str,
 ) -> dict[str, Any]:
     """On the run, for the report; no private path."""
@@ -154,6 +159,7 @@ def _facts(
         "steps": steps or "default",
         "precision": precision or "float32",
         "weights": Path(weights).stem,
+        "refine": refine,
     }
 
 

@@ -31,6 +31,13 @@ DEVICE = click.option(
     "--device",
     help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.",
 )
+REFINE = click.option(
+    "--refine",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Further updates that see through VGG-19 itself, at most 3: better and slower.",
+)
 PRECISION = click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),

@@ -12,7 +12,7 @@ import click
 
 from .errors import BAD_INPUT, sentence, sentences
 from .jobs import fitted, plan, reduction
-from .options import DEVICE, WEIGHTS, device_named
+from .options import DEVICE, REFINE, WEIGHTS, device_named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     "--max-size", type=click.IntRange(min=16), help="Reduce to this longest side, pixels."
 )
 @click.option("--weights", default="universal", show_default=True, help="Name or file.")
+@REFINE
 @DEVICE
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a file on standard output.")
@@ -76,6 +77,7 @@ def stylize(
     strength: float,
     max_size: int | None,
     weights: str,
+    refine: int,
     device: str | None,
     force: bool,
     as_json: bool,
@@ -104,7 +106,12 @@ def stylize(
             *([f"keep-{keep}"] if keep else []),
         ]
         stylizer = Stylizer(
-            weights=weights, constraint=constraint, strength=strength, cutoff=cutoff, brush=brush
+            weights=weights,
+            refine=refine,
+            constraint=constraint,
+            strength=strength,
+            cutoff=cutoff,
+            brush=brush,
         ).to(device_named(device))
         style_notes = _set_style(stylizer, style, blend, masks)
     from rich.console import Console

@@ -41,6 +41,11 @@ def _search(command: Any) -> Any:
 )
 @click.option("--weights", help="To go on from, name or file; anew, by default.")
 @click.option(
+    "--refine",
+    type=click.IntRange(min=1),
+    help="Train so many updates that see through VGG-19 itself, behind those of --weights.",
+)
+@click.option(
     "--channels",
     type=click.IntRange(min=5),
     multiple=True,

@@ -19,7 +19,8 @@ import numpy as np
 from torch import Tensor
 
 from .. import images
-from ..network import UnrolledSolver, load_solver, weights_file
+from ..network import UnrolledSolver, weights_file
+from ..refinement import SHIPPED, RefinedSolver, load_network
 from ..stylizer import Stylizer
 from ..vgg import VGG19, load_vgg19
 from .compare import fingerprint, write_text
@@ -50,6 +51,7 @@ def equivalent_iterations(
     out: Path,
     *,
     weights: str | Path = "universal",
+    refine: int = 0,
     presets: Path | None = None,
     steps: int | None = None,
     size: int | None = None,
@@ -65,6 +67,7 @@ def equivalent_iterations(
     "not reached" says for how many pairs.
 
     Args:
+        weights, refine: of the network, see `fastfcs.Stylizer`.
         presets: a folder with a tuned preset for each style picture, the-scream.safetensors for
             the_scream.jpg: the network's result is the preset's, and the loss, for Adam too, is the
             one that it was tuned for: its style weight, the picture at its style size.
@@ -77,7 +80,7 @@ def equivalent_iterations(
     shared = weights_file(weights)
     weight = _trained(shared, "style weight")
     # Read early, for it refuses what is not weights.
-    solver = load_solver(weights).requires_grad_(False).to(device)
+    solver = load_network(weights, refine).requires_grad_(False).to(device)
     vgg: VGG19 | None = None
     rows = []
     for files in pairs:
@@ -92,12 +95,12 @@ def equivalent_iterations(
 
         setting = f"{size} {weight} {tuple(pair.style.shape)}"
         kept = out / "iterations" / files.name
-        by = [shared, *([tuned] if tuned else []), *files.paths]
+        by = [shared, *([SHIPPED] if refine else []), *([tuned] if tuned else []), *files.paths]
         row: dict[str, Any] = {
             "pair": files.name,
             "network": _kept(
                 kept / "network.json",
-                fingerprint(setting, by),
+                fingerprint(f"{setting} {refine}", by),
                 partial(_after_updates, solver, tuned or pair.style, pair.content, losses),
             ),
             "curve": _kept(
@@ -113,7 +116,7 @@ def equivalent_iterations(
     network = median([row["network"] / row["curve"][0] for row in rows])
     report = {
         **facts,
-        "updates": len(solver.backward_maps),
+        "updates": solver.updates,
         "style weight": weight,
         "steps": steps,
         "equivalent iterations": worth._asdict(),
@@ -140,7 +143,10 @@ def _kept(path: Path, origin: str, measure: Callable[[], Any]) -> Any:
 
 
 def _after_updates(
-    solver: UnrolledSolver, style: Tensor | Path, content: Tensor, losses: Callable[..., Any]
+    solver: UnrolledSolver | RefinedSolver,
+    style: Tensor | Path,
+    content: Tensor,
+    losses: Callable[..., Any],
 ) -> float:
     """The loss of the network's result."""
     result = Stylizer(style, weights=solver)(content)

@@ -16,7 +16,8 @@ from torch import Tensor
 from .. import images
 from ..constraints import Photoreal
 from ..filters import LowPass
-from ..network import UnrolledSolver, load_solver, weights_file
+from ..network import UnrolledSolver, weights_file
+from ..refinement import SHIPPED, RefinedSolver, load_network
 from ..stylizer import Stylizer
 from ..vgg import VGG19, load_vgg19
 from .pairs import Pair
@@ -63,6 +64,7 @@ def methods(
     names: Sequence[str],
     *,
     weights: str | Path = "universal",
+    refine: int = 0,
     steps: int | Sequence[int] | None = None,
     precision: str | None = None,
     device: str = "cpu",
@@ -81,14 +83,14 @@ def methods(
     NAME=FOLDER/x*.png  somebody's results, * standing for the pair's name
 
     Args:
-        weights: of the network.
+        weights, refine: of the network, see `fastfcs.Stylizer`.
         steps, precision: of the iterative solvers; by default their own.
 
     Raises:
         ValueError: a name that is none of these, or given twice.
         FileNotFoundError: no such weights.
     """
-    known = _Known(weights, {"steps": steps, "precision": precision}, device)
+    known = _Known(weights, refine, {"steps": steps, "precision": precision}, device)
     found = [method for name in names for method in _parse(name, known)]
     for method in found:
         if [other.name for other in found].count(method.name) > 1:
@@ -99,13 +101,15 @@ def methods(
 class _Known:
     """The methods that the package has; networks are read once, not timed."""
 
-    def __init__(self, weights: str | Path, options: dict[str, Any], device: str) -> None:
-        self._weights, self._device = weights, device
+    def __init__(
+        self, weights: str | Path, refine: int, options: dict[str, Any], device: str
+    ) -> None:
+        self._weights, self._refine, self._device = weights, refine, device
         self._options = {key: value for key, value in options.items() if value is not None}
 
     @cached_property
-    def _solver(self) -> UnrolledSolver:
-        return load_solver(self._weights).requires_grad_(False).to(self._device)
+    def _solver(self) -> UnrolledSolver | RefinedSolver:
+        return load_network(self._weights, self._refine).requires_grad_(False).to(self._device)
 
     @cached_property
     def _vgg(self) -> VGG19:
@@ -146,7 +150,9 @@ class _Known:
     def _network(
         self, name: str, cutoff: float | None = None, by_region: bool = False, **options: Any
     ) -> Method:
-        path, solver = weights_file(self._weights), self._solver
+        files, solver = [weights_file(self._weights)], self._solver
+        if self._refine:
+            files.append(SHIPPED)
         if cutoff is not None:
             options["cutoff"] = cutoff
 
@@ -156,7 +162,8 @@ class _Known:
             stylizer.set_style(pair.style, regions=regions and regions.style)
             return stylizer(pair.content, regions and regions.content)
 
-        depends = f"{hashlib.sha256(path.read_bytes()).hexdigest()} {options} {by_region}"
+        read = " ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+        depends = f"{read} {options} {by_region}" + (f" {self._refine}" if self._refine else "")
         return Method(name, apply, depends, name.split(":")[0], cutoff)
 
     def _iterative(

@@ -22,14 +22,6 @@ class Losses:
     style: float
 
 
-def shown(output: Tensor) -> Tensor:
-    """The output as it is shown, clipped to [0, 1]; the gradient passes as if it were not.
-
-    Where it is clipped nothing would be learned otherwise.
-    """
-    return output + (output.clamp(0, 1) - output).detach()
-
-
 def batch_loss(
     vgg: VGG19,
     output: Tensor,

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ..images import list_images
-from ..network import Statistics, load_solver
+from ..network import Statistics, as_shown, load_solver
 from ..ops import gram
 from ..presets import write
+from ..refinement import load_refinement
 from ..vgg import load_vgg19
 from .crops import Pool, images, targets, whole
 from .descent import descend, soap
-from .objective import Losses, batch_loss, shown
+from .objective import Losses, batch_loss
 from .precision import Precision, convolutions_in
 
 _LEAST = 0.01  # variance of the tuned features in every direction, of their mean
@@ -40,7 +41,8 @@ def tune(
 ) -> Statistics:
     """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
 
-    Starts from the statistics of the style picture itself. What is learned, by SOAP, is a factor F
+    Starts from the statistics of the style picture itself; those that
+    `fastfcs.refinement` wants are written as they are. What is learned, by SOAP, is a factor F
     (c, c) of each H^s = F F^T, which thus stays positive semi-definite, as every Gram matrix is.
     Arguments and errors as :func:`train`. ``title`` is kept in the file's header. The picture is
     reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and those of a
@@ -63,7 +65,7 @@ def tune(
         statistics = tuned()
         with convolutions_in(precision, device):
             chosen = contents.sample(step)
-            output = shown(solver(images(chosen), statistics))
+            output = as_shown(solver(images(chosen), statistics))
             return batch_loss(features, output, chosen, wanted, style_weight)
 
     out = Path(out)
@@ -78,6 +80,8 @@ def tune(
     optimizer = soap(factors.values(), lr)
     descend(factors, optimizer, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
     result = {key: h.detach() for key, h in tuned().items()}
+    with torch.no_grad():  # VGG's own need no tuning
+        result |= load_refinement().to(device).statistics(picture)
     write({key: h.half() for key, h in result.items()}, out, facts)
     checkpoint.unlink()
     return result

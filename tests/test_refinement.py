@@ -1,0 +1,231 @@
+"""Updates that see through VGG-19: their gradient against autograd's, what they gain, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastfcs import presets
+from fastfcs.losses import structure_loss
+from fastfcs.network import UnrolledSolver, load_solver
+from fastfcs.refinement import (
+    SHIPPED,
+    RefinedSolver,
+    Refinement,
+    load_network,
+    load_refinement,
+    save_refinement,
+)
+from fastfcs.stylizer import Stylizer
+from fastfcs.training.crops import targets
+from fastfcs.training.objective import batch_loss
+from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Refinement:
+    return load_refinement()
+
+
+def photo(name: str, side: int) -> Tensor:
+    image = torch.from_numpy(getattr(skimage.data, name)()).movedim(-1, 0)[None] / 255
+    return F.interpolate(image, (side, side + 13), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+CONTENT, STYLE = photo("chelsea", 96), photo("coffee", 80)
+
+
+def test_the_gradient_is_autograd_s(shipped: Refinement) -> None:
+    double = load_refinement().double()
+    image = photo("rocket", 43).double().requires_grad_()
+    features, passed = double.features(image)
+    assert [h.shape[1] for h in features] == [64, 128, 192, 256]
+    assert all((h[:, -1] == 1).all() for h in features)
+    generator = torch.Generator().manual_seed(0)
+    corrections = [torch.randn(h.shape, generator=generator).to(h) for h in features]
+    for correction in corrections:
+        correction[:, -1] = 0  # of the constant
+    (want,) = torch.autograd.grad(features, image, corrections)
+    with torch.no_grad():
+        found = double._gradient(corrections, passed)
+    torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-9 * float(want.abs().max()))
+
+
+def test_vgg_is_in_it(shipped: Refinement) -> None:
+    with torch.no_grad():
+        want, found = load_vgg19()(CONTENT), shipped.vgg(CONTENT)
+    for layer in STYLE_LAYERS:
+        error = (found[layer] - want[layer]).norm() / want[layer].norm()
+        assert error < 1e-3, layer
+
+
+def test_components_are_those_that_vary_most() -> None:
+    refinement, vgg = Refinement(1), load_vgg19()
+    images = [photo(name, 64) for name in ("chelsea", "coffee", "rocket")]
+    refinement.initialise(vgg, [torch.cat(images[:2]), images[2]])
+    features = [refinement.features(image)[0] for image in (torch.cat(images[:2]), images[2])]
+    for level, layer in enumerate(STYLE_LAYERS):
+        found = [each[level].mean(0).flatten(1) for each in features]  # two batches count alike
+        h = [each[level].double().flatten(2) for each in features]
+        moment = sum((x @ x.mT / x.shape[-1]).mean(0) for x in h) / 2
+        width = len(refinement.components[level].weight)
+        own = moment[:width, :width]
+        mean = moment[:width, -1]
+        covariance = own - torch.outer(mean, mean)
+        assert mean.abs().max() < 1e-3
+        assert found[0].shape[0] == refinement.architecture["channels"][level]
+        diagonal = covariance.diagonal()
+        assert (covariance - diagonal.diag()).abs().max() < 1e-3 * diagonal.max(), layer
+        torch.testing.assert_close(diagonal.mean(), torch.tensor(1.0).double(), rtol=1e-3, atol=0)
+
+
+def test_every_update_brings_a_picture_nearer_to_its_style() -> None:
+    vgg, losses = load_vgg19(), []
+    content, style = targets(vgg, CONTENT), targets(vgg, STYLE)
+    for refine in range(4):
+        with torch.no_grad():
+            result = Stylizer(STYLE, refine=refine)(CONTENT)
+            losses.append(float(batch_loss(vgg, result, content, style, 20.0)[0]))
+    assert losses[1] < 0.92 * losses[0], losses
+    assert losses[3] < 0.97 * losses[1], losses
+
+
+def test_photographs_stay_photographs() -> None:
+    content, style = photo("chelsea", 200), photo("coffee", 160)
+    with torch.no_grad():
+        artistic, photoreal = (
+            Stylizer(style, refine=3, constraint=each)(content) for each in (None, "photoreal")
+        )
+    assert structure_loss(photoreal, content) < 0.15 < structure_loss(artistic, content)
+    assert (photoreal - content).abs().mean() > 0.03
+
+
+def test_nothing_is_asked_where_every_gram_matrix_is_the_style_s(shipped: Refinement) -> None:
+    with torch.no_grad():
+        statistics = shipped.statistics(CONTENT)
+        kept = shipped.features(CONTENT)[0][-1]
+        for t in range(3):
+            assert shipped.update(t, CONTENT, kept, statistics).abs().max() < 1e-3
+            assert shipped.update(t, STYLE, kept[..., :10, :11], statistics).abs().mean() > 1e-3
+
+
+def test_one_region_everywhere_is_no_region(shipped: Refinement) -> None:
+    with torch.no_grad():
+        kept = shipped.features(CONTENT)[0][-1]
+        plain, masked = (
+            shipped.update(0, CONTENT, kept, shipped.statistics(STYLE, of_style), of_content)
+            for of_style, of_content in (
+                (None, None),
+                (torch.ones(1, *STYLE.shape[-2:]), torch.ones(1, *CONTENT.shape[-2:])),
+            )
+        )
+    torch.testing.assert_close(masked, plain, rtol=0, atol=1e-4)
+
+
+def test_each_region_takes_its_own_style() -> None:
+    height, width = CONTENT.shape[-2:]
+    left = torch.zeros(height, width)
+    left[:, : width // 2] = 1
+    own = Stylizer(refine=2).set_style([STYLE, CONTENT])
+    with torch.no_grad():
+        moved = (own(CONTENT, torch.stack([left, 1 - left])) - CONTENT).abs().mean((0, 1))
+    assert moved[:, :40].mean() > 3 * moved[:, -40:].mean()  # on the right it has its style
+
+
+def test_batches_are_their_pictures_and_blends_are_one_style() -> None:
+    other = CONTENT.flip(-1)
+    stylizer = Stylizer(STYLE, refine=1)
+    with torch.no_grad():
+        both = stylizer(torch.cat([CONTENT, other]))
+        torch.testing.assert_close(both[1:], stylizer(other), rtol=0, atol=1e-4)
+        stylizer.set_style([STYLE, "the-scream"], blend=[1, 0])
+        torch.testing.assert_close(stylizer(CONTENT), both[:1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_presets_hold_what_it_wants(name: str) -> None:
+    stylizer = Stylizer(name, refine=1)
+    assert {"vgg.0", "vgg.3", "0.0"} < set(stylizer.statistics.get())
+    assert not any(key.startswith("vgg") for key in Stylizer(name).statistics.get())
+
+
+def test_a_preset_without_it_is_refused(tmp_path: Path) -> None:
+    old = {k: h for k, h in presets.read(presets.shipped()[0]).items() if k[0] != "v"}
+    presets.write(old, tmp_path / "old.safetensors", {})
+    Stylizer(tmp_path / "old.safetensors")
+    with pytest.raises(ValueError, match=r"old\.safetensors is not a preset of these weights"):
+        Stylizer(tmp_path / "old.safetensors", refine=1)
+
+
+def test_half_types_and_state(shipped: Refinement) -> None:
+    stylizer = Stylizer(STYLE, refine=2)
+    with torch.inference_mode():
+        want = stylizer(CONTENT)
+        other = Stylizer(refine=2)
+        other.load_state_dict(stylizer.state_dict())
+        assert torch.equal(other(CONTENT), want)
+        half = stylizer.to(torch.bfloat16)(CONTENT)
+    assert half.dtype == torch.float32
+    assert (half - want).abs().mean() < 0.02
+
+
+def test_is_differentiable_in_the_content() -> None:
+    content = photo("chelsea", 32).requires_grad_()
+    module = Stylizer(STYLE, refine=1)
+    direction = torch.randn(content.shape, generator=torch.Generator().manual_seed(0))
+    (g,) = torch.autograd.grad(module(content).sum(), content)
+    assert torch.isfinite(g).all()
+    assert (g * direction).abs().sum() > 0
+    assert not any(p.requires_grad for p in module.parameters())
+
+
+def test_files(tmp_path: Path) -> None:
+    refinement = Refinement(1, channels=(8, 8, 8, 8))
+    refinement.initialise(load_vgg19(), [CONTENT])
+    path = tmp_path / "r.safetensors"
+    save_refinement(refinement, path, {"licence": "MIT"})
+    assert path.stat().st_size < 7e6  # VGG-19 in 8 bits
+    found = load_refinement(path)
+    for name, want in refinement.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], want, rtol=1e-3, atol=1e-3)
+    assert torch.equal(found.vgg.features[0].weight, refinement.vgg.features[0].weight)
+    with torch.no_grad():
+        for a, b in zip(found.features(STYLE)[0], refinement.features(STYLE)[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-2, atol=2e-2)
+
+    tensors = load_file(path)
+    tensors.pop("steps")
+    save_file(tensors, path, {"architecture": "{}"})
+    for bad in (path, tmp_path / "none.safetensors"):
+        with pytest.raises(ValueError, match=r"safetensors does not hold a fastfcs refinement"):
+            load_refinement(bad)
+
+
+def test_other_weights_than_8_bit_ones_are_kept_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    refinement = Refinement(1, channels=(8, 8, 8, 8))
+    refinement.vgg = VGG19().requires_grad_(False)
+    save_refinement(refinement, tmp_path / "r.safetensors", {})
+    found = load_refinement(tmp_path / "r.safetensors")
+    want = refinement.vgg.features[5].weight
+    torch.testing.assert_close(found.vgg.features[5].weight, want, rtol=1e-3, atol=1e-5)
+
+
+def test_bad_numbers_of_updates(shipped: Refinement) -> None:
+    for refine in (-1, 4):
+        with pytest.raises(ValueError, match=rf"refine must be from 0 to 3 updates, not {refine}"):
+            Stylizer(refine=refine)
+    with pytest.raises(ValueError, match="refine belongs to weights by name or file"):
+        Stylizer(weights=load_solver(), refine=1)
+    network = load_network("tiny", 2)
+    assert isinstance(network, RefinedSolver)
+    assert network.updates == 6
+    assert Stylizer(weights=network).solver is network
+    assert isinstance(load_network("tiny"), UnrolledSolver)
+    assert SHIPPED.is_file()
