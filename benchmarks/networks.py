@@ -29,11 +29,11 @@ from fastfcs.network import weights_file
 from fastfcs.refinement import SHIPPED
 
 RESULTS = Path(__file__).parent / "results/networks.json"
-NETWORKS = ("universal", 3), ("universal", 1), ("universal", 0), ("small", 0), ("tiny", 0)
+NETWORKS = ("universal", True), ("universal", False), ("small", False), ("tiny", False)
 SIDE, PAIRS, PHOTOS, LAST, STEPS = 500, 320, 192, 50, 60  # pixels, pixels, pixels, photos, Adam's
 
 
-def speed(network: str, refine: int, constraint: str | None) -> float:
+def speed(network: str, refine: bool, constraint: str | None) -> float:
     """Seconds a picture."""
     content, style = torch.rand(2, 3, SIDE, SIDE)
     stylizer = Stylizer(style, weights=network, refine=refine, constraint=constraint)
@@ -46,7 +46,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for network, refine in NETWORKS:
         ways = methods(("artistic", "photoreal"), weights=network, refine=refine)
-        folder = out / f"{network}{refine or ''}"
+        folder = out / (f"{network} refined" if refine else network)
         found, _ = compare(find_pairs(pairs), ways, folder, size=PAIRS, say=print)
         worth = equivalent_iterations(
             pair_up(photos, [styles], LAST),

@@ -3,8 +3,8 @@
 python benchmarks/render.py
 
 Every number between README's markers comes from those files, and goes there by this script.
-pairs.json is what `fastfcs evaluate PAIRS` wrote as report.json, that of --refine 3 merged into it
-as "artistic, refine 3", and iterations-*.json what it did with --equivalent-iterations, the rows of
+pairs.json is what `fastfcs evaluate PAIRS` wrote as report.json, that of --refine merged into it
+as "artistic, refined", and iterations-*.json what it did with --equivalent-iterations, the rows of
 single pairs left out; command-cpu.json is of command.py,
 networks.json of networks.py.
 """
@@ -136,7 +136,7 @@ def iterations(reports: dict[str, dict[str, Any]]) -> str:
         missed = f", {report['not reached']} not reached" if report["not reached"] else ""
         rows.append(
             [
-                what.replace("-", " ").replace(" refined", f", refine {report.get('refine')}"),
+                what.replace("-", " ").replace(" refined", ", refined"),
                 f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g}){missed}",
                 f"{losses['network']['value']:.3f}",
                 ", ".join(after),
@@ -158,7 +158,7 @@ def networks(report: dict[str, Any]) -> str:
         artistic, photoreal, worth = row["artistic"], row["photoreal"], row["iterations"]
         rows.append(
             [
-                f"`{row['network']}`" + (f", refine {row['refine']}" if row.get("refine") else ""),
+                f"`{row['network']}`" + (", refined" if row.get("refine") else ""),
                 f"{row['megabytes']:.1f}",
                 f"{artistic['picture']:.2f}, {photoreal['picture']:.2f}",
                 f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g})",

@@ -106,7 +106,7 @@ class Refinement(nn.Module):
                 level = len(corrections) - 1
                 correction = corrections.pop()
                 weight = self.components[level].weight
-                add = F.conv2d(correction[:, : len(weight)], weight.transpose(0, 1))
+                add = F.conv2d(correction.narrow(1, 0, len(weight)), weight.transpose(0, 1))
                 g = add if g is None else g + add
             assert g is not None
             if isinstance(layer, nn.Conv2d):
@@ -118,7 +118,12 @@ class Refinement(nn.Module):
             else:
                 g = g.where(passed.pop(), 0)
         assert g is not None
-        return g * self.vgg.scale + 2 * correction[:, -4:-1]
+        return g * self.vgg.scale + 2 * correction.narrow(1, len(weight), 3)  # of the image itself
+
+    @property
+    def updates(self) -> int:
+        """K."""
+        return len(self.steps)
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -144,6 +149,7 @@ class Refinement(nn.Module):
     ) -> Tensor:
         """g_t(X) for X (B, 3, H, W); ``content`` is the deepest level's features of the content."""
         features, passed = self.features(image)
+        weights = self.weights.select(0, t).exp().unbind()
         losses, corrections = [], []
         for level, h in enumerate(features):
             target = statistics[f"vgg.{level}"]
@@ -152,7 +158,7 @@ class Refinement(nn.Module):
             else:
                 correction, loss = _correction_by_region(h, target, regions)
             mixing = self.mixing[t * len(features) + level]
-            corrections.append(self.weights[t, level].exp() * _mixed(mixing, correction))
+            corrections.append(weights[level] * _mixed(mixing, correction))
             losses.append(loss)
         kept = (features[-1] - content) / content.square().sum(1).mean((1, 2)).view(-1, 1, 1, 1)
         corrections[-1] = corrections[-1] + _KEPT * _mixed(self.keeping[t], kept)
@@ -160,7 +166,7 @@ class Refinement(nn.Module):
         g = self._gradient(corrections, passed)
         g = (g + self.smoothing[t](g)).to(torch.promote_types(g.dtype, torch.float32))
         loss = torch.stack(losses).sum(0)
-        step = self.steps[t].exp() * loss / (g.square().mean((1, 2, 3)) + _TINY)
+        step = self.steps.select(0, t).exp() * loss / (g.square().mean((1, 2, 3)) + _TINY)
         g = step.view(-1, 1, 1, 1) * g
         return (_LARGEST * torch.tanh(g / _LARGEST)).to(image)
 
@@ -189,23 +195,10 @@ class Refinement(nn.Module):
 
 
 class RefinedSolver(nn.Module):
-    """An `UnrolledSolver` and the updates of a `Refinement` behind its own; used as the former is.
+    """An `UnrolledSolver`, and a `Refinement` behind its updates; used as the former is."""
 
-    Args:
-        updates: how many of the refinement's; all, by default.
-
-    Raises:
-        ValueError: more than it has, or none.
-    """
-
-    def __init__(
-        self, solver: UnrolledSolver, refinement: Refinement, updates: int | None = None
-    ) -> None:
+    def __init__(self, solver: UnrolledSolver, refinement: Refinement) -> None:
         super().__init__()
-        learned = refinement.architecture["updates"]
-        self.further = learned if updates is None else updates
-        if not 1 <= self.further <= learned:
-            raise ValueError(f"refine must be from 0 to {learned} updates, not {updates}")
         self.solver, self.refinement = solver, refinement
 
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
@@ -216,7 +209,7 @@ class RefinedSolver(nn.Module):
     @property
     def updates(self) -> int:
         """N of both together."""
-        return self.solver.updates + self.further
+        return self.solver.updates + self.refinement.updates
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -238,8 +231,8 @@ class RefinedSolver(nn.Module):
         own = {key: h for key, h in statistics.items() if key in self.solver.shapes}
         x = self.solver(content, own, constraint, regions)
         kept = self.refinement.features(content)[0][-1]
-        for t in range(self.further):
-            x = as_shown(x)  # what VGG sees is what is seen
+        for t in range(self.refinement.updates):
+            x = as_shown(x) if self.training else x.clamp(0, 1)  # VGG sees what is seen
             x = x - self.refinement.update(t, x, kept, statistics, regions)
             if constraint is not None:
                 x = constraint(x)
@@ -248,7 +241,7 @@ class RefinedSolver(nn.Module):
 
 def _mixed(matrix: Tensor, x: Tensor) -> Tensor:
     """A matrix (c, c) applied to the channels of (B, c, h, w)."""
-    return F.conv2d(x, matrix[..., None, None])
+    return F.conv2d(x, matrix.view(*matrix.shape, 1, 1))
 
 
 def _doubled(x: Tensor, like: Tensor) -> Tensor:
@@ -286,6 +279,7 @@ def save_refinement(refinement: Refinement, path: Path, facts: dict[str, str]) -
     facts = {
         "format": "fastfcs refinement",
         "architecture": json.dumps(refinement.architecture),
+        "features": "VGG-19 of Simonyan and Zisserman (CC BY 4.0), whatever its normalisation",
         **facts,
     }
     tensors = {"vgg.mean": refinement.vgg.mean, "vgg.scale": refinement.vgg.scale}
@@ -299,15 +293,15 @@ def save_refinement(refinement: Refinement, path: Path, facts: dict[str, str]) -
 
 
 def load_network(
-    weights: str | Path = "universal", refine: int = 0
+    weights: str | Path = "universal", refine: bool = False
 ) -> UnrolledSolver | RefinedSolver:
-    """`load_solver`, and behind it so many updates of the refinement that ships.
+    """`load_solver`, and behind it, if asked for, the refinement that ships.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_solver`; ``refine`` more updates than there are.
+        FileNotFoundError, ValueError: as `load_solver`.
     """
     solver = load_solver(weights)
-    return RefinedSolver(solver, load_refinement(), refine).eval() if refine else solver
+    return RefinedSolver(solver, load_refinement()).eval() if refine else solver
 
 
 def load_refinement(path: Path = SHIPPED) -> Refinement:

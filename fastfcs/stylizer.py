@@ -54,8 +54,8 @@ class Stylizer(nn.Module):
         style: what `set_style` takes; None to set it, or load it by ``load_state_dict``, later.
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
             `RefinedSolver`, used as it is.
-        refine: so many further updates, 0 to 3, that see through VGG-19 itself
-            (`fastfcs.refinement`): nearer to the style and to the content, and slower.
+        refine: three further updates, which see through VGG-19 itself (`fastfcs.refinement`):
+            nearer to the style, and several times slower.
         constraint: what is enforced after every update of the network: None; "photoreal", the
             projection onto the smooth signals of the content's matting Laplacian
             (`fastfcs.constraints.Photoreal`); "keep-colour", only the luminance is restyled;
@@ -80,7 +80,7 @@ class Stylizer(nn.Module):
         style: Style | Sequence[Style] | None = None,
         *,
         weights: str | Path | UnrolledSolver | RefinedSolver = "universal",
-        refine: int = 0,
+        refine: bool = False,
         constraint: Part | Sequence[Part] | None = None,
         strength: float = 1.0,
         cutoff: float | None = None,
@@ -101,9 +101,7 @@ class Stylizer(nn.Module):
         self.solver: UnrolledSolver | RefinedSolver
         if isinstance(weights, (UnrolledSolver, RefinedSolver)):
             if refine:
-                raise ValueError(
-                    "refine is for weights that are read: give a RefinedSolver as it is"
-                )
+                raise ValueError("refine belongs to weights by name or file, not to a network")
             self.solver = weights
         else:
             self.solver = load_network(weights, refine).requires_grad_(False)

@@ -66,6 +66,13 @@ def test_photoreal_cutoff_and_strength(folder: Path) -> None:
     assert Image.open("s.png").tobytes() == Image.open("a.png").tobytes()
 
 
+def test_refined(folder: Path) -> None:
+    assert run("a.png", "-o", "r.png", "--refine").exit_code == 0
+    found, want = np.asarray(Image.open("r.png")), restyled("a.png", refine=True)
+    assert np.abs(found.astype(int) - want).max() <= 1
+    assert np.abs(want.astype(int) - restyled("a.png")).mean() > 1
+
+
 def test_many_files_and_one_bad_one(folder: Path) -> None:
     Path("bad.png").write_bytes(b"no picture")
     Image.new("RGB", (8, 8)).save("tiny.png")

@@ -26,6 +26,7 @@ from fastfcs.evaluation import compare, cost, iterations, methods, metrics, repo
 from fastfcs.evaluation.metrics import Measure
 from fastfcs.evaluation.pairs import Pair, find_pairs, pair_up
 from fastfcs.network import UnrolledSolver, load_solver, save_solver
+from fastfcs.refinement import load_refinement
 from fastfcs.regions import COLOURS, Regions, read_regions, resize
 from fastfcs.vgg import STYLE_LAYERS, VGG19
 
@@ -437,6 +438,22 @@ def test_equivalent_iterations(folder: Path, monkeypatch: pytest.MonkeyPatch, vg
     monkeypatch.setattr("fastfcs.optimize.optimize", None)  # all is there
     run(*options)
     assert json.loads(Path("out/iterations.json").read_text()) == found
+
+
+def test_the_refined_network_is_another_one(folder: Path) -> None:
+    found = []
+    for refine in ((), ("--refine",)):
+        run("pairs", "--only=01", "--method=artistic", *refine)
+        report = json.loads(Path("out/report.json").read_text())
+        assert report["refine"] is bool(refine)
+        run("pairs", "--only=01", "--equivalent-iterations", "--steps=1", *refine)
+        worth = json.loads(Path("out/iterations.json").read_text())
+        gram = report["medians"]["artistic"]["gram"]["value"]
+        found.append((gram, worth["rows"][0]["network"], worth["updates"]))
+    plain, refined = found
+    assert refined[0] != pytest.approx(plain[0], rel=1e-3)
+    assert refined[1] != pytest.approx(plain[1], rel=1e-3)
+    assert refined[2] - plain[2] == load_refinement().updates
 
 
 def test_presets_stand_for_their_styles(folder: Path) -> None:

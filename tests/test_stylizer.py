@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastfcs import images, presets
 from fastfcs.filters import LowPass
 from fastfcs.network import UnrolledSolver
+from fastfcs.refinement import RefinedSolver, Refinement, load_refinement
 from fastfcs.stylizer import Stylizer
 
 H, W = 24, 33
@@ -35,7 +36,7 @@ CONTENT = noise(3, H, W, seed=2)
 STYLE = noise(3, 40, 20, seed=3)
 
 
-def stylizer(solver: UnrolledSolver, **options: object) -> Stylizer:
+def stylizer(solver: UnrolledSolver | RefinedSolver, **options: object) -> Stylizer:
     return Stylizer(STYLE, weights=solver, **options)  # type: ignore[arg-type]
 
 
@@ -250,20 +251,25 @@ class NoCopyBetweenDevices(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("constraint", [None, "photoreal"])
+@pytest.mark.parametrize(
+    ("constraint", "refine"), [(None, False), ("photoreal", False), ("photoreal", True)]
+)
 def test_on_cuda_the_host_never_waits(
-    constraint: str | None, monkeypatch: pytest.MonkeyPatch
+    constraint: str | None, refine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fake CUDA tensors have no values: whatever the host would wait for raises, GPU or not."""
     lowpass = LowPass(0.01)  # made beforehand: NumPy's work, which fake tensors do not do
     monkeypatch.setattr("fastfcs.constraints.filtered.LowPass", lambda *_: lowpass)
     solver = UnrolledSolver(updates=2, channels=(8, 12))
-    module = Stylizer(weights=solver, constraint=constraint, style_size=32)
+    network = RefinedSolver(solver, Refinement(2)) if refine else solver
+    module = Stylizer(weights=network.eval(), constraint=constraint, style_size=32)
     with FakeTensorMode(allow_non_fake_inputs=True), NoCopyBetweenDevices():
         for part in module.modules():
             for key, weight in part.named_parameters(recurse=False):
                 there = torch.empty(weight.shape, device="cuda")
                 part._parameters[key] = torch.nn.Parameter(there, requires_grad=False)
+            for key, buffer in part.named_buffers(recurse=False):
+                part._buffers[key] = torch.empty(buffer.shape, device="cuda")
         content, style = torch.rand(2, 2, 3, 40, 60, device="cuda").unbind()
         result = module.set_style(style)(content)
         half = module(content.half())
@@ -280,9 +286,14 @@ def test_on_cuda_the_host_never_waits(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
-@pytest.mark.parametrize("constraint", [None, "photoreal"])
-def test_cuda_graph_of_a_whole_call(solver: UnrolledSolver, constraint: str | None) -> None:
-    module = stylizer(solver.cuda(), constraint=constraint)
+@pytest.mark.parametrize(
+    ("constraint", "refine"), [(None, False), ("photoreal", False), (None, True)]
+)
+def test_cuda_graph_of_a_whole_call(
+    solver: UnrolledSolver, constraint: str | None, refine: bool
+) -> None:
+    network = RefinedSolver(solver, load_refinement()) if refine else solver
+    module = stylizer(network.eval().cuda(), constraint=constraint)
     content = CONTENT[None].cuda()
     expected = [module(content), module(content.flip(-1))]
     torch.cuda.synchronize()

@@ -63,7 +63,7 @@ def evaluate(
     steps: list[int] | None,
     precision: str | None,
     weights: str,
-    refine: int,
+    refine: bool,
     device: str | None,
 ) -> None:
     """Compare methods on the pairs of a FOLDER: style taken over, structure kept, time, memory.
@@ -140,7 +140,7 @@ def _facts(
     steps: list[int] | None,
     precision: str | None,
     weights: str,
-    refine: int,
+    refine: bool,
     device: str,
 ) -> dict[str, Any]:
     """On the run, for the report; no private path."""

@@ -32,11 +32,7 @@ DEVICE = click.option(
     help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.",
 )
 REFINE = click.option(
-    "--refine",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Further updates that see through VGG-19 itself, at most 3: better and slower.",
+    "--refine", is_flag=True, help="Three further updates, through VGG-19 itself: better, slower."
 )
 PRECISION = click.option(
     "--precision",

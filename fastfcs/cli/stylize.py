@@ -77,7 +77,7 @@ def stylize(
     strength: float,
     max_size: int | None,
     weights: str,
-    refine: int,
+    refine: bool,
     device: str | None,
     force: bool,
     as_json: bool,

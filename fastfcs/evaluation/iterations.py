@@ -51,7 +51,7 @@ def equivalent_iterations(
     out: Path,
     *,
     weights: str | Path = "universal",
-    refine: int = 0,
+    refine: bool = False,
     presets: Path | None = None,
     steps: int | None = None,
     size: int | None = None,

@@ -64,7 +64,7 @@ def methods(
     names: Sequence[str],
     *,
     weights: str | Path = "universal",
-    refine: int = 0,
+    refine: bool = False,
     steps: int | Sequence[int] | None = None,
     precision: str | None = None,
     device: str = "cpu",
@@ -102,7 +102,7 @@ class _Known:
     """The methods that the package has; networks are read once, not timed."""
 
     def __init__(
-        self, weights: str | Path, refine: int, options: dict[str, Any], device: str
+        self, weights: str | Path, refine: bool, options: dict[str, Any], device: str
     ) -> None:
         self._weights, self._refine, self._device = weights, refine, device
         self._options = {key: value for key, value in options.items() if value is not None}
@@ -163,7 +163,7 @@ class _Known:
             return stylizer(pair.content, regions and regions.content)
 
         read = " ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
-        depends = f"{read} {options} {by_region}" + (f" {self._refine}" if self._refine else "")
+        depends = f"{read} {options} {by_region}" + (" refined" if self._refine else "")
         return Method(name, apply, depends, name.split(":")[0], cutoff)
 
     def _iterative(
