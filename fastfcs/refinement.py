@@ -52,7 +52,7 @@ class Refinement(nn.Module):
         channels: of each level, fixed ones included.
     """
 
-    def __init__(self, updates: int = 3, channels: Sequence[int] = (64, 128, 192, 256)) -> None:
+    def __init__(self, updates: int = 4, channels: Sequence[int] = (64, 128, 192, 256)) -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {"updates": updates, "channels": list(channels)}
         self.vgg = VGG19().requires_grad_(False)

@@ -32,7 +32,9 @@ DEVICE = click.option(
     help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.",
 )
 REFINE = click.option(
-    "--refine", is_flag=True, help="Three further updates, through VGG-19 itself: better, slower."
+    "--refine",
+    is_flag=True,
+    help="Further updates, through VGG-19 itself: paintings nearer to their style, slower.",
 )
 PRECISION = click.option(
     "--precision",
