@@ -209,10 +209,10 @@ def test_is_differentiable_in_the_content() -> None:
     content = photo("chelsea", 32).double().mul(0.5).add(0.25).requires_grad_()
     weights = torch.randn(content.shape, generator=torch.Generator().manual_seed(0)).double()
     (g,) = torch.autograd.grad((module(content) * weights).sum(), content)
-    with torch.no_grad():
-        step = 1e-6 * g / g.norm()
+    with torch.no_grad():  # so short that no ReLU's gate, where updates jump, is passed
+        step = 1e-9 * g / g.norm()
         change = ((module(content + step) - module(content - step)) * weights).sum()
-    assert float(change) == pytest.approx(2e-6 * float(g.norm()), rel=0.02)
+    assert float(change) == pytest.approx(2e-9 * float(g.norm()), rel=1e-3)
     assert not any(p.requires_grad for p in module.parameters())
 
 
@@ -253,6 +253,6 @@ def test_networks_by_name_and_as_they_are() -> None:
         Stylizer(weights=load_solver(), refine=True)
     network = load_network("tiny", refine=True)
     assert isinstance(network, RefinedSolver)
-    assert network.updates == 7
+    assert network.updates == 4 + 4
     assert Stylizer(weights=network).solver is network
     assert isinstance(load_network("tiny"), UnrolledSolver)
