@@ -34,11 +34,14 @@ SHIPPED = Path(str(files("fastfcs"))) / "weights/refinement/vgg19.safetensors"
 _LARGEST = 0.25  # |g_t|
 _TINY = 1e-12  # of a gradient's mean square
 _KEPT = 6.4  # weight of the content beside the style, 1 to 20 in the loss, as the gradients have it
-_STEP, _SHORTER = -2.6, 0.35  # logarithms: of the first step, and from one to the next
+_STEP, _SHORTER = -2.6, 0.35  # logarithms: of the first step, and from one to the next three
+_MOMENTUM = 0.5
 
 
 class Refinement(nn.Module):
-    """K updates X <- P[X - g_t(X)] whose forward maps are the style layers of VGG-19.
+    """K updates X <- P[X - g_t(X) + mu_t (X - X')] with the style layers of VGG-19 as forward maps.
+
+    X' is what X was an update before: momentum, as in Polyak's heavy ball.
 
     h_l are the leading principal components of the layer's features, as many as ``channels`` says,
     less the constant 1 that is their last; at level 1 the image itself takes three of them. Each
@@ -52,7 +55,7 @@ class Refinement(nn.Module):
         channels: of each level, fixed ones included.
     """
 
-    def __init__(self, updates: int = 4, channels: Sequence[int] = (64, 128, 192, 256)) -> None:
+    def __init__(self, updates: int = 8, channels: Sequence[int] = (64, 128, 192, 256)) -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {"updates": updates, "channels": list(channels)}
         self.vgg = VGG19().requires_grad_(False)
@@ -75,7 +78,8 @@ class Refinement(nn.Module):
             nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
         weights = torch.log(torch.tensor([[4.0**level for level in range(len(channels))]]))
         self.weights = nn.Parameter(weights.repeat(updates, 1))  # logarithms
-        self.steps = nn.Parameter(_STEP - _SHORTER * torch.arange(updates))  # logarithms
+        self.steps = nn.Parameter(_STEP - _SHORTER * torch.arange(updates).clamp(max=3))  # same
+        self.momentum = nn.Parameter(torch.full((updates,), _MOMENTUM))
 
     def features(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """h_l (B, c_l, h, w) of images (B, 3, H, W); and what each ReLU and maximum let pass."""
@@ -228,12 +232,17 @@ class RefinedSolver(nn.Module):
         regions: Tensor | None = None,
     ) -> Tensor:
         """The restyled image; as `UnrolledSolver.forward`."""
+
+        def shown(x: Tensor) -> Tensor:  # VGG sees what is seen
+            return as_shown(x) if self.training else x.clamp(0, 1)
+
         own = {key: h for key, h in statistics.items() if key in self.solver.shapes}
-        x = self.solver(content, own, constraint, regions)
+        x = before = shown(self.solver(content, own, constraint, regions))
         kept = self.refinement.features(content)[0][-1]
-        for t in range(self.refinement.updates):
-            x = as_shown(x) if self.training else x.clamp(0, 1)  # VGG sees what is seen
-            x = x - self.refinement.update(t, x, kept, statistics, regions)
+        for t, momentum in enumerate(self.refinement.momentum):
+            x = shown(x)
+            g = self.refinement.update(t, x, kept, statistics, regions)
+            before, x = x, x - g + momentum * (x - before)
             if constraint is not None:
                 x = constraint(x)
         return x

@@ -64,6 +64,20 @@ def test_the_gradient_is_autograd_s(shipped: Refinement) -> None:
     torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-9 * float(want.abs().max()))
 
 
+def test_updates_have_momentum_and_begin_where_the_network_stops(network: RefinedSolver) -> None:
+    refinement, statistics = network.refinement, network.statistics(STYLE)
+    with torch.no_grad():
+        kept = refinement.features(CONTENT)[0][-1]
+        own = {key: h for key, h in statistics.items() if key in network.solver.shapes}
+        path = [network.solver(CONTENT, own).clamp(0, 1)]
+        for t in range(refinement.updates):
+            x = path[-1].clamp(0, 1)
+            g = refinement.update(t, x, kept, statistics)
+            path.append(x - g + (refinement.momentum[t] * (x - path[-2]) if t else 0))
+        torch.testing.assert_close(network(CONTENT, statistics), path[-1], rtol=0, atol=1e-4)
+    assert (refinement.momentum > 0.1).all()
+
+
 def test_vgg_is_in_it(shipped: Refinement) -> None:
     with torch.no_grad():
         want, found = load_vgg19()(CONTENT), shipped.vgg(CONTENT)
@@ -253,6 +267,6 @@ def test_networks_by_name_and_as_they_are() -> None:
         Stylizer(weights=load_solver(), refine=True)
     network = load_network("tiny", refine=True)
     assert isinstance(network, RefinedSolver)
-    assert network.updates == 4 + 4
+    assert network.updates == 4 + 8
     assert Stylizer(weights=network).solver is network
     assert isinstance(load_network("tiny"), UnrolledSolver)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..images import list_images
-from ..network import Statistics, UnrolledSolver, as_shown, load_solver
+from ..network import Statistics, as_shown, load_solver
 from ..ops import gram
 from ..presets import write
-from ..refinement import RefinedSolver, load_refinement
+from ..refinement import load_refinement
 from ..vgg import load_vgg19
 from .crops import Pool, images, targets, whole
 from .descent import descend, soap
@@ -41,20 +41,35 @@ def tune(
 ) -> Statistics:
     """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
 
-    Starts from the statistics of the style picture itself. What is learned, by SOAP, is a factor F
-    (c, c) of each H^s = F F^T, which thus stays positive semi-definite, as every Gram matrix is:
-    first for the network's updates, then, behind them, for those of `fastfcs.refinement`.
+    Starts from the statistics of the style picture itself; those that
+    `fastfcs.refinement` wants are written as they are. What is learned, by SOAP, is a factor F
+    (c, c) of each H^s = F F^T, which thus stays positive semi-definite, as every Gram matrix is.
     Arguments and errors as :func:`train`. ``title`` is kept in the file's header. The picture is
     reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and those of a
     size that the network sees, below 68 pixels, are taken over best.
     """
     solver = load_solver(weights).to(device).requires_grad_(False)
-    refinement = load_refinement().to(device)
     features = load_vgg19(vgg).to(device)
     picture = whole(Path(style), style_size).to(device)
     contents = Pool([list_images(content)], features, size, range(batch), f"{seed}/content")
     wanted = targets(features, picture) * batch
+    with torch.no_grad():
+        start = solver.statistics(picture)
+    factors = {key: nn.Parameter(_factor(h[0])) for key, h in start.items()}
+
+    def tuned() -> Statistics:
+        # By the operator: symmetric to the last bit.
+        return {key: len(f) * gram(f[None, :, None]) for key, f in factors.items()}
+
+    def loss(step: int) -> tuple[Tensor, Losses]:
+        statistics = tuned()
+        with convolutions_in(precision, device):
+            chosen = contents.sample(step)
+            output = as_shown(solver(images(chosen), statistics))
+            return batch_loss(features, output, chosen, wanted, style_weight)
+
     out = Path(out)
+    checkpoint = out.with_suffix(".checkpoint.safetensors")
     facts = {
         "style": Path(style).name,
         "title": title,
@@ -62,38 +77,13 @@ def tune(
         "style size": str(style_size),
         "style weight": str(style_weight),
     }
-
-    def tuned(
-        network: UnrolledSolver | RefinedSolver,
-        start: Statistics,
-        fixed: Statistics,
-        checkpoint: Path,
-    ) -> Statistics:
-        """``fixed``, and what becomes of ``start`` as the losses of the network's pictures fall."""
-        factors = {key: nn.Parameter(_factor(h[0])) for key, h in start.items()}
-
-        def statistics() -> Statistics:
-            # By the operator: symmetric to the last bit.
-            return fixed | {key: len(f) * gram(f[None, :, None]) for key, f in factors.items()}
-
-        def loss(step: int) -> tuple[Tensor, Losses]:
-            with convolutions_in(precision, device):
-                chosen = contents.sample(step)
-                output = as_shown(network(images(chosen), statistics()))
-                return batch_loss(features, output, chosen, wanted, style_weight)
-
-        optimizer = soap(factors.values(), lr)
-        descend(factors, optimizer, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
-        return {key: h.detach() for key, h in statistics().items()}
-
-    with torch.no_grad():
-        start, behind = solver.statistics(picture), refinement.statistics(picture)
-    checkpoints = [out.with_suffix(f".checkpoint{end}.safetensors") for end in ("", "-refined")]
-    result = tuned(solver, start, {}, checkpoints[0])
-    result = tuned(RefinedSolver(solver, refinement), behind, result, checkpoints[1])
+    optimizer = soap(factors.values(), lr)
+    descend(factors, optimizer, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
+    result = {key: h.detach() for key, h in tuned().items()}
+    with torch.no_grad():  # tuned, too, they bring little (docs/training-log.md)
+        result |= load_refinement().to(device).statistics(picture)
     write({key: h.half() for key, h in result.items()}, out, facts)
-    for checkpoint in checkpoints:
-        checkpoint.unlink()
+    checkpoint.unlink()
     return result
 
 
