@@ -45,7 +45,8 @@ def main() -> None:
     pairs, photos, styles, out = map(Path, sys.argv[1:])
     rows: list[dict[str, Any]] = []
     for network, refine in NETWORKS:
-        ways = methods(("artistic", "photoreal"), weights=network, refine=refine)
+        names = ("artistic",) if refine else ("artistic", "photoreal")
+        ways = methods(names, weights=network, refine=refine)
         folder = out / (f"{network} refined" if refine else network)
         found, _ = compare(find_pairs(pairs), ways, folder, size=PAIRS, say=print)
         worth = equivalent_iterations(

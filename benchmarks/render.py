@@ -155,15 +155,16 @@ def networks(report: dict[str, Any]) -> str:
     """One row a network that ships."""
     rows = []
     for row in report["rows"]:
-        artistic, photoreal, worth = row["artistic"], row["photoreal"], row["iterations"]
+        artistic, worth = row["artistic"], row["iterations"]
+        photoreal = row.get("photoreal")  # not of a refined network
         rows.append(
             [
                 f"`{row['network']}`" + (", refined" if row.get("refine") else ""),
                 f"{row['megabytes']:.1f}",
-                f"{artistic['picture']:.2f}, {photoreal['picture']:.2f}",
+                ", ".join(f"{way['picture']:.2f}" for way in (artistic, photoreal) if way),
                 f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g})",
                 f"{artistic['gram']:.3f}",
-                f"{photoreal['gram']:.3f}, {photoreal['ssim']:.3f}",
+                f"{photoreal['gram']:.3f}, {photoreal['ssim']:.3f}" if photoreal else "",
             ]
         )
     head = ["weights", "MB", "seconds, 0.25 MP: artistic, photoreal", "iterations, never seen"]

@@ -55,7 +55,7 @@ class Stylizer(nn.Module):
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
             `RefinedSolver`, used as it is.
         refine: eight further updates, which see through VGG-19 itself (`fastfcs.refinement`):
-            paintings come nearer to their style, several times slower; photographs gain nothing.
+            paintings come nearer to their style, many times slower. Not with "photoreal".
         constraint: what is enforced after every update of the network: None; "photoreal", the
             projection onto the smooth signals of the content's matting Laplacian
             (`fastfcs.constraints.Photoreal`); "keep-colour", only the luminance is restyled;
@@ -88,7 +88,7 @@ class Stylizer(nn.Module):
         brush: float = 1.0,
     ) -> None:
         super().__init__()
-        self._constraint = parse(constraint, cutoff)
+        parse(constraint, cutoff)
         if cutoff is not None:
             LowPass(cutoff)  # refuses it now, not at the first content
         if style_size is not None and style_size < MIN_SIDE:
@@ -105,6 +105,7 @@ class Stylizer(nn.Module):
             self.solver = weights
         else:
             self.solver = load_network(weights, refine).requires_grad_(False)
+        self.constraint = constraint
         self.statistics = _Statistics()
         if style is not None:
             self.set_style(style)
@@ -127,7 +128,11 @@ class Stylizer(nn.Module):
 
     @constraint.setter
     def constraint(self, given: Any) -> None:
-        self._constraint = parse(given)
+        parts = parse(given)
+        if "photoreal" in parts and isinstance(self.solver, RefinedSolver):
+            # Each update goes some of the way back to the content: of twelve, nothing would remain.
+            raise ValueError("refine is for paintings, not for constraint='photoreal'")
+        self._constraint = parts
 
     @torch.no_grad()
     def set_style(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastfcs import presets
+from fastfcs.constraints import Photoreal
 from fastfcs.losses import structure_loss
 from fastfcs.network import UnrolledSolver, load_solver
 from fastfcs.refinement import (
@@ -69,12 +70,14 @@ def test_updates_have_momentum_and_begin_where_the_network_stops(network: Refine
     with torch.no_grad():
         kept = refinement.features(CONTENT)[0][-1]
         own = {key: h for key, h in statistics.items() if key in network.solver.shapes}
-        path = [network.solver(CONTENT, own).clamp(0, 1)]
+        x = before = network.solver(CONTENT, own).clamp(0, 1)
         for t in range(refinement.updates):
-            x = path[-1].clamp(0, 1)
-            g = refinement.update(t, x, kept, statistics)
-            path.append(x - g + (refinement.momentum[t] * (x - path[-2]) if t else 0))
-        torch.testing.assert_close(network(CONTENT, statistics), path[-1], rtol=0, atol=1e-4)
+            g = refinement.update(t, x.clamp(0, 1), kept, statistics)
+            before, x = (
+                x.clamp(0, 1),
+                x.clamp(0, 1) - g + refinement.momentum[t] * (x.clamp(0, 1) - before),
+            )
+    torch.testing.assert_close(network(CONTENT, statistics), x, rtol=0, atol=1e-4)
     assert (refinement.momentum > 0.1).all()
 
 
@@ -117,15 +120,30 @@ def test_refined_pictures_are_nearer_to_style_and_content(weights: str) -> None:
     assert losses[1] < 0.85 * losses[0], losses
 
 
-def test_photographs_stay_photographs(network: RefinedSolver) -> None:
+def test_constraints_hold_after_every_update(network: RefinedSolver) -> None:
     content, style = photo("chelsea", 112), photo("coffee", 80)
     with torch.no_grad():
+        statistics = network.statistics(style)
         artistic, photoreal = (
-            Stylizer(style, weights=network, constraint=each)(content)
-            for each in (None, "photoreal")
+            network(content, statistics, each).clamp(0, 1) for each in (None, Photoreal(content))
         )
+        kept = Stylizer(style, weights=network, constraint="keep-luminance")(content)
     assert structure_loss(photoreal, content) < 0.15 < structure_loss(artistic, content)
     assert (photoreal - content).abs().mean() > 0.03
+    luminance = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    changes = [((x - content) * luminance).sum(1).abs().mean() for x in (kept, artistic)]
+    assert changes[0] < 0.2 * changes[1]
+
+
+def test_photographs_are_refused(network: RefinedSolver) -> None:
+    refused = pytest.raises(ValueError, match="refine is for paintings, not for constraint='photo")
+    with refused:
+        Stylizer(weights=network, constraint=["keep-colour", "photoreal"])
+    with refused:
+        Stylizer(refine=True, constraint="photoreal")
+    with refused:
+        Stylizer(weights=network).constraint = "photoreal"
+    Stylizer(weights=network.solver, constraint="photoreal")
 
 
 def test_nothing_is_asked_where_every_gram_matrix_is_the_style_s(shipped: Refinement) -> None:

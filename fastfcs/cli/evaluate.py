@@ -106,7 +106,7 @@ def evaluate(
             from ..evaluation import compare, methods, report
 
             compared = methods.methods(
-                names or methods.DEFAULT,
+                names or (methods.PAINTED if refine else methods.DEFAULT),
                 weights=weights,
                 refine=refine,
                 steps=steps,

@@ -22,7 +22,8 @@ from ..stylizer import Stylizer
 from ..vgg import VGG19, load_vgg19
 from .pairs import Pair
 
-DEFAULT = ("content", "artistic", "photoreal", "photoreal:0.003,0.03,0.3")
+PAINTED = ("content", "artistic")
+DEFAULT = (*PAINTED, "photoreal", "photoreal:0.003,0.03,0.3")
 # Of the projected gradient: what goes below Luan et al.'s Gram distance on their pairs.
 _PROJECTED: dict[str, Any] = {
     "method": "adam",
@@ -87,7 +88,7 @@ def methods(
         steps, precision: of the iterative solvers; by default their own.
 
     Raises:
-        ValueError: a name that is none of these, or given twice.
+        ValueError: a name that is none of these, or given twice, or a projected network refined.
         FileNotFoundError: no such weights.
     """
     known = _Known(weights, refine, {"steps": steps, "precision": precision}, device)
@@ -128,6 +129,8 @@ class _Known:
         return self._projected("regional", cutoff, by_region=True)
 
     def _projected(self, name: str, cutoff: float | None, **options: Any) -> Method:
+        if self._refine:
+            raise ValueError(f"method {name!r} is not for refine, which is for paintings")
         default = inspect.signature(Photoreal).parameters["cutoff"].default
         named = name if cutoff is None else f"{name}:{cutoff:g}"
         return self._network(named, cutoff or default, constraint="photoreal", **options)
