@@ -9,6 +9,7 @@ the corrections: a matrix for each level, weights, and a step.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -34,7 +35,8 @@ SHIPPED = Path(str(files("fastfcs"))) / "weights/refinement/vgg19.safetensors"
 _LARGEST = 0.25  # |g_t|
 _TINY = 1e-12  # of a gradient's mean square
 _KEPT = 6.4  # weight of the content beside the style, 1 to 20 in the loss, as the gradients have it
-_STEP, _SHORTER = -2.6, 0.35  # logarithms: of the first step, and from one to the next three
+_MATRICES = 4  # updates with matrices of their own; further ones have the last one's
+_STEP, _SHORTER = -2.6, 0.35  # logarithms: of the first step, and from one to the next of these
 _MOMENTUM = 0.5
 
 
@@ -64,22 +66,24 @@ class Refinement(nn.Module):
             nn.Conv2d(inputs, width - (1 if level else 4), 1).requires_grad_(False)
             for level, (inputs, width) in enumerate(zip(STYLE_CHANNELS, channels, strict=True))
         )
+        own = min(updates, _MATRICES)
         self.mixing = nn.ParameterList(
-            nn.Parameter(torch.eye(width)) for _ in range(updates) for width in channels
+            nn.Parameter(torch.zeros(width, width)) for _ in range(own) for width in channels
         )
         self.keeping = nn.ParameterList(
-            nn.Parameter(torch.eye(channels[-1])) for _ in range(updates)
+            nn.Parameter(torch.zeros(channels[-1], channels[-1])) for _ in range(own)
         )
         self.smoothing = nn.ModuleList(
-            nn.Conv2d(3, 3, 5, padding=2, padding_mode="replicate", bias=False)
-            for _ in range(updates)
+            nn.Conv2d(3, 3, 5, padding=2, padding_mode="replicate", bias=False) for _ in range(own)
         )
         for conv in self.smoothing:
             nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
-        weights = torch.log(torch.tensor([[4.0**level for level in range(len(channels))]]))
-        self.weights = nn.Parameter(weights.repeat(updates, 1))  # logarithms
-        self.steps = nn.Parameter(_STEP - _SHORTER * torch.arange(updates).clamp(max=3))  # same
-        self.momentum = nn.Parameter(torch.full((updates,), _MOMENTUM))
+        # Python's numbers: torch takes seconds to begin computing on "meta", where files are read.
+        weights = [*(level * math.log(4) for level in range(len(channels))), math.log(_KEPT)]
+        steps = [_STEP - _SHORTER * min(t, _MATRICES - 1) for t in range(updates)]
+        self.weights = nn.Parameter(torch.tensor([weights] * updates))  # logarithms
+        self.steps = nn.Parameter(torch.tensor(steps))  # logarithms
+        self.momentum = nn.Parameter(torch.tensor([_MOMENTUM] * updates))
 
     def features(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """h_l (B, c_l, h, w) of images (B, 3, H, W); and what each ReLU and maximum let pass."""
@@ -153,7 +157,8 @@ class Refinement(nn.Module):
     ) -> Tensor:
         """g_t(X) for X (B, 3, H, W); ``content`` is the deepest level's features of the content."""
         features, passed = self.features(image)
-        weights = self.weights.select(0, t).exp().unbind()
+        *weights, keeping = self.weights.select(0, t).exp().unbind()
+        own = min(t, _MATRICES - 1)
         losses, corrections = [], []
         for level, h in enumerate(features):
             target = statistics[f"vgg.{level}"]
@@ -161,14 +166,14 @@ class Refinement(nn.Module):
                 correction, loss = _correction(h, target)
             else:
                 correction, loss = _correction_by_region(h, target, regions)
-            mixing = self.mixing[t * len(features) + level]
+            mixing = self.mixing[own * len(features) + level]
             corrections.append(weights[level] * _mixed(mixing, correction))
             losses.append(loss)
         kept = (features[-1] - content) / content.square().sum(1).mean((1, 2)).view(-1, 1, 1, 1)
-        corrections[-1] = corrections[-1] + _KEPT * _mixed(self.keeping[t], kept)
+        corrections[-1] = corrections[-1] + keeping * _mixed(self.keeping[own], kept)
         del features, h
         g = self._gradient(corrections, passed)
-        g = (g + self.smoothing[t](g)).to(torch.promote_types(g.dtype, torch.float32))
+        g = (g + self.smoothing[own](g)).to(torch.promote_types(g.dtype, torch.float32))
         loss = torch.stack(losses).sum(0)
         step = self.steps.select(0, t).exp() * loss / (g.square().mean((1, 2, 3)) + _TINY)
         g = step.view(-1, 1, 1, 1) * g
@@ -249,8 +254,8 @@ class RefinedSolver(nn.Module):
 
 
 def _mixed(matrix: Tensor, x: Tensor) -> Tensor:
-    """A matrix (c, c) applied to the channels of (B, c, h, w)."""
-    return F.conv2d(x, matrix.view(*matrix.shape, 1, 1))
+    """I + a matrix (c, c), applied to the channels of (B, c, h, w)."""
+    return x + F.conv2d(x, matrix.view(*matrix.shape, 1, 1))
 
 
 def _doubled(x: Tensor, like: Tensor) -> Tensor:
@@ -325,7 +330,7 @@ def load_refinement(path: Path = SHIPPED) -> Refinement:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        with torch.device("meta"):
+        with torch.device("meta"):  # no random initialisation that would be thrown away
             refinement = Refinement(**json.loads(facts["architecture"]))
         mean, scale = found.pop("vgg.mean"), found.pop("vgg.scale")
         state = {}

@@ -47,9 +47,8 @@ class VGG19(nn.Module):
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer(
-            "scale", 1 / torch.tensor(_IMAGENET_STD).view(3, 1, 1), persistent=False
-        )
+        scale = [1 / deviation for deviation in _IMAGENET_STD]
+        self.register_buffer("scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
 
     def forward(
         self, image: Tensor, layers: Iterable[str] = (*STYLE_LAYERS, CONTENT_LAYER)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -268,6 +270,12 @@ def test_files(tmp_path: Path) -> None:
     for bad in (path, tmp_path / "none.safetensors"):
         with pytest.raises(ValueError, match=r"safetensors does not hold a fastfcs refinement"):
             load_refinement(bad)
+
+
+def test_loading_computes_nothing_on_the_meta_device() -> None:
+    code = "import sys; from fastfcs.refinement import load_refinement; load_refinement(); "
+    code += "assert 'torch._dynamo' not in sys.modules, 'a second and more'"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_other_weights_than_8_bit_ones_are_kept_too(tmp_path: Path) -> None:
