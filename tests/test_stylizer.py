@@ -252,7 +252,7 @@ class NoCopyBetweenDevices(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("constraint", "refine"), [(None, False), ("photoreal", False), (None, True)]
+    ("constraint", "refine"), [(None, False), ("photoreal", False), ("keep-colour", True)]
 )
 def test_on_cuda_the_host_never_waits(
     constraint: str | None, refine: bool, monkeypatch: pytest.MonkeyPatch

@@ -183,4 +183,5 @@ def _divergence(p: Tensor) -> Tensor:
 
 def _luminance(x: Tensor) -> Tensor:
     """(B,3,H,W) -> (B,1,H,W)"""
-    return torch.einsum("bchw,c->bhw", x, x.new_tensor(_LUMA)).unsqueeze(1)
+    red, green, blue = (weight * c for weight, c in zip(_LUMA, x.split(1, 1), strict=True))
+    return red + green + blue  # no tensor of weights: a copy to the GPU, which the host waits for
