@@ -4,9 +4,9 @@ python benchmarks/networks.py PAIRS PHOTOS STYLES OUT
 
 PAIRS and PHOTOS with STYLES are folders as `fastfcs evaluate` takes them; OUT keeps what is done,
 so that an interrupted run goes on. Writes benchmarks/results/networks.json: for each network, and
-the first refined, its files in MB, seconds of one picture of 0.25 megapixels both ways (the style
-set before), medians over the pairs at 320 px, and the iterations of Adam that it is worth on the
-last 50 photos at 192 px.
+the first refined, its files in MB, seconds of one picture of 0.25 megapixels (the style set
+before) both ways, refined only as a painting, medians over the pairs at 320 px, and the iterations
+of Adam that it is worth on the last 50 photos at 192 px.
 """
 
 from __future__ import annotations

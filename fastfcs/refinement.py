@@ -3,7 +3,7 @@
 The forward maps of `fastfcs.network` see what VGG does, but not in which direction its losses fall
 (docs/training-log.md, "Gradients as VGG's"). A few updates whose forward maps are VGG's own layers,
 and whose backward maps are those transposed, go on where they stop. Learned is what each does with
-the corrections: a matrix for each level, weights, and a step.
+the corrections: a matrix for each level, weights, a step, and momentum.
 """
 
 from __future__ import annotations

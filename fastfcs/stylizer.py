@@ -88,7 +88,7 @@ class Stylizer(nn.Module):
         brush: float = 1.0,
     ) -> None:
         super().__init__()
-        parse(constraint, cutoff)
+        parts = parse(constraint, cutoff)
         if cutoff is not None:
             LowPass(cutoff)  # refuses it now, not at the first content
         if style_size is not None and style_size < MIN_SIDE:
@@ -105,7 +105,7 @@ class Stylizer(nn.Module):
             self.solver = weights
         else:
             self.solver = load_network(weights, refine).requires_grad_(False)
-        self.constraint = constraint
+        self.constraint = parts  # refuses what does not go with the solver
         self.statistics = _Statistics()
         if style is not None:
             self.set_style(style)

@@ -412,7 +412,10 @@ def test_bad_options_are_one_sentence(folder: Path) -> None:
         ("--presets=pairs",): "--presets belongs to --equivalent-iterations",
         ("--last=3",): "--last belongs to --style",
         ("--method=content", "--equivalent-iterations"): "--method does not go with",
-        ("--method=photoreal", "--refine"): "method 'photoreal' is not for refine",
+        (
+            "--method=photoreal",
+            "--refine",
+        ): "refine is for paintings, not for constraint='photoreal'",
     }.items():
         output = run("pairs", *options, code=2).output
         assert sentence in output

@@ -146,26 +146,30 @@ def test_refines_weights_that_stay_as_they_are(folders, tiny, tmp_path: Path) ->
     content, style = folders
     weights, out = tmp_path / "w.safetensors", tmp_path / "r.safetensors"
     begun = train(content, [style], weights, steps=2, **OPTIONS)
-    options = {**OPTIONS, "weights": weights, "refine": 1, "lr": 0.02}
+    options = {**OPTIONS, "weights": weights, "refine": 2, "lr": 0.02}
     refined = train(content, [style], out, steps=12, **options)
     for a, b in zip(begun.parameters(), refined.solver.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # rounded to float16
     found, solver, vgg = load_refinement(out), load_solver(weights), load_vgg19()
-    assert found.architecture["updates"] == 1
-    untrained = Refinement(1)
+    assert found.architecture["updates"] == 2
+    untrained = Refinement(2)
     untrained.vgg, untrained.components = found.vgg, found.components
     photo, picture = (targets(vgg, whole(folder / "1.png", 64)) for folder in folders)
-    losses = []
     with torch.no_grad():
         statistics = refined.statistics(images(picture))
-        for network in (refined, RefinedSolver(solver, found), RefinedSolver(solver, untrained)):
-            result = network(images(photo), statistics)
-            losses.append(float(batch_loss(vgg, result, photo, picture, 20.0)[0]))
+        want, loaded, _ = results = [
+            network(images(photo), statistics)
+            for network in (refined, RefinedSolver(solver, found), RefinedSolver(solver, untrained))
+        ]
+        own = {key: h for key, h in statistics.items() if key in solver.shapes}
+        plain = refined.solver(images(photo), own)
+        losses = [float(batch_loss(vgg, x, photo, picture, 20.0)[0]) for x in results]
+    assert (loaded - want).abs().mean() < 0.01 < (plain - want).abs().mean()
     assert losses[0] == pytest.approx(losses[1], rel=0.01)  # as written, in half precision
     assert losses[1] < 0.98 * losses[2]
     with safe_open(out, "pt") as file:
         facts = file.metadata()
-    assert facts["refine"] == "1"
+    assert facts["refine"] == "2"
     assert facts["start"] == "w.safetensors"
     for refused in ({"sight_weight": 1.0}, {"channels": (8, 8)}):
         with pytest.raises(ValueError, match="are of the maps that refine freezes"):
@@ -227,7 +231,8 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp
         )
         behind = load_refinement().statistics(picture)
     assert tuned < 0.98 * plain
-    assert set(result) == {*solver.shapes, *behind}
+    assert set(result) == {f"{t}.{level}" for t in range(2) for level in range(3)} | set(behind)
+    assert set(behind) == {f"vgg.{level}" for level in range(4)}
     for key, h in behind.items():
         torch.testing.assert_close(result[key], h)
     for matrix in result.values():

@@ -88,7 +88,7 @@ def methods(
         steps, precision: of the iterative solvers; by default their own.
 
     Raises:
-        ValueError: a name that is none of these, or given twice, or a projected network refined.
+        ValueError: a name that is none of these, or given twice; what `Stylizer` refuses.
         FileNotFoundError: no such weights.
     """
     known = _Known(weights, refine, {"steps": steps, "precision": precision}, device)
@@ -129,8 +129,6 @@ class _Known:
         return self._projected("regional", cutoff, by_region=True)
 
     def _projected(self, name: str, cutoff: float | None, **options: Any) -> Method:
-        if self._refine:
-            raise ValueError(f"method {name!r} is not for refine, which is for paintings")
         default = inspect.signature(Photoreal).parameters["cutoff"].default
         named = name if cutoff is None else f"{name}:{cutoff:g}"
         return self._network(named, cutoff or default, constraint="photoreal", **options)
@@ -153,15 +151,15 @@ class _Known:
     def _network(
         self, name: str, cutoff: float | None = None, by_region: bool = False, **options: Any
     ) -> Method:
-        files, solver = [weights_file(self._weights)], self._solver
+        files = [weights_file(self._weights)]
         if self._refine:
             files.append(SHIPPED)
         if cutoff is not None:
             options["cutoff"] = cutoff
+        stylizer = Stylizer(weights=self._solver, **options)
 
         def apply(pair: Pair) -> Tensor:
             regions = pair.regions if by_region else None
-            stylizer = Stylizer(weights=solver, **options)
             stylizer.set_style(pair.style, regions=regions and regions.style)
             return stylizer(pair.content, regions and regions.content)
 
