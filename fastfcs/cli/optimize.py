@@ -66,7 +66,7 @@ class _Weights(click.ParamType):
 @click.option("--seed", type=int, help="Of the noise.")
 @PRECISION
 @click.option("--max-size", type=click.IntRange(min=16), help="Longest side, pixels, of both.")
-@click.option("--vgg", type=PATH, help="VGG-19 weights; found by itself, by default.")
+@click.option("--vgg", type=PATH, help="Other weights of VGG-19, torchvision's.")
 @DEVICE
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def optimize(

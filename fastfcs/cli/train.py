@@ -17,7 +17,7 @@ _SEARCH = (
     PRECISION,
     click.option("--lr", type=float, help="Learning rate."),
     click.option("--seed", type=int),
-    click.option("--vgg", type=PATH, help="VGG-19 weights; found by itself, by default."),
+    click.option("--vgg", type=PATH, help="Other weights of VGG-19, torchvision's."),
     DEVICE,
 )
 
@@ -40,11 +40,6 @@ def _search(command: Any) -> Any:
     help="Side of the crops, pixels; repeatable: contents and styles take turns.",
 )
 @click.option("--weights", help="To go on from, name or file; anew, by default.")
-@click.option(
-    "--refine",
-    type=click.IntRange(min=1),
-    help="Train so many updates that see through VGG-19 itself, behind those of --weights.",
-)
 @click.option(
     "--channels",
     type=click.IntRange(min=5),

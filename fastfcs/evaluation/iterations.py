@@ -20,9 +20,9 @@ from torch import Tensor
 
 from .. import images
 from ..network import UnrolledSolver, weights_file
-from ..refinement import SHIPPED, RefinedSolver, load_network
+from ..refinement import RefinedSolver, load_network
 from ..stylizer import Stylizer
-from ..vgg import VGG19, load_vgg19
+from ..vgg import SHIPPED, VGG19, load_vgg19
 from .compare import fingerprint, write_text
 from .pairs import Pair, PairFiles
 from .report import Median, median, new_figure, save_figure

@@ -17,9 +17,9 @@ from .. import images
 from ..constraints import Photoreal
 from ..filters import LowPass
 from ..network import UnrolledSolver, weights_file
-from ..refinement import SHIPPED, RefinedSolver, load_network
+from ..refinement import RefinedSolver, load_network
 from ..stylizer import Stylizer
-from ..vgg import VGG19, load_vgg19
+from ..vgg import SHIPPED, VGG19, load_vgg19
 from .pairs import Pair
 
 PAINTED = ("content", "artistic")

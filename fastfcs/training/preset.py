@@ -11,7 +11,7 @@ from ..images import list_images
 from ..network import Statistics, as_shown, load_solver
 from ..ops import gram
 from ..presets import write
-from ..refinement import load_refinement
+from ..refinement import Refinement
 from ..vgg import load_vgg19
 from .crops import Pool, images, targets, whole
 from .descent import descend, soap
@@ -41,9 +41,9 @@ def tune(
 ) -> Statistics:
     """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
 
-    Starts from the statistics of the style picture itself; those that
-    `fastfcs.refinement` wants are written as they are. What is learned, by SOAP, is a factor F
-    (c, c) of each H^s = F F^T, which thus stays positive semi-definite, as every Gram matrix is.
+    Starts from the statistics of the style picture itself; those that `fastfcs.refinement` wants,
+    VGG's own, are written as they are. What is learned, by SOAP, is a factor F (c, c) of each
+    H^s = F F^T, which thus stays positive semi-definite, as every Gram matrix is.
     Arguments and errors as :func:`train`. ``title`` is kept in the file's header. The picture is
     reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and those of a
     size that the network sees, below 68 pixels, are taken over best.
@@ -80,8 +80,8 @@ def tune(
     optimizer = soap(factors.values(), lr)
     descend(factors, optimizer, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
     result = {key: h.detach() for key, h in tuned().items()}
-    with torch.no_grad():  # tuned, too, they bring little (docs/training-log.md)
-        result |= load_refinement().to(device).statistics(picture)
+    with torch.no_grad():
+        result |= Refinement().to(device).statistics(picture)
     write({key: h.half() for key, h in result.items()}, out, facts)
     checkpoint.unlink()
     return result

@@ -9,15 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..network import UnrolledSolver
-from ..refinement import RefinedSolver
 
 
 @torch.no_grad()
 def write_sheet(
-    solver: UnrolledSolver | RefinedSolver,
-    contents: list[Tensor],
-    styles: list[Tensor],
-    path: Path,
+    solver: UnrolledSolver, contents: list[Tensor], styles: list[Tensor], path: Path
 ) -> None:
     """Styles across the top, contents down the side, results between them."""
     cell = max(max(image.shape[-2:]) for image in contents + styles)

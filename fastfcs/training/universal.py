@@ -8,7 +8,6 @@ import random
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -27,7 +26,6 @@ from ..network import (
     load_solver,
     save_solver,
 )
-from ..refinement import RefinedSolver, Refinement, save_refinement
 from ..vgg import STYLE_LAYERS, load_vgg19
 from . import processes
 from .crops import Pool, images, random_crop, whole
@@ -38,7 +36,6 @@ from .precision import Precision, convolutions_in
 from .sheet import write_sheet
 from .sight import blindness
 
-_SAMPLES = 12  # batches whose principal components a refinement takes
 _CUTOFFS = 0.0003, 0.01  # of the projections trained with: log-uniform between these
 
 
@@ -60,7 +57,6 @@ def train(
     residual: Sequence[int] | None = None,
     distil_steps: int = 1000,
     weights: str | Path | None = None,
-    refine: int = 0,
     precision: Precision = "float32",
     seed: int = 0,
     holdout: int = 50,
@@ -69,7 +65,7 @@ def train(
     device: str = "cpu",
     vgg: str | Path | None = None,
     licence: str = "MIT",
-) -> UnrolledSolver | RefinedSolver:
+) -> UnrolledSolver:
     """Train an :class:`UnrolledSolver` for any style; write its weights to ``out``.
 
     A new network's forward maps first learn to see as VGG does (`fastfcs.training.distil`). Then
@@ -101,8 +97,6 @@ def train(
         channels, residual: of a new network, see :class:`UnrolledSolver`; fewer are faster.
         distil_steps: those in which the forward maps of a new network learn from VGG.
         weights: to go on from, name or file; by default the network starts anew.
-        refine: train so many updates of a :class:`fastfcs.refinement.Refinement` instead, behind
-            those of ``weights`` ("universal" by default), which stay as they are.
         precision: of the convolutions; losses and parameters stay float32.
         holdout: the last so many pictures of ``content`` are never trained on, as style neither.
         preview_every: steps from one checkpoint and preview to the next.
@@ -124,8 +118,6 @@ def train(
         raise ValueError(
             "channels and residual are those of the weights that training goes on from: give one"
         )
-    if refine and (sight_weight or not (channels is residual is None)):
-        raise ValueError("channels, residual and sight_weight are of the maps that refine freezes")
     if not 0 <= photoreal <= 1:
         raise ValueError(f"photoreal must be a share of the steps, in [0, 1], not {photoreal}")
     out = Path(out)
@@ -148,8 +140,6 @@ def train(
         **{"sight weight": str(sight_weight), "precision": precision},
         "start": Path(weights).name if weights else f"anew, {distil_steps} steps of distillation",
     }
-    if refine:
-        facts |= {"refine": str(refine), "start": Path(weights or "universal").name}
 
     with ExitStack() as stack:
         rank, count = stack.enter_context(processes.joined(device))
@@ -159,13 +149,7 @@ def train(
 
         torch.manual_seed(seed)
         features = load_vgg19(vgg).to(device)
-        solver: UnrolledSolver | RefinedSolver
-        if refine:
-            begun = Refinement(refine)
-            begun.initialise(features, _samples([photos, *folders], max(sizes), seed, device))
-            solver = RefinedSolver(load_solver(weights or "universal").requires_grad_(False), begun)
-        else:
-            solver = load_solver(weights).train() if weights else _new(channels, residual)
+        solver = load_solver(weights).train() if weights else _new(channels, residual)
         solver.to(device)
         checkpoint = out.with_suffix(".checkpoint.safetensors")
 
@@ -182,7 +166,7 @@ def train(
                 shown=rank == 0,
             )
 
-        if not (isinstance(solver, RefinedSolver) or weights or checkpoint.is_file()):
+        if not weights and not checkpoint.is_file():
             rng = random.Random(f"{seed}/start")
             first = [
                 torch.stack(
@@ -196,6 +180,7 @@ def train(
         contents = [Pool([photos], features, s, places, f"{seed}/content/{s}") for s in sizes]
         styles = [Pool(folders, features, s, places, f"{seed}/style/{s}") for s in sizes]
         restyle = processes.parallel(_Restyle(solver))
+        seen = min(len(STYLE_LAYERS), len(solver.forward_maps))  # levels with a layer to see
 
         def loss(step: int) -> tuple[Tensor, Losses]:
             round_, turn = divmod(step, len(sizes))
@@ -215,8 +200,6 @@ def train(
                 content_term, style_terms = batch_terms(features, output, chosen, wanted)
                 total = content_term + style_weight * style_terms.mean()
                 if sight_weight:
-                    assert not isinstance(solver, RefinedSolver)
-                    seen = min(len(STYLE_LAYERS), len(solver.forward_maps))  # with a layer to see
                     level = random.Random(f"{seed}/sight/{step}").randrange(seen)
                     blind = blindness(
                         *(solver.forward_maps, level, style_terms[level]),
@@ -231,12 +214,12 @@ def train(
                 total = total + noise_weight * amplified.mean()
             return total, Losses(*processes.mean(content_term.item(), style_terms.mean().item()))
 
-        parameters = {name: p for name, p in solver.named_parameters() if p.requires_grad}
+        parameters = dict(solver.named_parameters())
         averages = {name: p.detach().clone() for name, p in parameters.items()}
-        averaged = deepcopy(solver).requires_grad_(False)
+        averaged = UnrolledSolver(**solver.architecture).to(device).requires_grad_(False)
 
         def preview() -> None:
-            averaged.load_state_dict(averages, strict=False)
+            averaged.load_state_dict(averages)
             shown = (held or photos)[:: max(1, len(held) // 3)][:3]
             side = 2 * max(sizes)
             rows = [whole(p, side).to(device) for p in shown]
@@ -257,14 +240,12 @@ def train(
             record=record,
             first=rank == 0,
         )
-        averaged.load_state_dict(averages, strict=False)
+        averaged.load_state_dict(averages)
         if rank == 0:
-            facts |= {"steps": str(done), "lr": str(lr), "licence": licence}
-            if isinstance(averaged, RefinedSolver):
-                save_refinement(averaged.refinement, out, facts)
-            else:
-                save_solver(averaged, out, facts)
-    return averaged
+            save_solver(
+                averaged, out, {**facts, "steps": str(done), "lr": str(lr), "licence": licence}
+            )
+    return averaged.requires_grad_(True)
 
 
 def _new(channels: Sequence[int] | None, residual: Sequence[int] | None) -> UnrolledSolver:
@@ -273,20 +254,10 @@ def _new(channels: Sequence[int] | None, residual: Sequence[int] | None) -> Unro
     return UnrolledSolver(channels=channels, residual=residual)
 
 
-def _samples(
-    folders: Sequence[Sequence[Path]], size: int, seed: int, device: str
-) -> Iterator[Tensor]:
-    """Batches (8, 3, size, size) of crops, every folder equally likely."""
-    rng = random.Random(f"{seed}/samples")
-    for _ in range(_SAMPLES):
-        crops = [random_crop(rng.choice(rng.choice(folders)), size, rng) for _ in range(8)]
-        yield torch.stack(crops).to(device)
-
-
 class _Restyle(nn.Module):
     """All of a step that has parameters: the statistics of the styles and the updates."""
 
-    def __init__(self, solver: UnrolledSolver | RefinedSolver) -> None:
+    def __init__(self, solver: UnrolledSolver) -> None:
         super().__init__()
         self.solver = solver
 
