@@ -226,16 +226,17 @@ def _grams(features: Sequence[Tensor], regions: Tensor | None) -> list[Tensor]:
 
 
 def _correction(h: Tensor, target: Tensor, size: Tensor, regions: Tensor | None) -> Tensor:
-    """h (G - H) / size; with regions sum_r m_r h (G_r - H_r) / size_r, over their share."""
+    """h (G - H) / size; with regions sum_r m_r h (G_r - H_r) / size_r, G_r as in `region_grams`."""
     if regions is None:
         return (gram_correction(h, target) / size.view(-1, 1, 1, 1)).to(h)
     masks = F.interpolate(regions[None].to(h), h.shape[-2:], mode="area")[0]
+    weights = regions.mean((1, 2)) / regions.mean((1, 2)).sum()
     total = torch.zeros_like(h)
-    for m, of_region, n in zip(masks, target, size, strict=True):
-        share = m.mean()  # the Gram matrix of the kernel is of all pixels
+    for weight, m, of_region, n in zip(weights, masks, target, size, strict=True):
+        share = m.mean()  # the kernel's Gram matrix is over all pixels
         inside = gram_correction(h * m.sqrt(), (share * of_region)[None].to(target))
-        total = total + m.sqrt() / (share * n) * inside
-    return (total / masks.mean((1, 2)).sum()).to(h)
+        total = total + weight / (share.square() * n) * m.sqrt() * inside
+    return total.to(h)
 
 
 def _emphasised(g: Tensor) -> Tensor:
