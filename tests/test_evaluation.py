@@ -26,7 +26,7 @@ from fastfcs.evaluation import compare, cost, iterations, methods, metrics, repo
 from fastfcs.evaluation.metrics import Measure
 from fastfcs.evaluation.pairs import Pair, find_pairs, pair_up
 from fastfcs.network import UnrolledSolver, load_solver, save_solver
-from fastfcs.refinement import load_refinement
+from fastfcs.refinement import UPDATES
 from fastfcs.regions import COLOURS, Regions, read_regions, resize
 from fastfcs.vgg import STYLE_LAYERS, VGG19
 
@@ -457,7 +457,7 @@ def test_the_refined_network_is_another_one(folder: Path) -> None:
     plain, refined = found
     assert refined[0] != pytest.approx(plain[0], rel=1e-3)
     assert refined[1] != pytest.approx(plain[1], rel=1e-3)
-    assert refined[2] - plain[2] == load_refinement().updates
+    assert refined[2] - plain[2] == UPDATES
 
 
 def test_presets_stand_for_their_styles(folder: Path) -> None:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastfcs import images, presets
 from fastfcs.filters import LowPass
 from fastfcs.network import UnrolledSolver
-from fastfcs.refinement import RefinedSolver, Refinement, load_refinement
+from fastfcs.refinement import RefinedSolver, Refinement
 from fastfcs.stylizer import Stylizer
 
 H, W = 24, 33
@@ -261,7 +261,7 @@ def test_on_cuda_the_host_never_waits(
     lowpass = LowPass(0.01)  # made beforehand: NumPy's work, which fake tensors do not do
     monkeypatch.setattr("fastfcs.constraints.filtered.LowPass", lambda *_: lowpass)
     solver = UnrolledSolver(updates=2, channels=(8, 12))
-    network = RefinedSolver(solver, Refinement(2)) if refine else solver
+    network = RefinedSolver(solver, Refinement(updates=2)) if refine else solver
     module = Stylizer(weights=network.eval(), constraint=constraint, style_size=32)
     with FakeTensorMode(allow_non_fake_inputs=True), NoCopyBetweenDevices():
         for part in module.modules():
@@ -292,7 +292,7 @@ def test_on_cuda_the_host_never_waits(
 def test_cuda_graph_of_a_whole_call(
     solver: UnrolledSolver, constraint: str | None, refine: bool
 ) -> None:
-    network = RefinedSolver(solver, load_refinement()) if refine else solver
+    network = RefinedSolver(solver) if refine else solver
     module = stylizer(network.eval().cuda(), constraint=constraint)
     content = CONTENT[None].cuda()
     expected = [module(content), module(content.flip(-1))]

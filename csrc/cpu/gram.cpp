@@ -107,9 +107,13 @@ class AllProducts {
 template <typename A>
 struct Target {
   Tensor target;
+  const A* data;  // asking for it takes longer than what is done with an element
   int64_t stride;
-  explicit Target(const Tensor& t) : target(as_contiguous(t)), stride(t.size(0) == 1 ? 0 : t.size(1) * t.size(2)) {}
-  const A* operator[](int64_t b) const { return target.const_data_ptr<A>() + b * stride; }
+  explicit Target(const Tensor& t)
+      : target(as_contiguous(t)),
+        data(target.const_data_ptr<A>()),
+        stride(t.size(0) == 1 ? 0 : t.size(1) * t.size(2)) {}
+  const A* operator[](int64_t b) const { return data + b * stride; }
 };
 
 // The combination of x with weight(b, i, j), i counting h's channels and then g's.
