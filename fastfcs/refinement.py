@@ -112,13 +112,13 @@ class Refinement(nn.Module):
     def gradient(self, image: Tensor, goal: Goal) -> Tensor:
         """Of the loss above at X (B, 3, H, W), divided by 4 / n_1, n_l the pixels of level l."""
         features, passed = self.features(image)
+        pixels = [h.shape[-2] * h.shape[-1] for h in features]
         corrections = []
         for level, (h, size) in enumerate(zip(features, goal.sizes, strict=True)):
             correction = _correction(h, goal.statistics[f"vgg.{level}"], size, goal.regions)
-            pixels = h.shape[-2] * h.shape[-1]
-            corrections.append(_LEVELS[level] * image[0, 0].numel() / pixels * correction)
+            corrections.append(_LEVELS[level] * pixels[0] / pixels[level] * correction)
         del features
-        kept = _CONTENT / 2 * image[0, 0].numel() / squared_norm(goal.content).view(-1, 1, 1, 1)
+        kept = _CONTENT / 2 * pixels[0] / squared_norm(goal.content).view(-1, 1, 1, 1)
         corrections[-1] = corrections[-1] + (kept * (h - goal.content)).to(h)
         return self.backward(corrections, passed)
 
