@@ -32,10 +32,10 @@ def rows(content: Image.Image) -> list[list[tuple[str, Image.Image]]]:
 
     tissue = photo("immunohistochemistry")
     return [
-        [("content", content), ("style", tissue)]
-        + [
-            (name, Stylizer(tissue, refine=refine)(content))
-            for name, refine in (("as it is", False), ("refined", True))
+        [
+            (f"{name}, {how}", Stylizer(name, refine=how == "refined")(content))
+            for name in ("udnie", "mondrian")
+            for how in ("as it is", "refined")
         ],
         [(f"strength {s}", Stylizer(SCREAM, strength=s)(content)) for s in (0.25, 0.5, 0.75, 1.0)],
         [(f"blend {1 - s:g}, {s:g}", blend(s)) for s in (0.0, 0.3, 0.7, 1.0)],
