@@ -70,7 +70,7 @@ class VGG19(nn.Module):
 
 def load_vgg19(path: str | Path | None = None) -> VGG19:
     """VGG-19 with pretrained weights: torchvision's, a ``.pth`` or ``.safetensors``, or those that
-    ship, in which every layer's mean activation is 1 (Gatys et al. 2016).
+    ship, of the original network in 8 bits.
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
@@ -84,7 +84,7 @@ def load_vgg19(path: str | Path | None = None) -> VGG19:
     missing = [name for name in wanted if name not in state]
     if missing:
         raise ValueError(f"path: {path} is not a VGG-19 file: it lacks {missing[0]!r}")
-    vgg.load_state_dict({name: state[name] for name in wanted}, assign=True)
+    vgg.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
     vgg.mean, vgg.scale = state.get("mean", vgg.mean), state.get("scale", vgg.scale)
     return vgg.requires_grad_(False).eval()
 
@@ -98,9 +98,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         found = load_file(path)
+        for name in [name for name in found if name.endswith(".codes")]:  # of 8 bits, into a table
+            name = name.removesuffix(".codes")
+            found[name] = found[f"{name}.table"][found[f"{name}.codes"].long()]
+        return found
     except Exception as error:  # of half a dozen kinds, pages long
         raise ValueError(f"path: {path} cannot be read as a VGG-19 file") from error
-    for name in [name for name in found if name.endswith(".codes")]:  # of 8 bits, into a table
-        name = name.removesuffix(".codes")
-        found[name] = found[f"{name}.table"][found[f"{name}.codes"].long()]
-    return found
