@@ -170,6 +170,19 @@ def _correction_by_region(h: Tensor, targets: Tensor, regions: Tensor) -> Tensor
     return total
 
 
+def _shifted(content: Tensor, targets: Tensor, regions: Tensor | None) -> Tensor:
+    """The content moved to its style's mean colour as a whole, or each region to its own's.
+
+    H^s of level 1 holds that mean: the last features there are the image and the constant 1.
+    """
+    last = targets.select(2, -1)
+    _, colour, constant = last.split((last.shape[1] - 4, 3, 1), 1)
+    masks = content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
+    before = (masks * content).mean((2, 3)) / masks.mean((2, 3))
+    moves = masks * ((1 + colour / constant) / 2 - before).to(content).view(-1, 3, 1, 1)
+    return content + (moves if regions is None else moves.sum(0, keepdim=True))
+
+
 class UnrolledSolver(nn.Module):
     """N learned updates X <- P[X - g_t(X)], t = 0 .. N-1, from X = content.
 
@@ -295,6 +308,8 @@ class UnrolledSolver(nn.Module):
         statistics: Statistics,
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
+        *,
+        shifted: bool = False,
     ) -> Tensor:
         """The restyled image, (B, 3, H, W), not clipped.
 
@@ -304,6 +319,8 @@ class UnrolledSolver(nn.Module):
             constraint: P, applied after every update; any callable X -> X of that shape.
             regions: masks (R, H, W) in [0, 1] of a single content, and then statistics are of R
                 styles, one for each region (Luan et al. 2017). Where no mask is, nothing is asked.
+            shifted: start not from the content but from `_shifted`. Constrained updates are too
+                small for a style whose colours are far away (docs/training-log.md).
 
         Raises:
             ValueError: a content that is not such an image, statistics of another network, or masks
@@ -318,7 +335,7 @@ class UnrolledSolver(nn.Module):
                 f"regions must be as many as styles, not {len(regions)} and "
                 f"{len(statistics['0.0'])}"
             )
-        x = content
+        x = _shifted(content, statistics["0.0"], regions) if shifted else content
         for t in range(self.updates):
             x = x - self.update(t, x, statistics, regions)
             if constraint is not None:

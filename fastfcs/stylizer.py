@@ -41,7 +41,7 @@ class Stylizer(nn.Module):
     picture goes there and its result comes back. Pixels are taken in whatever encoding they have
     (sRGB, in training). X before a constraint, and the result, are clipped to [0, 1]; "photoreal"
     brings X nearer to the content (`fastfcs.constraints.Near`) and bends (`SoftBox`) instead, and
-    bends the result if it comes last.
+    bends the result if it comes last; its X starts as the content moved to the style's mean colour.
 
     On CUDA the host never waits for a tensor, so a call can be captured into a CUDA graph; that is
     why the values of CUDA tensors, unlike all others, are not checked.
@@ -202,7 +202,8 @@ class Stylizer(nn.Module):
             by_region = regions is not None
             constraint = between_updates(self.constraint, photo, self.cutoff, by_region)
         masks = None if regions is None else regions.to(x.device)
-        result = self.solver(x, statistics, constraint, masks)
+        start = {"shifted": True} if "photoreal" in self.constraint else {}
+        result = self.solver(x, statistics, constraint, masks, **start)
         if self.constraint[-1:] == ("photoreal",):  # not what another constraint gave last
             result = SoftBox(photo)(result)
         result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)

@@ -42,6 +42,36 @@ def test_level_one_holds_colour_mean_and_covariance(solver: UnrolledSolver) -> N
     assert matrix[-1, -1] == 1
 
 
+@pytest.mark.parametrize("scale", [1, 1.25])
+def test_shifted_starts_from_the_mean_colour_of_each_style(
+    solver: UnrolledSolver, scale: float
+) -> None:
+    """Of tuned statistics, whose constant is no longer 1, too."""
+    started: list[Tensor] = []
+    solver.update = lambda t, x, *_: started.append(x) or torch.zeros_like(x)  # type: ignore[method-assign]
+    content, styles = torch.rand(2, 3, 20, 24), torch.rand(2, 3, 17, 19) ** 3
+    statistics = {key: scale * h for key, h in solver.statistics(styles).items()}
+    assert torch.equal(solver(content, statistics), content)
+    result = solver(content, statistics, shifted=True)
+    assert torch.equal(result, started[-1])
+    torch.testing.assert_close(result.mean((2, 3)), styles.mean((2, 3)))
+    change = result - content
+    torch.testing.assert_close(change, change.mean((2, 3), keepdim=True).expand_as(change))
+
+
+def test_shifted_moves_each_region_to_its_own_style(solver: UnrolledSolver) -> None:
+    started: list[Tensor] = []
+    solver.update = lambda t, x, *_: started.append(x) or torch.zeros_like(x)  # type: ignore[method-assign]
+    content, styles = torch.rand(1, 3, 20, 24), torch.rand(2, 3, 17, 19) ** 3
+    masks = torch.zeros(2, 20, 24)
+    masks[0, :8] = masks[1, 11:] = 1
+    start = solver(content, solver.statistics(styles), regions=masks, shifted=True)
+    assert torch.equal(start, started[-1])
+    torch.testing.assert_close(start[0, :, :8].mean((1, 2)), styles[0].mean((1, 2)))
+    torch.testing.assert_close(start[0, :, 11:].mean((1, 2)), styles[1].mean((1, 2)))
+    assert torch.equal(start[0, :, 8:11], content[0, :, 8:11])
+
+
 def test_correction_is_the_gram_correction_times_a_rough_inverse() -> None:
     torch.manual_seed(0)
     h, other = torch.randn(2, 2, 5, 12, 13, dtype=torch.float64)

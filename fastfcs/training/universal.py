@@ -273,7 +273,7 @@ class _Restyle(nn.Module):
         if cutoff is None:
             return as_shown(self.solver(content, statistics))
         constraint = between_updates(("photoreal",), content, cutoff)
-        return SoftBox(content)(self.solver(content, statistics, constraint))
+        return SoftBox(content)(self.solver(content, statistics, constraint, shifted=True))
 
 
 def _noise(like: Tensor, seeds: Sequence[str]) -> Tensor:
