@@ -12,6 +12,7 @@ C (C + 1) / 2 + 3 C^2 backward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import product
@@ -95,7 +96,8 @@ def measure(report: Report, name: str, batch: int, channels: int, pixels: int) -
             target = target.to(dtype)
 
         def features(shape: tuple[int, ...] = shape) -> Tensor:
-            return torch.rand(shape, device=report.device).to(dtype)
+            # Sums of 4 M squares stay within float16's range.
+            return (torch.rand(shape, device=report.device) / 32).to(dtype)
 
         def differentiated(
             correct: Correction = correct,
@@ -107,7 +109,8 @@ def measure(report: Report, name: str, batch: int, channels: int, pixels: int) -
 
         inputs = rotated(lambda features=features, target=target: (features(), target))
         known = {**size, **(forward if ours else {}), "dtype": dtype}
-        report.time("correction", method, correct, inputs, **known)
+        if math.isnan(report.time("correction", method, correct, inputs, **known)):
+            continue
         if nbytes >= LARGE:
             memory(report, method, correct, inputs[0], **size)
         if method != "triton" and not slow:
@@ -167,7 +170,7 @@ def main() -> None:
             correction=lambda: ops.gram_correction(h, target),
             backward=lambda: ops.gram_correction_backward(h, target, h),
         )
-        for name, batch, channels, pixels in product(TYPES, (1, 8), CHANNELS, given.sizes):
+        for batch, channels, pixels, name in product((1, 8), CHANNELS, given.sizes, TYPES):
             measure(report, name, batch, channels, int(pixels))
 
 

@@ -1,6 +1,6 @@
 """Every operator once on CUDA, for compute-sanitizer and ncu; no other kernel runs.
 
-python benchmarks/kernels.py SIDE [--check]
+python benchmarks/kernels.py SIDE... [--check]
 
 Pictures of SIDE x (SIDE + 2) pixels, features likewise; --check compares with the CPU's operators.
 """
@@ -34,13 +34,7 @@ def compare(name: str, call: Callable[..., Any], *inputs: Any, check: bool) -> N
         assert error < CLOSE[inputs[0].dtype], name
 
 
-def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
-    parser.add_argument("side", type=int)
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    torch.manual_seed(0)
-    shape, check = (given.side, given.side + 2), given.check
+def run(shape: tuple[int, int], check: bool) -> None:
     coefficients = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
 
     for dtype in (torch.float32, torch.float64) if check else (torch.float32,):
@@ -69,6 +63,16 @@ def main() -> None:
             compare(f"gram {size}", ops.gram, h, check=check)
             compare(f"correction {size}", ops.gram_correction, h, target, check=check)
             compare(f"backward {size}", ops.gram_correction_backward, h, target, grad, check=check)
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("sides", type=int, nargs="+")
+    parser.add_argument("--check", action="store_true")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    for side in given.sides:
+        run((side, side + 2), given.check)
 
 
 if __name__ == "__main__":

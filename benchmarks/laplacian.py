@@ -78,7 +78,7 @@ def libraries(matrix: Any, report: Report) -> Iterator[Csr]:
         b = csr_matrix(matrix)
         yield Csr(
             "CuPy CSR",  # cuSPARSE
-            lambda c: cupy.random.rand(pixels, c, dtype=cupy.float32),
+            lambda c: cupy.asfortranarray(cupy.random.rand(pixels, c, dtype=cupy.float32)),
             lambda t: b @ t,
             lambda newer, older: b @ newer - older,
             lambda y, t: operator.iadd(y, t / ORDER),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import re
 import statistics
@@ -128,6 +129,7 @@ def _status(key: str) -> int:
 def free_bytes(device: str) -> int:
     """Memory that can still be had."""
     if device == "cuda":
+        torch.cuda.empty_cache()  # what torch keeps for its next tensors can be had, too
         return torch.cuda.mem_get_info()[0]
     found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
     assert found is not None
@@ -157,7 +159,7 @@ def machine(device: str) -> dict[str, Any]:
 class Report:
     """The rows of one benchmark: printed as they come, compared, and put into a JSON file.
 
-    A context, so that a benchmark that is interrupted keeps what it has measured.
+    What was measured is in the file at once, so that a benchmark may be stopped at any time.
     """
 
     def __init__(
@@ -211,11 +213,17 @@ class Report:
 
         Args:
             operation, size: what is done; methods of the same operation and size are compared.
-            method: by what, "fastfcs" first.
+            method: by what, "fastfcs" first. One that fails is left out, unless it is "fastfcs".
             device: if not the benchmark's own.
             bytes, multiply_adds: a step must move and do at least so many.
         """
-        ms = 1e3 * seconds(call, inputs, device or self.device) / steps
+        try:
+            ms = 1e3 * seconds(call, inputs, device or self.device) / steps
+        except Exception as error:
+            if method == "fastfcs":
+                raise
+            self.leave_out(f"{operation} by {method}, {size}: {type(error).__name__}: {error}")
+            return math.nan
         row: dict[str, Any] = {"operation": operation, **size, "method": method, "ms": ms}
         if bytes is not None:
             traffic = 1e3 * bytes / self.copy
@@ -232,6 +240,7 @@ class Report:
 
     def add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
+        self._write(complete=False)
         shown = (f"{key} {_text(value)}" for key, value in row.items() if key != "operation")
         print(f"{row['operation']:18}", "  ".join(shown), flush=True)
 
@@ -270,6 +279,9 @@ class Report:
         for (script, device, key), goal in GOALS.items():
             if (script, device) == (self.script, self.device):
                 print(f"{goal.what}: {goal.verdict(self.goals.get(key))}; wanted: {goal.wanted}")
+        self._write(complete=kind is None)
+
+    def _write(self, complete: bool) -> None:
         if self.path is None:
             return
         sections = json.loads(self.path.read_text()) if self.path.exists() else {}
@@ -277,7 +289,7 @@ class Report:
             "machine": self.machine,
             "copy_gb_s": self.copy / 1e9,
             "multiply_adds_g_s": {_name(k): v / 1e9 for k, v in self.rates.items()},
-            "complete": kind is None,
+            "complete": complete,
             "goals": self.goals,
             "left_out": self.left_out,
             "rows": self.rows,
@@ -285,7 +297,9 @@ class Report:
         text = json.dumps(sections)
         rounded = json.loads(text, parse_float=lambda number: float(f"{float(number):.4g}"))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(rounded, indent=1) + "\n")
+        partial = self.path.with_suffix(".part")
+        partial.write_text(json.dumps(rounded, indent=1) + "\n")
+        partial.replace(self.path)
 
 
 def _name(dtype: torch.dtype) -> str:

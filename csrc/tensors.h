@@ -38,9 +38,9 @@ inline Tensor empty_beside(const Tensor& other, const std::vector<int64_t>& shap
   for (size_t d = shape.size() - 1; d > 0; --d) strides[d - 1] = strides[d] * (shape[d] > 1 ? shape[d] : 1);
   const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   int32_t device;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(other.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(other.get(), &device));
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type, device,
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type, device,
                                                          other.get_device_index(), &handle));
   Tensor tensor(handle);
   if (tensor.is_cpu()) use_large_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());

@@ -158,6 +158,42 @@ def test_an_interrupted_benchmark_keeps_its_rows(run: Run, monkeypatch: pytest.M
     assert not section["complete"]
 
 
+def test_an_alternative_that_fails_is_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(h: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such product")
+
+    gram = import_module("gram")
+    monkeypatch.setattr(gram, "eager", fails)
+    section = run("gram", 64)["gram"]
+    assert section["complete"]
+    assert {row["method"] for row in section["rows"] if row["operation"] == "correction"} == {
+        "fastfcs"
+    }
+    assert any("by eager" in line and "no such product" in line for line in section["left_out"])
+    monkeypatch.setattr(gram.ops, "gram_correction", fails)
+    with pytest.raises(RuntimeError, match="no such product"):
+        run("gram", 64)
+
+
+def test_what_is_measured_is_in_the_file_at_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counts: list[int] = []
+    measure = import_module("measure")
+    monkeypatch.setattr(
+        measure,
+        "seconds",
+        lambda *_: counts.append(len(found().get("rows", ()))) or 1.0,
+    )
+
+    def found() -> dict[str, Any]:
+        path = tmp_path / "machine.json"
+        return json.loads(path.read_text())["gram"] if path.exists() else {}
+
+    run("gram", 64)
+    assert counts[-1] == len(found()["rows"]) - 1 > 3
+
+
 def test_the_readme_holds_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     render = import_module("render")

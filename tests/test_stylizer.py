@@ -203,7 +203,7 @@ def test_photoreal_is_the_projection_of_this_content(solver: UnrolledSolver) -> 
 
     content = images.fit(noise(1, 3, 2, 3), 99)
     content = torch.nn.functional.interpolate(content, (H, W), mode="bicubic").clamp(0, 1)
-    projection, bounds, near = Photoreal(content, 0.05), SoftBox(content), Near(content, 0.12)
+    projection, bounds, near = Photoreal(content, 0.05), SoftBox(content), Near(content, 0.15)
     with torch.no_grad():
         statistics = solver.statistics(STYLE[None])
         raw = solver(content, statistics, lambda x: projection(bounds(near(x))), shifted=True)

@@ -24,7 +24,7 @@ struct OnDevice {
     if (!aoti_torch_get_current_cuda_stream)
       throw std::runtime_error("fastfcs: this torch has no CUDA, so its CUDA stream is not known");
     void* current = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &current));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &current));
     stream = static_cast<Stream>(current);
   }
   torch::stable::accelerator::DeviceGuard guard;

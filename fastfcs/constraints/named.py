@@ -14,7 +14,7 @@ Part = Name | Constraint
 
 # Weight of the distance to the content's pixels in "photoreal", and where each region has a style
 # of its own, which as a rule is further from it (docs/training-log.md).
-_NEAR, _NEAR_BY_REGION = 0.12, 0.3
+_NEAR, _NEAR_BY_REGION = 0.15, 0.3
 
 
 def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
