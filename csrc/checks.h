@@ -93,8 +93,8 @@ inline void check_coefficients(const Tensor& coefficients) {
 }
 
 inline void check_features(const Tensor& h) {
-  if (h.dim() != 4 || h.size(2) < 1 || h.size(3) < 1)
-    refuse("h must have shape (B, C, H, W) with H and W at least 1, got ", shape_of(h));
+  if (h.dim() != 4 || h.size(1) < 1 || h.size(2) < 1 || h.size(3) < 1)
+    refuse("h must have shape (B, C, H, W) with C, H and W at least 1, got ", shape_of(h));
   switch (h.scalar_type()) {
     case ScalarType::Float:
     case ScalarType::Double:

@@ -16,6 +16,7 @@ from .laplacian import MattingLaplacian
 Kind = Literal["ideal", "heat", "tikhonov"]
 
 # h(0) = 1, and at the cutoff h is 1/2, or steps through it.
+_LARGEST_ORDER = 20_000  # seconds for a small picture, minutes for a large one
 _KERNELS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "ideal": lambda eigenvalue, cutoff: (eigenvalue <= cutoff).astype(np.float64),
     "heat": lambda eigenvalue, cutoff: np.exp2(-eigenvalue / cutoff),
@@ -57,7 +58,8 @@ class LowPass:
 
     Args:
         cutoff: where the kernel falls to 1/2, in (0, 9): L's eigenvalues lie in [0, 9].
-        order: degree of p, the number of products with L, at least 1.
+        order: degree of p, the number of products with L, from 1 to 20000; by default as many as
+            the cutoff asks for.
         kind: "ideal", "heat" or "tikhonov".
 
     Attributes:
@@ -76,8 +78,13 @@ class LowPass:
         self.cutoff = cutoff
         self.kind = kind
         self.order = math.ceil(6 / math.sqrt(cutoff)) if order is None else order
-        if not isinstance(self.order, int) or self.order < 1:
-            raise ValueError(f"order is {order}; an integer of at least 1 is wanted")
+        if order is None and self.order > _LARGEST_ORDER:
+            raise ValueError(
+                f"cutoff is {cutoff}, which takes an order of {self.order}; a larger cutoff, or an "
+                f"order of at most {_LARGEST_ORDER}, is wanted"
+            )
+        if not isinstance(self.order, int) or not 1 <= self.order <= _LARGEST_ORDER:
+            raise ValueError(f"order is {order}; an integer from 1 to {_LARGEST_ORDER} is wanted")
         self.coefficients = torch.from_numpy(self._coefficients())
 
     @classmethod

@@ -180,6 +180,13 @@ def losses(picture: Picture, format: str) -> list[str]:
     return found
 
 
+def ignored(picture: Picture) -> list[str]:
+    """Sentences on what a picture has that a style does without."""
+    if picture.alpha is None or picture.alpha.min() == 1:
+        return []
+    return ["its transparency is ignored: a style is taken from all of its pixels"]
+
+
 def fit(image: Tensor, longest: int) -> Tensor:
     """An image (B, C, H, W) in [0, 1], made smaller if its longer side exceeds ``longest`` pixels.
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import register_autograd, register_fake
 
 from . import _C  # noqa: F401  registers the operators
@@ -89,7 +90,18 @@ def _gram_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 def _correction_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     h, target = ctx.saved_tensors
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return *_differentiable_backward(h, target, grad), None
     return *gram_correction_backward(h, target, grad), None
+
+
+def _differentiable_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """`gram_correction_backward` by torch's own products, for a second derivative."""
+    x, g = h.flatten(2).to(target.dtype), grad.flatten(2).to(target.dtype)
+    n = x.shape[2]
+    s = x @ g.mT
+    dx = (x @ x.mT / n - target) @ g + (s + s.mT) @ x / n
+    return dx.to(h.dtype).view_as(h), -s if len(target) == len(h) else -s.sum(0, keepdim=True)
 
 
 def _no_gradient(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
@@ -98,6 +110,13 @@ def _no_gradient(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
 
 def _constant(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
+
+
+def _refuse_tangents(name: str, inputs: tuple[Any, ...]) -> None:
+    """Forward-mode derivatives would be 0 without a word."""
+    for x in inputs:
+        if isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None:
+            raise NotImplementedError(f"fastfcs.{name} has no forward-mode derivative")
 
 
 def _operator(
@@ -125,8 +144,13 @@ def _operator(
     apply = super(torch.autograd.Function, Function).apply  # type: ignore[misc]
 
     def call(*inputs: Any) -> Any:
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling():
             return operator(*inputs)
+        if torch._C._are_functorch_transforms_active():
+            _refuse_tangents(name, inputs)
+            return operator(*inputs)
+        if forward_ad._current_level >= 0:
+            _refuse_tangents(name, inputs)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
             return apply(*inputs)
         with torch._C._AutoDispatchBelowAutograd():

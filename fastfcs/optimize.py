@@ -285,9 +285,10 @@ def _descend(
             break
         if method == "lbfgs" and k == 0 and z.grad is not None:
             slope = z.grad.abs()
-            optimizer.param_groups[0]["lr"] = (
-                _FIRST_STEP * max(1, slope.sum().item()) / slope.max().item()
-            )
+            if steepest := slope.max().item():
+                optimizer.param_groups[0]["lr"] = (
+                    _FIRST_STEP * max(1, slope.sum().item()) / steepest
+                )
         optimizer.step(evaluate if through else None)  # type: ignore[arg-type]
         optimizer.param_groups[0]["lr"] = lr * (start.numel() if method == "gradient" else 1)
         if not through:

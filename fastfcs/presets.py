@@ -26,14 +26,21 @@ def names() -> list[str]:
 
 
 def find(style: str | Path) -> Path | None:
-    """The file of a preset: a .safetensors file, or a name that ships; None for anything else.
+    """The file of a preset: a .safetensors file, or a name that ships; None for a picture.
 
     A picture of that name in the working folder goes first.
+
+    Raises:
+        ValueError: a name without suffix that is neither.
     """
     path = Path(style)
     if path.suffix == ".safetensors":
         return path
-    return None if path.exists() else next((p for p in shipped() if p.stem == str(style)), None)
+    found = None if path.exists() else next((p for p in shipped() if p.stem == str(style)), None)
+    if found is None and not path.suffix and not path.exists():
+        presets = ", ".join(names())
+        raise ValueError(f"style must be a picture file or a preset ({presets}), not {style}")
+    return found
 
 
 def title(path: Path) -> str:

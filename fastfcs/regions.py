@@ -29,6 +29,8 @@ COLOURS = {
 
 _NEAR = 0.1  # of a pure colour, the largest difference of a channel: JPEG and resizing blur masks
 _FLAT = 5  # a colour appears where a square of so many pixels has it: a blurred border is thinner
+_FAR = 0.25  # from all pure colours: where such a square is, and of one colour, it is a mistake
+_ONE = 0.02  # the largest difference within one colour
 
 
 class Regions(NamedTuple):
@@ -48,19 +50,19 @@ class Regions(NamedTuple):
 def read_regions(content: str | Path, style: str | Path) -> Regions:
     """Read the two masks of a pair.
 
-    A colour counts where it is flat, not where two others blur into it; every pixel then belongs to
-    the nearest colour that counts in its mask. Pixels whose region the other mask lacks are in no
-    region of the result.
+    A colour counts where it is flat, not where two others blur into it, and may be a little off;
+    every pixel then belongs to the nearest colour that counts in its mask. Pixels whose region the
+    other mask lacks are in no region of the result.
 
     Raises:
         PictureError: a file that is not a picture.
-        ValueError: the masks have no colour in common.
+        ValueError: the masks have no colour in common, or one has a flat area of another colour.
     """
     found = [_read(path) for path in (content, style)]
     colours = tuple(colour for colour in COLOURS if all(colour in mask for mask in found))
     if not colours:
         names = [
-            f"{', '.join(mask) or 'none of ours'} in {p}"
+            f"{', '.join(mask) or 'none of ' + ', '.join(COLOURS)} in {p}"
             for mask, p in zip(found, (content, style), strict=True)
         ]
         raise ValueError(f"masks must have colours in common, not {names[0]} and {names[1]}")
@@ -79,6 +81,26 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     pure = torch.tensor(list(COLOURS.values())).view(len(COLOURS), 3, 1, 1)
     distances = (picture - pure).abs().amax(1)  # (9, H, W)
     near = (distances < _NEAR).float()
-    appears = F.avg_pool2d(near, _FLAT, stride=1).flatten(1).amax(1) > 1 - 1e-6
+    far = (distances > _FAR).all(0, keepdim=True).float()
+    unlike = _within(far) & (_spread(picture) < _ONE)
+    if unlike.any():
+        y, x = unlike[0].nonzero()[0].tolist()
+        r, g, b = (255 * picture[:, y + _FLAT // 2, x + _FLAT // 2]).round().int().tolist()
+        raise ValueError(
+            f"masks must have flat areas of {', '.join(COLOURS)} alone, "
+            f"not of the RGB colour ({r}, {g}, {b}) as {path} has"
+        )
+    appears = _within(near).flatten(1).any(1)
     nearest = distances.where(appears.view(-1, 1, 1), torch.inf).argmin(0)
     return {name: nearest == k for k, name in enumerate(COLOURS) if appears[k]}
+
+
+def _within(masks: Tensor) -> Tensor:
+    """Which squares of `_FLAT` pixels, (R, H - 4, W - 4), masks (R, H, W) cover wholly."""
+    return F.avg_pool2d(masks, _FLAT, stride=1) > 1 - 1e-6
+
+
+def _spread(picture: Tensor) -> Tensor:
+    """The largest difference within each such square of (3, H, W): (1, H - 4, W - 4)."""
+    high, low = (F.max_pool2d(sign * picture, _FLAT, stride=1) for sign in (1, -1))
+    return (high + low).amax(0, keepdim=True)

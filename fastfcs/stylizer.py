@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,7 +35,7 @@ class Stylizer(nn.Module):
     - tensors (3, H, W) or (B, 3, H, W), floating, in [0, 1], on any device;
     - arrays (H, W, 3): uint8, uint16, or floating in [0, 1];
     - PIL images of 8 bits a channel; grey and palette become RGB, transparency and profile are
-      kept.
+      kept, and what EXIF says is turned comes out upright.
 
     H and W are at least 16. The network works on the module's own device and in its own dtype; a
     picture goes there and its result comes back. Pixels are taken in whatever encoding they have
@@ -339,6 +339,7 @@ def _from_array(name: str, given: NDArray[Any]) -> tuple[Tensor, Callable[[Tenso
 
 
 def _from_pil(given: Image.Image) -> tuple[Tensor, Callable[[Tensor], Image.Image]]:
+    given = ImageOps.exif_transpose(given)
     samples = images.samples_of(given)
 
     def back(x: Tensor) -> Image.Image:

@@ -197,12 +197,30 @@ def test_what_does_not_go_together_is_refused(folder: Path) -> None:
             "--mask takes one content and one style",
         ),
         (["--style", "coffee.png", "--brush", "9"], "brush must be in [0.25, 4], not 9.0"),
-        (["--style", "the-cry"], "the-cry cannot be read: No such file or directory"),
+        (["--style", "the-cry"], "style must be a picture file or a preset (composition-vii, "),
+        (["--style", "cry.jpg"], "cry.jpg cannot be read: No such file or directory"),
     ]:
         result = CliRunner().invoke(cli, ["stylize", "rocket.png", *args, "-o", "o.png"])
         assert result.exit_code == 2, args
         assert sentence in result.stderr, result.stderr
         assert not (folder / "o.png").exists()
+
+
+def test_what_a_style_does_not_give_is_said(folder: Path) -> None:
+    pixels = np.full((40, 48, 4), 90, np.uint8)
+    pixels[:, :9, 3] = 0
+    Image.fromarray(pixels).save("cut-out.png")
+    for name, other in (("rocket", (255, 0, 0)), ("cut-out", (255, 255, 0))):
+        mask = np.zeros((48 if name == "rocket" else 40, 48, 3), np.uint8)
+        mask[:, :12] = other
+        Image.fromarray(mask).save(f"{name}_mask.png")
+    args = ["rocket.png", "--style", "cut-out.png", "-o", "o.png"]
+    result = CliRunner().invoke(
+        cli, ["stylize", *args, "--mask", "rocket_mask.png", "cut-out_mask.png"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "cut-out.png: its transparency is ignored" in result.stderr
+    assert "rocket.png: 25% of it stays as it is: the style's mask lacks those" in result.stderr
 
 
 # Presets

@@ -110,6 +110,17 @@ def test_masks_without_a_common_colour_are_refused(tmp_path: Path) -> None:
         read_regions(tmp_path / "a.png", tmp_path / "b.png")
 
 
+def test_a_flat_colour_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
+    write_mask(tmp_path / "a.png", {"blue": 20, "green": 20})
+    pixels = np.array(Image.open(tmp_path / "a.png").convert("RGB"))
+    pixels[:, 20:] = (0, 128, 0)
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    with pytest.raises(
+        ValueError, match=r"purple alone, not of the RGB colour \(0, 128, 0\) as .*b"
+    ):
+        read_regions(tmp_path / "a.png", tmp_path / "b.png")
+
+
 def test_resized_masks_keep_their_area() -> None:
     masks = torch.zeros(2, 24, 32)
     masks[0, :, :10], masks[1, :, 10:] = 1, 1

@@ -125,7 +125,9 @@ def test_coefficients() -> None:
         ({"cutoff": 0.0}, "cutoff is 0.0"),
         ({"cutoff": 9}, "cutoff is 9"),
         ({"cutoff": float("nan")}, "cutoff is nan"),
-        ({"cutoff": 0.1, "order": 0}, "order is 0"),
+        ({"cutoff": 1e-12}, "cutoff is 1e-12, which takes an order of 6000000"),
+        ({"cutoff": 0.1, "order": 0}, "order is 0; an integer from 1 to 20000"),
+        ({"cutoff": 0.1, "order": 20_001}, "order is 20001; an integer from 1 to 20000"),
         ({"cutoff": 0.1, "kind": "box"}, "kind is 'box'; one of ideal, heat, tikhonov"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import reference
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import opcheck
 
 from fastfcs import _C, ops
@@ -331,7 +332,7 @@ def test_no_gradient_is_recorded_where_none_is_asked() -> None:
     assert ops.gram_correction(h.detach(), target).requires_grad
 
 
-@pytest.mark.parametrize("name", ["matting_matvec", "matting_filter", "gram"])
+@pytest.mark.parametrize("name", ["matting_matvec", "matting_filter", "gram", "gram_correction"])
 def test_second_gradients(name: str) -> None:
     assert torch.autograd.gradgradcheck(getattr(ops, name), samples()[name])
 
@@ -421,7 +422,11 @@ def spoiled(tensor: Tensor, value: float) -> Tensor:
         ),
         (
             lambda: ops.gram(torch.rand(4, 5)),
-            "h must have shape (B, C, H, W) with H and W at least 1, got (4, 5)",
+            "h must have shape (B, C, H, W) with C, H and W at least 1, got (4, 5)",
+        ),
+        (
+            lambda: ops.gram_correction(torch.rand(2, 0, 4, 5), torch.rand(1, 0, 0)),
+            "h must have shape (B, C, H, W) with C, H and W at least 1, got (2, 0, 4, 5)",
         ),
         (
             lambda: ops.gram(torch.ones(1, 1, 1, 1, dtype=torch.int32)),
@@ -445,3 +450,20 @@ def test_refusals(call, sentence: str) -> None:
     with pytest.raises(ValueError) as refusal:  # noqa: PT011  the sentence is compared whole
         call()
     assert str(refusal.value) == sentence
+
+
+def test_forward_mode_is_refused_not_zero() -> None:
+    x, target = torch.rand(1, 4, 5, 6), torch.rand(1, 4, 4)
+    image = x[:, :3]
+    factors = ops.matting_factors(image)
+    for name, call in (
+        ("gram", ops.gram),
+        ("gram_correction", lambda h: ops.gram_correction(h, target)),
+        ("matting_matvec", lambda v: ops.matting_matvec(image, factors, v)),
+    ):
+        with pytest.raises(NotImplementedError, match=f"fastfcs.{name} has no forward-mode"):
+            torch.func.jvp(call, (x,), (x,))
+        with forward_ad.dual_level():
+            call(x)
+            with pytest.raises(NotImplementedError, match=f"fastfcs.{name} has no forward-mode"):
+                call(forward_ad.make_dual(x, x))

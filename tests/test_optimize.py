@@ -290,6 +290,22 @@ def test_refuses(vgg, pair, options, sentence) -> None:
         optimize(given.pop("content"), given.pop("style"), vgg=vgg, **given)
 
 
+@pytest.mark.parametrize("none", ["style_weight", "content_weight"])
+def test_nothing_is_left_to_do_at_a_minimum(vgg, pair, none) -> None:
+    """Without a style the content is the minimum, without a content its own style is."""
+    result = optimize(pair[0], pair[0], vgg=vgg, steps=2, **{none: 0.0})
+    torch.testing.assert_close(result, pair[0], rtol=0, atol=1e-5)
+
+
+def test_a_picture_in_its_own_style(tmp_path, pair) -> None:
+    path, out = tmp_path / "a.png", tmp_path / "b.png"
+    Image.fromarray((pair[0][0] * 255).byte().permute(1, 2, 0).numpy()).save(path)
+    command = ["optimize", str(path), "--style", str(path), "-o", str(out), "--steps", "1"]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    assert Image.open(out).size == (48, 48)
+
+
 def test_command(tmp_path, pair) -> None:
     content, style, out = (tmp_path / name for name in ("content.png", "style.png", "out.png"))
     for path, image in zip((content, style), pair, strict=True):

@@ -367,3 +367,15 @@ def test_refused_arguments(solver: UnrolledSolver, tmp_path: Path) -> None:
         stylizer(solver, style_size=3)
     with pytest.raises(FileNotFoundError, match="weights must be"):
         Stylizer(weights="no such weights")
+
+
+def test_turned_pictures_come_out_upright(solver: UnrolledSolver) -> None:
+    upright = Image.fromarray((noise(3, 24, 40) * 255).byte().permute(1, 2, 0).numpy())
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    module = Stylizer(upright, weights=solver)
+    result = module(turned)
+    assert result.size == upright.size
+    assert result.tobytes() == module(upright).tobytes()
+    assert 0x0112 not in result.getexif()
+    assert Stylizer(turned, weights=solver)(upright).tobytes() == module(upright).tobytes()

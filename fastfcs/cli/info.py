@@ -27,7 +27,7 @@ def info(weights: str) -> None:
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "weights": path,
-        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "file": f"{path.stat().st_size / 1e6:.1f} MB",
         "parameters": sum(p.numel() for p in solver.parameters()),
         **header,
     }

@@ -122,23 +122,26 @@ def _optimize(
     start = time.perf_counter()
     place = device_named(device)
     options = {name: value for name, value in given.items() if value is not None}
-    pictures = {name: images.read(name) for name in (content, style)}
+    names, pictures = (content, style), [images.read(name) for name in (content, style)]
     masks = read_regions(*mask) if mask else None
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     format = "PNG" if target == "-" else images.format_of(target)
-    for name, picture in pictures.items():
-        notes = [*picture.notes, *(images.losses(picture, format) if name == content else [])]
+    for k, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+        notes = [
+            *picture.notes,
+            *(images.ignored(picture) if k else images.losses(picture, format)),
+        ]
         if max_size is not None and max(picture.size) > max_size:
             notes.append(reduction(picture, max_size))
-            pictures[name] = images.fit_picture(picture, max_size)
+            pictures[k] = images.fit_picture(picture, max_size)
         for note in notes:
             console.print(f"{name}: {note}")
-    photo, reference = (picture.pixels.to(place) for picture in pictures.values())
+    photo, reference = (picture.pixels.to(place) for picture in pictures)
     regions: Any = None
     if masks:
         regions = ()
         for name, m, image in zip(
-            pictures, (masks.content, masks.style), (photo, reference), strict=True
+            names, (masks.content, masks.style), (photo, reference), strict=True
         ):
             m, notes = fitted(m, image)
             regions += (m.to(place),)
@@ -166,7 +169,7 @@ def _optimize(
             vgg=load_vgg19(vgg),
             **options,
         )
-    picture = replace(pictures[content], pixels=result[0].cpu())
+    picture = replace(pictures[0], pixels=result[0].cpu())
     images.write(picture, sys.stdout.buffer if target == "-" else target, format)
     width, height = picture.size
     console.print(f"{target}: {width} x {height}, {time.perf_counter() - start:.0f} s")

@@ -161,6 +161,11 @@ def _restyle(
     if masks:
         regions, said = fitted(masks.content, picture.pixels)
         notes += said
+        missing = 1 - regions.sum(0).mean().item()
+        if missing > 0.005:
+            notes.append(
+                f"{missing:.0%} of it stays as it is: the style's mask lacks those colours"
+            )
     with torch.inference_mode():
         result = stylizer(picture.pixels, regions)
     picture = replace(picture, pixels=result)
@@ -185,7 +190,7 @@ def _set_style(
             found.append(style)
             continue
         picture = images.read(style)
-        said = [*picture.notes]
+        said = [*picture.notes, *images.ignored(picture)]
         if stylizer.style_size is not None and max(picture.size) > stylizer.style_size:
             said.append(reduction(picture, stylizer.style_size))
         notes += [f"{style}: {note}" for note in said]

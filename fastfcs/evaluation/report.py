@@ -124,7 +124,7 @@ def new_figure() -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RuntimeError("plots need matplotlib: `pip install fastfcs[evaluate]`") from error
+        raise RuntimeError("plots need matplotlib: `pip install matplotlib`") from error
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(alpha=0.3)
