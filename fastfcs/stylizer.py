@@ -17,7 +17,7 @@ from . import images, presets
 from .constraints import SoftBox
 from .constraints.named import Part, between_updates, parse
 from .filters import LowPass
-from .network import MIN_SIDE, Statistics, UnrolledSolver
+from .network import MIN_SIDE, Statistics, UnrolledSolver, check_regions
 from .refinement import RefinedSolver, load_network
 from .regions import resize
 
@@ -234,6 +234,7 @@ class Stylizer(nn.Module):
                 f"regions must be masks (R, H, W) of the style {tuple(image.shape)}, "
                 f"not {tuple(regions.shape)}"
             )
+        check_regions("style", image, regions)
         if self.style_size is not None:
             image = images.fit(image, self.style_size)
         if self.brush != 1:
@@ -256,9 +257,16 @@ class Stylizer(nn.Module):
         # There may be no statistics yet, or those of another batch, to load these into.
         start = f"{prefix}statistics."
         device = next(self.solver.parameters()).device
-        kept = {k.removeprefix(start): v for k, v in state_dict.items() if k.startswith(start)}
-        if kept:
+        kept = {
+            k.removeprefix(start).replace("_", "."): v
+            for k, v in state_dict.items()
+            if k.startswith(start)
+        }
+        if self.solver.fits(kept):
             self.statistics.set({k: torch.empty_like(v, device=device) for k, v in kept.items()})
+        elif kept:
+            *_, errors = args
+            errors.append(f"{start[:-1]} are of another network, or not whole")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

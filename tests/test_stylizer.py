@@ -379,3 +379,21 @@ def test_turned_pictures_come_out_upright(solver: UnrolledSolver) -> None:
     assert result.tobytes() == module(upright).tobytes()
     assert 0x0112 not in result.getexif()
     assert Stylizer(turned, weights=solver)(upright).tobytes() == module(upright).tobytes()
+
+
+def test_the_state_of_another_network_leaves_a_style(solver: UnrolledSolver) -> None:
+    module = stylizer(solver)
+    other = stylizer(UnrolledSolver(updates=2, channels=(8, 20)))
+    with pytest.raises(RuntimeError, match="statistics are of another network, or not whole"):
+        module.load_state_dict(other.state_dict())
+    state = module.state_dict()
+    del state["statistics.1_0"]
+    with pytest.raises(RuntimeError, match="statistics are of another network, or not whole"):
+        module.load_state_dict(state)
+    assert module(CONTENT).shape == CONTENT.shape
+
+
+def test_regions_of_a_style_are_not_clipped(solver: UnrolledSolver) -> None:
+    masks = torch.full((1, *STYLE.shape[-2:]), 255.0)
+    with pytest.raises(ValueError, match=r"regions must be masks in \[0, 1\], none of them empty"):
+        Stylizer(weights=solver).set_style(STYLE, regions=masks)
