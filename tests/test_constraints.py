@@ -13,6 +13,7 @@ from fastfcs import LowPass, MattingLaplacian
 from fastfcs.constraints import (
     Box,
     Change,
+    Filtered,
     KeepColour,
     KeepLuminance,
     Masked,
@@ -199,3 +200,25 @@ def test_masked_refuses(mask: Tensor, words: str) -> None:
 def test_masked_refuses_another_size() -> None:
     with pytest.raises(ValueError, match="the height and width of the mask"):
         Masked(torch.ones(1, 1, 4, 1), Box())(torch.rand(1, 3, 4, 6))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Photoreal,
+        SoftBox,
+        KeepColour,
+        KeepLuminance,
+        lambda content: Near(content, 0.1),
+        lambda content: Filtered(content, LowPass(0.1)),
+        lambda content: Change(content, Box()),
+    ],
+)
+def test_contents_that_are_no_images_are_refused(made) -> None:
+    content = torch.rand(1, 3, 8, 9)
+    made(content)
+    with pytest.raises(ValueError, match=r"content is torch\.uint8; a floating image"):
+        made((255 * content).byte())
+    for other, text in ((2 * content, "content goes from .* to 1.9"), (content * torch.nan, "nan")):
+        with pytest.raises(ValueError, match=text):
+            made(other)

@@ -75,5 +75,16 @@ def compose(constraints: Iterable[Constraint]) -> Constraint:
 
 
 def working(content: Tensor) -> Tensor:
-    """The content as constraints keep it: float64 if it is, else float32."""
+    """The content as constraints keep it: float64 if it is, else float32.
+
+    Raises:
+        ValueError: it is not floating in [0,1]; values on CUDA, for which the host would wait, are
+            not looked at.
+    """
+    if not content.is_floating_point():
+        raise ValueError(f"content is {content.dtype}; a floating image in [0,1] is wanted")
+    if not content.is_cuda:
+        low, high = content.detach().aminmax()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"content goes from {low:.4g} to {high:.4g}; [0,1] is wanted")
     return content if content.dtype == torch.float64 else content.float()

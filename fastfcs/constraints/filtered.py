@@ -51,5 +51,5 @@ class Photoreal(Change):
     """
 
     def __init__(self, content: Tensor, cutoff: float = 0.0003, order: int | None = None) -> None:
-        content = content.float()
+        content = working(content).float()
         super().__init__(content, Filtered(content, LowPass(cutoff, order)))
