@@ -79,6 +79,7 @@ class Picture:
         alpha: (H, W) float32 in [0, 1], or None if the picture has no transparency.
         icc: RGB profile, or None.
         exif: tags, orientation removed, or None.
+        dpi: pixels an inch, across and down, as JPEG and PNG say beside EXIF, or None.
         grey: whether the file held no colour.
         depth: bits a channel, 8 or 16.
         format: the file's, as Pillow names it ("JPEG", "PNG" ...).
@@ -89,6 +90,7 @@ class Picture:
     alpha: Tensor | None = None
     icc: bytes | None = None
     exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
     grey: bool = False
     depth: int = 8
     format: str = "PNG"
@@ -248,6 +250,9 @@ def _decode(name: str, data: bytes) -> Picture:
     if frames > 1 and image.format != "MPO":  # MPO: a photograph and its previews
         raise PictureError(f"{name} holds {frames} pictures and must hold one")
     icc = image.info.get("icc_profile")
+    # What Pillow finds in other places is EXIF's, or its own invention.
+    says = image.format == "PNG" or image.info.get("jfif_unit") in (1, 2)
+    dpi = image.info.get("dpi") if says else None
     notes = []
     grey = image.mode in ("1", "L", "LA", "I;16", "I;16B")
     depth = _depth(name, image)
@@ -269,6 +274,7 @@ def _decode(name: str, data: bytes) -> Picture:
         alpha=pixels[3].contiguous() if len(pixels) == 4 else None,
         icc=icc,
         exif=_exif(image),
+        dpi=dpi,
         grey=grey,
         depth=depth,
         format="JPEG" if image.format == "MPO" else str(image.format or "TIFF"),
@@ -384,20 +390,22 @@ def _encode(picture: Picture, format: str) -> bytes:
         image = torch.cat([image, alpha.cpu()[None]])
     samples = to_samples(image, depth)
     if format == "TIFF":
-        return _tiff(samples, picture.icc, picture.exif)
+        return _tiff(samples, picture)
     if depth == 16:
-        return _png_16(samples, picture.icc, picture.exif)
+        return _png_16(samples, picture)
     stream = BytesIO()
     options = dict(_OPTIONS[format])
     if picture.icc:
         options["icc_profile"] = picture.icc
     if picture.exif:
         options["exif"] = picture.exif
+    if picture.dpi:
+        options["dpi"] = picture.dpi
     Image.fromarray(samples).save(stream, format, **options)
     return stream.getvalue()
 
 
-def _png_16(samples: NDArray[np.uint16], icc: bytes | None, exif: bytes | None) -> bytes:
+def _png_16(samples: NDArray[np.uint16], picture: Picture) -> bytes:
     """(H, W, 3 or 4) as PNG (W3C, third edition): rows of differences to the left, filter 1."""
     height, width, channels = samples.shape
     rows = samples.astype(">u2").view(np.uint8).reshape(height, -1)
@@ -409,16 +417,19 @@ def _png_16(samples: NDArray[np.uint16], icc: bytes | None, exif: bytes | None) 
     stream.write(b"\x89PNG\r\n\x1a\n")
     kind = 2 if channels == 3 else 6  # RGB, RGBA
     PngImagePlugin.putchunk(stream, b"IHDR", header, bytes((16, kind, 0, 0, 0)))
-    if icc:
-        PngImagePlugin.putchunk(stream, b"iCCP", b"ICC Profile\0\0", zlib.compress(icc))
-    if exif:
-        PngImagePlugin.putchunk(stream, b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if picture.icc:
+        PngImagePlugin.putchunk(stream, b"iCCP", b"ICC Profile\0\0", zlib.compress(picture.icc))
+    if picture.dpi:
+        density = b"".join(round(d / 0.0254).to_bytes(4, "big") for d in picture.dpi)  # a metre
+        PngImagePlugin.putchunk(stream, b"pHYs", density, b"\1")
+    if picture.exif:
+        PngImagePlugin.putchunk(stream, b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
     PngImagePlugin.putchunk(stream, b"IDAT", zlib.compress(lines.data))
     PngImagePlugin.putchunk(stream, b"IEND")
     return stream.getvalue()
 
 
-def _tiff(samples: NDArray[Any], icc: bytes | None, exif: bytes | None) -> bytes:
+def _tiff(samples: NDArray[Any], picture: Picture) -> bytes:
     """(H, W, 3 or 4) as TIFF 6.0: one strip of differences to the left (predictor 2), deflated."""
     height, width, channels = samples.shape
     bits = 8 * samples.itemsize
@@ -427,7 +438,9 @@ def _tiff(samples: NDArray[Any], icc: bytes | None, exif: bytes | None) -> bytes
     strip = zlib.compress(differences.data)
     ifd = TiffImagePlugin.ImageFileDirectory_v2()  # little-endian
     tags = Image.Exif()
-    tags.load(exif or b"")
+    tags.load(picture.exif or b"")
+    if picture.dpi:
+        ifd[282], ifd[283], ifd[296] = *picture.dpi, 2  # inches; EXIF's, if there are, go before
     for tag in tags:
         ifd[tag] = tags.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else tags[tag]
     ifd[256], ifd[257], ifd[258], ifd[277] = width, height, (bits,) * channels, channels
@@ -436,8 +449,8 @@ def _tiff(samples: NDArray[Any], icc: bytes | None, exif: bytes | None) -> bytes
     ifd[273], ifd[278], ifd[279] = 0, height, len(strip)  # Pillow adds the offset of the data
     if channels == 4:
         ifd[338] = 2  # alpha, not premultiplied
-    if icc:
-        ifd[34675] = icc
+    if picture.icc:
+        ifd[34675] = picture.icc
     stream = BytesIO()
     ifd.save(stream)
     stream.write(strip)

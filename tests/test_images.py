@@ -411,3 +411,19 @@ def test_fit_keeps_the_aspect_and_never_enlarges() -> None:
     assert smaller.pixels.min() >= 0
     assert smaller.pixels.max() <= 1
     assert torch.equal(images.fit_picture(picture, W).pixels, picture.pixels)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("source", ["JPEG", "PNG"])
+def test_pixels_an_inch_survive(tmp_path: Path, source: str, suffix: str) -> None:
+    array = np.full((9, 8, 3), 90, np.uint8)
+    picture = read(encoded(array, source, dpi=(300, 200)))
+    assert picture.dpi == pytest.approx((300, 200), abs=0.01)
+    for depth in (8, 16):
+        path = tmp_path / f"{depth}{suffix}"
+        write(replace(picture, depth=depth), path)
+        assert Image.open(path).info["dpi"] == pytest.approx((300, 200), abs=0.02)
+    exif = Image.Exif()
+    exif[315] = "nobody"
+    for options in ({}, {"exif": exif}):
+        assert read(encoded(array, source, **options)).dpi is None
