@@ -15,8 +15,9 @@ from .laplacian import MattingLaplacian
 
 Kind = Literal["ideal", "heat", "tikhonov"]
 
-# h(0) = 1, and at the cutoff h is 1/2, or steps through it.
 _LARGEST_ORDER = 20_000  # seconds for a small picture, minutes for a large one
+
+# h(0) = 1, and at the cutoff h is 1/2, or steps through it.
 _KERNELS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "ideal": lambda eigenvalue, cutoff: (eigenvalue <= cutoff).astype(np.float64),
     "heat": lambda eigenvalue, cutoff: np.exp2(-eigenvalue / cutoff),

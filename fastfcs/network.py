@@ -363,6 +363,13 @@ def _check_image(name: str, image: Tensor) -> None:
         )
 
 
+def check_range(name: str, image: Tensor) -> None:
+    """Refuses values that are not in [0, 1]; on CUDA the host waits for them."""
+    low, high = image.detach().aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"{name} must be finite and in [0, 1], not from {low:.4g} to {high:.4g}")
+
+
 def check_regions(name: str, image: Tensor, regions: Tensor | None) -> None:
     """Refuses what is not masks (R, H, W) in [0, 1] of one image (1, 3, H, W)."""
     if regions is None:

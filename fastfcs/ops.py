@@ -100,7 +100,7 @@ def _differentiable_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[T
     x, g = h.flatten(2).to(target.dtype), grad.flatten(2).to(target.dtype)
     n = x.shape[2]
     s = x @ g.mT
-    dx = (x @ x.mT / n - target) @ g + (s + s.mT) @ x / n
+    dx = (gram(h) - target) @ g + (s + s.mT) @ x / n
     return dx.to(h.dtype).view_as(h), -s if len(target) == len(h) else -s.sum(0, keepdim=True)
 
 
@@ -146,11 +146,10 @@ def _operator(
     def call(*inputs: Any) -> Any:
         if torch.compiler.is_compiling():
             return operator(*inputs)
-        if torch._C._are_functorch_transforms_active():
-            _refuse_tangents(name, inputs)
-            return operator(*inputs)
         if forward_ad._current_level >= 0:
             _refuse_tangents(name, inputs)
+        if torch._C._are_functorch_transforms_active():
+            return operator(*inputs)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
             return apply(*inputs)
         with torch._C._AutoDispatchBelowAutograd():

@@ -26,7 +26,7 @@ from .losses import (
     relative_style_loss,
     structure_loss,
 )
-from .network import Constraint, check_regions
+from .network import Constraint, check_range, check_regions
 from .vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
 Method = Literal["lbfgs", "adam", "gradient"]
@@ -307,10 +307,7 @@ def _image(name: str, given: Tensor) -> Tensor:
             f"{name} must be a tensor (3, H, W) or (1, 3, H, W) of at least 16 pixels a side, "
             f"not {tuple(given.shape)}"
         )
-    if not (image.min() >= 0 and image.max() <= 1):
-        raise ValueError(
-            f"{name} must be finite and in [0, 1], not from {image.min():.4g} to {image.max():.4g}"
-        )
+    check_range(name, image)
     return image.detach()
 
 

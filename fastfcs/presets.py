@@ -36,8 +36,10 @@ def find(style: str | Path) -> Path | None:
     path = Path(style)
     if path.suffix == ".safetensors":
         return path
-    found = None if path.exists() else next((p for p in shipped() if p.stem == str(style)), None)
-    if found is None and not path.suffix and not path.exists():
+    if path.exists():
+        return None
+    found = next((p for p in shipped() if p.stem == str(style)), None)
+    if found is None and not path.suffix:
         presets = ", ".join(names())
         raise ValueError(f"style must be a picture file or a preset ({presets}), not {style}")
     return found

@@ -71,8 +71,8 @@ def read_regions(content: str | Path, style: str | Path) -> Regions:
 
 def resize(masks: Tensor, size: Sequence[int]) -> Tensor:
     """Masks (R, H, W) at another size (H', W'): the share of each new pixel that is covered."""
-    # Rounding may leave [0, 1] by an ulp.
-    return F.interpolate(masks[None], list(size), mode="area")[0].clamp(0, 1)
+    # Rounding may leave their range by an ulp; what is outside [0, 1] stays so, to be refused.
+    return F.interpolate(masks[None], list(size), mode="area")[0].clamp(masks.min(), masks.max())
 
 
 def _read(path: str | Path) -> dict[str, Tensor]:

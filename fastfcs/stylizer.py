@@ -17,7 +17,7 @@ from . import images, presets
 from .constraints import SoftBox
 from .constraints.named import Part, between_updates, parse
 from .filters import LowPass
-from .network import MIN_SIDE, Statistics, UnrolledSolver, check_regions
+from .network import MIN_SIDE, Statistics, UnrolledSolver, check_range
 from .refinement import RefinedSolver, load_network
 from .regions import resize
 
@@ -234,7 +234,6 @@ class Stylizer(nn.Module):
                 f"regions must be masks (R, H, W) of the style {tuple(image.shape)}, "
                 f"not {tuple(regions.shape)}"
             )
-        check_regions("style", image, regions)
         if self.style_size is not None:
             image = images.fit(image, self.style_size)
         if self.brush != 1:
@@ -316,11 +315,7 @@ def _as_tensor(name: str, given: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
             f"{name} must be at least {MIN_SIDE} pixels a side, not {width} x {height}"
         )
     if not image.is_cuda:  # where looking would make the host wait, and no CUDA graph may
-        low, high = image.detach().aminmax()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"{name} must be finite and in [0, 1], not from {low:.4g} to {high:.4g}"
-            )
+        check_range(name, image)
     return image, back
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ..network import Constraint
+from ..network import Constraint, check_range
 
 
 class Change:
@@ -84,7 +84,5 @@ def working(content: Tensor) -> Tensor:
     if not content.is_floating_point():
         raise ValueError(f"content is {content.dtype}; a floating image in [0,1] is wanted")
     if not content.is_cuda:
-        low, high = content.detach().aminmax()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"content goes from {low:.4g} to {high:.4g}; [0,1] is wanted")
+        check_range("content", content)
     return content if content.dtype == torch.float64 else content.float()
