@@ -54,8 +54,8 @@ class Stylizer(nn.Module):
         style: what `set_style` takes; None to set it, or load it by ``load_state_dict``, later.
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
             `RefinedSolver`, used as it is.
-        refine: eight further updates, which see through VGG-19 itself (`fastfcs.refinement`):
-            paintings come nearer to their style, many times slower. Not with "photoreal".
+        refine: six further updates, which see more (`fastfcs.refinement`): paintings come nearer
+            to their style, several times slower. Not with "photoreal".
         constraint: what is enforced after every update of the network: None; "photoreal", the
             projection onto the smooth signals of the content's matting Laplacian
             (`fastfcs.constraints.Photoreal`); "keep-colour", only the luminance is restyled;

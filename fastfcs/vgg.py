@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-SHIPPED = Path(str(files("fastfcs"))) / "weights/features/vgg19.safetensors"
+_FOLDER = Path(str(files("fastfcs"))) / "weights/features"
+SHIPPED = _FOLDER / "vgg19.safetensors"
+LOW_RANK = _FOLDER / "vgg19-low-rank.safetensors"  # a likeness of it, fastfcs.training.low_rank
 STYLE_LAYERS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2")
-STYLE_CHANNELS = 64, 128, 256, 512
 CONTENT_LAYER = "conv4_2"
 
 # Channels of the convolutions of each block; a 2x2 maximum follows each block.
@@ -68,9 +69,20 @@ class VGG19(nn.Module):
         return self.layers[layer]
 
 
+def low_rank(inputs: int, rank: int, outputs: int) -> nn.Sequential:
+    """A convolution of low rank: 3x3 to ``rank`` channels, and 1x1 from these to all."""
+    first = nn.Conv2d(inputs, rank, 3, padding=1, bias=False)
+    return nn.Sequential(first, nn.Conv2d(rank, outputs, 1))
+
+
+def projected(layer: nn.Module, channels: int, kept: int) -> nn.Sequential:
+    """A layer whose ``channels`` are brought to fewer by a product: for Gram matrices alone."""
+    return nn.Sequential(layer, nn.Conv2d(channels, kept, 1, bias=False))
+
+
 def load_vgg19(path: str | Path | None = None) -> VGG19:
     """VGG-19 with pretrained weights: torchvision's, a ``.pth`` or ``.safetensors``, or those that
-    ship, of the original network in 8 bits.
+    ship, of the original network in 8 bits. Layers may be `low_rank` or `projected`.
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
@@ -80,6 +92,12 @@ def load_vgg19(path: str | Path | None = None) -> VGG19:
     state = _read(path)
     with torch.device("meta"):  # no random initialisation that would be thrown away
         vgg = VGG19()
+        for index in range(len(vgg.features)):
+            first, last = (state.get(f"features.{index}.{k}.weight") for k in (0, 1))
+            if first is not None and last is not None:
+                vgg.features[index] = low_rank(first.shape[1], *last.shape[1::-1])
+            elif last is not None:
+                vgg.features[index] = projected(vgg.features[index], *last.shape[1::-1])
     wanted = vgg.state_dict()
     missing = [name for name in wanted if name not in state]
     if missing:

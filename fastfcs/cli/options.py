@@ -34,7 +34,7 @@ DEVICE = click.option(
 REFINE = click.option(
     "--refine",
     is_flag=True,
-    help="Further updates, through VGG-19 itself: paintings nearer to their style, slower.",
+    help="Six further updates, which see more: paintings nearer to their style, slower.",
 )
 PRECISION = click.option(
     "--precision",

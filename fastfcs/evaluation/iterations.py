@@ -22,7 +22,7 @@ from .. import images
 from ..network import UnrolledSolver, weights_file
 from ..refinement import RefinedSolver, load_network
 from ..stylizer import Stylizer
-from ..vgg import SHIPPED, VGG19, load_vgg19
+from ..vgg import LOW_RANK, VGG19, load_vgg19
 from .compare import fingerprint, write_text
 from .pairs import Pair, PairFiles
 from .report import Median, median, new_figure, save_figure
@@ -95,7 +95,7 @@ def equivalent_iterations(
 
         setting = f"{size} {weight} {tuple(pair.style.shape)}"
         kept = out / "iterations" / files.name
-        by = [shared, *([SHIPPED] if refine else []), *([tuned] if tuned else []), *files.paths]
+        by = [shared, *([LOW_RANK] if refine else []), *([tuned] if tuned else []), *files.paths]
         row: dict[str, Any] = {
             "pair": files.name,
             "network": _kept(

@@ -19,7 +19,7 @@ from ..filters import LowPass
 from ..network import UnrolledSolver, weights_file
 from ..refinement import RefinedSolver, load_network
 from ..stylizer import Stylizer
-from ..vgg import SHIPPED, VGG19, load_vgg19
+from ..vgg import LOW_RANK, VGG19, load_vgg19
 from .pairs import Pair
 
 PAINTED = ("content", "artistic")
@@ -153,7 +153,7 @@ class _Known:
     ) -> Method:
         files = [weights_file(self._weights)]
         if self._refine:
-            files.append(SHIPPED)
+            files.append(LOW_RANK)
         if cutoff is not None:
             options["cutoff"] = cutoff
         stylizer = Stylizer(weights=self._solver, **options)

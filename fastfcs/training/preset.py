@@ -41,8 +41,8 @@ def tune(
 ) -> Statistics:
     """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
 
-    Starts from the statistics of the style picture itself; those that `fastfcs.refinement` wants,
-    VGG's own, are written as they are. What is learned, by SOAP, is a factor F (c, c) of each
+    Starts from the statistics of the style picture itself; those that `fastfcs.refinement` wants
+    are written as they are. What is learned, by SOAP, is a factor F (c, c) of each
     H^s = F F^T, which thus stays positive semi-definite, as every Gram matrix is.
     Arguments and errors as :func:`train`. ``title`` is kept in the file's header. The picture is
     reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and those of a
