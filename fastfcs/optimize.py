@@ -37,6 +37,7 @@ _FIRST_STEP = 0.05  # of L-BFGS, the largest change of a pixel; it knows no scal
 _HISTORY = 10  # of L-BFGS, pairs of images kept
 _WINDOW = 10  # iterations over which progress is judged
 _DIVERGED = 10  # times the loss at the start
+_EPS = 1e-7  # of the projection's Laplacian, Levin et al.'s, as in the penalty that it replaces
 
 
 def optimize(
@@ -142,7 +143,7 @@ def optimize(
             vgg, here, _resized(style, factor).clamp(0, 1), weights, layers, masks, precision
         )
         x = here + _sized(change, here.shape[-2:])
-        projection = enforced(parts, here, cutoff)
+        projection = enforced(parts, here, cutoff, _EPS)
         x = _descend(objective, projection, x, count, method, lr, tolerance, callback)
         change = x - here
     return (content + change).clamp(0, 1).to(content)

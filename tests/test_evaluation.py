@@ -284,17 +284,17 @@ def test_photos_take_styles_in_turn(folder: Path) -> None:
 
 def test_names_of_methods(folder: Path) -> None:
     found = methods.methods(
-        ["content", "photoreal:0.1,0.01", "photoreal", "theirs=pairs/x*.png"],
+        ["content", "photoreal:0.1,0.03", "photoreal", "theirs=pairs/x*.png"],
         weights="w.safetensors",
     )
     assert [m.name for m in found] == [
         "content",
         "photoreal:0.1",
-        "photoreal:0.01",
+        "photoreal:0.03",
         "photoreal",
         "theirs",
     ]
-    assert [m.cutoff for m in found] == [None, 0.1, 0.01, 0.0003, None]
+    assert [m.cutoff for m in found] == [None, 0.1, 0.03, 0.01, None]
     assert found[4].file("07") == Path("pairs/x07.png")
     for names, sentence in {
         ("wct",): "method must be one of content, artistic, .* not 'wct'",

@@ -13,13 +13,14 @@ class Filtered:
     Args:
         content: (B,3,H,W), floating in [0,1], H and W at least 3, whose Laplacian L is.
         lowpass: p. `LowPass.for_bandwidth` finds the one that imitates `Exact`.
+        eps: of L, see `MattingLaplacian`.
 
     Raises:
         ValueError: the content is not such an image.
     """
 
-    def __init__(self, content: Tensor, lowpass: LowPass) -> None:
-        self.laplacian = MattingLaplacian(working(content))
+    def __init__(self, content: Tensor, lowpass: LowPass, eps: float = 1e-7) -> None:
+        self.laplacian = MattingLaplacian(working(content), eps)
         self.lowpass = lowpass
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -38,9 +39,10 @@ class Photoreal(Change):
     and 0.036 at 0.001. Filtering the change keeps that grain, and a content that is not restyled
     comes back bit for bit.
 
-    The lower the cutoff, the more of the photograph stays and the less of the style: 0.1 removes
-    only mild artefacts, 0.01 the texture of an aggressive update, and 0.0003, the default, what is
-    left of its halos.
+    The lower the cutoff, the more of the photograph stays and the less of the style. The larger
+    eps, the less of what is faint counts as structure that the change may follow: 1e-7, as PyMatting
+    has it, is less than the variance of rounding to 8 bits, so that the noise of a black sky which
+    is made bright becomes visible, and the blocks of a JPEG (docs/training-log.md).
 
     Computed in float32. Differentiable in x and C, not through P.
 
@@ -48,8 +50,15 @@ class Photoreal(Change):
         content: (B,3,H,W), float in [0,1], the image to stay faithful to.
         cutoff: of the `LowPass`, in (0, 9).
         order: of the `LowPass`; the default is its own.
+        eps: of L, see `MattingLaplacian`.
     """
 
-    def __init__(self, content: Tensor, cutoff: float = 0.0003, order: int | None = None) -> None:
+    def __init__(
+        self,
+        content: Tensor,
+        cutoff: float = 0.01,
+        order: int | None = None,
+        eps: float = 1e-4,
+    ) -> None:
         content = working(content).float()
-        super().__init__(content, Filtered(content, LowPass(cutoff, order)))
+        super().__init__(content, Filtered(content, LowPass(cutoff, order), eps))

@@ -14,7 +14,7 @@ Part = Name | Constraint
 
 # Weight of the distance to the content's pixels in "photoreal", and where each region has a style
 # of its own, which as a rule is further from it (docs/training-log.md).
-_NEAR, _NEAR_BY_REGION = 0.15, 0.3
+_NEAR, _NEAR_BY_REGION = 0.05, 0.15
 
 
 def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
@@ -35,14 +35,21 @@ def parse(given: Any, cutoff: float | None = None) -> tuple[Part, ...]:
     return tuple(part for part in parts if part is not None)
 
 
-def enforced(parts: tuple[Part, ...], content: Tensor, cutoff: float | None) -> Constraint:
-    """One constraint that does it all, the named ones being those of this content (B,3,H,W)."""
+def enforced(
+    parts: tuple[Part, ...], content: Tensor, cutoff: float | None, eps: float | None = None
+) -> Constraint:
+    """One constraint that does it all, the named ones being those of this content (B,3,H,W).
+
+    Where cutoff and eps of "photoreal" are None, they are `Photoreal`'s own.
+    """
+    given = {"cutoff": cutoff, "eps": eps}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
 
     def made(part: Part) -> Constraint:
         if callable(part):
             return part
         if part == "photoreal":
-            return Photoreal(content) if cutoff is None else Photoreal(content, cutoff)
+            return Photoreal(content, **options)
         return KeepColour(content) if part == "keep-colour" else KeepLuminance(content)
 
     return compose(map(made, parts))

@@ -23,7 +23,7 @@ from ..vgg import LOW_RANK, VGG19, load_vgg19
 from .pairs import Pair
 
 PAINTED = ("content", "artistic")
-DEFAULT = (*PAINTED, "photoreal", "photoreal:0.003,0.03,0.3")
+DEFAULT = (*PAINTED, "photoreal", "photoreal:0.001,0.1,1")
 # Of the projected gradient: what goes below Luan et al.'s Gram distance on their pairs.
 _PROJECTED: dict[str, Any] = {
     "method": "adam",

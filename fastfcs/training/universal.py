@@ -36,7 +36,7 @@ from .precision import Precision, convolutions_in
 from .sheet import write_sheet
 from .sight import blindness
 
-_CUTOFFS = 0.0003, 0.01  # of the projections trained with: log-uniform between these
+_CUTOFFS = 0.003, 0.1  # of the projections trained with: log-uniform between these
 
 
 def train(
@@ -88,7 +88,7 @@ def train(
             take turns independently of each other, so that every combination occurs.
         style_weight: weight of the style term of :func:`batch_loss`.
         photoreal: share of the steps, in [0, 1], whose updates are projected as by
-            ``constraint="photoreal"``, the cutoff random in 0.0003 ... 0.01.
+            ``constraint="photoreal"``, the cutoff random in 0.003 ... 0.1.
         structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
         noise_weight: against flicker, weight of ||f(C + n) - f(C)||^2 / ||n||^2: how much a noise n
             of one grey level, which differs from frame to frame, is amplified by the updates f.
