@@ -40,9 +40,9 @@ class Photoreal(Change):
     comes back bit for bit.
 
     The lower the cutoff, the more of the photograph stays and the less of the style. The larger
-    eps, the less of what is faint counts as structure that the change may follow: 1e-7, as PyMatting
-    has it, is less than the variance of rounding to 8 bits, so that the noise of a black sky which
-    is made bright becomes visible, and the blocks of a JPEG (docs/training-log.md).
+    eps, the less of what is faint counts as structure that the change may follow. 1e-7, as
+    PyMatting has it, is less than the variance of rounding to 8 bits: the noise of a black sky that
+    is made bright becomes visible then, and the blocks of a JPEG (docs/training-log.md).
 
     Computed in float32. Differentiable in x and C, not through P.
 
