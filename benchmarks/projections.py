@@ -137,7 +137,7 @@ def compare(size: int) -> list[Row]:
         "Filtered, LowPass(c), order doubled": lambda: Filtered(
             content, LowPass(cutoff, 2 * order)
         ),
-        "Photoreal(c), the change filtered": lambda: Photoreal(content, cutoff),
+        "Photoreal(c), the change filtered": lambda: Photoreal(content, cutoff, eps=1e-7),
         "Filtered, heat": lambda: Filtered(content, LowPass(cutoff, kind="heat")),
         "Filtered, Tikhonov's kernel": lambda: Filtered(
             content, LowPass(cutoff, 2 * order, kind="tikhonov")
