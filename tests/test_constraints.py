@@ -48,6 +48,21 @@ def test_photoreal_is_the_filtered_change() -> None:
     torch.testing.assert_close(Photoreal(content, 0.2, 20, 1e-3)(x), content + change)
 
 
+def test_the_change_follows_no_blocks() -> None:
+    """Of the JPEG of a black sky, grey levels apart, when it is made bright."""
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.rand(1, 1, 5, 6, generator=generator).mul(3).round() / 255
+    sky = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3).expand(1, 3, 40, 48)
+    bright = (12 * sky + 0.3).clamp(0, 1)
+    rough = []
+    for options in ({}, {"cutoff": 0.0003, "eps": 1e-7}):
+        change = Photoreal(sky, **options)(bright) - sky
+        rough.append(float((change - change.mean((2, 3), keepdim=True)).std()))
+    assert float((bright - sky).std()) > 10 / 255
+    assert rough[0] < 1 / 255
+    assert rough[0] < 0.3 * rough[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_unchanged_content_comes_back(photo: Photo, dtype: torch.dtype) -> None:
     content = photo("chelsea", 64).to(dtype)
