@@ -88,7 +88,7 @@ def optimize(
             region instead of one for all, each region weighted by its share of the content.
         constraint: what `Stylizer` takes. "photoreal" is made anew for each scale; callables must
             take images of every scale's size.
-        cutoff: of "photoreal".
+        cutoff: of "photoreal", whose Laplacian has an eps of 1e-7 here.
         tolerance: stops a scale once 10 iterations lower the loss by less than this share of it.
         callback: called with the iteration k = 0 ... steps of a scale, X^(k) (1,3,H,W), and its
             losses "content", "style", "matting", "structure", each unweighted, and the weighted
