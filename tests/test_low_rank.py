@@ -75,7 +75,7 @@ def test_components_keep_gram_matrices(vgg: VGG19, folder: Path, tmp_path: Path)
         g = found(image)["conv4_2"].flatten(2)
         assert g.shape[1] == kept
         norms.append(float((g.mT @ g).norm() / (h.mT @ h).norm()))
-    assert 0.9 * norms[0] < norms[1] < norms[0]
+    assert 0.8 * norms[0] < norms[1] < norms[0]
     features = found(image)
     for layer in STYLE_LAYERS[:3]:
         assert unexplained(features[layer], vgg(image)[layer]) < 2e-3  # of 8 bits
