@@ -78,7 +78,7 @@ def test_components_keep_gram_matrices(vgg: VGG19, folder: Path, tmp_path: Path)
     assert 0.8 * norms[0] < norms[1] < norms[0]
     features = found(image)
     for layer in STYLE_LAYERS[:3]:
-        assert unexplained(features[layer], vgg(image)[layer]) < 0.02  # of 8 bits
+        assert unexplained(features[layer], vgg(image)[layer]) < 3e-3  # of 8 bits
 
 
 def test_a_lower_rank_leaves_more(vgg: VGG19, folder: Path, tmp_path: Path) -> None:

@@ -67,13 +67,17 @@ def reduce_vgg(
         (x - full.mean) * full.scale for x in _pictures(content, style, weights, pictures, size)
     ]  # VGG's own features
     found = list(wanted)  # and those at low rank
+    scale = torch.ones(())  # of these
     rank, rng = iter(ranks), torch.Generator().manual_seed(0)
     for index, _ in progress(range(len(full.features)), shown=True):
         layer = full.features[index]
         if isinstance(layer, nn.Conv2d):
             wanted = [layer(x) for x in wanted]
-            r = next(rank)
-            layer = _regression(found, wanted, r, rng) if r else copy.deepcopy(layer)
+            if r := next(rank):
+                layer = _regression(found, wanted, r, rng)
+            else:
+                layer = copy.deepcopy(layer)
+                layer.weight.div_(scale)
             found = [layer(x) for x in found]
             scale = torch.stack([F.relu(y).square().mean() for y in found]).mean().rsqrt()
             found = [scale * y for y in found]
