@@ -55,7 +55,7 @@ class Stylizer(nn.Module):
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
             `RefinedSolver`, used as it is.
         refine: six further updates, which see more (`fastfcs.refinement`): paintings come nearer
-            to their style, several times slower. Not with "photoreal".
+            to their style, ten times slower on a CPU. Not with "photoreal".
         constraint: what is enforced after every update of the network: None; "photoreal", the
             projection onto the smooth signals of the content's matting Laplacian
             (`fastfcs.constraints.Photoreal`); "keep-colour", only the luminance is restyled;
