@@ -372,11 +372,10 @@ template <typename T, int kSide>
 struct TensorTiling {
   static constexpr int kPixels = 16384 / sizeof(T) / kSide, kStride = kPixels + 8;
   static constexpr int kOutputs = kSide < 32 ? kSide : 32, kWarpPixels = 4096 / sizeof(T) / kOutputs;  // of a warp
-  using Product = WarpApply<T, kOutputs, kWarpPixels, kSide, kStride>;
+  using Product = WarpApply<T, kOutputs, kWarpPixels, kStride>;
   static constexpr int kTerm = kSide * kSide, kWeights = kTerm * Product::kTerms;  // weights of a step
-  static constexpr std::size_t kPieces = kWarps * 16 * Product::kPieceStride * 4;  // bytes of the warps' sums,
-  static constexpr std::size_t kRows = kSide * kStride * sizeof(T);                // of h in the same place
-  static constexpr std::size_t kTile = kPieces > kRows ? kPieces : kRows;
+  static constexpr std::size_t kTile = kSide * kStride * sizeof(T);                // bytes of h, and of results in its place
+  static_assert(kWarps * 16 * Product::kPieceStride * sizeof(T) <= kTile);
   static std::size_t bytes(int held) { return 2 * kTile + held * kWeights * sizeof(T) + 2 * kSide * 4; }
 };
 
@@ -461,19 +460,20 @@ __global__ void __launch_bounds__(kThreads, 3)
         split_weights(step);
         __syncthreads();
       }
+      if (place.c0 + warp_c >= channels) continue;
       const T* const high =
           weights + (all_held ? step : 0) * Tile::kWeights + Product::template at<kSide>(0, warp_c);
       product.template add<kSide>(high, high + (Product::kTerms - 1) * Tile::kTerm,
-                                  reinterpret_cast<const T*>(ring + here * Tile::kTile) + warp_p);
+                                  reinterpret_cast<const T*>(ring + here * Tile::kTile) + warp_p,
+                                  min(kSide, channels - step % chunks * kSide));
     }
-    __syncthreads();  // the last step's place is free: every warp puts its sums there
-    float* const sums =
-        reinterpret_cast<float*>(ring + (here ^ 1) * Tile::kTile) + warp * 16 * Product::kPieceStride;
+    __syncthreads();  // the last step's place is free: every warp puts its results there
+    T* const results = reinterpret_cast<T*>(ring + (here ^ 1) * Tile::kTile) + warp * 16 * Product::kPieceStride;
     FASTFCS_UNROLL
     for (int piece = 0; piece < Product::kPieces; ++piece) {
-      product.store(piece, sums);
-      __syncwarp();
       const int c0 = warp_c + Product::output(piece);
+      product.store(piece, scales + c0, results);
+      __syncwarp();
       const std::int64_t p = p0 + warp_p + Product::pixel(piece);
       T* const to = out + (place.batch * channels + place.c0 + c0) * shape.pixels + p;
       const int rows = min(16, channels - place.c0 - c0);
@@ -481,18 +481,14 @@ __global__ void __launch_bounds__(kThreads, 3)
         constexpr int kVector = 16 / sizeof(T), kColumns = Product::kPiecePixels / kVector;
         for (int at = lane; at < rows * kColumns; at += kLanes) {
           const int c = at / kColumns, q = at % kColumns * kVector;
-          if (p + q >= shape.pixels) continue;
-          Vector<T, kVector> values;
-          FASTFCS_UNROLL
-          for (int v = 0; v < kVector; ++v)
-            values.element[v] = static_cast<T>(sums[c * Product::kPieceStride + q + v] * scales[c0 + c]);
-          store_once(reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q), values);
+          if (p + q < shape.pixels)
+            store_once(reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q),
+                       *reinterpret_cast<const Vector<T, kVector>*>(results + c * Product::kPieceStride + q));
         }
       } else {
         for (int c = 0; c < rows; ++c)
           for (int q = lane; q < Product::kPiecePixels && p + q < shape.pixels; q += kLanes)
-            store_once(to + c * shape.pixels + q,
-                       static_cast<T>(sums[c * Product::kPieceStride + q] * scales[c0 + c]));
+            store_once(to + c * shape.pixels + q, results[c * Product::kPieceStride + q]);
       }
       __syncwarp();
     }

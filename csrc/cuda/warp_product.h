@@ -184,11 +184,11 @@ template <typename T, int kSide, int kPixels, int kStride>
 using WarpProduct = std::conditional_t<kOnTensorCores<T>, TensorCoreProduct<T, kSide, kPixels, kStride>,
                                        FusedProduct<T, kSide, kPixels, kStride>>;
 
-// sum[c][p] += sum_k w[k][c] h[k * kStride + p]       c < kOutputs, p < kPixels, k < kDepth
+// sum[c][p] += sum_k w[k][c] h[k * kStride + p]       c < kOutputs, p < kPixels, k < depth
 //
 // w is the sum of kTerms weights, each stored in the order in which lanes multiply them: `at` says where.
 // Half numbers have two terms. TF32 has one, since rounded numbers were asked for, or two if h is split as well.
-template <typename T, int kOutputs, int kPixels, int kDepth, int kStride>
+template <typename T, int kOutputs, int kPixels, int kStride>
 class WarpApply {
   static constexpr bool kHalf = sizeof(T) == 2;
   static constexpr int kInWord = 4 / sizeof(T), kFragmentDepth = 8 * kInWord;
@@ -197,12 +197,12 @@ class WarpApply {
  public:
   static constexpr int kTerms = sizeof(T) == 2 || kSplit<T> ? 2 : 1;
   // What is stored at a time: 16 outputs of kPiecePixels, rows kPieceStride apart.
-  static constexpr int kPiecePixels = kPixels < 64 ? kPixels : 64, kPieceStride = kPiecePixels + (kHalf ? 8 : 4);
+  static constexpr int kPiecePixels = 128 / sizeof(T), kPieceStride = 144 / sizeof(T);
   static constexpr int kPieces = kOutputs / 16 * (kPixels / kPiecePixels);
 
   __device__ explicit WarpApply(int lane) : lane_(lane) {}
 
-  // Where weight [k][c] of a kDepth x kColumns array is: fragments of 16 outputs follow one another, in each of which
+  // Where weight [k][c] of an array of kColumns columns is: fragments of 16 outputs follow one another, in each of which
   // the four words of a lane are neighbours.
   template <int kColumns>
   __device__ static int at(int k, int c) {
@@ -211,11 +211,11 @@ class WarpApply {
     return ((fragment * kLanes + lane) * 4 + word) * kInWord + k % kInWord;
   }
 
-  // high, low: from `at(0, c)` of the first output on. h: of the first pixel.
+  // high, low: from `at(0, c)` of the first output on. h: of the first pixel. Reads whole fragments.
   template <int kColumns>
-  __device__ void add(const T* high, const T* low, const T* h) {
+  __device__ void add(const T* high, const T* low, const T* h, int depth) {
 #pragma unroll 1
-    for (int k = 0; k < kDepth; k += kFragmentDepth) {
+    for (int k = 0; k < depth; k += kFragmentDepth) {
       Operand<T, 4> weights[kOutputs / 16];
       FASTFCS_UNROLL
       for (int i = 0; i < kOutputs / 16; ++i) {
@@ -242,27 +242,29 @@ class WarpApply {
     }
   }
 
-  // to[c * kPieceStride + p]: a piece of 16 outputs at output(piece) and kPiecePixels pixels at pixel(piece).
-  __device__ void store(int piece, float* to) const {
+  // to[c * kPieceStride + p] = scales[c] times the sum: a piece of 16 outputs at output(piece), whose scales are given,
+  // and kPiecePixels pixels at pixel(piece).
+  __device__ void store(int piece, const float* scales, T* to) const {
     constexpr int kBlocks = kPiecePixels / 8;
     const auto& sums = sum_[piece / (kPixels / kPiecePixels)];
     const int first = piece % (kPixels / kPiecePixels) * kBlocks;
-    to += lane_ / 4 * kPieceStride;
     FASTFCS_UNROLL
-    for (int row = 0; row < 2; ++row, to += 8 * kPieceStride) {
+    for (int half = 0; half < 2; ++half) {
+      const int c = lane_ / 4 + 8 * half;
+      const float scale = scales[c];
+      const auto at = [&](int j, int e) { return static_cast<T>(sums[first + j][2 * half + e] * scale); };
+      T* const row = to + c * kPieceStride;
       if constexpr (kHalf) {
         FASTFCS_UNROLL
         for (int j = 0; j < kBlocks; ++j)
-          *reinterpret_cast<Vector<float, 2>*>(to + j * 8 + lane_ % 4 * 2) = {sums[first + j][2 * row],
-                                                                              sums[first + j][2 * row + 1]};
+          *reinterpret_cast<Vector<T, 2>*>(row + j * 8 + lane_ % 4 * 2) = {at(j, 0), at(j, 1)};
       } else {
         FASTFCS_UNROLL
         for (int j = 0; j < kBlocks; j += 4) {
           FASTFCS_UNROLL
           for (int e = 0; e < 2; ++e)
-            *reinterpret_cast<Vector<float, 4>*>(to + j * 8 + lane_ % 4 * 8 + e * 4) = {
-                sums[first + j][2 * row + e], sums[first + j + 1][2 * row + e], sums[first + j + 2][2 * row + e],
-                sums[first + j + 3][2 * row + e]};
+            *reinterpret_cast<Vector<T, 4>*>(row + j * 8 + lane_ % 4 * 8 + e * 4) = {at(j, e), at(j + 1, e),
+                                                                                    at(j + 2, e), at(j + 3, e)};
         }
       }
     }
@@ -271,7 +273,7 @@ class WarpApply {
   __device__ static int pixel(int piece) { return piece % (kPixels / kPiecePixels) * kPiecePixels; }
 
  private:
-  static_assert(kPiecePixels % kGroup == 0 && kDepth % kFragmentDepth == 0);
+  static_assert(kPixels % kPiecePixels == 0 && kPiecePixels % kGroup == 0);
 
   __device__ static void copy(const T* from, Word (&to)[4]) {
     const auto words = *reinterpret_cast<const Vector<Word, 4>*>(from);
