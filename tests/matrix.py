@@ -23,54 +23,62 @@ torch.testing.assert_close(fastfcs.gram(x), torch.einsum("bchw,bdhw->bcd", x, x)
 """
 
 
-def python(version: str, *arguments: object) -> None:
-    """Runs an environment's Python, which sees nothing but that environment."""
-    subprocess.run(
-        [FOLDER / version / "bin/python", "-I", *map(str, arguments)],
+def run(folder: Path, *arguments: object) -> str:
+    """What an environment's Python prints; it sees no package outside the environment."""
+    return subprocess.run(
+        [folder / "bin/python", "-I", *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"PIP_CACHE_DIR": str(FOLDER / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
         check=True,
-    )
+    ).stdout
 
 
-def build(version: str) -> Path:
-    """The wheel made in a version's own environment, from a source distribution."""
+def environment(version: str) -> Path:
     folder = FOLDER / version
     if not folder.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     torch = "torch" if version == "newest" else f"torch=={version}.*"
-    install = ("-m", "pip", "install", "--quiet")
-    python(version, *install, torch, "setuptools>=77", "pybind11>=2.13", "ninja")
-    for old in (folder / "dist").glob("*"):
+    needed = (torch, "numpy", "setuptools>=77", "pybind11>=2.13", "ninja")
+    run(folder, "-m", "pip", "install", "-q", *needed)
+    return folder
+
+
+def build(folder: Path) -> Path | None:
+    """The wheel that an environment makes of a source distribution, if it can."""
+    made = folder / "dist"
+    for old in made.glob("*"):
         old.unlink()
-    python(version, "setup.py", "-q", "sdist", "-d", folder / "dist")
-    (source,) = (folder / "dist").glob("*.tar.gz")
-    wheel = ("-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps")
-    python(version, *wheel, "-w", folder / "dist", source)
-    (made,) = (folder / "dist").glob("*.whl")
-    python(version, *install, made)  # and what it depends on
-    return made
-
-
-def works(wheel: Path, version: str) -> bool:
-    install = ("-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps")
+    wheel = ("-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", made)
     try:
-        python(version, *install, wheel)
-        python(version, "-c", CHECK)
+        run(folder, "setup.py", "-q", "sdist", "-d", made)
+        run(folder, *wheel, *made.glob("*.tar.gz"))
+    except subprocess.CalledProcessError:
+        return None
+    return next(made.glob("*.whl"))
+
+
+def works(wheel: Path, folder: Path) -> bool:
+    try:
+        run(folder, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", wheel)
+        run(folder, "-c", CHECK)
     except subprocess.CalledProcessError:
         return False
     return True
 
 
 def main() -> None:
-    versions = sys.argv[1:] or VERSIONS
-    wheels = {version: build(version) for version in versions}
-    print("built for \\ run with", *versions, sep="\t")
+    folders = [environment(version) for version in sys.argv[1:] or VERSIONS]
+    asked = "from importlib.metadata import version; print(version('torch'))"
+    versions = [run(folder, "-c", asked).strip() for folder in folders]
+    wheels = [build(folder) for folder in folders]
+    print("built against \\ run with", *(f"{version:>13}" for version in versions))
     failed = False
-    for version, wheel in wheels.items():
-        cells = [works(wheel, other) for other in versions]
+    for version, wheel in zip(versions, wheels, strict=True):
+        cells = [wheel is not None and works(wheel, folder) for folder in folders]
         failed |= not all(cells)
-        print(version, *("ok" if cell else "FAILED" for cell in cells), sep="\t")
+        print(f"{version:24}", *(f"{'ok' if cell else 'FAILED':>13}" for cell in cells))
     sys.exit(failed)
 
 
