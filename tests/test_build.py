@@ -183,10 +183,7 @@ def test_extension_is_imported_before_torch() -> None:
 
 
 @pytest.mark.parametrize("name", ["cuobjdump", "nvdisasm"])
-def test_disassembler_comes_with_the_test_dependencies(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setenv("PATH", "")
+def test_disassembler_comes_with_the_test_dependencies(name: str) -> None:
     found = cuda_tool(name)
     assert found is not None
     answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
