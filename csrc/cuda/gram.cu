@@ -379,6 +379,8 @@ struct TensorTiling {
   static std::size_t bytes(int held) { return 2 * kTile + held * kWeights * sizeof(T) + 2 * kSide * 4; }
 };
 
+constexpr int kTensorBlocks = 4;  // of a multiprocessor at most, whose registers they then fill
+
 template <typename T>
 __device__ T rounded(float value) {
   if constexpr (std::is_same_v<T, Tf32>)
@@ -388,7 +390,7 @@ __device__ T rounded(float value) {
 }
 
 template <typename T, int kSide>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kTensorBlocks)
     apply_tensor_kernel(Terms<T, float> terms, T* __restrict__ out, Features shape, int shares, int held, int width) {
   using Tile = TensorTiling<T, kSide>;
   using Product = typename Tile::Product;
@@ -588,7 +590,7 @@ void apply(Terms<T, A> terms, T* out, Features shape, Stream stream) {
       const int held = Tile::bytes(static_cast<int>(steps)) <= most ? static_cast<int>(steps) : 1;
       const std::size_t bytes = Tile::bytes(held);
       // As many blocks as run at once; where tiles divide them badly, four times as many. No sum depends on it.
-      const std::int64_t blocks = device.multiprocessors * std::clamp<std::int64_t>(device.shared / (bytes + 1024), 1, 3);
+      const std::int64_t blocks = device.multiprocessors * std::clamp<std::int64_t>(device.shared / (bytes + 1024), 1, kTensorBlocks);
       const std::int64_t shares = std::clamp<std::int64_t>((8 * tiles > blocks ? 4 : 1) * blocks / tiles, 1,
                                                            divide_up(shape.pixels, Tile::kPixels));
       launch("apply_tensor_kernel", apply_tensor_kernel<T, side>, tiles * shares, kThreads, bytes, stream, terms, out,
