@@ -48,6 +48,7 @@ FLAGS = [
     "-Wno-sign-conversion",
     "-Wno-error=conversion",  # see narrowed()
     "-Wno-unknown-pragmas",
+    "-DFASTFCS_GRAM_BLOCKS=::emulation::gram_blocks",
 ]
 
 
@@ -69,7 +70,7 @@ def build(folder: Path) -> None:
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = {COMPILER} -shared -o $out $in -L{TORCH / 'lib'} -Wl,--no-as-needed -ltorch_cpu",
+        f"  command = {COMPILER} -shared -o $out $in -L{TORCH / 'lib'} -ltorch_cpu",
         *(f"build {name}.o: compile {source}" for name, source in objects.items()),
         f"build kernels.so: link {' '.join(f'{name}.o' for name in objects)}",
         "build without_stream.so: link "

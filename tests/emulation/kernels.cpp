@@ -118,6 +118,14 @@ extern "C" {
   fail_at("an integer overflow or division by zero", data);
 }
 
+void set_gram_blocks(long blocks) { emulation::gram_blocks = blocks; }
+
+void set_device(long multiprocessors, long shared, long shared_of_block) {
+  emulation::device = {static_cast<int>(multiprocessors), static_cast<std::size_t>(shared),
+                       static_cast<std::size_t>(shared_of_block)};
+}
+
+
 void set_order(long order) { emulation::order = static_cast<emulation::Order>(order); }
 
 void set_edges(long edges, const char* skipped) {
