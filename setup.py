@@ -112,28 +112,30 @@ def row_flags() -> dict[str, str]:
     }
 
 
-def build_file(target: Path, version: str) -> str:
+def build_file(target: Path, version: str, in_place: bool) -> str:
     """What ninja is to do: one object for each source, and for each instruction set of the rows."""
     import pybind11
 
     cxx, torch, nvcc = compiler(), torch_folder(), find_nvcc()
     host = shlex.split(cxx)[-1]
     cuda = sorted((ROOT / "csrc/cuda").glob("*.cu")) if nvcc else []
-    headers = [torch / "include", pybind11.get_include(), sysconfig.get_path("include")]
+    # torch 2.11 bundles pybind11's headers too, but they refuse TORCH_TARGET_VERSION.
+    headers = [pybind11.get_include(), torch / "include", sysconfig.get_path("include")]
     common = "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000ull ".format(*TORCH_ABI)
     common += " ".join(f"-isystem {folder}" for folder in headers)
     facts = {"VERSION": version, "TORCH_ABI": "{}.{}".format(*TORCH_ABI)}
 
-    link = f"{cxx} -shared -o $out $in -L{torch}/lib -Wl,--no-as-needed -ltorch"
-    device = ""
+    # An installed extension finds the torch that is installed next to it, whichever version that
+    # is. One that stays in its source tree has only the torch that it was built with.
+    run_path = f"{torch}/lib" if in_place else "$$ORIGIN/../torch/lib"
+    linker, device = cxx, ""
     if cuda:
         architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
         facts |= {"CUDA": cuda_version(nvcc), "CUDA_ARCHITECTURES": architectures}
         device = f"{nvcc} -ccbin {host} -std=c++17 -O3 --expt-relaxed-constexpr"
         device += f" -Xcompiler -fPIC,-fvisibility=hidden {code_generation(architectures)}"
         # nvcc links, because it knows where its runtime is.
-        link = f"{nvcc} -ccbin {host} -shared -cudart static -o $out $in -L{torch}/lib"
-        link += " -Xlinker --no-as-needed -ltorch"
+        linker = f"{nvcc} -ccbin {host} -cudart static"
     else:
         print("fastfcs: nvcc is not used, this build has no CUDA kernels.", file=sys.stderr)
 
@@ -149,7 +151,8 @@ def build_file(target: Path, version: str) -> str:
     quoted = [f"-DFASTFCS_{key}='\"{value}\"'" for key, value in facts.items()]
     objects["module"] = ("cxx", ROOT / "csrc/module.cpp", " ".join(quoted))
 
-    lines = ["rule link", f"  command = {link}"]
+    link = f"{linker} -shared -o $out $in -L{torch}/lib -Xlinker --no-as-needed -ltorch"
+    lines = ["rule link", f"  command = {link} -Xlinker -rpath='{run_path}'"]
     for rule, command in {"cxx": f"{cxx} {FLAGS}", "cuda": device}.items():
         lines += [
             f"rule {rule}",
@@ -164,6 +167,10 @@ def build_file(target: Path, version: str) -> str:
 
 
 class Build(build_ext):
+    def run(self) -> None:
+        self.in_place = bool(self.inplace)  # setuptools clears `inplace` while it builds
+        super().run()
+
     def build_extension(self, extension: Extension) -> None:
         import ninja
 
@@ -171,7 +178,8 @@ class Build(build_ext):
         folder = Path(self.build_temp).resolve()
         for needed in (target.parent, folder):
             needed.mkdir(parents=True, exist_ok=True)
-        (folder / "build.ninja").write_text(build_file(target, self.distribution.get_version()))
+        version = self.distribution.get_version()
+        (folder / "build.ninja").write_text(build_file(target, version, self.in_place))
         answer = subprocess.run(
             [Path(ninja.BIN_DIR, "ninja"), "-C", folder],
             stdout=subprocess.PIPE,
