@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import reference
 import torch
+from toolchain import cuda_tool
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +30,7 @@ needs_nvcc = pytest.mark.skipif(
     shutil.which("nvcc") is None, reason="no CUDA compiler (nvcc) found"
 )
 needs_disassembler = pytest.mark.skipif(
-    not all(map(shutil.which, ("cuobjdump", "nvdisasm"))),
+    not all(map(cuda_tool, ("cuobjdump", "nvdisasm"))),
     reason="no disassembler (cuobjdump and nvdisasm) found",
 )
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (c++) found")
@@ -435,6 +436,24 @@ def test_gram_of_misaligned_arrays(
 
 
 @needs_compiler
+@pytest.mark.parametrize(("name", "channels"), [("float16", 70), ("tf32", 70)])
+def test_gram_gives_the_same_bits_on_every_device(
+    library: ctypes.CDLL, name: str, channels: int
+) -> None:
+    """Small devices: apply has fewer blocks, and reads the weights of every step again."""
+    kernels = Kernels(library, tf32=name == "tf32")
+    h, grad = torch.randn(2, 1, channels, 15, 32).to(
+        torch.float16 if name == "float16" else torch.float32
+    )
+    target = torch.randn(1, channels, channels)
+    results = []
+    for device in [(7, 64 * 1024, 48 * 1024), (132, 228 * 1024, 227 * 1024)]:
+        library.set_device(*map(ctypes.c_long, device))
+        results.append([kernels.correction(h, target), *kernels.backward(h, target, grad)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_beyond_half_types(kernels: Kernels, dtype: torch.dtype) -> None:
     """Columns of G - H from 1e-2 to 1e5, one of them zero but for h itself."""
@@ -492,7 +511,7 @@ class MachineCode:
 
     def listing(self, source: Path) -> dict[str, str]:
         """The instructions of every kernel."""
-        command = ["cuobjdump", "-sass", str(self.compile(source)[1])]
+        command = [cuda_tool("cuobjdump"), "-sass", str(self.compile(source)[1])]
         listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         functions = (f.split("\n", 1) for f in listing.split("Function : ")[1:])
         return {name: code for name, code in functions}
@@ -514,16 +533,16 @@ def test_no_register_spills(machine_code: MachineCode, source: Path) -> None:
     assert set(frames) == {("0", "0", "0")}, messages
 
 
-def _inner_loop(function: str) -> list[str]:
-    """The instructions of a kernel from the target of its last backward branch to that branch."""
+def _loops(function: str) -> list[list[str]]:
+    """For each backward branch of a kernel, the instructions from its target to the branch."""
     code = re.findall(r"/\*([0-9a-f]{4,})\*/ +(.+?) *;", function)
     addresses = [int(address, 16) for address, _ in code]
-    loop = (0, 0)
+    loops = []
     for i, (_, text) in enumerate(code):
         target = re.search(r"\bBRA\b.* 0x([0-9a-f]+)", text)
         if target and int(target[1], 16) < addresses[i]:
-            loop = (addresses.index(int(target[1], 16)), i + 1)
-    return [text for _, text in code[slice(*loop)]]
+            loops.append([t for _, t in code[addresses.index(int(target[1], 16)) : i + 1]])
+    return loops
 
 
 @needs_nvcc
@@ -532,7 +551,7 @@ def test_machine_code_of_the_matting_step(machine_code: MachineCode) -> None:
     """Three rows a loop, straight on, all of it in registers, each load long before its use."""
     listing = machine_code.listing(ROOT / "csrc/cuda/matting.cu")
     (function,) = (code for name, code in listing.items() if "step_kernelIfLi3E" in name)
-    loop = _inner_loop(function)
+    loop = _loops(function)[-1]
     operations = [re.sub(r"^@\S+ ", "", text).split()[0].split(".")[0] for text in loop]
     count = {name: operations.count(name) for name in ("SHFL", "LDG", "STG", "BRA")}
     # A row: two shuffled copies of each of 6 values, two fits of each of 3 channels; image, v,
@@ -569,15 +588,19 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
         half = re.search(r"(?:product|tensor)_kernelIN.*?(Half|BFloat16)", name) is not None
         tf32 = re.search(r"(?:product|tensor)_kernelIN.*?Tf32", name) is not None
         assert ("HMMA" in code) == (half or tf32), name
-        assert ("HMMA.1684.F32.TF32" in code) == tf32, name
+        assert ("HMMA.1688.F32.TF32" in code) == tf32, name
+        assert not re.search(r"\b(LD|ST)\.", code), f"{name} has a generic access"
         wanted: list[str] = []
         if "product_kernel" in name:
-            wanted = ["LDGSTS.E.BYPASS.128"]
+            # The stage that is multiplied has arrived, and two more are on their way.
+            wanted = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x2"]
             wanted += ["HMMA.16816.F32"] if half else [] if tf32 else ["LDS.128"]
+            wanted += ["LDSM.16.M88.4"] if half or tf32 else []
         elif "apply_tensor_kernel" in name:
-            wanted = ["LDGSTS.E.BYPASS.128", "STG.E.128"]
+            wanted = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x0", "STG.E.EF.128", "LDS.128"]
+            wanted += ["LDSM.16.MT88.4"] if half else []
         elif re.search(r"apply_kernel.*ELb1E", name):
-            wanted = ["LDG.E.128", "LDS.128", "STG.E.128"]
+            wanted = ["LDG.E.128", "LDS.128", "STG.E.EF.128"]
         for instruction in wanted:
             assert instruction in code, f"{name} has no {instruction}"
         kinds.add((half, tf32, *wanted))
@@ -585,4 +608,11 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
             # 16 x 16 x 4 multiply-adds are fed by 16 loads of pixels and 64 of weights
             counts = {"FFMA": 1024, "LDS.128": 64, "LDG.E.128": 16}
             assert {i: len(re.findall(rf"\b{i}\b", code)) for i in counts} == counts
+        if "apply_tensor_kernel" in name and half and "Li16E" not in name:
+            # Two terms of two fragments of weights, four of pixels: 2 x 2 x 8 products
+            loop = min((each for each in _loops(code) if "HMMA" in str(each)), key=len)
+            counts = {"HMMA": 32, "LDSM": 4, "LDS": 4}
+            operations = [re.sub(r"^@\S+ ", "", text).split(".")[0] for text in loop]
+            assert {i: operations.count(i) for i in counts} == counts, name
+            assert len(loop) <= 52, name
     assert len(kinds) == 7

@@ -9,13 +9,13 @@
 
 #include "async_copy.h"
 #include "kernels.h"
+#include "streaming.h"
 #include "warp_product.h"
 
 namespace fastfcs::cuda {
 namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * kLanes;
-constexpr int kPad = 8;  // elements between rows in shared memory, so that a warp's rows lie in different banks
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -26,8 +26,9 @@ int copy_width(std::size_t row_bytes, std::initializer_list<const void*> arrays)
   return bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 2;
 }
 
-// to[i][p] = from[i][pixel + p], kRows rows of kPixels, zero from row `rows` and pixel `pixels` on; kWidth at a time
-template <int kWidth, int kRows, int kPixels, typename T>
+// to[i * kStride + p] = from[i][pixel + p], kRows rows of kPixels, zero from row `rows` and pixel `pixels` on; kWidth at
+// a time
+template <int kWidth, int kRows, int kPixels, int kStride, typename T>
 __device__ __forceinline__ void copy_rows(T* to, const T* from, int rows, std::int64_t pixel, std::int64_t pixels) {
   constexpr unsigned kCopies = kPixels / kWidth, kEach = kRows * kCopies / kThreads;  // of a row, of a thread
   constexpr unsigned kPerRow = kCopies < kThreads ? 1 : kCopies / kThreads;
@@ -36,23 +37,23 @@ __device__ __forceinline__ void copy_rows(T* to, const T* from, int rows, std::i
   const int row = threadIdx.x / kCopies, p = threadIdx.x % kCopies * kWidth;
   const std::int64_t left = pixels - pixel;
   from += row * pixels + pixel + p;  // may point beyond the array, where nothing is read
-  to += row * (kPixels + kPad) + p;
+  to += row * kStride + p;
 #pragma unroll(kEach < 8 ? kEach : 8)
   for (unsigned each = 0; each < kEach; ++each) {
     const int below = each / kPerRow * kRowsAtOnce, right = each % kPerRow * kThreads * kWidth;
-    copy_async<kWidth * sizeof(T)>(to + below * (kPixels + kPad) + right, from + right,
+    copy_async<kWidth * sizeof(T)>(to + below * kStride + right, from + right,
                                    row + below < rows && p + right < left);
     if (each % kPerRow == kPerRow - 1) from += kRowsAtOnce * pixels;
   }
 }
 
-template <int kRows, int kPixels, typename T>
+template <int kRows, int kPixels, int kStride, typename T>
 __device__ __forceinline__ void copy_tile(T* to, const T* from, int rows, std::int64_t pixel, std::int64_t pixels,
                                           int width) {
-  if (width == 16) return copy_rows<16 / sizeof(T), kRows, kPixels>(to, from, rows, pixel, pixels);
+  if (width == 16) return copy_rows<16 / sizeof(T), kRows, kPixels, kStride>(to, from, rows, pixel, pixels);
   if constexpr (sizeof(T) == 2)
-    if (width == 4) return copy_rows<2, kRows, kPixels>(to, from, rows, pixel, pixels);
-  copy_rows<1, kRows, kPixels>(to, from, rows, pixel, pixels);
+    if (width == 4) return copy_rows<2, kRows, kPixels, kStride>(to, from, rows, pixel, pixels);
+  copy_rows<1, kRows, kPixels, kStride>(to, from, rows, pixel, pixels);
 }
 
 // ---------------------------------------------------------------------------------------------------------- product --
@@ -73,7 +74,7 @@ struct Tiling {
   static constexpr int kWarpSide = kSide < 32 ? kSide : 32;
   static constexpr int kQuadrants = (kSide / kWarpSide) * (kSide / kWarpSide), kParts = kWarps / kQuadrants;
   static constexpr int kPixels = 8192 / sizeof(T) / kSide;  // of a stage: 8 KB an operand
-  static constexpr int kStride = kPixels + kPad;
+  static constexpr int kStride = kPixels + kProductPad<T>;
   static constexpr int kSlots = 4, kSlot = kSide * kStride;  // operands held in shared memory
   static constexpr std::size_t kBytes = kSlots * kSlot * sizeof(T);
   using Product = WarpProduct<T, kWarpSide, kPixels / kParts, kStride>;
@@ -120,8 +121,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
   const auto load = [&](int place) {
     if (next < shape.pixels) {
       T* const to = ring + place;
-      copy_tile<kSide, Tile::kPixels>(to, rows, channels - i0, next, shape.pixels, width);
-      if (!same) copy_tile<kSide, Tile::kPixels>(to + Tile::kSlot, columns, channels - j0, next, shape.pixels, width);
+      copy_tile<kSide, Tile::kPixels, Tile::kStride>(to, rows, channels - i0, next, shape.pixels, width);
+      if (!same)
+        copy_tile<kSide, Tile::kPixels, Tile::kStride>(to + Tile::kSlot, columns, channels - j0, next, shape.pixels,
+                                                       width);
     }
     next += stride;
     copy_commit();  // empty beyond the end, so that the number of groups behind a stage stays the same
@@ -170,20 +173,22 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
 // out[0][b] = scale sum_split G's partial - target[b]     (target may be null, or one for all b)
 // out[1][b] = sum_split S's partial, if there is one
 //
-// 32 entries a block, whose warps take the splits in turn. Below the diagonal G is read from above it, so it is exactly
-// symmetric. Reads every partial sum once, from L2: for one G 1.6 MB in float32, 4.3 MB in half types above C = 32.
-constexpr int kReduceWarps = 32;
+// A block makes eight entries, 32 bytes of each partial sum. Each has `threads / 8` threads, a power of two, which take
+// the splits in turn and add theirs in a tree. Below the diagonal G is read from above it, so it is exactly symmetric.
+// Reads every partial sum once, from L2: for one G up to 6.5 MB in float32, 13 MB in half types above C = 32.
+constexpr int kReduceEntries = 8, kReduceMost = 128;  // threads of an entry
 
 template <typename A>
-__global__ void __launch_bounds__(kReduceWarps* kLanes)
+__global__ void __launch_bounds__(kReduceEntries* kReduceMost)
     reduce_kernel(const A* __restrict__ partial, const A* __restrict__ target, A* __restrict__ out, Features shape,
                   Jobs jobs, A scale) {
   A* const sums = shared_memory<A>();
-  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, warps = blockDim.x / kLanes;
-  const std::int64_t entries = shape.channels * shape.channels, groups = (entries + kLanes - 1) / kLanes;
+  const int number = threadIdx.x / kReduceEntries, numbers = blockDim.x / kReduceEntries;
+  const std::int64_t entries = shape.channels * shape.channels;
+  const std::int64_t groups = (entries + kReduceEntries - 1) / kReduceEntries;
   const std::int64_t matrix = blockIdx.x / groups, batch = matrix % shape.batch;
   const bool cross = matrix >= shape.batch;
-  const std::int64_t entry = blockIdx.x % groups * kLanes + lane;
+  const std::int64_t entry = blockIdx.x % groups * kReduceEntries + threadIdx.x % kReduceEntries;
   A sum{};
   if (entry < entries) {
     int i = static_cast<int>(entry / shape.channels), j = static_cast<int>(entry % shape.channels);
@@ -198,12 +203,15 @@ __global__ void __launch_bounds__(kReduceWarps* kLanes)
     const A* const from =
         partial + batch * jobs.splits * step + job * size + i % jobs.side * jobs.side + j % jobs.side;
 #pragma unroll 8
-    for (int s = warp; s < jobs.splits; s += warps) sum += from[s * step];
+    for (int s = number; s < jobs.splits; s += numbers) sum += from[s * step];
   }
   sums[threadIdx.x] = sum;
-  __syncthreads();
-  if (warp > 0 || entry >= entries) return;
-  for (int w = 1; w < warps; ++w) sum += sums[w * kLanes + lane];
+  for (int half = numbers / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (number < half) sums[threadIdx.x] += sums[threadIdx.x + half * kReduceEntries];
+  }
+  if (number > 0 || entry >= entries) return;
+  sum = sums[threadIdx.x];
   if (!cross) sum = sum * scale - (target ? target[(shape.targets == 1 ? 0 : batch) * entries + entry] : A{});
   out[matrix * entries + entry] = sum;
 }
@@ -309,7 +317,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || !kAligned ? 2 : 3)
         FASTFCS_UNROLL
         for (int b = 0; b < kBatch; ++b) {
           if constexpr (kAligned) {
-            value[b] = *reinterpret_cast<const Pixels*>(at);
+            value[b] = load_once(reinterpret_cast<const Pixels*>(at));
           } else {
             FASTFCS_UNROLL
             for (int q = 0; q < kPixels; ++q) value[b].element[q] = at[min(q * kStep, last)];
@@ -339,11 +347,11 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || !kAligned ? 2 : 3)
       Pixels values;
       FASTFCS_UNROLL
       for (int q = 0; q < kPixels; ++q) values.element[q] = sum[q][c];
-      if (inside(0)) *reinterpret_cast<Pixels*>(to) = values;
+      if (inside(0)) store_once(reinterpret_cast<Pixels*>(to), values);
     } else {
       FASTFCS_UNROLL
       for (int q = 0; q < kPixels; ++q)
-        if (inside(q)) to[q * kStep] = sum[q][c];
+        if (inside(q)) store_once(to + q * kStep, sum[q][c]);
     }
   }
 }
@@ -354,44 +362,64 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || !kAligned ? 2 : 3)
 // into the sum of two half numbers. Their error is then 2^-22 (float16) or 2^-17 (bfloat16) of the column's largest
 // weight, far below the rounding of the result, at twice the tensor cores' work. One half number would lose 2^-9 in
 // bfloat16, and more of the result where the terms cancel. TF32 has one number, whose rounding was asked for.
+//
+// A step is kSide channels of a tile of pixels: it is multiplied while the next is on its way, 16 KB a block. Weights of
+// all steps stay in shared memory where they fit (`held`), else each step reads its own again, from L2: as many bytes as
+// the pixels (TF32: as 64 pixels have).
 // Bytes a pixel, half types (TF32 twice as many): h 2 C, from L2 where it holds it, times ceil(C / 64) from L2; written
-// 2 C. Weights that do not fit, with more than kSide rows, are read again for every tile of pixels, from L2: as many
-// bytes as the pixels (TF32: as 64 pixels have).
+// 2 C.
 template <typename T, int kSide>
 struct TensorTiling {
-  static constexpr int kPixels = 16384 / sizeof(T) / kSide, kStride = kPixels + kPad, kWeightStride = kSide + kPad;
+  static constexpr int kPixels = 16384 / sizeof(T) / kSide, kStride = kPixels + 8;
   static constexpr int kOutputs = kSide < 32 ? kSide : 32, kWarpPixels = 4096 / sizeof(T) / kOutputs;  // of a warp
-  using Product = WarpApply<T, kOutputs, kWarpPixels, kSide, kWeightStride, kStride>;
-  static constexpr int kWeights = kSide * kWeightStride, kTerms = Product::kTwoTerms ? 2 : 1;
-  static constexpr std::size_t kPieces = kWarps * 16 * Product::kPieceStride * 4;  // bytes of the warps' sums,
-  static constexpr std::size_t kRows = kSide * kStride * sizeof(T);                // of h in the same place
-  static constexpr std::size_t kTile = kPieces > kRows ? kPieces : kRows;
-  static constexpr std::size_t kBytes = kTerms * kWeights * sizeof(T) + kTile + 2 * kSide * 4;
+  using Product = WarpApply<T, kOutputs, kWarpPixels, kStride>;
+  static constexpr int kTerm = kSide * kSide, kWeights = kTerm * Product::kTerms;  // weights of a step
+  static constexpr std::size_t kTile = kSide * kStride * sizeof(T);                // bytes of h, and of results in its place
+  static_assert(kWarps * 16 * Product::kPieceStride * sizeof(T) <= kTile);
+  static std::size_t bytes(int held) { return 2 * kTile + held * kWeights * sizeof(T) + 2 * kSide * 4; }
 };
+
+template <typename T>
+__device__ T rounded(float value) {
+  if constexpr (std::is_same_v<T, Tf32>)
+    return T(as_float(rounded_to_tf32(value)));
+  else
+    return static_cast<T>(value);
+}
 
 template <typename T, int kSide>
 __global__ void __launch_bounds__(kThreads, 3)
-    apply_tensor_kernel(Terms<T, float> terms, T* __restrict__ out, Features shape, int shares, int width) {
+    apply_tensor_kernel(Terms<T, float> terms, T* __restrict__ out, Features shape, int shares, int held, int width) {
   using Tile = TensorTiling<T, kSide>;
   using Product = typename Tile::Product;
-  T* const high = shared_memory<T>();
-  T* const low = high + Tile::kWeights;
-  T* const tile = high + Tile::kTerms * Tile::kWeights;
-  float* const scales = reinterpret_cast<float*>(reinterpret_cast<unsigned char*>(tile) + Tile::kTile);
+  T* const weights = shared_memory<T>();  // [held][term][Product::at(k, c)]
+  unsigned char* const ring = reinterpret_cast<unsigned char*>(weights + held * Tile::kWeights);  // two places
+  float* const scales = reinterpret_cast<float*>(ring + 2 * Tile::kTile);
   float* const inverses = scales + kSide;
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
   const int channels = static_cast<int>(shape.channels);
   const Place place(shape, kSide);
-  const auto weight = [&](int term, int k, int c) {
-    return terms.weight(term, place.batch, channels, k, place.c0 + c);
+  const int chunks = (channels + kSide - 1) / kSide, steps = chunks * terms.count();
+  const std::int64_t tiles = (shape.pixels + Tile::kPixels - 1) / Tile::kPixels;
+
+  const auto load = [&](int to, std::int64_t tile, int step) {
+    if (tile >= 0) {
+      const int k0 = step % chunks * kSide;
+      copy_tile<kSide, Tile::kPixels, Tile::kStride>(
+          reinterpret_cast<T*>(ring + to * Tile::kTile),
+          terms.features(step / chunks) + (place.batch * channels + k0) * shape.pixels, channels - k0,
+          tile * Tile::kPixels, shape.pixels, width);
+    }
+    copy_commit();
   };
+  load(0, tiles - 1 - place.index, 0);
 
   // scales[c] = 2^e, inverses[c] = 2^-e with max_k |w[k][c]| in [2^e, 2^(e+1))
-  float* const largest = reinterpret_cast<float*>(tile);
+  float* const largest = reinterpret_cast<float*>(ring + Tile::kTile);
   float most = 0;
   for (int term = 0; term < terms.count(); ++term)
     for (int k = threadIdx.x / kSide; k < channels; k += kThreads / kSide)
-      most = fmaxf(most, fabsf(weight(term, k, threadIdx.x % kSide)));
+      most = fmaxf(most, fabsf(terms.weight(term, place.batch, channels, k, place.c0 + threadIdx.x % kSide)));
   largest[threadIdx.x] = most;
   __syncthreads();
   if (threadIdx.x < kSide) {
@@ -400,44 +428,52 @@ __global__ void __launch_bounds__(kThreads, 3)
     scales[threadIdx.x] = scalbnf(1.f, exponent);
     inverses[threadIdx.x] = scalbnf(1.f, -exponent);
   }
+  __syncthreads();
+  const auto split_weights = [&](int step) {
+    T* const to = weights + (step < held ? step : 0) * Tile::kWeights;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < Tile::kTerm; i += kThreads) {
+      const int k = i / kSide, c = i % kSide, at = Product::template at<kSide>(k, c);
+      const float w =
+          terms.weight(step / chunks, place.batch, channels, step % chunks * kSide + k, place.c0 + c) * inverses[c];
+      const T high = rounded<T>(w);
+      to[at] = high;
+      if constexpr (Product::kTerms == 2) to[Tile::kTerm + at] = rounded<T>(w - static_cast<float>(high));
+    }
+  };
+  const bool all_held = held == steps;
+  if (all_held)
+    for (int step = 0; step < steps; ++step) split_weights(step);
 
   constexpr int kWarpsDown = kSide / Tile::kOutputs;
   const int warp_c = warp % kWarpsDown * Tile::kOutputs, warp_p = warp / kWarpsDown * Tile::kWarpPixels;
-  float* const sums = reinterpret_cast<float*>(tile) + warp * 16 * Product::kPieceStride;
-  const int chunks = (channels + kSide - 1) / kSide, steps = chunks * terms.count();
-  bool weights_held = false;
-  const std::int64_t tiles = (shape.pixels + Tile::kPixels - 1) / Tile::kPixels;
+  int here = 0;  // place of the step that is multiplied
   for (std::int64_t t = tiles - 1 - place.index; t >= 0; t -= shares) {
     const std::int64_t p0 = t * Tile::kPixels;
-    Product product;
-    for (int step = 0; step < steps; ++step) {
-      const int term = step / chunks, k0 = step % chunks * kSide;
-      __syncthreads();  // what was in shared memory is no longer needed
-      copy_tile<kSide, Tile::kPixels>(tile, terms.features(term) + (place.batch * channels + k0) * shape.pixels,
-                                      channels - k0, p0, shape.pixels, width);
-      copy_commit();
-      if (!weights_held) {
-#pragma unroll 4
-        for (int i = threadIdx.x; i < kSide * kSide; i += kThreads) {
-          const int k = i / kSide, c = i % kSide;
-          const float w = weight(term, k0 + k, c) * inverses[c];
-          const T rounded = static_cast<T>(w);
-          high[k * Tile::kWeightStride + c] = rounded;
-          if constexpr (Product::kTwoTerms)
-            low[k * Tile::kWeightStride + c] = static_cast<T>(w - static_cast<float>(rounded));
-        }
-        weights_held = steps == 1;
-      }
+    Product product(lane);
+    for (int step = 0; step < steps; ++step, here ^= 1) {
       copy_wait<0>();
-      __syncthreads();
-      product.add(high + warp_c, low + warp_c, tile + warp_p);
+      __syncthreads();  // the step is here for every thread, and every warp has done the one before
+      const bool last = step + 1 == steps;
+      load(here ^ 1, last ? t - shares : t, last ? 0 : step + 1);
+      if (!all_held) {
+        split_weights(step);
+        __syncthreads();
+      }
+      if (place.c0 + warp_c >= channels) continue;
+      const T* const high =
+          weights + (all_held ? step : 0) * Tile::kWeights + Product::template at<kSide>(0, warp_c);
+      product.template add<kSide>(high, high + (Product::kTerms - 1) * Tile::kTerm,
+                                  reinterpret_cast<const T*>(ring + here * Tile::kTile) + warp_p,
+                                  min(kSide, channels - step % chunks * kSide));
     }
-    __syncthreads();
+    __syncthreads();  // the last step's place is free: every warp puts its results there
+    T* const results = reinterpret_cast<T*>(ring + (here ^ 1) * Tile::kTile) + warp * 16 * Product::kPieceStride;
     FASTFCS_UNROLL
     for (int piece = 0; piece < Product::kPieces; ++piece) {
-      product.store(piece, sums);
-      __syncwarp();
       const int c0 = warp_c + Product::output(piece);
+      product.store(piece, scales + c0, results);
+      __syncwarp();
       const std::int64_t p = p0 + warp_p + Product::pixel(piece);
       T* const to = out + (place.batch * channels + place.c0 + c0) * shape.pixels + p;
       const int rows = min(16, channels - place.c0 - c0);
@@ -445,17 +481,14 @@ __global__ void __launch_bounds__(kThreads, 3)
         constexpr int kVector = 16 / sizeof(T), kColumns = Product::kPiecePixels / kVector;
         for (int at = lane; at < rows * kColumns; at += kLanes) {
           const int c = at / kColumns, q = at % kColumns * kVector;
-          if (p + q >= shape.pixels) continue;
-          Vector<T, kVector> values;
-          FASTFCS_UNROLL
-          for (int v = 0; v < kVector; ++v)
-            values.element[v] = static_cast<T>(sums[c * Product::kPieceStride + q + v] * scales[c0 + c]);
-          *reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q) = values;
+          if (p + q < shape.pixels)
+            store_once(reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q),
+                       *reinterpret_cast<const Vector<T, kVector>*>(results + c * Product::kPieceStride + q));
         }
       } else {
         for (int c = 0; c < rows; ++c)
           for (int q = lane; q < Product::kPiecePixels && p + q < shape.pixels; q += kLanes)
-            to[c * shape.pixels + q] = static_cast<T>(sums[c * Product::kPieceStride + q] * scales[c0 + c]);
+            store_once(to + c * shape.pixels + q, results[c * Product::kPieceStride + q]);
       }
       __syncwarp();
     }
@@ -467,21 +500,33 @@ __global__ void __launch_bounds__(kThreads, 3)
 // The side of a tile. Tensor cores want more products a byte than L2 gives to tiles of 32.
 template <typename T>
 constexpr int side_of(std::int64_t channels) {
-  return channels <= 16 ? 16 : channels <= 32 || !TensorCore<T>::kExists ? 32 : 64;
+  return channels <= 16 ? 16 : channels <= 32 || !kOnTensorCores<T> ? 32 : 64;
 }
 
-// The pixels are split into enough parts to fill a large GPU once (132 multiprocessors, three blocks each, two of side
-// 64), but no part has less than two stages. The same everywhere, so that every GPU gives the same bits.
+// Blocks of the product. Four times as many as run at once on a large GPU (132 multiprocessors, three blocks each),
+// because their number is rounded down to a multiple of the jobs and the last ones to run leave multiprocessors idle.
+#ifndef FASTFCS_GRAM_BLOCKS
+#define FASTFCS_GRAM_BLOCKS 1584
+#endif
+
+// The pixels are split accordingly, but no part has less than two stages; tiles of side 64, whose partial sums are 16 KB
+// each, into half as many. The same everywhere, so that every GPU gives the same bits.
 template <typename T>
 Jobs jobs_of(Features shape, bool cross) {
   const int side = side_of<T>(shape.channels);
   const std::int64_t stage_pixels = 8192 / sizeof(T) / side;
   Jobs jobs{side, static_cast<int>(divide_up(shape.channels, side)), 1, cross};
-  const std::int64_t blocks = side == 64 ? 264 : 396, each = std::max<std::int64_t>(1, shape.batch * jobs.count());
+  const std::int64_t blocks = FASTFCS_GRAM_BLOCKS / (side == 64 ? 2 : 1);
+  const std::int64_t each = std::max<std::int64_t>(1, shape.batch * jobs.count());
   jobs.splits = static_cast<int>(
       std::clamp<std::int64_t>(blocks / each, 1, std::max<std::int64_t>(1, divide_up(shape.pixels, 2 * stage_pixels))));
   return jobs;
 }
+
+// Bytes of shared memory up to which apply holds all weights. Results do not depend on it.
+#ifndef FASTFCS_GRAM_SHARED
+#define FASTFCS_GRAM_SHARED (104 * 1024)
+#endif
 
 std::int64_t entries_of(Features shape) { return shape.batch * shape.channels * shape.channels; }
 
@@ -501,7 +546,7 @@ void with_side(Features shape, Launch launch_with) {
     case 16: return launch_with(std::integral_constant<int, 16>{});
     case 32: return launch_with(std::integral_constant<int, 32>{});
     default:
-      if constexpr (TensorCore<T>::kExists) launch_with(std::integral_constant<int, 64>{});
+      if constexpr (kOnTensorCores<T>) launch_with(std::integral_constant<int, 64>{});
   }
 }
 
@@ -515,10 +560,12 @@ void product(const T* h, const T* g, const A* target, A* out, A* workspace, Feat
     launch("product_kernel", product_kernel<T, A, side>, shape.batch * jobs.splits * jobs.count(), kThreads,
            Tiling<T, side>::kBytes, stream, h, g, workspace, shape, jobs, width);
   });
-  const int warps = std::min(kReduceWarps, jobs.splits);
+  int numbers = 4;  // threads of an entry
+  while (numbers < kReduceMost && numbers < jobs.splits) numbers *= 2;
   launch("reduce_kernel", reduce_kernel<A>,
-         (g ? 2 : 1) * shape.batch * divide_up(shape.channels * shape.channels, kLanes), warps * kLanes,
-         warps * kLanes * sizeof(A), stream, workspace, target, out, shape, jobs, static_cast<A>(1.0 / shape.pixels));
+         (g ? 2 : 1) * shape.batch * divide_up(shape.channels * shape.channels, kReduceEntries),
+         numbers * kReduceEntries, numbers * kReduceEntries * sizeof(A), stream, workspace, target, out, shape, jobs,
+         static_cast<A>(1.0 / shape.pixels));
 }
 
 template <typename T, typename A>
@@ -527,12 +574,19 @@ void apply(Terms<T, A> terms, T* out, Features shape, Stream stream) {
   const int width = copy_width(shape.pixels * sizeof(T), {terms.f, terms.g, out});
   with_side<T>(shape, [&](auto side) {
     const std::int64_t tiles = shape.batch * divide_up(shape.channels, side);
-    if constexpr (TensorCore<T>::kExists) {
+    if constexpr (kOnTensorCores<T>) {
       using Tile = TensorTiling<T, side>;
-      const std::int64_t spans = divide_up(shape.pixels, Tile::kPixels);
-      const int shares = static_cast<int>(std::clamp<std::int64_t>(396 / tiles, 1, spans));
-      launch("apply_tensor_kernel", apply_tensor_kernel<T, side>, tiles * shares, kThreads, Tile::kBytes, stream,
-             terms, out, shape, shares, width);
+      const Device device = current_device();
+      const std::int64_t steps = divide_up(shape.channels, side) * (terms.g ? 2 : 1);
+      const std::size_t most = std::min<std::size_t>(FASTFCS_GRAM_SHARED, device.shared_of_block);
+      const int held = Tile::bytes(static_cast<int>(steps)) <= most ? static_cast<int>(steps) : 1;
+      const std::size_t bytes = Tile::bytes(held);
+      // As many blocks as run at once; where tiles divide them badly, four times as many. No sum depends on it.
+      const std::int64_t blocks = device.multiprocessors * std::clamp<std::int64_t>(device.shared / (bytes + 1024), 1, 3);
+      const std::int64_t shares = std::clamp<std::int64_t>((8 * tiles > blocks ? 4 : 1) * blocks / tiles, 1,
+                                                           divide_up(shape.pixels, Tile::kPixels));
+      launch("apply_tensor_kernel", apply_tensor_kernel<T, side>, tiles * shares, kThreads, bytes, stream, terms, out,
+             shape, static_cast<int>(shares), held, width);
     } else {
       launch("apply_kernel", width == 16 ? apply_kernel<T, side, true> : apply_kernel<T, side, false>,
              tiles * divide_up(shape.pixels, kSpan<T, side>), kThreads, kChunk * side * sizeof(T), stream, terms, out,

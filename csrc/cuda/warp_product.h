@@ -1,35 +1,20 @@
 // What one warp multiplies, operands in shared memory, sums in its registers.
 //
 //   WarpProduct   sum[i][j] += sum_p a[i][p] b[j][p]      G and S: over pixels
-//   WarpApply     sum[c][p] += sum_k w[k][c] h[k][p]      the correction, in half types: over channels
+//   WarpApply     sum[c][p] += sum_k w[k][c] h[k][p]      the correction on tensor cores: over channels
 //
-// float32 and float64 are true fused multiply-adds. Half types and TF32 use tensor cores, through nvcuda::wmma and not
-// through mma instructions of our own: no fragment's layout need be known, and the emulation of the tests can run it.
+// float32 and float64 are true fused multiply-adds. Half types and TF32 use tensor cores (tensor_core.h).
 #pragma once
-
-#include <mma.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
 #include <type_traits>
 
 #include "../gram.h"
 #include "launch.h"
+#include "tensor_core.h"
 
 namespace fastfcs::cuda {
 
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
-
 constexpr int kLanes = 32;
-
-// float32 in memory that tensor cores may round, to ten bits behind the point.
-struct Tf32 {
-  Tf32() = default;
-  __host__ __device__ explicit Tf32(float from) : value(from) {}
-  __host__ __device__ explicit operator float() const { return value; }
-  float value;
-};
 
 template <typename T, int n>
 struct alignas(n * sizeof(T)) Vector {
@@ -89,132 +74,231 @@ class FusedProduct {
   T sum_[kRows][kColumns] = {};
 };
 
-// Of a type that tensor cores multiply: its name in nvcuda::wmma, in memory and in a product, and a product's depth.
-struct NoTensorCore {
-  static constexpr bool kExists = false;
-};
-template <typename Memory, typename Factor, int depth>
-struct WithTensorCore {
-  static constexpr bool kExists = true;
-  static constexpr int kDepth = depth;
-  using Sum = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, depth, float>;
-  using memory = Memory;
-  using factor = Factor;
-};
 template <typename T>
-struct TensorCore : NoTensorCore {};
-template <>
-struct TensorCore<Half> : WithTensorCore<__half, __half, 16> {};
-template <>
-struct TensorCore<BFloat16> : WithTensorCore<__nv_bfloat16, __nv_bfloat16, 16> {};
-template <>
-struct TensorCore<Tf32> : WithTensorCore<float, nvcuda::wmma::precision::tf32, 8> {};
+constexpr bool kOnTensorCores = std::is_same_v<T, Half> || std::is_same_v<T, BFloat16> || std::is_same_v<T, Tf32>;
 
-template <typename T, typename Use, typename Layout>
-struct Fragment : nvcuda::wmma::fragment<Use, 16, 16, TensorCore<T>::kDepth, typename TensorCore<T>::factor, Layout> {
-  __device__ Fragment(const T* from, unsigned stride) {
-    nvcuda::wmma::load_matrix_sync(*this, reinterpret_cast<const typename TensorCore<T>::memory*>(from), stride);
-    if constexpr (std::is_same_v<T, Tf32>)  // to nearest: the tensor core itself would cut off
-      for (int e = 0; e < this->num_elements; ++e) this->x[e] = nvcuda::wmma::__float_to_tf32(this->x[e]);
+// Products of float32 numbers on tensor cores: 1, of their rounded values, or 3, which with what rounding left reach
+// float32's accuracy (3xTF32).
+#ifndef FASTFCS_GRAM_TF32_TERMS
+#define FASTFCS_GRAM_TF32_TERMS 1
+#endif
+template <typename T>
+constexpr bool kSplit = std::is_same_v<T, Tf32> && FASTFCS_GRAM_TF32_TERMS == 3;
+
+// An operand as tensor cores take it: half numbers as they are, float32 numbers rounded to TF32 and, if split, what
+// rounding left of them.
+template <typename T, int n>
+struct Operand {
+  Word high[n], low[n];
+
+  __device__ void round() {
+    if constexpr (std::is_same_v<T, Tf32>) {
+      FASTFCS_UNROLL
+      for (int i = 0; i < n; ++i) {
+        const float value = as_float(high[i]);
+        high[i] = rounded_to_tf32(value);
+        if constexpr (kSplit<T>) low[i] = rounded_to_tf32(value - as_float(high[i]));
+      }
+    }
   }
 };
 
-// Products of these types are exact in float32, but tensor cores cut off what they add: every stage's sum starts from
-// zero and is added by true float32 additions, kSide^2 / 32 a thread beside kPixels / kDepth times as many tensor steps.
+// Products of half numbers are exact in float32, but tensor cores cut off what they add: the sum of every stage starts
+// from zero and is added by true float32 additions, one for kPixels / depth tensor instructions' worth of sums.
 template <typename T, int kSide, int kPixels, int kStride>
 class TensorCoreProduct {
  public:
   static constexpr int kSlices = 1;
 
-  __device__ explicit TensorCoreProduct(int) {
-    FASTFCS_UNROLL
-    for (int i = 0; i < kCount * kCount; ++i) nvcuda::wmma::fill_fragment(sum_[i], 0.f);
-  }
+  __device__ explicit TensorCoreProduct(int lane) : lane_(lane) {}
 
   __device__ void add(const T* a, const T* b) {
+    constexpr int kVector = 16 / sizeof(T);  // pixels of a matrix; a fragment is two matrices deep
+    static_assert(kPixels % (2 * kVector) == 0);
+    a += lane_ % 16 * kStride + lane_ / 16 * kVector;
+    b += (lane_ / 16 * 8 + lane_ % 8) * kStride + lane_ / 8 % 2 * kVector;
+    float stage[kRows][kColumns][4] = {};
     FASTFCS_UNROLL
-    for (int i = 0; i < kCount; ++i) {
+    for (int p = 0; p < kPixels; p += 2 * kVector) {
+      Operand<T, 4> rows[kRows], columns[kColumns / 2];
       FASTFCS_UNROLL
-      for (int j = 0; j < kCount; ++j) {
-        Sum stage;
-        nvcuda::wmma::fill_fragment(stage, 0.f);
+      for (int i = 0; i < kRows; ++i) {
+        load_matrices(rows[i].high, a + i * 16 * kStride + p);
+        rows[i].round();
+      }
+      FASTFCS_UNROLL
+      for (int j = 0; j < kColumns / 2; ++j) {
+        load_matrices(columns[j].high, b + j * 16 * kStride + p);
+        columns[j].round();
+      }
+      FASTFCS_UNROLL
+      for (int i = 0; i < kRows; ++i) {
         FASTFCS_UNROLL
-        for (int p = 0; p < kPixels; p += TensorCore<T>::kDepth) {
-          const Fragment<T, nvcuda::wmma::matrix_a, nvcuda::wmma::row_major> rows(a + i * 16 * kStride + p, kStride);
-          const Fragment<T, nvcuda::wmma::matrix_b, nvcuda::wmma::col_major> columns(b + j * 16 * kStride + p, kStride);
-          nvcuda::wmma::mma_sync(stage, rows, columns, stage);
+        for (int j = 0; j < kColumns; ++j) {
+          const Word* const high = columns[j / 2].high + j % 2 * 2;
+          if constexpr (kSplit<T>) {
+            multiply(T{}, stage[i][j], rows[i].low, high);
+            multiply(T{}, stage[i][j], rows[i].high, columns[j / 2].low + j % 2 * 2);
+          }
+          multiply(T{}, stage[i][j], rows[i].high, high);
         }
+      }
+    }
+    FASTFCS_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      FASTFCS_UNROLL
+      for (int j = 0; j < kColumns; ++j) {
         FASTFCS_UNROLL
-        for (int e = 0; e < stage.num_elements; ++e) sum_[i * kCount + j].x[e] += stage.x[e];
+        for (int e = 0; e < 4; ++e) sum_[i][j][e] += stage[i][j][e];
       }
     }
   }
 
+  // to[i * kSide + j]
   __device__ void store(float* to) const {
+    to += lane_ / 4 * kSide + lane_ % 4 * 2;
     FASTFCS_UNROLL
-    for (int i = 0; i < kCount * kCount; ++i)
-      nvcuda::wmma::store_matrix_sync(to + i / kCount * 16 * kSide + i % kCount * 16, sum_[i], kSide,
-                                      nvcuda::wmma::mem_row_major);
+    for (int i = 0; i < kRows; ++i) {
+      FASTFCS_UNROLL
+      for (int j = 0; j < kColumns; ++j) {
+        FASTFCS_UNROLL
+        for (int e = 0; e < 4; e += 2)
+          *reinterpret_cast<Vector<float, 2>*>(to + (i * 16 + e * 4) * kSide + j * 8) = {sum_[i][j][e],
+                                                                                        sum_[i][j][e + 1]};
+      }
+    }
   }
 
  private:
-  using Sum = typename TensorCore<T>::Sum;
-  static constexpr int kCount = kSide / 16;
-  Sum sum_[kCount * kCount];
+  static constexpr int kRows = kSide / 16, kColumns = kSide / 8;
+  int lane_;
+  float sum_[kRows][kColumns][4] = {};
 };
 
+// Elements between the rows of a stage in shared memory, so that what a warp reads at once lies in different banks:
+// eight rows of 16 bytes for tensor cores, rows of neighbouring lanes for fused multiply-adds.
+template <typename T>
+constexpr int kProductPad = kOnTensorCores<T> ? 16 / int(sizeof(T)) : 8;
+
 template <typename T, int kSide, int kPixels, int kStride>
-using WarpProduct = std::conditional_t<TensorCore<T>::kExists, TensorCoreProduct<T, kSide, kPixels, kStride>,
+using WarpProduct = std::conditional_t<kOnTensorCores<T>, TensorCoreProduct<T, kSide, kPixels, kStride>,
                                        FusedProduct<T, kSide, kPixels, kStride>>;
 
-// sum[c][p] += sum_k (high + low)[k * kWeightStride + c] h[k * kStride + p]       c < kOutputs, p < kPixels, k < kDepth
+// sum[c][p] += sum_k w[k][c] h[k * kStride + p]       c < kOutputs, p < kPixels, k < depth
 //
-// In TF32 there is no low: rounded numbers were asked for.
-template <typename T, int kOutputs, int kPixels, int kDepth, int kWeightStride, int kStride>
+// w is the sum of kTerms weights, each stored in the order in which lanes multiply them: `at` says where.
+// Half numbers have two terms. TF32 has one, since rounded numbers were asked for, or two if h is split as well.
+template <typename T, int kOutputs, int kPixels, int kStride>
 class WarpApply {
- public:
-  static constexpr bool kTwoTerms = sizeof(T) == 2;
-  static constexpr int kPieceOutputs = 16, kPiecePixels = kPixels < 64 ? kPixels : 64, kPieceStride = kPiecePixels + 4;
-  static constexpr int kPieces = kOutputs / kPieceOutputs * (kPixels / kPiecePixels);
+  static constexpr bool kHalf = sizeof(T) == 2;
+  static constexpr int kInWord = 4 / sizeof(T), kFragmentDepth = 8 * kInWord;
+  static constexpr int kGroup = kHalf ? 16 : 32;  // pixels that are loaded at a time
 
-  __device__ WarpApply() {
-    FASTFCS_UNROLL
-    for (auto& sum : sum_) nvcuda::wmma::fill_fragment(sum, 0.f);
+ public:
+  static constexpr int kTerms = sizeof(T) == 2 || kSplit<T> ? 2 : 1;
+  // What is stored at a time: 16 outputs of kPiecePixels, rows kPieceStride apart.
+  static constexpr int kPiecePixels = 128 / sizeof(T), kPieceStride = 144 / sizeof(T);
+  static constexpr int kPieces = kOutputs / 16 * (kPixels / kPiecePixels);
+
+  __device__ explicit WarpApply(int lane) : lane_(lane) {}
+
+  // Where weight [k][c] of an array of kColumns columns is: fragments of 16 outputs follow one another, in each of which
+  // the four words of a lane are neighbours.
+  template <int kColumns>
+  __device__ static int at(int k, int c) {
+    const int fragment = k / kFragmentDepth * (kColumns / 16) + c / 16;
+    const int lane = c % 8 * 4 + k / kInWord % 4, word = c / 8 % 2 + k / kInWord / 4 % 2 * 2;
+    return ((fragment * kLanes + lane) * 4 + word) * kInWord + k % kInWord;
   }
 
-  __device__ void add(const T* high, const T* low, const T* h) {
-    using Weights = Fragment<T, nvcuda::wmma::matrix_a, nvcuda::wmma::col_major>;
-    using Pixels = Fragment<T, nvcuda::wmma::matrix_b, nvcuda::wmma::row_major>;
+  // high, low: from `at(0, c)` of the first output on. h: of the first pixel. Reads whole fragments.
+  template <int kColumns>
+  __device__ void add(const T* high, const T* low, const T* h, int depth) {
 #pragma unroll 1
-    for (int k = 0; k < kDepth; k += TensorCore<T>::kDepth) {
+    for (int k = 0; k < depth; k += kFragmentDepth) {
+      Operand<T, 4> weights[kOutputs / 16];
       FASTFCS_UNROLL
-      for (int c = 0; c < kOutputs / 16; ++c) {
-        const Weights w_high(high + k * kWeightStride + c * 16, kWeightStride);
-        const Weights w_low((kTwoTerms ? low : high) + k * kWeightStride + c * 16, kWeightStride);
+      for (int i = 0; i < kOutputs / 16; ++i) {
+        const int from = (k / kFragmentDepth * (kColumns / 16) + i) * kLanes * 4 * kInWord + lane_ * 4 * kInWord;
+        copy(high + from, weights[i].high);
+        if constexpr (kTerms == 2) copy(low + from, weights[i].low);
+      }
+      FASTFCS_UNROLL
+      for (int group = 0; group < kPixels / kGroup; ++group) {
+        Operand<T, kGroup / 4> pixels;  // two words for each eight pixels
+        load(h + k * kStride + group * kGroup, pixels);
+        pixels.round();
         FASTFCS_UNROLL
-        for (int p = 0; p < kPixels / 16; ++p) {
-          const Pixels pixels(h + k * kStride + p * 16, kStride);
-          Sum& sum = sum_[c * (kPixels / 16) + p];
-          if constexpr (kTwoTerms) nvcuda::wmma::mma_sync(sum, w_low, pixels, sum);
-          nvcuda::wmma::mma_sync(sum, w_high, pixels, sum);
+        for (int i = 0; i < kOutputs / 16; ++i) {
+          FASTFCS_UNROLL
+          for (int j = 0; j < kGroup / 8; ++j) {
+            float(&sum)[4] = sum_[i][group * (kGroup / 8) + j];
+            if constexpr (kTerms == 2) multiply(T{}, sum, weights[i].low, pixels.high + 2 * j);
+            if constexpr (kSplit<T>) multiply(T{}, sum, weights[i].high, pixels.low + 2 * j);
+            multiply(T{}, sum, weights[i].high, pixels.high + 2 * j);
+          }
         }
       }
     }
   }
 
-  // to[c * kPieceStride + p]: a piece of 16 outputs at output(piece) and 64 pixels at pixel(piece).
-  __device__ void store(int piece, float* to) const {
+  // to[c * kPieceStride + p] = scales[c] times the sum: a piece of 16 outputs at output(piece), whose scales are given,
+  // and kPiecePixels pixels at pixel(piece).
+  __device__ void store(int piece, const float* scales, T* to) const {
+    constexpr int kBlocks = kPiecePixels / 8;
+    const auto& sums = sum_[piece / (kPixels / kPiecePixels)];
+    const int first = piece % (kPixels / kPiecePixels) * kBlocks;
     FASTFCS_UNROLL
-    for (int p = 0; p < kPiecePixels / 16; ++p)
-      nvcuda::wmma::store_matrix_sync(to + p * 16, sum_[piece * (kPiecePixels / 16) + p], kPieceStride,
-                                      nvcuda::wmma::mem_row_major);
+    for (int half = 0; half < 2; ++half) {
+      const int c = lane_ / 4 + 8 * half;
+      const float scale = scales[c];
+      const auto at = [&](int j, int e) { return static_cast<T>(sums[first + j][2 * half + e] * scale); };
+      T* const row = to + c * kPieceStride;
+      if constexpr (kHalf) {
+        FASTFCS_UNROLL
+        for (int j = 0; j < kBlocks; ++j)
+          *reinterpret_cast<Vector<T, 2>*>(row + j * 8 + lane_ % 4 * 2) = {at(j, 0), at(j, 1)};
+      } else {
+        FASTFCS_UNROLL
+        for (int j = 0; j < kBlocks; j += 4) {
+          FASTFCS_UNROLL
+          for (int e = 0; e < 2; ++e)
+            *reinterpret_cast<Vector<T, 4>*>(row + j * 8 + lane_ % 4 * 8 + e * 4) = {at(j, e), at(j + 1, e),
+                                                                                    at(j + 2, e), at(j + 3, e)};
+        }
+      }
+    }
   }
-  __device__ static int output(int piece) { return piece / (kPixels / kPiecePixels) * kPieceOutputs; }
+  __device__ static int output(int piece) { return piece / (kPixels / kPiecePixels) * 16; }
   __device__ static int pixel(int piece) { return piece % (kPixels / kPiecePixels) * kPiecePixels; }
 
  private:
-  using Sum = typename TensorCore<T>::Sum;
-  Sum sum_[kOutputs / 16 * (kPixels / 16)];
+  static_assert(kPixels % kPiecePixels == 0 && kPiecePixels % kGroup == 0);
+
+  __device__ static void copy(const T* from, Word (&to)[4]) {
+    const auto words = *reinterpret_cast<const Vector<Word, 4>*>(from);
+    FASTFCS_UNROLL
+    for (int m = 0; m < 4; ++m) to[m] = words.element[m];
+  }
+
+  // Half numbers are transposed on their way. There is no such load for TF32, so a lane takes four neighbouring pixels
+  // of a row, as one column of each of four products: products of 8 pixels hold every fourth of 32.
+  __device__ void load(const T* h, Operand<T, kGroup / 4>& to) const {
+    if constexpr (kHalf) {
+      load_matrices_transposed(to.high, h + (lane_ / 8 % 2 * 8 + lane_ % 8) * kStride + lane_ / 16 * 8);
+    } else {
+      h += lane_ % 4 * kStride + lane_ / 4 * 4;
+      FASTFCS_UNROLL
+      for (int m = 0; m < 2; ++m) {
+        const auto words = *reinterpret_cast<const Vector<Word, 4>*>(h + m * 4 * kStride);
+        FASTFCS_UNROLL
+        for (int j = 0; j < 4; ++j) to.high[2 * j + m] = words.element[j];
+      }
+    }
+  }
+
+  int lane_;
+  float sum_[kOutputs / 16][kPixels / 8][4] = {};
 };
 
 }  // namespace fastfcs::cuda

@@ -44,6 +44,13 @@ struct Index3 {
 };
 inline Index3 threadIdx, blockIdx, blockDim, gridDim;
 
+namespace fastfcs::cuda {
+struct Device {
+  int multiprocessors;
+  std::size_t shared, shared_of_block;
+};
+}  // namespace fastfcs::cuda
+
 namespace emulation {
 
 enum class Scope { none, warp, block };
@@ -65,6 +72,7 @@ struct Fiber {
 inline constexpr std::size_t kGuard = 256;
 inline constexpr int kWarp = 32;
 inline bool reversed = false;
+inline fastfcs::cuda::Device device{132, 228 * 1024, 227 * 1024};
 inline std::vector<Fiber> fibers;
 inline jmp_buf scheduler;
 inline int current = 0;
@@ -164,7 +172,7 @@ inline void run_block(int threads) {
 
 inline void run_grid(std::int64_t blocks, int threads, std::size_t shared_bytes) {
   if (blocks < 1 || blocks > 2147483647 || threads < 1 || threads > 1024 ||
-      shared_bytes > 48 * 1024)
+      shared_bytes > 227 * 1024)
     throw std::runtime_error("a launch is beyond CUDA's limits");
   error.clear();
   if (fibers.size() < static_cast<std::size_t>(threads)) fibers = std::vector<Fiber>(threads);
@@ -193,6 +201,8 @@ inline void run_grid(std::int64_t blocks, int threads, std::size_t shared_bytes)
 namespace fastfcs::cuda {
 
 using Stream = void*;
+
+inline Device current_device() { return emulation::device; }
 
 template <typename T>
 T* shared_memory() {

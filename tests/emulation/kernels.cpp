@@ -55,6 +55,11 @@ extern "C" {
 
 void set_reversed(bool reversed) { emulation::reversed = reversed; }
 
+void set_device(long multiprocessors, long shared, long shared_of_block) {
+  emulation::device = {static_cast<int>(multiprocessors), static_cast<std::size_t>(shared),
+                       static_cast<std::size_t>(shared_of_block)};
+}
+
 const char* run_trial(int kind, float* out) {
   void (*const kernels[])(float*) = {divergent_barrier, divergent_shuffle, beyond_shared,
                                      unset_shared,      missing_barrier,   shuffles};
