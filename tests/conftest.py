@@ -1,7 +1,9 @@
 """Fixtures: photographs that the scikit-image wheel itself carries, and a fixed seed."""
 
+import ctypes
 from collections.abc import Callable, Iterator
 
+import emulated
 import numpy as np
 import pytest
 import skimage.data
@@ -45,6 +47,17 @@ def allow_tf32() -> Iterator[Callable[[], None]]:
 
     yield allow
     settings.allow_tf32 = before
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The emulated CUDA kernels."""
+    return emulated.build(tmp_path_factory.mktemp("emulation"))
+
+
+@pytest.fixture(scope="session")
+def kernels(library: ctypes.CDLL) -> emulated.Kernels:
+    return emulated.Kernels(library)
 
 
 @pytest.fixture(autouse=True)

@@ -1,30 +1,22 @@
 """The CUDA kernels' own source, compiled for the CPU and run thread by thread (tests/emulation)."""
 
 import ctypes
-import math
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import emulated
 import pytest
 import reference
 import torch
+from emulated import EMULATED, EPS, ROOT, TORCH_HEADERS, Kernels, gram_dtype, needs_compiler
 from toolchain import cuda_tool
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
-KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
-# Without the file that registers the operators, which needs a whole torch and no emulation.
-EMULATED = [source for source in KERNELS if source.name != "ops.cu"]
-TORCH_HEADERS = Path(torch.__file__).parent / "include"
-COMPILER = shutil.which("c++")
-
-MARGIN = 128  # elements of NaN before and after every array that a kernel is given
 # A warp of the matting step writes 28 columns and, of small images, 4 rows; a block has two warps.
 SIZES = [(3, 3), (5, 7), (4, 28), (17, 31), (8, 29), (9, 57), (3, 113), (6, 56)]
-EPS = 1e-7
 
 needs_nvcc = pytest.mark.skipif(
     shutil.which("nvcc") is None, reason="no CUDA compiler (nvcc) found"
@@ -33,141 +25,11 @@ needs_disassembler = pytest.mark.skipif(
     not all(map(cuda_tool, ("cuobjdump", "nvdisasm"))),
     reason="no disassembler (cuobjdump and nvdisasm) found",
 )
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (c++) found")
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    path = tmp_path_factory.mktemp("emulation") / "kernels.so"
-    options = [
-        "-std=c++17",
-        "-O1",
-        "-U_FORTIFY_SOURCE",  # its longjmp refuses to change stacks
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-Wno-unknown-pragmas",
-        "-fPIC",
-        "-shared",
-    ]
-    includes = [f"-I{ROOT / 'tests/emulation'}", f"-I{TORCH_HEADERS}"]
-    sources = [ROOT / "tests/emulation/kernels.cpp", *EMULATED]
-    subprocess.run([COMPILER, *options, *includes, "-x", "c++", *sources, "-o", path], check=True)
-    return ctypes.CDLL(str(path))
-
-
-class Kernels:
-    """The emulated kernels: arrays lie between margins of NaN, threads run in both orders."""
-
-    def __init__(self, library: ctypes.CDLL, tf32: bool = False) -> None:
-        self.library = library
-        self.tf32 = tf32  # of the Gram kernels, given float32
-
-    def call(self, name: str, *arguments: object) -> None:
-        function = getattr(self.library, name)
-        function.restype = ctypes.c_char_p
-        message = function(*map(self._c, arguments))
-        if message is not None:
-            raise RuntimeError(message.decode())
-
-    @staticmethod
-    def _c(value: object) -> object:
-        if isinstance(value, Tensor):
-            return ctypes.c_void_p(value.data_ptr())
-        return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_long(int(value))
-
-    def run(
-        self, name: str, inputs: list[object], outputs: list[Tensor], sizes: list[int]
-    ) -> list[Tensor]:
-        """The outputs, once the margins are intact and the order of the threads does not matter."""
-        runs = []
-        for reverse in (False, True):
-            self.library.set_reversed(ctypes.c_bool(reverse))
-            given = [_between_margins(v) if isinstance(v, Tensor) else v for v in inputs]
-            results = [_between_margins(v) for v in outputs]
-            suffix = "tf32" if self.tf32 else _suffix(inputs)
-            self.call(f"{name}_{suffix}", *given, *results, *sizes)
-            for tensor in results:
-                assert _margins_intact(tensor), f"{name} wrote outside its output"
-            runs.append(results)
-        for one, other in zip(*runs, strict=True):
-            assert torch.equal(one.nan_to_num(), other.nan_to_num()), (
-                f"{name} depends on the order of its threads"
-            )
-        return runs[0]
-
-    def factors(self, image: Tensor) -> Tensor:
-        batch, _, height, width = image.shape
-        empty = torch.full((batch, 9, height - 2, width - 2), math.nan, dtype=image.dtype)
-        # eps comes last in the C function
-        return self.run("matting_factors", [image], [empty], [batch, height, width, EPS])[0]
-
-    def matvec(self, image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
-        return self.run(
-            "matting_matvec", [image, factors, x], [torch.full_like(x, math.nan)], list(x.shape)
-        )[0]
-
-    def filter(self, image: Tensor, factors: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
-        order = len(coefficients) - 1
-        inputs = [image, factors, x, coefficients, order]
-        buffers = torch.full((2 if order > 1 else 0, *x.shape), math.nan, dtype=x.dtype)
-        outputs = [torch.full_like(x, math.nan), buffers]
-        return self.run("matting_filter", inputs, outputs, list(x.shape))[0]
-
-    def _gram_sizes(self, kind: int, h: Tensor) -> tuple[list[int], Tensor]:
-        batch, channels, height, width = h.shape
-        sizes = [batch, channels, height * width]
-        self.library.workspace.restype = ctypes.c_long
-        elements = self.library.workspace(kind, *map(ctypes.c_long, sizes))
-        return sizes, torch.full((elements,), math.nan, dtype=_gram_dtype(h))
-
-    def gram(self, h: Tensor) -> Tensor:
-        sizes, workspace = self._gram_sizes(0, h)
-        out = torch.full((h.shape[0], h.shape[1], h.shape[1]), math.nan, dtype=_gram_dtype(h))
-        return self.run("gram", [h], [out, workspace], sizes)[0]
-
-    def correction(self, h: Tensor, target: Tensor) -> Tensor:
-        sizes, workspace = self._gram_sizes(1, h)
-        outputs = [torch.full_like(h, math.nan), workspace]
-        return self.run("gram_correction", [h, target], outputs, [*sizes, len(target)])[0]
-
-    def backward(self, h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        sizes, workspace = self._gram_sizes(2, h)
-        outputs = [torch.full_like(h, math.nan), torch.full_like(target, math.nan), workspace]
-        dh, dtarget, _ = self.run(
-            "gram_correction_backward", [h, target, grad], outputs, [*sizes, len(target)]
-        )
-        return dh, dtarget
-
-
-def _between_margins(tensor: Tensor) -> Tensor:
-    flat = torch.full((tensor.numel() + 2 * MARGIN,), math.nan, dtype=tensor.dtype)
-    middle = flat[MARGIN : MARGIN + tensor.numel()].view(tensor.shape)
-    return middle.copy_(tensor)
-
-
-def _margins_intact(tensor: Tensor) -> bool:
-    whole = torch.tensor([], dtype=tensor.dtype).set_(tensor.untyped_storage())
-    return bool(whole[:MARGIN].isnan().all() and whole[MARGIN + tensor.numel() :].isnan().all())
-
-
-def _suffix(inputs: list[object]) -> str:
-    assert isinstance(inputs[0], Tensor)
-    return str(inputs[0].dtype).removeprefix("torch.")
-
-
-def _gram_dtype(h: Tensor) -> torch.dtype:
-    return torch.float64 if h.dtype == torch.float64 else torch.float32
 
 
 def _relative_error(actual: Tensor, expected: Tensor) -> float:
     assert actual.isfinite().all()
     return float((actual.double() - expected).norm() / expected.norm())
-
-
-@pytest.fixture(scope="module")
-def kernels(library: ctypes.CDLL) -> Kernels:
-    return Kernels(library)
 
 
 @pytest.fixture
@@ -182,46 +44,6 @@ def picture() -> Callable[..., Tensor]:
         return (noisy.clamp(0, 1) * 255).round().double() / 255
 
     return make
-
-
-@needs_compiler
-@pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        (0, "a barrier was not reached by all threads"),
-        (1, "a barrier was not reached by all threads"),
-        (2, "a kernel wrote outside its shared memory"),
-    ],
-)
-def test_emulation_catches_faults(library: ctypes.CDLL, fault: int, sentence: str) -> None:
-    with pytest.raises(RuntimeError, match=sentence):
-        Kernels(library).call("run_trial", fault, torch.zeros(64))
-
-
-@needs_compiler
-def test_emulation_poisons_shared_memory_and_shows_races(library: ctypes.CDLL) -> None:
-    unset = torch.zeros(64)
-    Kernels(library).call("run_trial", 3, unset)
-    assert unset.isnan().all()
-    orders = []
-    for reverse in (False, True):
-        library.set_reversed(ctypes.c_bool(reverse))
-        orders.append(torch.zeros(64))
-        Kernels(library).call("run_trial", 4, orders[-1])
-    assert not torch.equal(orders[0].nan_to_num(), orders[1].nan_to_num())
-
-
-@needs_compiler
-@pytest.mark.parametrize("reverse", [False, True])
-def test_emulation_shuffles(library: ctypes.CDLL, reverse: bool) -> None:
-    library.set_reversed(ctypes.c_bool(reverse))
-    out = torch.zeros(64)
-    Kernels(library).call("run_trial", 5, out)
-    lane = torch.arange(64) % 32
-    warp = torch.arange(64) - lane
-    up = torch.where(lane > 0, lane - 1, lane)  # a lane without such a neighbour keeps its own
-    down = torch.where(lane < 30, lane + 2, lane)
-    assert torch.equal(out, (warp + up + 100 * (warp + down) + 10000 * (warp + 5)).float())
 
 
 @needs_compiler
@@ -404,20 +226,22 @@ def test_gram_correction(
 ) -> None:
     """One target serves a batch of one, and of two; otherwise every element has its own."""
     h, grad = torch.randn(2, *shape).to(dtype)
-    target = torch.randn(1 if one_target else shape[0], shape[1], shape[1]).to(_gram_dtype(h))
+    target = torch.randn(1 if one_target else shape[0], shape[1], shape[1]).to(gram_dtype(h))
     _check_correction(kernels, h, grad, target)
 
 
 @needs_compiler
 def test_gram_of_many_stages(kernels: Kernels) -> None:
-    """A batch so large that its pixels are not split: the rings of stages go round."""
-    h, grad = torch.randn(2, 200, 1, 1, 5 * 128 + 7)
+    """With three splits, which every batch has at least, the rings of stages go round."""
+    kernels.library.set_gram_blocks(ctypes.c_long(1))
+    h, grad = torch.randn(2, 2, 1, 1, 3 * 6 * 128 + 7)
     target = torch.randn(1, 1, 1)
     expected = reference.gram_correction_backward(h, target, grad)
     for actual, wanted in zip(kernels.backward(h, target, grad), expected, strict=True):
         assert _relative_error(actual, wanted) < GRAM_TOLERANCE[h.dtype]
-    h = torch.randn(200, 1, 1, 5 * 256 + 7).half()
+    h = torch.randn(1, 1, 1, 3 * 6 * 256 + 7).half()
     assert _relative_error(kernels.gram(h), reference.gram(h)) < GRAM_TOLERANCE[h.dtype]
+    kernels.library.set_gram_blocks(ctypes.c_long(1584))
 
 
 @needs_compiler
@@ -427,10 +251,10 @@ def test_gram_of_misaligned_arrays(
 ) -> None:
     """Narrower copies, the same bits."""
     h, grad = torch.randn(2, 1, 33, 8, 8).to(dtype)
-    target = torch.randn(1, 33, 33).to(_gram_dtype(h))
+    target = torch.randn(1, 33, 33).to(gram_dtype(h))
     aligned = [kernels.gram(h), kernels.correction(h, target), *kernels.backward(h, target, grad)]
-    for margin in (MARGIN + 1, MARGIN + 2):
-        monkeypatch.setitem(globals(), "MARGIN", margin)
+    for margin in (emulated.MARGIN + 1, emulated.MARGIN + 2):
+        monkeypatch.setattr(emulated, "MARGIN", margin)
         again = [kernels.gram(h), kernels.correction(h, target), *kernels.backward(h, target, grad)]
         assert all(torch.equal(a, b) for a, b in zip(aligned, again, strict=True))
 

@@ -509,8 +509,8 @@ constexpr int side_of(std::int64_t channels) {
 #define FASTFCS_GRAM_BLOCKS 1584
 #endif
 
-// The pixels are split accordingly, but no part has less than two stages; tiles of side 64, whose partial sums are 16 KB
-// each, into half as many. The same everywhere, so that every GPU gives the same bits.
+// The pixels are split accordingly, into at least three parts, but no part has less than two stages; for tiles of side
+// 64, whose partial sums are 16 KB each, into half as many. The same everywhere, so that every GPU gives the same bits.
 template <typename T>
 Jobs jobs_of(Features shape, bool cross) {
   const int side = side_of<T>(shape.channels);
@@ -518,8 +518,8 @@ Jobs jobs_of(Features shape, bool cross) {
   Jobs jobs{side, static_cast<int>(divide_up(shape.channels, side)), 1, cross};
   const std::int64_t blocks = FASTFCS_GRAM_BLOCKS / (side == 64 ? 2 : 1);
   const std::int64_t each = std::max<std::int64_t>(1, shape.batch * jobs.count());
-  jobs.splits = static_cast<int>(
-      std::clamp<std::int64_t>(blocks / each, 1, std::max<std::int64_t>(1, divide_up(shape.pixels, 2 * stage_pixels))));
+  jobs.splits = static_cast<int>(std::min(std::max<std::int64_t>(blocks / each, 3),
+                                          std::max<std::int64_t>(1, divide_up(shape.pixels, 2 * stage_pixels))));
   return jobs;
 }
 

@@ -73,6 +73,7 @@ inline constexpr std::size_t kGuard = 256;
 inline constexpr int kWarp = 32;
 inline bool reversed = false;
 inline fastfcs::cuda::Device device{132, 228 * 1024, 227 * 1024};
+inline std::int64_t gram_blocks = 1584;
 inline std::vector<Fiber> fibers;
 inline jmp_buf scheduler;
 inline int current = 0;

@@ -55,6 +55,8 @@ extern "C" {
 
 void set_reversed(bool reversed) { emulation::reversed = reversed; }
 
+void set_gram_blocks(long blocks) { emulation::gram_blocks = blocks; }
+
 void set_device(long multiprocessors, long shared, long shared_of_block) {
   emulation::device = {static_cast<int>(multiprocessors), static_cast<std::size_t>(shared),
                        static_cast<std::size_t>(shared_of_block)};
