@@ -204,7 +204,12 @@ def judge(report: Report) -> None:
 
 def main() -> None:
     given = options(
-        __doc__, None, "pixels, by default those above", channels=CHANNELS, types=tuple(TYPES), methods=METHODS
+        __doc__,
+        None,
+        "pixels, by default those above",
+        channels=CHANNELS,
+        types=tuple(TYPES),
+        methods=METHODS,
     )
     with Report("gram", given, judge, tuple(dict.fromkeys(TYPES.values()))) as report:
         h = torch.rand(1, 16, 8, 8, device=given.device)

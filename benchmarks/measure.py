@@ -28,7 +28,7 @@ BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 t
 AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
 MEASURES = {
     *("ms", "floor", "bound", "bound_by", "ratio", "microseconds", "megabytes", "bytes_a_pixel"),
-    *("value", "error"),
+    *("value", "error", "spread"),
 }  # keys of a row
 PR_SET_THP_DISABLE = 41  # <linux/prctl.h>
 COPIED = {"cpu": 2**26, "cuda": 2**28}  # floats
