@@ -37,8 +37,8 @@ class Goal(NamedTuple):
 #
 # The Gram correction on CUDA reads h twice, since G - H must be known before the first row of the
 # result. The floor of 2 |h| is in reach only where the second pass finds h in the L2 cache. Beyond,
-# two passes move 3 |h| (backward 5 |h|, h and the gradient twice, against a floor of 3 |h|): 80 % of
-# what they move is 53 % (48 %) of the floor. Where true float32 arithmetic takes longer than the
+# two passes move 3 |h| (backward 5 |h|, h and the gradient twice, against a floor of 3 |h|): 80 %
+# of what they move is 53 % (48 %) of the floor. Where true float32 arithmetic takes longer than the
 # traffic, at C = 64 and backward mostly from C = 32 on, the model of docs/kernels.md predicts 73 %
 # of the rate that matrix products reach, so the goal is 70 %. What the launches take is a goal of
 # its own and is subtracted before the others are judged.

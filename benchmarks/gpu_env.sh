@@ -29,6 +29,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 script=$(basename "$0" .sh)
 dry=0 build_too=0 failed=0 limits=0 folder='' stages=()
+declare -A seen first  # dry run: a command's first stage, and the stage that tries a stage's command
 
 stop() {
   echo "$script.sh: $1" >&2
@@ -162,16 +163,18 @@ stage() {
   ((dry)) || tar -czf "$folder/$script.tar.gz" -C "$logs" .
 }
 
+# verdict NAME STATUS AFTER [LOG]: LOG is a stage, whose last line says what failed.
 verdict() {
   case $2 in
     0) say "$1" "ok, $3" ;;
     124 | 137) say "$1" "FAILED: stopped after $3" ;;
-    *) say "$1" "FAILED with status $2, $3: $(grep -v '^ *$' "$logs/$1.log" | tail -n 1)" ;;
+    *) say "$1" "FAILED with status $2, $3: $(grep -v '^ *$' "$logs/${4-$1}.log" | tail -n 1)" ;;
   esac
   (($2 == 0)) || failed=1
 }
 
-# As many at once as there are cores; what came of them is said by finish, in their order.
+# As many at once as there are cores, each command once; what came of them is said by finish, in
+# their order.
 rehearse() {
   local name=$1
   shift
@@ -182,8 +185,11 @@ rehearse() {
     "-m "*) set -- "$@" --help ;;
     *) set -- "$@" --dry-run ;;
   esac
-  while (($(jobs -pr | wc -l) >= $(nproc))); do wait -n; done
   stages+=("$name")
+  first[$name]=${seen["$*"]-$name}
+  [[ -z ${seen["$*"]-} ]] || return
+  seen["$*"]=$name
+  while (($(jobs -pr | wc -l) >= $(nproc))); do wait -n; done
   {
     timeout -k 1 60 "$@" >"$logs/$name.log" 2>&1
     echo $? >"$logs/$name.status"
@@ -193,7 +199,9 @@ rehearse() {
 finish() {
   local name
   wait
-  for name in "${stages[@]}"; do verdict "$name" "$(cat "$logs/$name.status" || echo 1)" "dry run"; done
+  for name in "${stages[@]}"; do
+    verdict "$name" "$(cat "$logs/${first[$name]}.status" || echo 1)" "dry run" "${first[$name]}"
+  done
   if ((limits > seconds)); then
     say limits "FAILED: they add up to $limits s, more than $seconds"
     failed=1

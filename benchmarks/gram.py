@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
 import torch
-import torch._dynamo.config
-import torch._functorch.config
 from measure import Report, free_bytes, options, peak_bytes, rotated
 from torch import Tensor
 
@@ -43,9 +42,6 @@ CPU_BYTES, CPU_HALF_WORK = 2**28, 2**28  # of h, and B C^2 n: what is larger tak
 LARGE = 64e6  # bytes of h, beyond the caches
 READ = 16e6  # bytes of input that take longer than the launches
 
-torch._dynamo.config.recompile_limit = 64  # types, batches, with and without gradients
-torch._functorch.config.donated_buffer = False  # a backward is timed many times
-
 Correction = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -55,16 +51,25 @@ def eager(h: Tensor, target: Tensor) -> Tensor:
     return torch.bmm((gram - target).mT, h)
 
 
-compiled = torch.compile(eager, dynamic=True)
+@cache
+def compiled() -> Correction:
+    import torch._dynamo.config  # which takes seconds
+    import torch._functorch.config
+
+    torch._dynamo.config.recompile_limit = 64  # types, batches, with and without gradients
+    torch._functorch.config.donated_buffer = False  # a backward is timed many times
+    return torch.compile(eager, dynamic=True)
 
 
 def methods(report: Report, chosen: Sequence[str]) -> Iterator[tuple[str, Correction]]:
-    known = {"fastfcs": ops.gram_correction, "eager": eager, "compile": compiled}
+    known = {"fastfcs": ops.gram_correction, "eager": eager}
+    if "compile" in chosen:
+        known["compile"] = compiled()
     if report.device == "cuda" and find_spec("triton"):
         known["triton"] = gram_triton.gram_correction
     elif "triton" in chosen:
         report.leave_out("Triton: it needs CUDA and triton")
-    yield from ((name, known[name]) for name in chosen if name in known)
+    yield from ((name, known[name]) for name in METHODS if name in chosen and name in known)
 
 
 def resident(report: Report, nbytes: float) -> bool:

@@ -1,4 +1,4 @@
-"""Every operator once on CUDA, for compute-sanitizer and ncu; no other kernel runs.
+"""Every operator once on CUDA, for compute-sanitizer and ncu.
 
 python benchmarks/kernels.py SIDE... [--operators matting|gram] [--channels C...] [--check]
 

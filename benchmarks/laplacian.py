@@ -73,7 +73,7 @@ def assembled(image: Tensor, scale: float = 1, shift: float = 0) -> tuple[Tensor
 
     z = []  # K^T (I_j - mu) for each pixel j of all windows
     for j in range(9):
-        d0, d1, d2 = image[0][:, *window(j)] - means
+        d0, d1, d2 = image[(0, slice(None), *window(j))] - means
         z.append((k00 * d0, k01 * d0 + k11 * d1, k02 * d0 + k12 * d1 + k22 * d2))
     planes = image.new_zeros(5, 5, height, width)
     planes[2, 2] = shift
@@ -271,8 +271,8 @@ def judge(report: Report) -> None:
         return
     for step in report.find("step", "fastfcs", channels=3, mp=1):
         for key, method in (("torch", "torch CSR"), ("scipy", "SciPy CSR")):
-            for product in report.find("product", method, channels=3, mp=1):
-                report.goal(key, product["ms"] / step["ms"])
+            for row in report.find("product", method, channels=3, mp=1):
+                report.goal(key, row["ms"] / step["ms"])
         for row in report.find("factors", "PyMatting", mp=1):
             report.goal("pymatting", row["ratio"])
         for row in report.find("memory", "fastfcs", mp=1):

@@ -2,7 +2,8 @@
 
 python benchmarks/stylizer.py [--device cuda] [--sizes 0.25 1] [--json OUT]
 
-Sizes are squares, in megapixels; on CUDA by default 512 x 512, 1920 x 1080 and 3840 x 2160. Style and contents are noise: the time depends on sizes alone. On CUDA also captured into a CUDA graph and
+Sizes are squares, in megapixels; on CUDA by default 512 x 512, 1920 x 1080 and 3840 x 2160. Style
+and contents are noise: the time depends on sizes alone. On CUDA also captured into a CUDA graph and
 replayed, the content copied in; its result must be the eager one's.
 """
 

@@ -123,14 +123,13 @@ def matting(report: Report, libraries: Libraries, megapixels: float) -> None:
     coefficients = torch.full((ORDER + 1,), 1 / ORDER, dtype=torch.float64)
 
     def call(library: Library, image: Tensor, x: Tensor) -> Tensor:
-        # Layouts of factors differ, so they are each library's own, made before its first call.
-        key = id(library), image.data_ptr()
-        if key not in factors:
-            factors[key] = library.factors(image)
-        return library.filter(image, factors[key], x, coefficients)
+        return library.filter(image, factors[library, image], x, coefficients)
 
-    factors: dict[tuple[int, int], Tensor] = {}
     inputs = rotated(lambda: tuple(torch.rand(2, 1, 3, side, side, device=report.device)))
+    factors = {  # their layouts may differ
+        (library, image): library.factors(image)
+        for library, (image, _) in product(libraries.values(), inputs)
+    }
     image, x = (tensor.double() for tensor in inputs[0])
     default = next(iter(libraries.values()))
     want = default.filter(image, default.factors(image), x, coefficients)
@@ -171,10 +170,8 @@ def table(report: Report) -> None:
     cases: dict[str, list[dict[str, Any]]] = {}
     ratios: dict[str, list[float]] = {}
     for row in report.rows:
-        size = [
-            f"{row[key]}" for key in ("type", "batch", "channels", "pixels", "mp") if key in row
-        ]
-        cases.setdefault(" ".join([row["operation"], *size]), []).append(row)
+        keys = ("operation", "type", "batch", "channels", "pixels", "mp")
+        cases.setdefault(" ".join(str(row[key]) for key in keys if key in row), []).append(row)
         ratios.setdefault(row["method"], []).append(row.get("ratio", 1))
     for case, rows in cases.items():
         best, default = min(rows, key=lambda row: row["ms"]), rows[0]
