@@ -1,5 +1,5 @@
 # make demo   a photo restyled both ways        make test   the whole test suite
-# make matrix  wheels built against five versions of torch, each run with all five (30 GB in build/matrix)
+# make matrix  wheels built against five versions of torch, each run with all five (25 GB in build/matrix)
 # make bench  the benchmarks on this CPU, and the README's table of them (on CUDA: benchmarks/run_gpu.sh)
 PYTHON ?= python3
 BIN := .venv/bin
