@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from fastfcs.cli import main
+from fastfcs.cli import cli
 from fastfcs.constraints import Photoreal, named
 from fastfcs.evaluation.metrics import Measure
 from fastfcs.evaluation.pairs import Pair
@@ -462,7 +462,7 @@ def pack(folders, tmp_path: Path) -> Path:
         shutil.copy(folder / "0.png", tmp_path / "pairs" / f"{kind}01.png")
     command = ["train", "--content", content, "--style", style, "--style", content]
     command += ["--holdout", 1, "--pairs", tmp_path / "pairs", "--pack", tmp_path / "all.pack"]
-    result = CliRunner().invoke(main, list(map(str, command)))
+    result = CliRunner().invoke(cli, list(map(str, command)))
     assert result.exit_code == 0, result.output
     assert "3 photos and 1 held out, 4 paintings, 1 pairs" in result.output
     return tmp_path / "all.pack"

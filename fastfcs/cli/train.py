@@ -125,8 +125,9 @@ def train(
 
         from .. import training
 
-        device = device_named(device)
-        training.train(content, style, output, pack=pack, device=device, **options)
+        if pack is not None:
+            options["pack"] = pack
+        training.train(content, style, output, device=device_named(device), **options)
 
 
 def _write_pack(
