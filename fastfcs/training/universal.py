@@ -141,33 +141,34 @@ def train(
     if not 0 <= photoreal <= 1:
         raise ValueError(f"photoreal must be a share of the steps, in [0, 1], not {photoreal}")
     out = Path(out)
-    data: Pictures[Any]
-    if content is not None:
-        data = from_folders(content, style, holdout)
-    else:
-        assert pack is not None
-        data = read_pack(pack, device)
-    words = ["fastfcs", "train", "--content", data.names[0]]  # names only: paths are private
-    for name in data.names[1:]:
-        words += ["--style", name]
-    facts = {
-        "trained by": shlex.join(words),
-        "data": json.dumps(
-            {"content": len(data.content), "style": [len(folder) for folder in data.styles]}
-        ),
-        **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
-        **{"style weight": str(style_weight), "photoreal": str(photoreal)},
-        **{"structure weight": str(structure_weight), "noise weight": str(noise_weight)},
-        **{"sight weight": str(sight_weight), "precision": precision},
-        "start": Path(weights).name if weights else f"anew, {distil_steps} steps of distillation",
-    }
-
     with ExitStack() as stack:
         rank, count = stack.enter_context(processes.joined(device))
         if batch % count:
             raise ValueError(f"batch must divide among {count} processes, not {batch}")
         if minutes is not None and count > 1:  # whose clocks would not end at the same step
             raise ValueError(f"minutes must be given to a single process, not to {count}")
+        data: Pictures[Any]
+        if content is not None:
+            data = from_folders(content, style, holdout)
+        else:
+            assert pack is not None
+            data = read_pack(pack, device)
+        words = ["fastfcs", "train", "--content", data.names[0]]  # names only: paths are private
+        for name in data.names[1:]:
+            words += ["--style", name]
+        facts = {
+            "trained by": shlex.join(words),
+            "data": json.dumps(
+                {"content": len(data.content), "style": [len(folder) for folder in data.styles]}
+            ),
+            **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
+            **{"style weight": str(style_weight), "photoreal": str(photoreal)},
+            **{"structure weight": str(structure_weight), "noise weight": str(noise_weight)},
+            **{"sight weight": str(sight_weight), "precision": precision},
+            "start": Path(weights).name
+            if weights
+            else f"anew, {distil_steps} steps of distillation",
+        }
         record = stack.enter_context(_recorder(tensorboard if rank == 0 else None, batch))
 
         torch.manual_seed(seed)
