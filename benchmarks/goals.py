@@ -34,6 +34,14 @@ class Goal(NamedTuple):
 
 
 # (benchmark, device, key): goal. Filter steps and factors: float32, 3 channels, a step of order 20.
+#
+# The Gram correction on CUDA reads h twice, since G - H must be known before the first row of the
+# result. The floor of 2 |h| is in reach only where the second pass finds h in the L2 cache. Beyond,
+# two passes move 3 |h| (backward 5 |h|, h and the gradient twice, against a floor of 3 |h|): 80 %
+# of what they move is 53 % (48 %) of the floor. Where true float32 arithmetic takes longer than the
+# traffic, at C = 64 and backward mostly from C = 32 on, the model of docs/kernels.md predicts 73 %
+# of the rate that matrix products reach, so the goal is 70 %. What the launches take is a goal of
+# its own and is subtracted before the others are judged.
 GOALS: dict[tuple[str, str, str], Goal] = {
     ("laplacian", "cpu", "torch"): Goal(
         "filter step, 1 MP, against torch's CSR product alone (MKL)", 3, "x"
@@ -66,16 +74,32 @@ GOALS: dict[tuple[str, str, str], Goal] = {
     ("laplacian", "cuda", "exponent"): Goal(
         "filter step, growth with the number of pixels, exponent", 1.1, "", True
     ),
-    ("gram", "cuda", "floor"): Goal(
-        "Gram correction, C up to 64, h of 64 MB and more, worst case, share of the traffic floor",
+    ("gram", "cuda", "correction resident"): Goal(
+        "Gram correction, C up to 64, h of 16 MB to half of L2, worst, share of the floor 2|h|",
         0.8,
         "%",
     ),
-    ("gram", "cuda", "bound"): Goal(
-        "the same, share of the traffic floor or, where higher, of the arithmetic's", 0.8, "%"
+    ("gram", "cuda", "correction streamed"): Goal(
+        "the same, larger h, share of the 3|h| that two passes move (80 %: 53 % of the floor)",
+        0.8,
+        "%",
     ),
-    ("gram", "cuda", "backward"): Goal(
-        "its backward, share of the traffic floor or, where higher, of the arithmetic's", 0.8, "%"
+    ("gram", "cuda", "backward resident"): Goal(
+        "its backward, h and gradient of 16 MB to half of L2, share of the floor 3|h|", 0.8, "%"
+    ),
+    ("gram", "cuda", "backward streamed"): Goal(
+        "the same, larger, share of the 5|h| that two passes move (80 %: 48 % of the floor)",
+        0.8,
+        "%",
+    ),
+    ("gram", "cuda", "correction arithmetic"): Goal(
+        "Gram correction, float32, where arithmetic takes longer than traffic: share of its rate",
+        0.7,
+        "%",
+    ),
+    ("gram", "cuda", "backward arithmetic"): Goal("its backward, likewise", 0.7, "%"),
+    ("gram", "cuda", "launches"): Goal(
+        "Gram correction and backward of 4096 pixels, C = 16, worst case: launches", 12, "µs", True
     ),
     ("gram", "cuda", "eager"): Goal(
         "Gram correction, C up to 64, h of 64 MB and more, worst case, against torch eager", 2, "x"

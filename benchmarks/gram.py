@@ -2,31 +2,36 @@
 
 python benchmarks/gram.py [--device cuda] [--sizes 4096 65536 1048576 4194304] [--json OUT]
 
-C = 16 ... 256 channels, n pixels, batch 1 and 8, three types; on CUDA float32 twice, the second
-time rounded to TF32 as torch.backends.cuda.matmul.allow_tf32 asks all of them to. Eager is bmm,
-sub, bmm in h's own type; compile is torch.compile of the same; backward is autograd's, of h and H.
-What must move: forward, h read and the result written; backward, h and the
-gradient read and dh written. Multiply-adds: with G symmetric, C (C + 1) / 2 + C^2 a pixel forward,
+C = 16 ... 256 channels, n pixels, batch 1 and 8, three types; on CUDA also 262144 pixels, and
+float32 twice, the second time rounded to TF32 as torch.backends.cuda.matmul.allow_tf32 asks all of
+them to. Eager is bmm, sub, bmm in h's own type; compile is torch.compile of the same; backward is
+autograd's, of h and H. What must move: forward, h read and the result written; backward, h and the
+gradient read and dh written. On CUDA what the second pass reads again moves twice, unless it fits
+in half of the L2 cache. Multiply-adds: with G symmetric, C (C + 1) / 2 + C^2 a pixel forward,
 C (C + 1) / 2 + 3 C^2 backward.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
 import torch
-import torch._dynamo.config
-import torch._functorch.config
 from measure import Report, free_bytes, options, peak_bytes, rotated
 from torch import Tensor
 
 from fastfcs import ops
 
+if find_spec("triton"):
+    import gram_triton
+
 CHANNELS = (16, 32, 64, 128, 256)
+SIZES = {"cpu": (4096, 65536, 1048576, 4194304), "cuda": (4096, 65536, 262144, 1048576, 4194304)}
+METHODS = ("fastfcs", "eager", "compile", "triton")
 TYPES = {
     "float32": torch.float32,
     "tf32": torch.float32,
@@ -35,9 +40,7 @@ TYPES = {
 }
 CPU_BYTES, CPU_HALF_WORK = 2**28, 2**28  # of h, and B C^2 n: what is larger takes a CPU seconds
 LARGE = 64e6  # bytes of h, beyond the caches
-
-torch._dynamo.config.recompile_limit = 64  # types, batches, with and without gradients
-torch._functorch.config.donated_buffer = False  # a backward is timed many times
+READ = 16e6  # bytes of input that take longer than the launches
 
 Correction = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,22 +51,35 @@ def eager(h: Tensor, target: Tensor) -> Tensor:
     return torch.bmm((gram - target).mT, h)
 
 
-compiled = torch.compile(eager, dynamic=True)
+@cache
+def compiled() -> Correction:
+    import torch._dynamo.config  # which takes seconds
+    import torch._functorch.config
+
+    torch._dynamo.config.recompile_limit = 64  # types, batches, with and without gradients
+    torch._functorch.config.donated_buffer = False  # a backward is timed many times
+    return torch.compile(eager, dynamic=True)
 
 
-def methods(report: Report) -> Iterator[tuple[str, Correction]]:
-    yield "fastfcs", ops.gram_correction
-    yield "eager", eager
-    yield "compile", compiled
+def methods(report: Report, chosen: Sequence[str]) -> Iterator[tuple[str, Correction]]:
+    known = {"fastfcs": ops.gram_correction, "eager": eager}
+    if "compile" in chosen:
+        known["compile"] = compiled()
     if report.device == "cuda" and find_spec("triton"):
-        import gram_triton
-
-        yield "triton", gram_triton.gram_correction
-    else:
+        known["triton"] = gram_triton.gram_correction
+    elif "triton" in chosen:
         report.leave_out("Triton: it needs CUDA and triton")
+    yield from ((name, known[name]) for name in METHODS if name in chosen and name in known)
 
 
-def measure(report: Report, name: str, batch: int, channels: int, pixels: int) -> None:
+def resident(report: Report, nbytes: float) -> bool:
+    """Whether the second pass may find so much in the L2 cache."""
+    return nbytes <= (report.machine["l2_bytes"] or math.inf) / 2
+
+
+def measure(
+    report: Report, chosen: Sequence[str], name: str, batch: int, channels: int, pixels: int
+) -> None:
     dtype = TYPES[name]
     torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
     size = {"type": name, "batch": batch, "channels": channels, "pixels": pixels}
@@ -83,12 +99,19 @@ def measure(report: Report, name: str, batch: int, channels: int, pixels: int) -
         report.leave_out(f"{name}, batch {batch}, C = {channels}, n = {pixels}: not enough memory")
         return
     gram = channels * (channels + 1) / 2
-    forward = {"bytes": 2 * nbytes, "multiply_adds": batch * pixels * (gram + channels**2)}
-    backward = {"bytes": 3 * nbytes, "multiply_adds": batch * pixels * (gram + 3 * channels**2)}
-    if name == "tf32":  # whose rate of multiply-adds is not among the ceilings
-        del forward["multiply_adds"], backward["multiply_adds"]
+    work = 0 if name == "tf32" else batch * pixels  # TF32's rate is not among the ceilings
+    forward = {
+        "bytes": 2 * nbytes,
+        "moved": (2 if resident(report, nbytes) else 3) * nbytes,
+        "multiply_adds": work * (gram + channels**2),
+    }
+    backward = {
+        "bytes": 3 * nbytes,
+        "moved": (3 if resident(report, 2 * nbytes) else 5) * nbytes,
+        "multiply_adds": work * (gram + 3 * channels**2),
+    }
 
-    for method, correct in methods(report):
+    for method, correct in methods(report, chosen):
         ours = method == "fastfcs"
         shape = (batch, channels, 1, pixels) if ours else (batch, channels, pixels)
         target = torch.rand(1, channels, channels, device=report.device)
@@ -131,21 +154,45 @@ def memory(
     report.add({"operation": "memory", **size, "method": method, "megabytes": found / 1e6})
 
 
+def bytes_of(row: dict[str, Any]) -> int:
+    return int(row["batch"] * row["channels"] * row["pixels"] * TYPES[row["type"]].itemsize)
+
+
+def shares(report: Report) -> None:
+    """The worst share of each class of goals.py, C up to 64, once the launches are paid for."""
+    classes: dict[str, list[float]] = {}
+    launches: list[float] = []
+    for operation, arrays in (("correction", 1), ("backward", 2)):
+        rows = report.find(operation, "fastfcs")
+        smallest = {"batch": 1, "channels": 16, "pixels": 4096}
+        tiny = [row["ms"] for row in rows if smallest.items() <= row.items()]
+        launches += tiny
+        for row in rows:
+            nbytes = arrays * bytes_of(row)
+            if row["channels"] > 64 or nbytes < READ:
+                continue
+            limit = "resident" if resident(report, nbytes) else "streamed"
+            if row["bound_by"] == "arithmetic":
+                limit = "arithmetic"
+            share = row["bound"] * row["ms"] / (row["ms"] - min(tiny, default=0))
+            classes.setdefault(f"{operation} {limit}", []).append(share)
+    for key, found in classes.items():
+        report.goal(key, min(found))
+    if launches:
+        report.goal("launches", 1e3 * max(launches))
+
+
 def judge(report: Report) -> None:
     def worst(key: str, method: str, of: str, rows: Callable[[dict[str, Any]], bool]) -> None:
-        operation = "backward" if key == "backward" else "correction"
-        values = [row[of] for row in report.find(operation, method) if of in row and rows(row)]
+        values = [row[of] for row in report.find("correction", method) if of in row and rows(row)]
         if values:
             report.goal(key, min(values))
 
     def large(row: dict[str, Any]) -> bool:
-        elements = row["batch"] * row["channels"] * row["pixels"]
-        return row["channels"] <= 64 and elements * TYPES[row["type"]].itemsize >= LARGE
+        return row["channels"] <= 64 and bytes_of(row) >= LARGE
 
     if report.device == "cuda":
-        worst("floor", "fastfcs", "floor", large)
-        worst("bound", "fastfcs", "bound", large)
-        worst("backward", "fastfcs", "bound", large)
+        shares(report)
         worst("eager", "eager", "ratio", large)
         worst("compile", "compile", "ratio", large)
         worst("wide", "eager", "ratio", lambda row: row["channels"] > 64)
@@ -161,17 +208,27 @@ def judge(report: Report) -> None:
 
 
 def main() -> None:
-    given = options(__doc__, (4096, 65536, 1048576, 4194304), "pixels")
+    given = options(
+        __doc__,
+        None,
+        "pixels, by default those above",
+        channels=CHANNELS,
+        types=tuple(TYPES),
+        methods=METHODS,
+    )
     with Report("gram", given, judge, tuple(dict.fromkeys(TYPES.values()))) as report:
         h = torch.rand(1, 16, 8, 8, device=given.device)
         target = torch.rand(1, 16, 16, device=given.device)
-        report.overhead(
-            gram=lambda: ops.gram(h),
-            correction=lambda: ops.gram_correction(h, target),
-            backward=lambda: ops.gram_correction_backward(h, target, h),
-        )
-        for batch, channels, pixels, name in product((1, 8), CHANNELS, given.sizes, TYPES):
-            measure(report, name, batch, channels, int(pixels))
+        if "fastfcs" in given.methods:
+            report.overhead(
+                gram=lambda: ops.gram(h),
+                correction=lambda: ops.gram_correction(h, target),
+                backward=lambda: ops.gram_correction_backward(h, target, h),
+            )
+        sizes = given.sizes or SIZES[given.device]
+        for case in product((1, 8), given.channels, sizes, given.types):
+            batch, channels, pixels, name = case
+            measure(report, given.methods, name, batch, channels, int(pixels))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Every operator once on CUDA, for compute-sanitizer and ncu; no other kernel runs.
+"""Every operator once on CUDA, for compute-sanitizer and ncu.
 
-python benchmarks/kernels.py SIDE... [--check]
+python benchmarks/kernels.py SIDE... [--operators matting|gram] [--channels C...] [--check]
 
 Pictures of SIDE x (SIDE + 2) pixels, features likewise; --check compares with the CPU's operators.
 """
@@ -8,7 +8,8 @@ Pictures of SIDE x (SIDE + 2) pixels, features likewise; --check compares with t
 from __future__ import annotations
 
 from argparse import ArgumentParser, RawTextHelpFormatter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -19,60 +20,74 @@ from fastfcs import ops
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def compare(name: str, call: Callable[..., Any], *inputs: Any, check: bool) -> None:
-    """Run it on CUDA; inputs are made on the CPU, and copied there."""
-    there = call(*(x.cuda() if isinstance(x, Tensor) else x for x in inputs))
+def compare(name: str, call: Callable[..., Any], *inputs: Tensor, check: bool) -> Any:
+    """Run it on CUDA and, if it is to be checked, on the CPU, too."""
+    there = call(*inputs)
     torch.cuda.synchronize()
     if not check:
-        return
+        return there
+    here = call(*(x.cpu() for x in inputs))
     for found, want in zip(
-        *(x if isinstance(x, tuple) else (x,) for x in (there, call(*inputs))), strict=True
+        *(x if isinstance(x, tuple) else (x,) for x in (there, here)), strict=True
     ):
         found, want = found.cpu().double(), want.double()
         error = float((found - want).abs().max() / want.abs().max())
         print(f"{name}: {error:.1e}", flush=True)
         assert error < CLOSE[inputs[0].dtype], name
+    return there
 
 
-def run(shape: tuple[int, int], check: bool) -> None:
+def matting(shape: tuple[int, int], channels: Sequence[int], check: bool) -> None:
     coefficients = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
 
+    def filtered(image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
+        return ops.matting_filter(image, factors, x, coefficients)
+
     for dtype in (torch.float32, torch.float64) if check else (torch.float32,):
-        image = torch.rand(1, 3, *shape, dtype=dtype)
-        factors = ops.matting_factors(image)
-        compare(f"factors {dtype}", lambda i: ops.matting_factors(i), image, check=False)
-        for channels in (1, 3, 8):
-            x = torch.rand(1, channels, *shape, dtype=dtype)
-            size = f"{channels} channels {dtype}"
+        image = random(1, 3, *shape).to(dtype)
+        factors = compare(f"factors {dtype}", ops.matting_factors, image, check=check)
+        for c in channels:
+            x = random(1, c, *shape).to(dtype)
+            size = f"{c} channels {dtype}"
             compare(f"product {size}", ops.matting_matvec, image, factors, x, check=check)
-            compare(
-                f"filter {size}",
-                lambda *i: ops.matting_filter(*i, coefficients),
-                image,
-                factors,
-                x,
-                check=check,
-            )
+            compare(f"filter {size}", filtered, image, factors, x, check=check)
+
+
+def gram(shape: tuple[int, int], channels: Sequence[int], check: bool) -> None:
     for dtype in CLOSE if check else (torch.float32, torch.bfloat16):
-        for channels in (3, 16, 64, 128) if check else (16, 64, 256):
-            h, grad = (torch.rand(2, channels, *shape).to(dtype) for _ in range(2))
-            target = torch.rand(
-                1, channels, channels, dtype=torch.promote_types(dtype, torch.float32)
-            )
-            size = f"{channels} channels {dtype}"
+        for c in channels:
+            h, grad = (random(2, c, *shape).to(dtype) for _ in range(2))
+            target = random(1, c, c).to(torch.promote_types(dtype, torch.float32))
+            size = f"{c} channels {dtype}"
             compare(f"gram {size}", ops.gram, h, check=check)
             compare(f"correction {size}", ops.gram_correction, h, target, check=check)
             compare(f"backward {size}", ops.gram_correction_backward, h, target, grad, check=check)
 
 
+def random(*shape: int) -> Tensor:
+    return torch.rand(shape, device="cuda")
+
+
+OPERATORS = {"matting": (matting, (1, 3, 8)), "gram": (gram, (3, 16, 64, 128))}
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
     parser.add_argument("sides", type=int, nargs="+")
+    parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
+    parser.add_argument("--channels", type=int, nargs="+")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="run nothing, need no device")
     given = parser.parse_args()
+    if given.dry_run:
+        print(f"would run {vars(given)}")
+        return
+    if not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device here")
     torch.manual_seed(0)
-    for side in given.sides:
-        run((side, side + 2), given.check)
+    for side, name in product(given.sides, given.operators):
+        run, channels = OPERATORS[name]
+        run((side, side + 2), given.channels or channels, given.check)
 
 
 if __name__ == "__main__":

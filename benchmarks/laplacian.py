@@ -13,20 +13,27 @@ lie pixel by pixel, as the libraries want them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from measure import Report, exponent, free_bytes, options, peak_bytes, rotated
+from torch import Tensor
 
 from fastfcs import MattingLaplacian, ops
 
+if find_spec("cupy"):
+    import cupy
+    from cupyx.scipy.sparse import csr_matrix as cupy_csr
+
+METHODS = ("fastfcs", "CSR", "PyMatting")
 ORDER = 20
 COEFFICIENTS = torch.full((ORDER + 1,), 1 / ORDER, dtype=torch.float64)
-CSR_BYTES = 700  # a pixel, while an explicit matrix is made: in float64, then in float32
+CSR_BYTES = 1200  # a pixel, while an explicit matrix is made, in float64
 SLOW = {"step": 1.1e6, "product": 4.1e6}  # pixels from which alternatives take a CPU seconds
 
 
@@ -48,10 +55,56 @@ class Csr(NamedTuple):
         return y
 
 
-def libraries(matrix: Any, report: Report) -> Iterator[Csr]:
-    """Those that are installed; ``matrix`` is SciPy's."""
-    pixels, cuda = matrix.shape[0], report.device == "cuda"
-    if not cuda:
+def assembled(image: Tensor, scale: float = 1, shift: float = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """CSR of scale L + shift I: row pointers, columns and values, made on the image's device.
+
+    A row holds 25 entries at most, of the pixels up to two rows and two columns away, so that L is
+    summed as 25 planes, one for each of these distances; CSR is those of them that exist, in order.
+    """
+    _, _, height, width = image.shape
+    image = image.double()
+    factors = ops.matting_factors(image)[0]
+    means, (k00, k01, k02, k11, k12, k22) = factors[:3], factors[3:]
+    down, right = height - 2, width - 2  # windows
+
+    def window(j: int) -> tuple[slice, slice]:
+        """The pixels that are number j of their window."""
+        return slice(j // 3, j // 3 + down), slice(j % 3, j % 3 + right)
+
+    z = []  # K^T (I_j - mu) for each pixel j of all windows
+    for j in range(9):
+        d0, d1, d2 = image[(0, slice(None), *window(j))] - means
+        z.append((k00 * d0, k01 * d0 + k11 * d1, k02 * d0 + k12 * d1 + k22 * d2))
+    planes = image.new_zeros(5, 5, height, width)
+    planes[2, 2] = shift
+    for i, j in product(range(9), range(9)):
+        a = (1 + sum(p * q for p, q in zip(z[i], z[j], strict=True))) / 9
+        plane = planes[2 + j // 3 - i // 3, 2 + j % 3 - i % 3]
+        plane[window(i)] += scale * (int(i == j) - a)
+
+    away = torch.arange(-2, 3, device=image.device)
+    rows = torch.arange(height, device=image.device)[:, None] + away
+    columns = torch.arange(width, device=image.device)[:, None] + away
+    exists = ((rows >= 0) & (rows < height))[:, None, :, None]
+    exists = exists & ((columns >= 0) & (columns < width))[None, :, None, :]
+    numbers = ((rows * width)[:, None, :, None] + columns[None, :, None, :]).int()
+    starts = torch.zeros(height * width + 1, dtype=torch.int32, device=image.device)
+    starts[1:] = exists.sum((2, 3)).flatten().cumsum(0)
+    kept = exists.flatten()
+    return starts, numbers.flatten()[kept], planes.permute(2, 3, 0, 1).flatten()[kept]
+
+
+def libraries(parts: Sequence[Tensor], report: Report) -> Iterator[Csr]:
+    """Those that are installed; ``parts`` are a matrix's row pointers, columns and values."""
+    pixels, cuda = len(parts[0]) - 1, report.device == "cuda"
+    shape = (pixels, pixels)
+    if not cuda and find_spec("scipy") is None:
+        report.leave_out("SciPy CSR: scipy is not installed")
+    elif not cuda:
+        from scipy.sparse import csr_matrix
+
+        starts, columns, values = (part.numpy() for part in parts)
+        matrix = csr_matrix((values, columns, starts), shape)
         random = np.random.default_rng(0)
         yield Csr(
             "SciPy CSR",
@@ -60,10 +113,7 @@ def libraries(matrix: Any, report: Report) -> Iterator[Csr]:
             lambda newer, older: matrix @ newer - older,
             lambda y, t: operator.iadd(y, t / ORDER),
         )
-    parts = (torch.from_numpy(a) for a in (matrix.indptr, matrix.indices, matrix.data))
-    a = torch.sparse_csr_tensor(
-        *(part.to(report.device) for part in parts), matrix.shape, check_invariants=False
-    )
+    a = torch.sparse_csr_tensor(*parts, shape, check_invariants=False)
     yield Csr(
         "torch CSR",  # MKL, or cuSPARSE
         lambda c: torch.rand(pixels, c, device=report.device),
@@ -72,10 +122,8 @@ def libraries(matrix: Any, report: Report) -> Iterator[Csr]:
         lambda y, t: y.add_(t, alpha=1 / ORDER),
     )
     if cuda and find_spec("cupy"):
-        import cupy
-        from cupyx.scipy.sparse import csr_matrix
-
-        b = csr_matrix(matrix)
+        starts, columns, values = map(cupy.from_dlpack, parts)
+        b = cupy_csr((values, columns, starts), shape)
         yield Csr(
             "CuPy CSR",  # cuSPARSE
             lambda c: cupy.asfortranarray(cupy.random.rand(pixels, c, dtype=cupy.float32)),
@@ -87,7 +135,7 @@ def libraries(matrix: Any, report: Report) -> Iterator[Csr]:
         report.leave_out("CuPy CSR: cupy is not installed")
 
 
-def measure(report: Report, megapixels: float) -> None:
+def measure(report: Report, chosen: Sequence[str], megapixels: float) -> None:
     side = round((megapixels * 1e6) ** 0.5)
     pixels, size = side**2, {"mp": megapixels}
 
@@ -99,7 +147,7 @@ def measure(report: Report, megapixels: float) -> None:
 
         return rotated(make)
 
-    for c in (1, 3, 8):
+    for c in (1, 3, 8) if "fastfcs" in chosen else ():
         inputs, work = made(c), 90 * c * pixels
         report.time(
             "product",
@@ -134,7 +182,11 @@ def measure(report: Report, megapixels: float) -> None:
                 **size,
             )
             memory(report, *inputs[0], **size)
-    explicit(report, inputs[0][0], **size)
+    image = torch.rand(1, 3, side, side, device=report.device)
+    if "PyMatting" in chosen:
+        pymatting(report, image, **size)
+    if "CSR" in chosen:
+        explicit(report, image, **size)
 
 
 def memory(report: Report, image: Any, factors: Any, x: Any, **size: float) -> None:
@@ -147,37 +199,34 @@ def memory(report: Report, image: Any, factors: Any, x: Any, **size: float) -> N
     report.add({"operation": "memory", **size, "method": "fastfcs", "bytes_a_pixel": found})
 
 
-def explicit(report: Report, image: Any, **size: float) -> None:
-    pixels = image[0, 0].numel()
-    quick = pixels < SLOW["step"]
+def pymatting(report: Report, image: Tensor, **size: float) -> None:
     if find_spec("pymatting") is None:
         report.leave_out("PyMatting: pymatting is not installed")
-    elif not quick:
+    elif image[0, 0].numel() >= SLOW["step"]:
         report.leave_out("PyMatting above 1 MP: seconds a call")
     else:
         from pymatting import cf_laplacian
 
         picture = image[0].permute(1, 2, 0).double().cpu().numpy()
         report.time("factors", "PyMatting", cf_laplacian, [(picture,)], device="cpu", **size)
-    if find_spec("scipy") is None:
-        report.leave_out("all explicit matrices: scipy is not installed")
+
+
+def explicit(report: Report, image: Tensor, **size: float) -> None:
+    pixels = image[0, 0].numel()
+    quick = pixels < SLOW["step"]
+    if pixels > SLOW["product"]:
+        report.leave_out("explicit matrices above 4 MP, on a CPU their filters above 1: seconds")
         return
-    if report.device == "cpu" and pixels > SLOW["product"]:
-        report.leave_out("explicit matrices above 4 MP, their filters above 1: seconds on a CPU")
-        return
-    if CSR_BYTES * pixels > min(free_bytes("cpu"), free_bytes(report.device)):
+    if CSR_BYTES * pixels > free_bytes(report.device):
         report.leave_out(f"explicit matrices at {size['mp']} MP: not enough memory")
         return
-    laplacian = MattingLaplacian(image.cpu()).to_scipy()
-    stored = sum(part.nbytes for part in (laplacian.data, laplacian.indices, laplacian.indptr))
-    report.add({"operation": "memory", **size, "method": "CSR", "bytes_a_pixel": stored / pixels})
     if quick and report.device == "cpu":
-        pygsp(report, laplacian, **size)
-    laplacian.data *= 4 / 9
-    laplacian.setdiag(laplacian.diagonal() - 2)
-    matrix = laplacian.astype(np.float32)
-    del laplacian
-    for library in libraries(matrix, report):
+        pygsp(report, image, **size)
+    parts = assembled(image, 4 / 9, -2)
+    stored = sum(part.nbytes for part in parts)
+    report.add({"operation": "memory", **size, "method": "CSR", "bytes_a_pixel": stored / pixels})
+    parts = (*parts[:2], parts[2].float())
+    for library in libraries(parts, report):
         for c in (1, 3, 8):
             inputs = rotated(lambda c=c, library=library: (library.signal(c),))
             report.time("product", library.name, library.product, inputs, channels=c, **size)
@@ -187,12 +236,13 @@ def explicit(report: Report, image: Any, **size: float) -> None:
                 )
 
 
-def pygsp(report: Report, laplacian: Any, **size: float) -> None:
+def pygsp(report: Report, image: Tensor, **size: float) -> None:
     if find_spec("pygsp") is None:
         report.leave_out("PyGSP: pygsp is not installed")
         return
     from pygsp.filters.approximations import cheby_op
 
+    laplacian = MattingLaplacian(image).to_scipy()
     graph = SimpleNamespace(L=laplacian, lmax=9.0, N=laplacian.shape[0])
     inputs = [(graph, COEFFICIENTS.numpy(), np.random.default_rng(0).random((graph.N, 3)))]
     report.time("step", "PyGSP", cheby_op, inputs, steps=ORDER, channels=3, **size)
@@ -221,8 +271,8 @@ def judge(report: Report) -> None:
         return
     for step in report.find("step", "fastfcs", channels=3, mp=1):
         for key, method in (("torch", "torch CSR"), ("scipy", "SciPy CSR")):
-            for product in report.find("product", method, channels=3, mp=1):
-                report.goal(key, product["ms"] / step["ms"])
+            for row in report.find("product", method, channels=3, mp=1):
+                report.goal(key, row["ms"] / step["ms"])
         for row in report.find("factors", "PyMatting", mp=1):
             report.goal("pymatting", row["ratio"])
         for row in report.find("memory", "fastfcs", mp=1):
@@ -230,17 +280,18 @@ def judge(report: Report) -> None:
 
 
 def main() -> None:
-    given = options(__doc__, (0.25, 1, 4, 16), "megapixels")
+    given = options(__doc__, (0.25, 1, 4, 16), "megapixels", methods=METHODS)
     with Report("laplacian", given, judge) as report:
         image = torch.rand(1, 3, 16, 16, device=given.device)
         factors = ops.matting_factors(image)
-        report.overhead(
-            factors=lambda: ops.matting_factors(image),
-            product=lambda: ops.matting_matvec(image, factors, image),
-            filter=lambda: ops.matting_filter(image, factors, image, COEFFICIENTS),
-        )
+        if "fastfcs" in given.methods:
+            report.overhead(
+                factors=lambda: ops.matting_factors(image),
+                product=lambda: ops.matting_matvec(image, factors, image),
+                filter=lambda: ops.matting_filter(image, factors, image, COEFFICIENTS),
+            )
         for megapixels in given.sizes:
-            measure(report, megapixels)
+            measure(report, given.methods, megapixels)
 
 
 if __name__ == "__main__":

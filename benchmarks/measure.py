@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import signal
 import statistics
 import time
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
@@ -25,20 +26,44 @@ from fastfcs import _C
 ROTATED = 2**27  # bytes of inputs taken in turn: beyond the caches of CPUs and GPUs
 BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 to 100 of them
 AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
+MEASURES = {
+    *("ms", "floor", "bound", "bound_by", "ratio", "microseconds", "megabytes", "bytes_a_pixel"),
+    *("value", "error", "spread"),
+}  # keys of a row
 PR_SET_THP_DISABLE = 41  # <linux/prctl.h>
 COPIED = {"cpu": 2**26, "cuda": 2**28}  # floats
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices; a quarter for half types on the CPU
 
 
-def options(doc: str | None, sizes: Sequence[float] | None, meaning: str) -> Namespace:
-    """The command line, the same for every benchmark."""
+def options(
+    doc: str | None, sizes: Sequence[float] | None, meaning: str, **subsets: Sequence[Any]
+) -> Namespace:
+    """The command line, the same for every benchmark.
+
+    Args:
+        subsets: what may be measured in part: --NAME takes some of these values, by default all.
+    """
     parser = ArgumentParser(description=doc, formatter_class=RawTextHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--sizes", type=float, nargs="+", default=sizes, help=meaning)
+    for name, values in subsets.items():
+        kind, shown = type(values[0]), f"by default {' '.join(map(str, values))}"
+        parser.add_argument(
+            f"--{name}", type=kind, nargs="+", choices=values, default=values, help=shown
+        )
     parser.add_argument("--json", type=Path, help="put the results into this file, one a machine")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the rows that the file has, measure what it lacks"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="measure nothing, need no device")
     given = parser.parse_args()
+    if given.dry_run:
+        print(f"would measure {vars(given)}")
+        parser.exit()
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here")
+    # A shell that starts this in the background would have it ignore an interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return given
 
 
@@ -149,6 +174,7 @@ def machine(device: str) -> dict[str, Any]:
         "cpu": name[1] if name else "unknown",
         "cores": len(os.sched_getaffinity(0)),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "l2_bytes": torch.cuda.get_device_properties().L2_cache_size if device == "cuda" else None,
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "fastfcs": _C.build_info(),
@@ -159,7 +185,8 @@ def machine(device: str) -> dict[str, Any]:
 class Report:
     """The rows of one benchmark: printed as they come, compared, and put into a JSON file.
 
-    What was measured is in the file at once, so that a benchmark may be stopped at any time.
+    What was measured is in the file at once, so that a benchmark may be stopped at any time, and
+    continued by --add.
     """
 
     def __init__(
@@ -172,11 +199,17 @@ class Report:
         self.script, self.device, self.path = script, given.device, given.json
         self.judge = judge
         self.machine = machine(self.device)
-        self.rows: list[dict[str, Any]] = []
+        before = self._sections().get(script, {}) if given.add else {}
+        self.rows: list[dict[str, Any]] = before.get("rows", [])
         self.left_out: list[str] = []
         self.goals: dict[str, float] = {}
         print(json.dumps(self.machine))
-        self.copy, self.rates = self._ceilings(dtypes)
+        if before:  # their rows' ceilings
+            self.copy = 1e9 * before["copy_gb_s"]
+            known = before["multiply_adds_g_s"]
+            self.rates = {dtype: 1e9 * known[_name(dtype)] for dtype in dtypes}
+        else:
+            self.copy, self.rates = self._ceilings(dtypes)
 
     def _ceilings(self, dtypes: Sequence[torch.dtype]) -> tuple[float, dict[torch.dtype, float]]:
         """Bytes a second of a copy, read and written; multiply-adds a second of matrix products."""
@@ -205,6 +238,7 @@ class Report:
         device: str | None = None,
         steps: int = 1,
         bytes: float | None = None,
+        moved: float | None = None,
         multiply_adds: float | None = None,
         dtype: torch.dtype = torch.float32,
         **size: Any,
@@ -216,7 +250,10 @@ class Report:
             method: by what, "fastfcs" first. One that fails is left out, unless it is "fastfcs".
             device: if not the benchmark's own.
             bytes, multiply_adds: a step must move and do at least so many.
+            moved: bytes that it must move as it is designed, if more.
         """
+        for known in self.find(operation, method, **size):
+            return float(known["ms"])
         try:
             ms = 1e3 * seconds(call, inputs, device or self.device) / steps
         except Exception as error:
@@ -229,6 +266,7 @@ class Report:
             traffic = 1e3 * bytes / self.copy
             row["floor"] = traffic / ms
         if bytes is not None and multiply_adds is not None:
+            traffic = 1e3 * (moved or bytes) / self.copy
             arithmetic = 1e3 * multiply_adds / self.rates[dtype]
             row["bound"] = max(traffic, arithmetic) / ms
             row["bound_by"] = "traffic" if traffic >= arithmetic else "arithmetic"
@@ -239,6 +277,8 @@ class Report:
         return ms
 
     def add(self, row: dict[str, Any]) -> None:
+        """Put a row in; one that was read from the file and tells of the same makes way."""
+        self.rows = [other for other in self.rows if _subject(other) != _subject(row)]
         self.rows.append(row)
         self._write(complete=False)
         shown = (f"{key} {_text(value)}" for key, value in row.items() if key != "operation")
@@ -281,10 +321,15 @@ class Report:
                 print(f"{goal.what}: {goal.verdict(self.goals.get(key))}; wanted: {goal.wanted}")
         self._write(complete=kind is None)
 
+    def _sections(self) -> dict[str, Any]:
+        """What the file holds, by benchmark."""
+        exists = self.path is not None and self.path.exists()
+        return json.loads(self.path.read_text()) if exists else {}
+
     def _write(self, complete: bool) -> None:
         if self.path is None:
             return
-        sections = json.loads(self.path.read_text()) if self.path.exists() else {}
+        sections = self._sections()
         sections[self.script] = {
             "machine": self.machine,
             "copy_gb_s": self.copy / 1e9,
@@ -300,6 +345,11 @@ class Report:
         partial = self.path.with_suffix(".part")
         partial.write_text(json.dumps(rounded, indent=1) + "\n")
         partial.replace(self.path)
+
+
+def _subject(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row is about: everything but what was measured."""
+    return {key: value for key, value in row.items() if key not in MEASURES}
 
 
 def _name(dtype: torch.dtype) -> str:

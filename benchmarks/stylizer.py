@@ -1,13 +1,15 @@
 """The whole Stylizer, shipped weights, float32: milliseconds a picture and peak memory.
 
-python benchmarks/stylizer.py [--device cuda] [--sizes 0.25 1 4] [--json OUT]
+python benchmarks/stylizer.py [--device cuda] [--sizes 0.25 1] [--json OUT]
 
-Style and contents are noise: the time depends on sizes alone. On CUDA also captured into a CUDA
-graph and replayed, the content copied in; its result must be the eager one's.
+Sizes are squares, in megapixels; on CUDA by default 512 x 512, 1920 x 1080 and 3840 x 2160. Style
+and contents are noise: the time depends on sizes alone. On CUDA also captured into a CUDA graph and
+replayed, the content copied in; its result must be the eager one's.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -19,11 +21,12 @@ from fastfcs import Stylizer
 
 STYLE = 768  # pixels, a side: what larger styles are reduced to
 KINDS: dict[str, Any] = {"artistic": None, "photoreal": "photoreal"}
+SHAPES = {"cpu": ((500, 500), (1000, 1000)), "cuda": ((512, 512), (1080, 1920), (2160, 3840))}
 
 
-def measure(report: Report, style: Tensor, kind: str, megapixels: float) -> None:
-    side, size = round((megapixels * 1e6) ** 0.5), {"kind": kind, "mp": megapixels}
-    contents = rotated(lambda: (torch.rand(1, 3, side, side, device=report.device),))
+def measure(report: Report, style: Tensor, kind: str, shape: tuple[int, int]) -> None:
+    size = {"kind": kind, "mp": float(f"{math.prod(shape) / 1e6:.3g}")}
+    contents = rotated(lambda: (torch.rand(1, 3, *shape, device=report.device),))
     module = Stylizer(constraint=KINDS[kind]).to(report.device).set_style(style)
     report.time("picture", "fastfcs", module, contents, **size)
     memory = peak_bytes(lambda: module(*contents[0]), report.device)
@@ -62,14 +65,15 @@ def judge(report: Report) -> None:
 
 @torch.no_grad()
 def main() -> None:
-    given = options(__doc__, None, "megapixels; on CUDA 4, too, by default")
-    sizes = given.sizes or ((0.25, 1, 4) if given.device == "cuda" else (0.25, 1))
+    given = options(__doc__, None, "megapixels, by default those above")
+    sides = [round((megapixels * 1e6) ** 0.5) for megapixels in given.sizes or ()]
+    shapes = [(side, side) for side in sides] or SHAPES[given.device]
     with Report("stylizer", given, judge) as report:
         style = torch.rand(1, 3, STYLE, STYLE, device=given.device)
         module = Stylizer().to(given.device)
         report.time("set_style", "fastfcs", module.set_style, [(style,)], mp=STYLE**2 / 1e6)
-        for kind, megapixels in product(KINDS, sizes):
-            measure(report, style, kind, megapixels)
+        for kind, shape in product(KINDS, shapes):
+            measure(report, style, kind, shape)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         monkeypatch.setattr(sys, "argv", [script, "--json", str(path), "--sizes", *map(str, sizes)])
         module = import_module(script)
         if script == "gram":
-            monkeypatch.setattr(module, "compiled", module.eager)  # compiling takes long
+            monkeypatch.setattr(module, "compiled", lambda: module.eager)  # compiling takes long
             monkeypatch.setattr(module, "CHANNELS", (16, 96))
         module.main()
         sections: dict[str, Any] = json.loads(path.read_text())
@@ -80,20 +80,36 @@ def test_laplacian(run: Run) -> None:
     assert math.isfinite(section["goals"]["exponent"])
 
 
+@pytest.mark.parametrize("size", [(3, 3), (4, 3), (5, 9), (12, 15)])
+def test_the_assembled_matrix_is_the_explicit_one(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    laplacian = import_module("laplacian")
+    from fastfcs import MattingLaplacian
+
+    image = torch.rand(1, 3, *size, dtype=torch.float64)
+    starts, columns, values = laplacian.assembled(image, 4 / 9, -2)
+    want = MattingLaplacian(image).to_scipy()
+    assert starts.tolist() == want.indptr.tolist()
+    assert columns.tolist() == want.indices.tolist()
+    want.data *= 4 / 9
+    want.setdiag(want.diagonal() - 2)
+    torch.testing.assert_close(values, torch.from_numpy(want.data), rtol=0, atol=1e-9)
+
+
 def test_explicit_steps_are_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     laplacian, measure = import_module("laplacian"), import_module("measure")
-    from fastfcs import MattingLaplacian, ops
+    from fastfcs import ops
 
     image, x = torch.rand(2, 1, 3, 12, 15)
     want = ops.matting_filter(image, ops.matting_factors(image), x, laplacian.COEFFICIENTS)
-    matrix = MattingLaplacian(image).to_scipy()
-    matrix.data *= 4 / 9
-    matrix.setdiag(matrix.diagonal() - 2)
+    *where, values = laplacian.assembled(image, 4 / 9, -2)
     report = object.__new__(measure.Report)
     report.device = "cpu"
     columns = x[0].flatten(1).T.contiguous()
-    for library in laplacian.libraries(matrix.astype("float32"), report):
+    for library in laplacian.libraries((*where, values.float()), report):
         given = columns.numpy() if library.name == "SciPy CSR" else columns
         found = torch.as_tensor(library.filter(given)).T.reshape(x.shape)
         torch.testing.assert_close(found, want, rtol=0, atol=1e-4)
@@ -143,8 +159,8 @@ def test_an_interrupted_benchmark_keeps_its_rows(run: Run, monkeypatch: pytest.M
     laplacian = import_module("laplacian")
     measure_size = laplacian.measure
 
-    def interrupted(report: Any, megapixels: float) -> None:
-        measure_size(report, megapixels)
+    def interrupted(report: Any, *which: Any) -> None:
+        measure_size(report, *which)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(laplacian, "measure", interrupted)
@@ -208,13 +224,18 @@ def test_rendered_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert nothing.count("awaits a GPU") == sum(device == "cuda" for _, device, _ in goals)
     gpu = {"device": "cuda", "gpu": "NVIDIA Test"}
     sections = {
-        "gram": {"machine": gpu, "complete": True, "goals": {"floor": 0.811, "eager": 1.96}}
+        "gram": {
+            "machine": gpu,
+            "complete": True,
+            "goals": {"correction streamed": 0.811, "launches": 13.2, "eager": 1.96},
+        }
     }
     lines = render.goals([sections]).splitlines()
     assert sum(line.endswith("| NVIDIA Test |") for line in lines) == sum(
         key[:2] == ("gram", "cuda") for key in goals
     )
     assert any("| at least 80 % | 81 %, met | NVIDIA Test |" in line for line in lines)
+    assert any("| at most 12 µs | 13.2 µs, NOT met | NVIDIA Test |" in line for line in lines)
     assert any("| at least 2 x | 1.96 x, NOT met | NVIDIA Test |" in line for line in lines)
     assert any("| at least 1.3 x | not measured | NVIDIA Test |" in line for line in lines)
     measured = run("stylizer", 0.0004, 0.0016)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 ops = pytest.importorskip("fastfcs.ops", reason="fastfcs is not built")
+MattingLaplacian = pytest.importorskip("fastfcs.laplacian").MattingLaplacian
 
 EPS = 1e-7
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-6, torch.bfloat16: 2e-6}
@@ -126,6 +127,37 @@ def test_any_strides(large: Tensor) -> None:
         ops.matting_matvec(strided, factors, strided), ops.matting_matvec(image, factors, image)
     )
     assert torch.equal(ops.gram(strided), ops.gram(image))
+
+
+def test_cupy_linear_operator(large: Tensor) -> None:
+    cupy = pytest.importorskip("cupy")
+    linalg = pytest.importorskip("cupyx.scipy.sparse.linalg")
+    image = large[:1]
+    operator = MattingLaplacian(image.float().cuda(), EPS).to_linear_operator("cupy")
+    shape = image.shape[-2:]
+
+    def product(x: Tensor) -> Tensor:
+        """L x in float64, x of shape (pixels, columns)."""
+        signals = x.T.reshape(1, -1, *shape)
+        return reference.matting_matvec(image, signals, EPS).reshape(-1, len(x)).T
+
+    x = torch.rand(operator.shape[0], 3, dtype=torch.float64)
+    on_gpu = cupy.asarray(x.numpy(), dtype=cupy.float32)
+    assert relative_error(torch.from_dlpack(operator @ on_gpu), product(x)) < 2e-5
+    one = torch.from_dlpack(operator @ on_gpu[::-1, 1])
+    assert relative_error(one, product(x.flip(0)[:, 1:2])[:, 0]) < 2e-5
+
+    plus_one = linalg.LinearOperator(
+        operator.shape, matvec=lambda v: operator.matvec(v) + v, dtype=cupy.float32
+    )
+    solution, failed = linalg.cg(plus_one, on_gpu[:, 0], tol=1e-5)
+    assert not failed
+    y = torch.from_dlpack(solution).cpu().double()[:, None]
+    assert (product(y) + y - x[:, :1]).norm() < 1e-4 * x[:, 0].norm()
+
+    values, vectors = (torch.from_dlpack(a).cpu().double() for a in linalg.eigsh(operator, k=2))
+    assert values.max() <= 9
+    assert (product(vectors) - vectors * values).norm() < 1e-2
 
 
 def test_gradients_on_the_gpu() -> None:

@@ -1,0 +1,1 @@
+#include "../tests/emulation/functions.h"

@@ -1,0 +1,258 @@
+"""The kernels as a library of C functions, compiled by nvcc once for each variant of a constant.
+
+python benchmarks/kernel_library.py [VARIANT]
+
+Without VARIANT all are compiled, into build/variants, for the GPU at hand or, if it is set, for
+TORCH_CUDA_ARCH_LIST. With one, such as GRAM_BLOCKS=792, that library is tried against float64, in
+a process of its own, since an invalid access takes the whole process's CUDA with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from argparse import ArgumentParser, RawTextHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ninja
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "build/variants"
+KERNELS = ROOT / "csrc/cuda"
+# The constants' other values than their default; each is FASTFCS_... in the kernels' source.
+CONSTANTS: dict[str, Sequence[int]] = {
+    "MATTING_WARPS": (1, 4),
+    "MATTING_STRIP": (900, 3600),
+    "MATTING_MEANS": (1,),
+    "GRAM_BLOCKS": (396, 792, 3168),
+    "GRAM_STREAMING": (0, 2),
+    "GRAM_SHARED": (48 << 10, 200 << 10),
+    "GRAM_TF32_TERMS": (3,),
+}
+TYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+CLOSE = {"float32": 1e-5, "tf32": 1e-3, "float16": 1e-3, "bfloat16": 8e-3}  # relative errors
+
+
+class Variant(NamedTuple):
+    family: str  # "matting" or "gram"
+    constant: str = ""  # none: as the sources have them
+    value: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.constant}={self.value}" if self.constant else f"{self.family} default"
+
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.name.replace(' ', '-')}.so"
+
+
+def variants(families: Sequence[str] = ("matting", "gram")) -> list[Variant]:
+    """The defaults first; constants that the sources do not have are left out."""
+    text = "".join(path.read_text() for path in KERNELS.iterdir())
+    return [Variant(family) for family in families] + [
+        Variant(family, constant, value)
+        for constant, values in CONSTANTS.items()
+        if (family := constant.partition("_")[0].lower()) in families
+        if f"FASTFCS_{constant}" in text
+        for value in values
+    ]
+
+
+def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
+    """What ninja is to do: the variant's own sources with its constant, all others once."""
+    sources = [path for path in sorted(KERNELS.glob("*.cu")) if path.name != "ops.cu"]
+    sources.append(Path(__file__).with_suffix(".cu"))
+    flags = f"-O3 -std=c++17 --expt-relaxed-constexpr -Xcompiler -fPIC -arch={architecture}"
+    flags += f" -isystem {Path(torch.__file__).parent / 'include'}"
+    rules = [
+        *("rule object", f"  command = {nvcc} {flags} $define -MMD -MF $out.d -c $in -o $out"),
+        *("  depfile = $out.d", "  deps = gcc"),
+        *(
+            "rule library",
+            f"  command = {nvcc} -shared -cudart static -Xlinker -Bsymbolic -o $out $in",
+        ),
+    ]
+    objects, libraries = {}, []
+    for variant in chosen:
+        needed = []
+        for source in sources:
+            own = variant.constant and source.stem.partition("_")[0] == variant.family
+            name = f"{source.stem}-{variant.name}.o" if own else f"{source.stem}.o"
+            define = f"-DFASTFCS_{variant.name}" if own else ""
+            objects[name] = f"build {name}: object {source}\n  define = {define}"
+            needed.append(name)
+        libraries.append(f"build {variant.path.name}: library {' '.join(needed)}")
+    return "\n".join([*rules, *objects.values(), *libraries, ""])
+
+
+def compile_all(chosen: Sequence[Variant]) -> None:
+    """In parallel; those that fail are said to, and have no library then."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
+    nvcc = shutil.which("nvcc", path=path)
+    if nvcc is None:
+        sys.exit("kernel_library.py: nvcc is neither on the PATH nor in /usr/local/cuda/bin")
+    listed = re.match(r"(\d+)\.(\d+)", os.environ.get("TORCH_CUDA_ARCH_LIST", ""))
+    number = listed.groups() if listed else torch.cuda.get_device_capability()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time: the second finds all done
+        (FOLDER / "build.ninja").write_text(build_file(chosen, nvcc, "sm_{}{}".format(*number)))
+        answer = subprocess.run(
+            [Path(ninja.BIN_DIR, "ninja"), "-C", FOLDER, "-k", "0"], capture_output=True, text=True
+        )
+        (FOLDER / "build.log").write_text(answer.stdout)
+        for failed in re.findall(r"^FAILED: (?:\[.*?\] )?(.*?) *$", answer.stdout, re.MULTILINE):
+            print(f"{failed} did not compile: {FOLDER}/build.log", flush=True)
+            for variant in chosen:  # what an earlier source made
+                if variant.name in failed or "=" not in failed:
+                    variant.path.unlink(missing_ok=True)
+
+
+class Library:
+    """The functions of tests/emulation/functions.h for contiguous tensors, results newly made."""
+
+    def __init__(self, functions: ctypes.CDLL) -> None:
+        self.functions = functions
+
+    def call(self, name: str, *arguments: Any) -> None:
+        function = getattr(self.functions, name)
+        function.restype = ctypes.c_char_p
+        sentence = function(*map(_argument, arguments))
+        if sentence is not None:
+            raise RuntimeError(sentence.decode())
+
+    def factors(self, image: Tensor) -> Tensor:
+        _, _, height, width = image.shape
+        factors = image.new_empty(1, 9, height - 2, width - 2)  # no variant stores more
+        kind = str(image.dtype).removeprefix("torch.")
+        self.call(f"matting_factors_{kind}", image, factors, 1, height, width, 1e-7)
+        return factors
+
+    def filter(self, image: Tensor, factors: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
+        result, buffers = torch.empty_like(x), x.new_empty(2, *x.shape)
+        arguments = (image, factors, x, coefficients, len(coefficients) - 1, result, buffers)
+        kind = str(x.dtype).removeprefix("torch.")
+        self.call(f"matting_filter_{kind}", *arguments, *x.shape)
+        return result
+
+    def correction(self, h: Tensor, target: Tensor, kind: str) -> Tensor:
+        result = torch.empty_like(h)
+        arguments = (h, target, result, self._workspace(1, h))
+        self.call(f"gram_correction_{kind}", *arguments, *h.shape, len(target))
+        return result
+
+    def backward(self, h: Tensor, target: Tensor, grad: Tensor, kind: str) -> Tensor:
+        dh, dtarget = torch.empty_like(h), torch.empty_like(target)
+        arguments = (h, target, grad, dh, dtarget, self._workspace(2, h))
+        self.call(f"gram_correction_backward_{kind}", *arguments, *h.shape, len(target))
+        return dh
+
+    def _workspace(self, operation: int, h: Tensor) -> Tensor:
+        self.functions.workspace.restype = ctypes.c_long
+        elements = self.functions.workspace(operation, *map(ctypes.c_long, h.shape))
+        return torch.empty(elements, device=h.device)
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        assert value.is_contiguous()
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_long(value)
+
+
+def correction_in_float64(h: Tensor, target: Tensor) -> Tensor:
+    h = h.double()
+    return (torch.bmm(h, h.mT) / h.shape[-1] - target.double()).mT @ h
+
+
+def backward_in_float64(h: Tensor, target: Tensor, grad: Tensor) -> Tensor:
+    h, grad, n = h.double(), grad.double(), h.shape[-1]
+    s = torch.bmm(h, grad.mT)
+    return (torch.bmm(h, h.mT) / n - target.double()) @ grad + (s + s.mT) @ h / n
+
+
+def error(found: Tensor, want: Tensor) -> float:
+    """The relative error."""
+    return float((found.double() - want).norm() / want.norm())
+
+
+def attempt(
+    library: Library,
+    family: str,
+    device: str,
+    sizes: Sequence[tuple[int, int]],
+    channels: Sequence[int],
+) -> None:
+    """Every function of a family that is timed, against float64; every element must be written."""
+    from fastfcs import ops  # compiling needs no built fastfcs
+
+    torch.use_deterministic_algorithms(True, warn_only=True)  # new tensors are full of NaN
+
+    def close(what: str, found: Tensor, want: Tensor, bound: float) -> None:
+        print(f"{what}: relative error {error(found, want):.1e}", flush=True)
+        assert error(found, want) < bound, what
+
+    for height, width in sizes:
+        if family == "matting":
+            for c in channels:
+                image = torch.rand(1, 3, height, width)
+                x = torch.rand(1, c, height, width)
+                coefficients = torch.randn(21, dtype=torch.float64)
+                inputs = image.double(), x.double()
+                want = ops.matting_filter(
+                    inputs[0], ops.matting_factors(inputs[0]), inputs[1], coefficients
+                )
+                image, x = image.to(device), x.to(device)
+                found = library.filter(image, library.factors(image), x, coefficients)
+                close(f"filter {height} x {width}, {c} channels", found.cpu(), want, 1e-4)
+            continue
+        for kind, dtype in TYPES.items():
+            for c in channels:
+                h, grad = (torch.randn(2, c, height * width, device=device) for _ in range(2))
+                h, grad = h.to(dtype), grad.to(dtype)
+                target = torch.randn(1, c, c, device=device)
+                size = f"{kind}, {c} channels, {height * width} pixels"
+                found, want = library.correction(h, target, kind), correction_in_float64(h, target)
+                close(f"correction {size}", found, want, CLOSE[kind])
+                found = library.backward(h, target, grad, kind)
+                close(f"backward {size}", found, backward_in_float64(h, target, grad), CLOSE[kind])
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("variant", nargs="?")
+    parser.add_argument("--dry-run", action="store_true", help="compile nothing, need no device")
+    given = parser.parse_args()
+    known = {variant.name: variant for variant in variants()}
+    if given.variant is not None and given.variant not in known:
+        parser.error(f"no variant is named {given.variant}; there are {', '.join(known)}")
+    if given.dry_run:
+        print(f"would compile {', '.join(known)}")
+    elif given.variant is None:
+        compile_all(list(known.values()))
+    else:
+        variant = known[given.variant]
+        torch.manual_seed(0)
+        sizes, channels = ((131, 257), (256, 256)), (16, 32, 64, 96, 128, 256)
+        if variant.family == "matting":
+            channels = (1, 2, 3)
+        attempt(Library(ctypes.CDLL(str(variant.path))), variant.family, "cuda", sizes, channels)
+
+
+if __name__ == "__main__":
+    main()
