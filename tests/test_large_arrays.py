@@ -1,7 +1,7 @@
 """Emulated kernels on arrays of more than 2^31 elements, almost all of them zero and never touched.
 
 Only the blocks at the beginning, in the middle and at the end of each grid run. The compiler's
-sanitizer reports a signed integer that overflows, its warnings a 64-bit number that becomes 32 bits.
+sanitizer reports signed integers that overflow, its warnings 64-bit numbers that become 32 bits.
 """
 
 import ctypes
@@ -31,9 +31,9 @@ def sparse(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.fixture
 def edges(library: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
-    """The kernels, of whose grids only the edges run."""
+    """The kernels, of whose grids only the edges run: 64 blocks, or as many as a test sets."""
     library.set_order(ctypes.c_long(0))
-    library.set_edges(ctypes.c_long(2), b"")
+    library.set_edges(ctypes.c_long(64), b"")
     yield library
     library.set_edges(ctypes.c_long(0), b"")
 
@@ -75,25 +75,23 @@ def test_gram_of_a_large_batch(
         assert (actual.double() - wanted).norm() < tolerance * wanted.norm()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("odd", [0, 1])
-def test_gram_of_many_pixels(edges: ctypes.CDLL, dtype: torch.dtype, odd: int) -> None:
+def test_gram_of_many_pixels(edges: ctypes.CDLL, odd: int) -> None:
     """The last channel's rows begin beyond 2^31. G stays zero: its product takes too long."""
     channels, pixels = 17, 2**27 + 64 + odd
-    edges.set_edges(ctypes.c_long(2), b"product_kernel")
-    h, out = (sparse(1, channels, 1, pixels, dtype=dtype) for _ in range(2))
+    edges.set_edges(ctypes.c_long(64), b"product_kernel")
+    h, out = (sparse(1, channels, 1, pixels) for _ in range(2))
     target = torch.randn(1, channels, channels)
-    for end in (slice(None, 40), slice(-40, None)):
-        h[..., end] = torch.randn(1, channels, 1, 40).to(dtype)
+    ends = (slice(None, 40), slice(-40, None))
+    for end in ends:
+        h[..., end] = torch.randn(1, channels, 1, 40)
     edges.workspace.restype = ctypes.c_long
     workspace = sparse(edges.workspace(1, *map(ctypes.c_long, (1, channels, pixels))))
-    suffix = str(dtype).removeprefix("torch.")
     arrays = (h, target, out, workspace)
-    Kernels(edges).call(f"gram_correction_{suffix}", *arrays, 1, channels, pixels, 1)
-    for end in (slice(None, 40), slice(-40, None)):
-        wanted = -(target.double().mT @ h[0, :, 0, end].double())
-        error = (out[0, :, 0, end].double() - wanted).norm() / wanted.norm()
-        assert error < (2e-6 if dtype == torch.float32 else 1e-3)
+    Kernels(edges).call("gram_correction_float32", *arrays, 1, channels, pixels, 1)
+    for end in ends:
+        wanted = -target[0].double().mT @ h[0, :, 0, end].double()
+        assert (out[0, :, 0, end].double() - wanted).norm() < 2e-6 * wanted.norm()
 
 
 @pytest.mark.parametrize("shape", [(2**25 + 1, 5, 5), (1, 46400, 46400)])
@@ -101,6 +99,7 @@ def test_matting(edges: ctypes.CDLL, shape: tuple[int, int, int]) -> None:
     """A large batch, and planes of more than 2^31 pixels; the last corner is not zero."""
     batch, height, width = shape
     size = min(height, 20)
+    edges.set_edges(ctypes.c_long(1), b"")
     image, x, out = (sparse(batch, 3, height, width) for _ in range(3))
     factors = sparse(batch, 9, height - 2, width - 2)
     corner = (slice(-1, None), slice(None), slice(-size, None), slice(-size, None))
@@ -111,17 +110,17 @@ def test_matting(edges: ctypes.CDLL, shape: tuple[int, int, int]) -> None:
     every = kernels.factors(image[corner].contiguous())
     assert torch.equal(factors[-1:, :, -1, 2 - size :], every[..., -1, :])
     factors[-1:, :, 2 - size :, 2 - size :] = every  # those that no block has made
-    edges.set_edges(ctypes.c_long(2), b"")
+    edges.set_edges(ctypes.c_long(1), b"")
     kernels.call("matting_matvec_float32", image, factors, x, out, batch, 3, height, width)
     wanted = reference.matting_matvec(image[corner], x[corner], EPS)
     # Windows beyond the corner, which are not among the reference's, are left out.
     inner = slice(None) if size == height else slice(2, None)
     actual = out[corner][..., inner, inner].double()
     assert (actual - wanted[..., inner, inner]).norm() < 2e-5 * wanted.norm()
-    buffers = sparse(2, *x.shape)
-    coefficients = torch.randn(4, dtype=torch.float64)
-    arrays = (image, factors, x, coefficients, 3, out, buffers)
-    kernels.call("matting_filter_float32", *arrays, batch, 3, height, width)
     if size == height:
+        buffers = sparse(2, *x.shape)
+        coefficients = torch.randn(4, dtype=torch.float64)
+        arrays = (image, factors, x, coefficients, 3, out, buffers)
+        kernels.call("matting_filter_float32", *arrays, batch, 3, height, width)
         wanted = reference.matting_filter(image[corner], x[corner], coefficients, EPS)
         assert (out[corner].double() - wanted).norm() < 2e-5 * wanted.norm()
