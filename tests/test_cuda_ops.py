@@ -109,6 +109,18 @@ def test_strided_coefficients(ops: object) -> None:
     assert torch.equal(made, ops.matting_filter(*given, coefficients))
 
 
+def test_one_target_for_all(ops: object) -> None:
+    h, target, grad = arguments(torch.float64)["gram_correction_backward"]
+    for name, given in (
+        ("gram_correction", (h, target[:1])),
+        ("gram_correction_backward", (h, target[:1], grad)),
+    ):
+        made, expected = (results(getattr(module, name), given) for module in (ops, cpu))
+        for actual, wanted in zip(made, expected, strict=True):
+            assert actual.shape == wanted.shape
+            assert (actual - wanted).norm() < 1e-10 * wanted.norm()
+
+
 LAUNCHES = {
     "matting_factors": ["factors_kernel"],
     "matting_matvec": ["step_kernel"],
