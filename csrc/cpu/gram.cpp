@@ -65,9 +65,9 @@ struct Batch {
 template <typename A>
 struct Products {
   const A* sums;
-  int64_t outputs, rows;
-  A own(int64_t i, int64_t j) const { return i <= j ? sums[i * rows + j] : sums[j * rows + i]; }  // h_i . h_j
-  A across(int64_t i, int64_t j) const { return sums[i * rows + outputs + j]; }                           // h_i . g_j
+  int64_t outputs;
+  A own(int64_t i, int64_t j) const { return sums[std::max(i, j) * outputs + std::min(i, j)]; }  // h_i . h_j
+  A across(int64_t i, int64_t j) const { return sums[(outputs + j) * outputs + i]; }            // h_i . g_j
 };
 
 template <typename T>
@@ -84,17 +84,19 @@ class AllProducts {
     batch.each_slice([&](int64_t b, int64_t slice, int64_t first, int64_t last) {
       products(batch[b], first, last, at(b, slice));
     });
-    torch::stable::parallel_for(0, batch.size * outputs_, 64, [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row)
+    torch::stable::parallel_for(0, batch.size * rows_, 64, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        const int64_t b = row / rows_, j = row % rows_, wanted = std::min(j / 4 * 4 + 4, outputs_);
         for (int64_t slice = 1; slice < slices_; ++slice) {
-          A* sum = at(row / outputs_, 0) + row % outputs_ * rows_;
-          const A* more = at(row / outputs_, slice) + row % outputs_ * rows_;
-          for (int64_t j = row % outputs_ / 4 * 4; j < rows_; ++j) sum[j] += more[j];
+          A* sum = at(b, 0) + j * outputs_;
+          const A* more = at(b, slice) + j * outputs_;
+          for (int64_t i = 0; i < wanted; ++i) sum[i] += more[i];
         }
+      }
     });
   }
 
-  Products<A> operator[](int64_t b) const { return {at(b, 0), outputs_, rows_}; }
+  Products<A> operator[](int64_t b) const { return {at(b, 0), outputs_}; }
 
  private:
   A* at(int64_t b, int64_t slice) const { return sums_.get() + (b * slices_ + slice) * outputs_ * rows_; }
@@ -116,6 +118,15 @@ struct Target {
   const A* operator[](int64_t b) const { return data + b * stride; }
 };
 
+// Whether a result goes past the caches: where it would evict what is still to be read, and lines would be fetched only to
+// be overwritten. 64-byte stores need rows that begin so.
+inline bool writes_past_caches(const Tensor& result) {
+  const int64_t bytes = result.numel() * result.element_size();
+  static const int64_t large = getenv("NTMIN") ? atoll(getenv("NTMIN")) : int64_t(32) << 20;
+  return bytes >= large && result.size(2) * result.size(3) % 16 == 0 && result.element_size() == 4 &&
+         reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 64 == 0;
+}
+
 // The combination of x with weight(b, i, j), i counting h's channels and then g's.
 template <typename T, typename Weight>
 Tensor combined(const Batch<T>& batch, Weight weight) {
@@ -135,8 +146,10 @@ Tensor combined(const Batch<T>& batch, Weight weight) {
   });
   Tensor result = empty_beside(batch.h, batch.h.sizes().vec(), batch.h.scalar_type());
   T* const to = static_cast<T*>(result.mutable_data_ptr());
+  const bool past_caches = writes_past_caches(result);
   batch.each_slice([&](int64_t b, int64_t, int64_t first, int64_t last) {
-    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels);
+    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels,
+                past_caches);
   });
   return result;
 }

@@ -5,7 +5,10 @@
 // fills the last vector and the last four channels with zeros, so that the loops below know neither.
 #include "gram_rows.h"
 
+#include <algorithm>
 #include <memory>
+#include <type_traits>
+#include <utility>
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -15,6 +18,12 @@
 
 #include "vector.h"
 
+#ifndef AHEAD
+#define AHEAD 2
+#endif
+#ifndef PIECE
+#define PIECE 256
+#endif
 namespace fastfcs {
 namespace FASTFCS_ISA {
 namespace {
@@ -80,37 +89,59 @@ inline void convert(const float* from, Half* to, int64_t count) {
 }
 #endif
 
-// Pixels [first, first + count) of all rows, each followed by zeros up to `padded`, `stride` apart.
-template <typename T, typename A>
-void copy_chunk(const Features<T>& x, int64_t first, int64_t count, int64_t padded, int64_t stride, A* chunk) {
-  for (int64_t row = 0; row < x.rows(); ++row, chunk += stride) {
-    const T* from = x.row(row);
-    const int64_t copied = from ? count : 0;
-    if (from) convert(from + first, chunk, count);
-    std::memset(chunk + copied, 0, (padded - copied) * sizeof(A));
-  }
-}
+inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
-// Fetches pixels [first, first + count) of all rows, the next chunk, in so many calls, while the last one is worked on:
-// else memory and arithmetic would wait for each other.
+// Copies a chunk of all rows, each followed by zeros up to whole units of vectors, piece by piece, while the chunk before
+// is worked on: else memory and arithmetic would wait for each other.
 template <typename T>
-class Ahead {
- public:
-  Ahead(const Features<T>& x, int64_t first, int64_t count, int64_t calls)
-      : x_(x), first_(first), count_(count), lines_((x.rows() * ((count + kLine - 1) / kLine) + calls - 1) / calls) {}
+class Copy {
+  using A = accumulate_t<T>;
 
-  void fetch() {
-    for (int64_t line = 0; line < lines_ && row_ < x_.rows(); ++line) {
-      if (const T* from = x_.row(row_)) __builtin_prefetch(from + first_ + at_, 0, 2);  // into the second-level cache
-      at_ += kLine;
-      if (at_ >= count_) at_ = 0, ++row_;
-    }
+ public:
+  Copy(const Features<T>& x, int64_t first, int64_t count, int64_t unit, A* chunk, int64_t calls)
+      : x_(x), first_(first), count_(count), padded_(round_up(count, unit)), chunk_(chunk), 
+        pieces_(count > 0 ? x.rows() * ((count + kPiece - 1) / kPiece) : 0),
+        a_call_((pieces_ + calls - 1) / calls) {
+    for (int64_t k = 0; k < kAhead; ++k) fetch();
   }
+
+  void some() { for (int64_t k = 0; k < a_call_; ++k) piece(); }
+  void rest() { while (pieces_ > 0) piece(); }
 
  private:
-  static constexpr int64_t kLine = 64 / sizeof(T);
+  static constexpr int64_t kPiece = PIECE, kAhead = AHEAD;
+
+  __attribute__((noinline)) void piece() {
+    if (pieces_ == 0) return;
+    --pieces_;
+    fetch();
+    const T* from = x_.row(row_);
+    A* const to = chunk_ + row_ * stride_of(x_.rows()) + at_;
+    const bool last = count_ - at_ <= kPiece;
+    const int64_t copied = from ? last ? count_ - at_ : kPiece : 0;
+    if (from) convert(from + first_ + at_, to, copied);
+    if (last || !from) std::memset(to + copied, 0, ((last ? padded_ - at_ : kPiece) - copied) * sizeof(A));
+    at_ += kPiece;
+    if (last) at_ = 0, ++row_;
+  }
+
+  void fetch() {
+    if (ahead_row_ >= x_.rows()) return;
+    const T* from = x_.row(ahead_row_);
+    const bool last = count_ - ahead_ <= kPiece;
+    if (from) {
+      const char* line = reinterpret_cast<const char*>(from + first_ + ahead_);
+      const char* end = reinterpret_cast<const char*>(from + first_ + (last ? count_ : ahead_ + kPiece));
+      for (; line < end; line += 64) __builtin_prefetch(line, 0, 2);  // into the second-level cache
+    }
+    ahead_ += kPiece;
+    if (last) ahead_ = 0, ++ahead_row_;
+  }
+
   const Features<T>& x_;
-  int64_t first_, count_, lines_, row_ = 0, at_ = 0;
+  int64_t first_, count_, padded_;
+  A* chunk_;
+  int64_t pieces_, a_call_, row_ = 0, at_ = 0, ahead_row_ = 0, ahead_ = 0;
 };
 
 template <typename V, typename A>
@@ -125,39 +156,76 @@ inline A sum_of(const V& vector) {
   }
 }
 
-// products_ij += a_i . b_j for four rows a and J rows b; `upper` leaves out j < i.
-template <int J, bool upper, typename A>
-inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, A* products, int64_t rows) {
+// to_k += sum of the elements of s_k.
+template <typename V, typename A>
+inline void add_sums(const V& s0, const V& s1, const V& s2, const V& s3, A* to) {
+#if FASTFCS_VECTOR == 64
+  if constexpr (std::is_same<A, float>::value) {
+    const auto pairs = [](const V& a, const V& b) {
+      return V(_mm512_unpacklo_ps((__m512)a, (__m512)b)) + V(_mm512_unpackhi_ps((__m512)a, (__m512)b));
+    };
+    const __m512 a = (__m512)pairs(s0, s1), b = (__m512)pairs(s2, s3);
+    const __m512 all = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums));
+    return;
+  }
+#endif
+  to[0] += sum_of<V, A>(s0);
+  to[1] += sum_of<V, A>(s1);
+  to[2] += sum_of<V, A>(s2);
+  to[3] += sum_of<V, A>(s3);
+}
+
+// products_ji += a_i . b_j for I rows a and J rows b; `upper` leaves out j < i.
+template <int I, int J, bool upper, typename A>
+inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, A* products, int64_t outputs) {
   using V = typename VectorOf<A>::type;
-  V s[4][J] = {};
+  V s[J][I] = {};
   for (int64_t p = 0; p < padded; p += sizeof(V) / sizeof(A)) {
     V right[J];
     FASTFCS_UNROLL
     for (int j = 0; j < J; ++j) right[j] = load<V>(b + j * stride + p);
     FASTFCS_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const V left = upper ? right[i] : load<V>(a + i * stride + p);
+    for (int i = 0; i < I; ++i) {
+      V left = upper ? right[i] : load<V>(a + i * stride + p);
+#ifdef __AVX512F__
+      asm("" : "+v"(left));
+#endif
       FASTFCS_UNROLL
-      for (int j = upper ? i : 0; j < J; ++j) s[i][j] = s[i][j] + left * right[j];
+      for (int j = upper ? i : 0; j < J; ++j) s[j][i] = s[j][i] + left * right[j];
     }
   }
   FASTFCS_UNROLL
-  for (int i = 0; i < 4; ++i)
+  for (int j = 0; j < J; ++j)
     FASTFCS_UNROLL
-    for (int j = upper ? i : 0; j < J; ++j) products[i * rows + j] += sum_of<V, A>(s[i][j]);
+    for (int i = 0; i < I; i += 4)
+      add_sums<V>(s[j][i], s[j][i + 1], s[j][i + 2], s[j][i + 3], products + j * outputs + i);
 }
 
-// Calls block(i, j, upper, columns) for the blocks of the products that are wanted: four by four on the diagonal, of
-// which ten sums, and else four by as many as fill the registers (16, or AVX-512's 32), with fours by two at the end.
+constexpr int kTall = FASTFCS_VECTOR == 64 ? 8 : 4;
+
+// Calls block(i, j, rows, columns, upper) for the blocks of the products that are wanted.
 template <typename Block>
 inline void each_block(int64_t outputs, int64_t rows, Block block) {
-  constexpr int wide = FASTFCS_VECTOR == 64 ? 6 : 3;
-  for (int64_t i = 0; i < outputs; i += 4) {
-    block(i, i, std::true_type(), std::integral_constant<int, 4>());
-    int64_t j = i + 4;
-    for (; rows - j >= wide && rows - j != wide + 1; j += wide)
-      block(i, j, std::false_type(), std::integral_constant<int, wide>());
-    for (; j < rows; j += 2) block(i, j, std::false_type(), std::integral_constant<int, 2>());
+  const auto four = std::integral_constant<int, 4>();
+  const auto beside = [&](int64_t i, int64_t j, auto tall) {
+    for (; rows - j >= 3 && rows - j != 4; j += 3) block(i, j, tall, std::integral_constant<int, 3>(), std::false_type());
+    for (; j < rows; j += 2) block(i, j, tall, std::integral_constant<int, 2>(), std::false_type());
+  };
+  int64_t i = 0;
+  if constexpr (kTall == 8) {
+    for (; i + 8 <= outputs; i += 8) {
+      block(i, i, four, four, std::true_type());
+      block(i, i + 4, four, four, std::false_type());
+      block(i + 4, i + 4, four, four, std::true_type());
+      beside(i, i + 8, std::integral_constant<int, 8>());
+    }
+  }
+  for (; i < outputs; i += 4) {
+    block(i, i, four, four, std::true_type());
+    beside(i, i + 4, four);
   }
 }
 
@@ -169,67 +237,109 @@ void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulat
   constexpr int64_t vector = sizeof(typename VectorOf<A>::type) / sizeof(A);
   const int64_t rows = x.rows(), outputs = x.outputs();
   const int64_t pixels = chunk_of(rows), stride = stride_of(rows);
-  Memory<A> memory(rows * stride);
-  A* const chunk = memory.get();
+  Memory<A> memory(2 * rows * stride);
+  A* chunk = memory.get();
+  A* next = chunk + rows * stride;
   std::memset(products, 0, outputs * rows * sizeof(A));
   int64_t blocks = 0;
-  each_block(outputs, rows, [&](int64_t, int64_t, auto, auto) { ++blocks; });
-  for (int64_t p = first; p < last; p += pixels) {
+  each_block(outputs, rows, [&](int64_t, int64_t, auto, auto, auto) { ++blocks; });
+  const auto copy = [&](int64_t p, A* to) {
     const int64_t count = last - p < pixels ? last - p : pixels;
-    const int64_t padded = (count + vector - 1) / vector * vector;
-    copy_chunk(x, p, count, padded, stride, chunk);
-    Ahead<T> ahead(x, p + count, last - p - count < pixels ? last - p - count : pixels, blocks);
-    each_block(outputs, rows, [&](int64_t i, int64_t j, auto upper, auto columns) {
-      ahead.fetch();
-      add_products<columns, upper>(chunk + i * stride, chunk + j * stride, stride, padded, products + i * rows + j, rows);
+    return Copy<T>(x, p, count, vector, to, blocks);
+  };
+  copy(first, chunk).rest();
+  for (int64_t p = first; p < last; p += pixels) {
+    const int64_t padded = round_up(last - p < pixels ? last - p : pixels, vector);
+    Copy<T> ahead = copy(p + pixels, next);
+    each_block(outputs, rows, [&](int64_t i, int64_t j, auto tall, auto wide, auto upper) {
+      ahead.some();
+      add_products<tall, wide, upper>(chunk + i * stride, chunk + j * stride, stride, padded,
+                                      products + j * outputs + i, outputs);
     });
+    ahead.rest();
+    std::swap(chunk, next);
   }
 }
 
-template <typename T>
-void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result) {
-  using A = accumulate_t<T>;
+// K rows of results of three vectors, put to `to` and `apart` each, of which the first `outputs` are wanted.
+template <int K, typename A>
+inline void combine(const A* from, int64_t stride, int64_t rows, const A* weights, A* to, int64_t apart, int64_t outputs, bool past_caches) {
   using V = typename VectorOf<A>::type;
   constexpr int64_t vector = sizeof(V) / sizeof(A);
-  const int64_t rows = x.rows(), pixels = chunk_of(rows), stride = stride_of(rows);
-  Memory<A> memory(rows * stride + 4 * stride);
-  A* const chunk = memory.get();
-  A* const four = chunk + rows * stride;
+  V sums[K][3] = {};
+  for (int64_t i = 0; i < rows; ++i, weights += 4, from += stride) {
+    V values[3];
+    FASTFCS_UNROLL
+    for (int v = 0; v < 3; ++v) values[v] = load<V>(from + v * vector);
+    FASTFCS_UNROLL
+    for (int k = 0; k < K; ++k) {
+      const A weight = weights[k / 4 * 4 * rows + k % 4];
+      FASTFCS_UNROLL
+      for (int v = 0; v < 3; ++v) sums[k][v] = sums[k][v] + weight * values[v];
+    }
+  }
+#if FASTFCS_VECTOR == 64
+  if (past_caches) {
+    FASTFCS_UNROLL
+    for (int k = 0; k < K; ++k)
+      if (k < outputs)
+        FASTFCS_UNROLL
+        for (int v = 0; v < 3; ++v) _mm512_stream_si512((__m512i*)(to + k * apart + v * vector), (__m512i)sums[k][v]);
+    return;
+  }
+#endif
+  FASTFCS_UNROLL
+  for (int k = 0; k < K; ++k)
+    if (k < outputs)
+      FASTFCS_UNROLL
+      for (int v = 0; v < 3; ++v) store(to + k * apart + v * vector, sums[k][v]);
+}
+
+template <typename T>
+void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, bool past_caches) {
+  using A = accumulate_t<T>;
+  constexpr int64_t three = 3 * sizeof(typename VectorOf<A>::type) / sizeof(A);
+  const int64_t rows = x.rows(), outputs = x.outputs(), pixels = chunk_of(rows), stride = stride_of(rows);
+  Memory<A> memory(2 * rows * stride);
+  A* chunk = memory.get();
+  A* next = chunk + rows * stride;
+  const int64_t calls = (outputs + kTall - 1) / kTall * (pixels / three);
+  const auto copy = [&](int64_t p, A* to) {
+    const int64_t count = last - p < pixels ? last - p : pixels;
+    return Copy<T>(x, p, count, three, to, calls);
+  };
+  copy(first, chunk).rest();
   for (int64_t p = first; p < last; p += pixels) {
     const int64_t count = last - p < pixels ? last - p : pixels;
-    const int64_t padded = (count + 3 * vector - 1) / (3 * vector) * (3 * vector);
-    copy_chunk(x, p, count, padded, stride, chunk);
-    Ahead<T> ahead(x, p + count, last - p - count < pixels ? last - p - count : pixels,
-                   x.outputs() / 4 * (padded / (3 * vector)));
-    for (int64_t j = 0; j < x.outputs(); j += 4) {
-      for (int64_t q = 0; q < padded; q += 3 * vector) {
-        ahead.fetch();
-        V sums[4][3] = {};
-        const A* weight = weights + j * rows;
-        const A* from = chunk + q;
-        for (int64_t i = 0; i < rows; ++i, weight += 4, from += stride) {
-          V values[3];
-          FASTFCS_UNROLL
-          for (int v = 0; v < 3; ++v) values[v] = load<V>(from + v * vector);
-          FASTFCS_UNROLL
-          for (int k = 0; k < 4; ++k)
-            FASTFCS_UNROLL
-            for (int v = 0; v < 3; ++v) sums[k][v] = sums[k][v] + weight[k] * values[v];
+    Copy<T> ahead = copy(p + pixels, next);
+    for (int64_t q = 0; q < count; q += three) {
+      const auto block = [&](int64_t j, auto tall) {
+        ahead.some();
+        const int64_t wanted = std::min<int64_t>(tall, x.channels - j);
+        T* const to = result + j * x.pixels + p + q;
+        if constexpr (std::is_same<T, A>::value) {
+          if (count - q >= three) {
+            combine<tall>(chunk + q, stride, rows, weights + j * rows, to, x.pixels, wanted, past_caches);
+            return;
+          }
         }
-        FASTFCS_UNROLL
-        for (int k = 0; k < 4; ++k)
-          FASTFCS_UNROLL
-          for (int v = 0; v < 3; ++v) store(four + k * stride + q + v * vector, sums[k][v]);
-      }
-      for (int64_t k = 0; k < 4 && j + k < x.channels; ++k)
-        convert(four + k * stride, result + (j + k) * x.pixels + p, count);
+        A values[tall * three];
+        combine<tall, A>(chunk + q, stride, rows, weights + j * rows, values, three, tall, false);
+        for (int64_t k = 0; k < wanted; ++k)
+          convert(values + k * three, to + k * x.pixels, std::min(count - q, three));
+      };
+      int64_t j = 0;
+      for (; j + kTall <= outputs; j += kTall) block(j, std::integral_constant<int, kTall>());
+      for (; j < outputs; j += 4) block(j, std::integral_constant<int, 4>());
     }
+    ahead.rest();
+    std::swap(chunk, next);
   }
 }
 
 #define FASTFCS_DEFINE(T)                                                                                    \
   template void slice_products(const Features<T>&, int64_t, int64_t, accumulate_t<T>*);                      \
-  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*);
+  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*, bool);
 FASTFCS_DEFINE(float)
 FASTFCS_DEFINE(double)
 FASTFCS_DEFINE(Half)
