@@ -21,8 +21,14 @@
 #ifndef AHEAD
 #define AHEAD 2
 #endif
-#ifndef PIECE
-#define PIECE 256
+#ifndef HINT
+#define HINT 2
+#endif
+#ifndef CP
+#define CP(r) chunk_of(r)
+#endif
+#ifndef CC
+#define CC(r) chunk_of(r)
 #endif
 namespace fastfcs {
 namespace FASTFCS_ISA {
@@ -91,57 +97,46 @@ inline void convert(const float* from, Half* to, int64_t count) {
 
 inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
-// Copies a chunk of all rows, each followed by zeros up to whole units of vectors, piece by piece, while the chunk before
-// is worked on: else memory and arithmetic would wait for each other.
+// Copies a chunk of all rows, each followed by zeros up to whole units of vectors, row by row, while the chunk before is
+// worked on: else memory and arithmetic would wait for each other.
 template <typename T>
 class Copy {
   using A = accumulate_t<T>;
 
  public:
-  Copy(const Features<T>& x, int64_t first, int64_t count, int64_t unit, A* chunk, int64_t calls)
-      : x_(x), first_(first), count_(count), padded_(round_up(count, unit)), chunk_(chunk), 
-        pieces_(count > 0 ? x.rows() * ((count + kPiece - 1) / kPiece) : 0),
-        a_call_((pieces_ + calls - 1) / calls) {
-    for (int64_t k = 0; k < kAhead; ++k) fetch();
-  }
+  Copy(const Features<T>& x, int64_t first, int64_t count, int64_t unit, int64_t stride, A* chunk, int64_t calls)
+      : x_(x), first_(first), count_(count), padded_(round_up(count, unit)), stride_(stride), chunk_(chunk), calls_(calls), left_(calls),
+        row_(count > 0 ? 0 : x.rows()) {}
 
-  void some() { for (int64_t k = 0; k < a_call_; ++k) piece(); }
-  void rest() { while (pieces_ > 0) piece(); }
+  // One of so many calls.
+  __attribute__((noinline)) void some() {
+    const int64_t rows = x_.rows(), until = rows - --left_ * rows / calls_;
+    while (row_ < until) copy();
+  }
 
  private:
-  static constexpr int64_t kPiece = PIECE, kAhead = AHEAD;
+  static constexpr int64_t kLine = 64 / sizeof(T), kAhead = AHEAD;
 
-  __attribute__((noinline)) void piece() {
-    if (pieces_ == 0) return;
-    --pieces_;
-    fetch();
-    const T* from = x_.row(row_);
-    A* const to = chunk_ + row_ * stride_of(x_.rows()) + at_;
-    const bool last = count_ - at_ <= kPiece;
-    const int64_t copied = from ? last ? count_ - at_ : kPiece : 0;
-    if (from) convert(from + first_ + at_, to, copied);
-    if (last || !from) std::memset(to + copied, 0, ((last ? padded_ - at_ : kPiece) - copied) * sizeof(A));
-    at_ += kPiece;
-    if (last) at_ = 0, ++row_;
-  }
-
-  void fetch() {
-    if (ahead_row_ >= x_.rows()) return;
-    const T* from = x_.row(ahead_row_);
-    const bool last = count_ - ahead_ <= kPiece;
+  void copy() {
+    const T* const from = x_.row(row_);
+    const T* const later = row_ + kAhead < x_.rows() ? x_.row(row_ + kAhead) : nullptr;
+    A* const to = chunk_ + row_++ * stride_;
+    int64_t p = 0;
     if (from) {
-      const char* line = reinterpret_cast<const char*>(from + first_ + ahead_);
-      const char* end = reinterpret_cast<const char*>(from + first_ + (last ? count_ : ahead_ + kPiece));
-      for (; line < end; line += 64) __builtin_prefetch(line, 0, 2);  // into the second-level cache
+      for (; p + kLine <= count_; p += kLine) {
+        if (later) __builtin_prefetch(later + first_ + p, 0, HINT);  // into the second-level cache
+        convert(from + first_ + p, to + p, kLine);
+      }
+      convert(from + first_ + p, to + p, count_ - p);
+      p = count_;
     }
-    ahead_ += kPiece;
-    if (last) ahead_ = 0, ++ahead_row_;
+    std::memset(to + p, 0, (padded_ - p) * sizeof(A));
   }
 
   const Features<T>& x_;
-  int64_t first_, count_, padded_;
+  int64_t first_, count_, padded_, stride_;
   A* chunk_;
-  int64_t pieces_, a_call_, row_ = 0, at_ = 0, ahead_row_ = 0, ahead_ = 0;
+  int64_t calls_, left_, row_;
 };
 
 template <typename V, typename A>
@@ -236,27 +231,26 @@ void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulat
   using A = accumulate_t<T>;
   constexpr int64_t vector = sizeof(typename VectorOf<A>::type) / sizeof(A);
   const int64_t rows = x.rows(), outputs = x.outputs();
-  const int64_t pixels = chunk_of(rows), stride = stride_of(rows);
+  const int64_t pixels = CP(rows), stride = pixels + 16;
   Memory<A> memory(2 * rows * stride);
   A* chunk = memory.get();
   A* next = chunk + rows * stride;
   std::memset(products, 0, outputs * rows * sizeof(A));
   int64_t blocks = 0;
   each_block(outputs, rows, [&](int64_t, int64_t, auto, auto, auto) { ++blocks; });
-  const auto copy = [&](int64_t p, A* to) {
+  const auto copy = [&](int64_t p, A* to, int64_t calls) {
     const int64_t count = last - p < pixels ? last - p : pixels;
-    return Copy<T>(x, p, count, vector, to, blocks);
+    return Copy<T>(x, p, count, vector, stride, to, calls);
   };
-  copy(first, chunk).rest();
+  copy(first, chunk, 1).some();
   for (int64_t p = first; p < last; p += pixels) {
     const int64_t padded = round_up(last - p < pixels ? last - p : pixels, vector);
-    Copy<T> ahead = copy(p + pixels, next);
+    Copy<T> ahead = copy(p + pixels, next, blocks);
     each_block(outputs, rows, [&](int64_t i, int64_t j, auto tall, auto wide, auto upper) {
       ahead.some();
       add_products<tall, wide, upper>(chunk + i * stride, chunk + j * stride, stride, padded,
                                       products + j * outputs + i, outputs);
     });
-    ahead.rest();
     std::swap(chunk, next);
   }
 }
@@ -299,19 +293,18 @@ template <typename T>
 void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, bool past_caches) {
   using A = accumulate_t<T>;
   constexpr int64_t three = 3 * sizeof(typename VectorOf<A>::type) / sizeof(A);
-  const int64_t rows = x.rows(), outputs = x.outputs(), pixels = chunk_of(rows), stride = stride_of(rows);
+  const int64_t rows = x.rows(), outputs = x.outputs(), pixels = CC(rows), stride = pixels + 16;
   Memory<A> memory(2 * rows * stride);
   A* chunk = memory.get();
   A* next = chunk + rows * stride;
-  const int64_t calls = (outputs + kTall - 1) / kTall * (pixels / three);
-  const auto copy = [&](int64_t p, A* to) {
+  const auto copy = [&](int64_t p, A* to, int64_t calls) {
     const int64_t count = last - p < pixels ? last - p : pixels;
-    return Copy<T>(x, p, count, three, to, calls);
+    return Copy<T>(x, p, count, three, stride, to, calls);
   };
-  copy(first, chunk).rest();
+  copy(first, chunk, 1).some();
   for (int64_t p = first; p < last; p += pixels) {
     const int64_t count = last - p < pixels ? last - p : pixels;
-    Copy<T> ahead = copy(p + pixels, next);
+    Copy<T> ahead = copy(p + pixels, next, round_up(outputs, kTall) / kTall * (round_up(count, three) / three));
     for (int64_t q = 0; q < count; q += three) {
       const auto block = [&](int64_t j, auto tall) {
         ahead.some();
@@ -332,7 +325,6 @@ void slice_combination(const Features<T>& x, int64_t first, int64_t last, const 
       for (; j + kTall <= outputs; j += kTall) block(j, std::integral_constant<int, kTall>());
       for (; j < outputs; j += 4) block(j, std::integral_constant<int, 4>());
     }
-    ahead.rest();
     std::swap(chunk, next);
   }
 }
