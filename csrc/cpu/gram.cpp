@@ -22,7 +22,7 @@ namespace {
 // so that it must have pixels enough to be worth them.
 int64_t slices_of(int64_t pixels, int64_t rows) {
   int64_t count = 1;
-  while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(1024, 4 * rows)) count *= 2;
+  while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(2048, 4 * rows)) count *= 2;
   return count;
 }
 

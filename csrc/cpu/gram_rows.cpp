@@ -18,18 +18,6 @@
 
 #include "vector.h"
 
-#ifndef AHEAD
-#define AHEAD 2
-#endif
-#ifndef HINT
-#define HINT 2
-#endif
-#ifndef CP
-#define CP(r) chunk_of(r)
-#endif
-#ifndef CC
-#define CC(r) chunk_of(r)
-#endif
 namespace fastfcs {
 namespace FASTFCS_ISA {
 namespace {
@@ -38,10 +26,10 @@ using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
 // Pixels of a chunk, whole blocks of three vectors in any instruction set. Long rows please the prefetchers.
-constexpr int64_t chunk_of(int64_t rows) { return rows <= 64 ? 768 : rows <= 256 ? 384 : 192; }
-
-// A row of a chunk is longer by 16 elements, so that rows do not begin in the same cache sets.
-constexpr int64_t stride_of(int64_t rows) { return chunk_of(rows) + 16; }
+constexpr int64_t chunk_of(int64_t rows, int64_t count) {
+  const int64_t most = rows <= 16 ? 384 : rows <= 64 ? 768 : rows <= 256 ? 384 : 192, chunks = (count + most - 1) / most;
+  return chunks == 0 ? 0 : ((count + chunks - 1) / chunks + 47) / 48 * 48;
+}
 
 struct alignas(64) Line {
   char bytes[64];
@@ -105,26 +93,25 @@ class Copy {
 
  public:
   Copy(const Features<T>& x, int64_t first, int64_t count, int64_t unit, int64_t stride, A* chunk, int64_t calls)
-      : x_(x), first_(first), count_(count), padded_(round_up(count, unit)), stride_(stride), chunk_(chunk), calls_(calls), left_(calls),
+      : x_(x), first_(first), count_(count), padded_(round_up(count, unit)), stride_(stride), chunk_(chunk), calls_(calls),
         row_(count > 0 ? 0 : x.rows()) {}
 
   // One of so many calls.
-  __attribute__((noinline)) void some() {
-    const int64_t rows = x_.rows(), until = rows - --left_ * rows / calls_;
-    while (row_ < until) copy();
+  void some() {
+    for (due_ += x_.rows(); due_ >= calls_ && row_ < x_.rows(); due_ -= calls_) copy();
   }
 
  private:
-  static constexpr int64_t kLine = 64 / sizeof(T), kAhead = AHEAD;
+  static constexpr int64_t kLine = 64 / sizeof(T), kAhead = 2;
 
-  void copy() {
+  __attribute__((noinline)) void copy() {
     const T* const from = x_.row(row_);
     const T* const later = row_ + kAhead < x_.rows() ? x_.row(row_ + kAhead) : nullptr;
     A* const to = chunk_ + row_++ * stride_;
     int64_t p = 0;
     if (from) {
       for (; p + kLine <= count_; p += kLine) {
-        if (later) __builtin_prefetch(later + first_ + p, 0, HINT);  // into the second-level cache
+        if (later) __builtin_prefetch(later + first_ + p, 0, 2);  // into the second-level cache
         convert(from + first_ + p, to + p, kLine);
       }
       convert(from + first_ + p, to + p, count_ - p);
@@ -136,7 +123,7 @@ class Copy {
   const Features<T>& x_;
   int64_t first_, count_, padded_, stride_;
   A* chunk_;
-  int64_t calls_, left_, row_;
+  int64_t calls_, row_, due_ = 0;
 };
 
 template <typename V, typename A>
@@ -231,7 +218,7 @@ void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulat
   using A = accumulate_t<T>;
   constexpr int64_t vector = sizeof(typename VectorOf<A>::type) / sizeof(A);
   const int64_t rows = x.rows(), outputs = x.outputs();
-  const int64_t pixels = CP(rows), stride = pixels + 16;
+  const int64_t pixels = chunk_of(rows, last - first), stride = pixels + 16;
   Memory<A> memory(2 * rows * stride);
   A* chunk = memory.get();
   A* next = chunk + rows * stride;
@@ -293,7 +280,7 @@ template <typename T>
 void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, bool past_caches) {
   using A = accumulate_t<T>;
   constexpr int64_t three = 3 * sizeof(typename VectorOf<A>::type) / sizeof(A);
-  const int64_t rows = x.rows(), outputs = x.outputs(), pixels = CC(rows), stride = pixels + 16;
+  const int64_t rows = x.rows(), outputs = x.outputs(), pixels = chunk_of(rows, last - first), stride = pixels + 16;
   Memory<A> memory(2 * rows * stride);
   A* chunk = memory.get();
   A* next = chunk + rows * stride;
