@@ -18,8 +18,8 @@
 namespace fastfcs {
 namespace {
 
-// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products of `rows` a channel,
-// so that it must have pixels enough to be worth them.
+// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products of `rows` per channel
+// and copies its first chunk with nothing to compute meanwhile, so that it must have pixels enough to be worth both.
 int64_t slices_of(int64_t pixels, int64_t rows) {
   int64_t count = 1;
   while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(2048, 4 * rows)) count *= 2;
@@ -118,13 +118,19 @@ struct Target {
   const A* operator[](int64_t b) const { return data + b * stride; }
 };
 
-// Whether a result goes past the caches: where it would evict what is still to be read, and lines would be fetched only to
-// be overwritten. 64-byte stores need rows that begin so.
-inline bool writes_past_caches(const Tensor& result) {
-  const int64_t bytes = result.numel() * result.element_size();
-  static const int64_t large = getenv("NTMIN") ? atoll(getenv("NTMIN")) : int64_t(32) << 20;
-  return bytes >= large && result.size(2) * result.size(3) % 16 == 0 && result.element_size() == 4 &&
-         reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 64 == 0;
+// Whether the result is written past the caches, which then need not fetch lines only to have them overwritten. Intel's
+// CPUs gain by it once the caches cannot hold the result; AMD's lose where its memory was in use before. Such stores are
+// of whole lines, so that each row must begin with one.
+inline bool past_caches(const Tensor& result) {
+#ifdef __x86_64__
+  static const bool intel = __builtin_cpu_is("intel");
+  constexpr int64_t large = 32 << 20, line = 64;
+  return intel && result.numel() * result.element_size() >= large &&
+         result.size(2) * result.size(3) * result.element_size() % line == 0 &&
+         reinterpret_cast<uintptr_t>(result.const_data_ptr()) % line == 0;
+#else
+  return false;
+#endif
 }
 
 // The combination of x with weight(b, i, j), i counting h's channels and then g's.
@@ -146,10 +152,9 @@ Tensor combined(const Batch<T>& batch, Weight weight) {
   });
   Tensor result = empty_beside(batch.h, batch.h.sizes().vec(), batch.h.scalar_type());
   T* const to = static_cast<T*>(result.mutable_data_ptr());
-  const bool past_caches = writes_past_caches(result);
+  const bool stream = past_caches(result);
   batch.each_slice([&](int64_t b, int64_t, int64_t first, int64_t last) {
-    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels,
-                past_caches);
+    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels, stream);
   });
   return result;
 }

@@ -5,10 +5,8 @@
 // fills the last vector and the last four channels with zeros, so that the loops below know neither.
 #include "gram_rows.h"
 
-#include <algorithm>
 #include <memory>
 #include <type_traits>
-#include <utility>
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -25,10 +23,15 @@ namespace {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-// Pixels of a chunk, whole blocks of three vectors in any instruction set. Long rows please the prefetchers.
-constexpr int64_t chunk_of(int64_t rows, int64_t count) {
-  const int64_t most = rows <= 16 ? 384 : rows <= 64 ? 768 : rows <= 256 ? 384 : 192, chunks = (count + most - 1) / most;
-  return chunks == 0 ? 0 : ((count + chunks - 1) / chunks + 47) / 48 * 48;
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
+
+// Pixels of each of the equal chunks of a slice, whole blocks of three vectors in any instruction set. Long rows please
+// the prefetchers; two chunks fit into the second-level cache or, of few rows, into the first.
+inline int64_t chunk_of(int64_t rows, int64_t pixels) {
+  const int64_t most = rows <= 16 ? 384 : rows <= 64 ? 768 : rows <= 256 ? 384 : 192;
+  const int64_t chunks = pixels > most ? (pixels + most - 1) / most : 1;
+  return round_up((pixels + chunks - 1) / chunks, 48);
 }
 
 struct alignas(64) Line {
@@ -83,27 +86,32 @@ inline void convert(const float* from, Half* to, int64_t count) {
 }
 #endif
 
-inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
-
-// Copies a chunk of all rows, each followed by zeros up to whole units of vectors, row by row, while the chunk before is
-// worked on: else memory and arithmetic would wait for each other.
+// Copies a chunk of all rows, each followed by zeros up to whole units, in so many calls between the blocks of work on the
+// chunk before: else memory and arithmetic would wait for each other. A row is `stride` long, 16 elements longer than the
+// chunk, so that rows do not begin in the same cache sets.
 template <typename T>
 class Copy {
   using A = accumulate_t<T>;
 
  public:
   Copy(const Features<T>& x, int64_t first, int64_t count, int64_t unit, int64_t stride, A* chunk, int64_t calls)
-      : x_(x), first_(first), count_(count), padded_(round_up(count, unit)), stride_(stride), chunk_(chunk), calls_(calls),
+      : x_(x),
+        first_(first),
+        count_(count),
+        padded_(round_up(count, unit)),
+        stride_(stride),
+        chunk_(chunk),
+        calls_(calls),
         row_(count > 0 ? 0 : x.rows()) {}
 
-  // One of so many calls.
   void some() {
     for (due_ += x_.rows(); due_ >= calls_ && row_ < x_.rows(); due_ -= calls_) copy();
   }
 
  private:
-  static constexpr int64_t kLine = 64 / sizeof(T), kAhead = 2;
+  static constexpr int64_t kLine = 64 / sizeof(T), kAhead = 2;  // elements, rows
 
+  // One row; each line of it fetches one of a later row. Not inlined, for the loops around it need all registers.
   __attribute__((noinline)) void copy() {
     const T* const from = x_.row(row_);
     const T* const later = row_ + kAhead < x_.rows() ? x_.row(row_ + kAhead) : nullptr;
@@ -143,14 +151,14 @@ template <typename V, typename A>
 inline void add_sums(const V& s0, const V& s1, const V& s2, const V& s3, A* to) {
 #if FASTFCS_VECTOR == 64
   if constexpr (std::is_same<A, float>::value) {
+    // All four at once, with a third of the shuffles. (maskz, because GCC warns of the plain intrinsics' own variables.)
     const auto pairs = [](const V& a, const V& b) {
-      return V(_mm512_unpacklo_ps((__m512)a, (__m512)b)) + V(_mm512_unpackhi_ps((__m512)a, (__m512)b));
+      return __m512(V(_mm512_maskz_unpacklo_ps(-1, __m512(a), __m512(b))) + V(_mm512_maskz_unpackhi_ps(-1, __m512(a), __m512(b))));
     };
-    const __m512 a = (__m512)pairs(s0, s1), b = (__m512)pairs(s2, s3);
-    const __m512 all = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
-    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums));
+    const __m512 a = pairs(s0, s1), b = pairs(s2, s3);
+    __m128 quarters[4];
+    store(quarters, V(_mm512_maskz_shuffle_ps(-1, a, b, 0x44)) + V(_mm512_maskz_shuffle_ps(-1, a, b, 0xee)));
+    store(to, load<__m128>(to) + (quarters[0] + quarters[1] + quarters[2] + quarters[3]));
     return;
   }
 #endif
@@ -173,7 +181,7 @@ inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded,
     for (int i = 0; i < I; ++i) {
       V left = upper ? right[i] : load<V>(a + i * stride + p);
 #ifdef __AVX512F__
-      asm("" : "+v"(left));
+      asm("" : "+v"(left));  // or GCC loads it again for every product, more than the load units can
 #endif
       FASTFCS_UNROLL
       for (int j = upper ? i : 0; j < J; ++j) s[j][i] = s[j][i] + left * right[j];
@@ -186,14 +194,17 @@ inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded,
       add_sums<V>(s[j][i], s[j][i + 1], s[j][i + 2], s[j][i + 3], products + j * outputs + i);
 }
 
+// Rows of a block as high as the registers allow: AVX-512 has 32.
 constexpr int kTall = FASTFCS_VECTOR == 64 ? 8 : 4;
 
-// Calls block(i, j, rows, columns, upper) for the blocks of the products that are wanted.
+// Calls block(i, j, rows, columns, upper) for the blocks of the products that are wanted: four by four on the diagonal, of
+// which ten sums, and beside it kTall rows by three columns, with twos at the end.
 template <typename Block>
 inline void each_block(int64_t outputs, int64_t rows, Block block) {
   const auto four = std::integral_constant<int, 4>();
   const auto beside = [&](int64_t i, int64_t j, auto tall) {
-    for (; rows - j >= 3 && rows - j != 4; j += 3) block(i, j, tall, std::integral_constant<int, 3>(), std::false_type());
+    for (; rows - j >= 3 && rows - j != 4; j += 3)
+      block(i, j, tall, std::integral_constant<int, 3>(), std::false_type());
     for (; j < rows; j += 2) block(i, j, tall, std::integral_constant<int, 2>(), std::false_type());
   };
   int64_t i = 0;
@@ -226,25 +237,28 @@ void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulat
   int64_t blocks = 0;
   each_block(outputs, rows, [&](int64_t, int64_t, auto, auto, auto) { ++blocks; });
   const auto copy = [&](int64_t p, A* to, int64_t calls) {
-    const int64_t count = last - p < pixels ? last - p : pixels;
+    const int64_t count = smaller(last - p, pixels);
     return Copy<T>(x, p, count, vector, stride, to, calls);
   };
   copy(first, chunk, 1).some();
   for (int64_t p = first; p < last; p += pixels) {
-    const int64_t padded = round_up(last - p < pixels ? last - p : pixels, vector);
+    const int64_t padded = round_up(smaller(last - p, pixels), vector);
     Copy<T> ahead = copy(p + pixels, next, blocks);
     each_block(outputs, rows, [&](int64_t i, int64_t j, auto tall, auto wide, auto upper) {
       ahead.some();
       add_products<tall, wide, upper>(chunk + i * stride, chunk + j * stride, stride, padded,
                                       products + j * outputs + i, outputs);
     });
-    std::swap(chunk, next);
+    A* const done = chunk;
+    chunk = next;
+    next = done;
   }
 }
 
-// K rows of results of three vectors, put to `to` and `apart` each, of which the first `outputs` are wanted.
+// K rows of results, three vectors each, of which the first `wanted` go to `to` and beyond, `apart` from each other.
 template <int K, typename A>
-inline void combine(const A* from, int64_t stride, int64_t rows, const A* weights, A* to, int64_t apart, int64_t outputs, bool past_caches) {
+inline void combine(const A* from, int64_t stride, int64_t rows, const A* weights, A* to, int64_t apart, int64_t wanted,
+                    bool stream) {
   using V = typename VectorOf<A>::type;
   constexpr int64_t vector = sizeof(V) / sizeof(A);
   V sums[K][3] = {};
@@ -260,24 +274,26 @@ inline void combine(const A* from, int64_t stride, int64_t rows, const A* weight
     }
   }
 #if FASTFCS_VECTOR == 64
-  if (past_caches) {
+  if (stream) {
     FASTFCS_UNROLL
     for (int k = 0; k < K; ++k)
-      if (k < outputs)
+      if (k < wanted)
         FASTFCS_UNROLL
-        for (int v = 0; v < 3; ++v) _mm512_stream_si512((__m512i*)(to + k * apart + v * vector), (__m512i)sums[k][v]);
+        for (int v = 0; v < 3; ++v)
+          _mm512_stream_si512(reinterpret_cast<__m512i*>(to + k * apart + v * vector), __m512i(sums[k][v]));
     return;
   }
 #endif
   FASTFCS_UNROLL
   for (int k = 0; k < K; ++k)
-    if (k < outputs)
+    if (k < wanted)
       FASTFCS_UNROLL
       for (int v = 0; v < 3; ++v) store(to + k * apart + v * vector, sums[k][v]);
 }
 
 template <typename T>
-void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, bool past_caches) {
+void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result,
+                       bool stream) {
   using A = accumulate_t<T>;
   constexpr int64_t three = 3 * sizeof(typename VectorOf<A>::type) / sizeof(A);
   const int64_t rows = x.rows(), outputs = x.outputs(), pixels = chunk_of(rows, last - first), stride = pixels + 16;
@@ -285,35 +301,40 @@ void slice_combination(const Features<T>& x, int64_t first, int64_t last, const 
   A* chunk = memory.get();
   A* next = chunk + rows * stride;
   const auto copy = [&](int64_t p, A* to, int64_t calls) {
-    const int64_t count = last - p < pixels ? last - p : pixels;
+    const int64_t count = smaller(last - p, pixels);
     return Copy<T>(x, p, count, three, stride, to, calls);
   };
   copy(first, chunk, 1).some();
   for (int64_t p = first; p < last; p += pixels) {
-    const int64_t count = last - p < pixels ? last - p : pixels;
+    const int64_t count = smaller(last - p, pixels);
     Copy<T> ahead = copy(p + pixels, next, round_up(outputs, kTall) / kTall * (round_up(count, three) / three));
     for (int64_t q = 0; q < count; q += three) {
       const auto block = [&](int64_t j, auto tall) {
         ahead.some();
-        const int64_t wanted = std::min<int64_t>(tall, x.channels - j);
+        const int64_t wanted = smaller(tall, x.channels - j);
         T* const to = result + j * x.pixels + p + q;
         if constexpr (std::is_same<T, A>::value) {
           if (count - q >= three) {
-            combine<tall>(chunk + q, stride, rows, weights + j * rows, to, x.pixels, wanted, past_caches);
+            combine<tall>(chunk + q, stride, rows, weights + j * rows, to, x.pixels, wanted, stream);
             return;
           }
         }
         A values[tall * three];
         combine<tall, A>(chunk + q, stride, rows, weights + j * rows, values, three, tall, false);
         for (int64_t k = 0; k < wanted; ++k)
-          convert(values + k * three, to + k * x.pixels, std::min(count - q, three));
+          convert(values + k * three, to + k * x.pixels, smaller(count - q, three));
       };
       int64_t j = 0;
       for (; j + kTall <= outputs; j += kTall) block(j, std::integral_constant<int, kTall>());
       for (; j < outputs; j += 4) block(j, std::integral_constant<int, 4>());
     }
-    std::swap(chunk, next);
+    A* const done = chunk;
+    chunk = next;
+    next = done;
   }
+#if FASTFCS_VECTOR == 64
+  if (stream) _mm_sfence();  // such stores are in no order otherwise
+#endif
 }
 
 #define FASTFCS_DEFINE(T)                                                                                    \

@@ -27,15 +27,17 @@ template <typename T>
 using SliceProducts = void (*)(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products);
 
 // result_j = sum_i weights_ij x_i over the slice, for j < channels; weights_ij is weights[(j / 4 * rows + i) * 4 + j % 4].
+// `stream` has AVX-512 write past the caches what needs no conversion; rows of the result then begin at 64 bytes.
 template <typename T>
 using SliceCombination = void (*)(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights,
-                                  T* result, bool past_caches);
+                                  T* result, bool stream);
 
 #define FASTFCS_DECLARE_ROWS                                                                                       \
   template <typename T>                                                                                            \
   void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products);               \
   template <typename T>                                                                                            \
-  void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, bool past_caches);
+  void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, \
+                         bool stream);
 
 namespace plain {
 FASTFCS_DECLARE_ROWS
