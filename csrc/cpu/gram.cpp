@@ -18,8 +18,8 @@
 namespace fastfcs {
 namespace {
 
-// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products of `rows` per channel
-// and copies its first chunk with nothing to compute meanwhile, so that it must have pixels enough to be worth both.
+// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products, `rows` per channel,
+// and copies its first chunk with nothing to compute meanwhile, so that it must have enough pixels to be worth both.
 int64_t slices_of(int64_t pixels, int64_t rows) {
   int64_t count = 1;
   while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(2048, 4 * rows)) count *= 2;
@@ -118,9 +118,9 @@ struct Target {
   const A* operator[](int64_t b) const { return data + b * stride; }
 };
 
-// Whether the result is written past the caches, which then need not fetch lines only to have them overwritten. Intel's
-// CPUs gain by it once the caches cannot hold the result; AMD's lose where its memory was in use before. Such stores are
-// of whole lines, so that each row must begin with one.
+// Whether the result is written past the caches, which then need not fetch lines only to have them overwritten. An Intel
+// CPU gains by it once the caches cannot hold the result; an AMD one loses where the memory was in use before. Such stores
+// write whole lines, so every row must begin with one.
 inline bool past_caches(const Tensor& result) {
 #ifdef __x86_64__
   static const bool intel = __builtin_cpu_is("intel");

@@ -151,9 +151,10 @@ template <typename V, typename A>
 inline void add_sums(const V& s0, const V& s1, const V& s2, const V& s3, A* to) {
 #if FASTFCS_VECTOR == 64
   if constexpr (std::is_same<A, float>::value) {
-    // All four at once, with a third of the shuffles. (maskz, because GCC warns of the plain intrinsics' own variables.)
+    // All four at once, with half of the shuffles; maskz, because GCC warns of the plain intrinsics' own variables.
     const auto pairs = [](const V& a, const V& b) {
-      return __m512(V(_mm512_maskz_unpacklo_ps(-1, __m512(a), __m512(b))) + V(_mm512_maskz_unpackhi_ps(-1, __m512(a), __m512(b))));
+      const V low = _mm512_maskz_unpacklo_ps(-1, __m512(a), __m512(b));
+      return __m512(low + V(_mm512_maskz_unpackhi_ps(-1, __m512(a), __m512(b))));
     };
     const __m512 a = pairs(s0, s1), b = pairs(s2, s3);
     __m128 quarters[4];
@@ -197,8 +198,8 @@ inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded,
 // Rows of a block as high as the registers allow: AVX-512 has 32.
 constexpr int kTall = FASTFCS_VECTOR == 64 ? 8 : 4;
 
-// Calls block(i, j, rows, columns, upper) for the blocks of the products that are wanted: four by four on the diagonal, of
-// which ten sums, and beside it kTall rows by three columns, with twos at the end.
+// Calls block(i, j, rows, columns, upper) for the blocks of the products that are wanted: four by four on the diagonal,
+// where only ten sums are needed, and beside it kTall rows by three columns, with twos at the end.
 template <typename Block>
 inline void each_block(int64_t outputs, int64_t rows, Block block) {
   const auto four = std::integral_constant<int, 4>();
@@ -258,7 +259,7 @@ void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulat
 // K rows of results, three vectors each, of which the first `wanted` go to `to` and beyond, `apart` from each other.
 template <int K, typename A>
 inline void combine(const A* from, int64_t stride, int64_t rows, const A* weights, A* to, int64_t apart, int64_t wanted,
-                    bool stream) {
+                    [[maybe_unused]] bool stream) {
   using V = typename VectorOf<A>::type;
   constexpr int64_t vector = sizeof(V) / sizeof(A);
   V sums[K][3] = {};
