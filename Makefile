@@ -1,10 +1,11 @@
 # make demo   a photo restyled both ways        make test   the whole test suite
+# make matrix  wheels built against five versions of torch, each run with all five (30 GB in build/matrix)
 # make bench  the benchmarks on this CPU, and the README's table of them (on CUDA: benchmarks/run_gpu.sh)
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.py build_backend.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: demo test bench
+.PHONY: demo test bench matrix
 demo: .venv/installed
 	mkdir -p demo
 	$(BIN)/python -c "from skimage import data, io; \
@@ -21,6 +22,9 @@ bench: .venv/installed
 	for each in laplacian gram stylizer; do \
 		$(BIN)/python benchmarks/$$each.py --json benchmarks/results/cpu-$$(nproc)cores.json || exit; done
 	$(BIN)/python benchmarks/render.py
+
+matrix:
+	$(PYTHON) tests/matrix.py
 
 # Torch first and pinned: the build finds it there, and the small CPU build is taken where the index has one.
 .venv/installed: $(SOURCES)

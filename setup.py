@@ -186,10 +186,9 @@ class Build(build_ext):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        (folder / "build.log").write_text(answer.stdout)
         if answer.returncode:
-            reason = first_error(answer.stdout)
-            stop(f"compiling failed: {reason} (all of it: {folder}/build.log)")
+            print(answer.stdout, file=sys.stderr)
+            stop(f"compiling failed: {first_error(answer.stdout)}")
 
 
 setup(ext_modules=[Extension("fastfcs._C", sources=[])], cmdclass={"build_ext": Build})

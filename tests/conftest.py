@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import emulated
 import numpy as np
@@ -50,9 +51,17 @@ def allow_tf32() -> Iterator[Callable[[], None]]:
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the compiled emulation."""
+    folder = tmp_path_factory.mktemp("emulation")
+    emulated.build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def library(emulation: Path) -> ctypes.CDLL:
     """The emulated CUDA kernels."""
-    return emulated.build(tmp_path_factory.mktemp("emulation"))
+    return ctypes.CDLL(str(emulation / "kernels.so"))
 
 
 @pytest.fixture(scope="session")

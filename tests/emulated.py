@@ -1,7 +1,11 @@
 """The emulation of the CUDA kernels (tests/emulation), compiled, and its kernels as functions."""
 
 import ctypes
+import importlib.util
 import math
+import mmap
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,41 +18,127 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
 # Without the file that registers the operators, which needs a whole torch and no emulation.
 EMULATED = [source for source in KERNELS if source.name != "ops.cu"]
-TORCH_HEADERS = Path(torch.__file__).parent / "include"
+TORCH = Path(torch.__file__).parent
+TORCH_HEADERS = TORCH / "include"
 COMPILER = shutil.which("c++")
 
-MARGIN = 128  # elements of NaN before and after every array that a kernel is given
+LIBC = ctypes.CDLL(None)
+
 EPS = 1e-7
+ORDERS = ("forward", "reversed", "shuffled")  # emulation::Order
 
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (c++) found")
+needs_compiler = pytest.mark.skipif(
+    COMPILER is None or importlib.util.find_spec("ninja") is None,
+    reason="no C++ compiler (c++) or no ninja found",
+)
 
 
-def build(folder: Path) -> ctypes.CDLL:
-    path = folder / "kernels.so"
-    options = [
-        "-std=c++17",
-        "-O1",
-        "-U_FORTIFY_SOURCE",  # its longjmp refuses to change stacks
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-Wno-unknown-pragmas",
-        "-DFASTFCS_GRAM_BLOCKS=::emulation::gram_blocks",
-        "-fPIC",
-        "-shared",
+FLAGS = [
+    "-std=c++17",
+    "-O1",
+    "-U_FORTIFY_SOURCE",  # its longjmp refuses to change stacks
+    "-fPIC",
+    # accesses of 16 bytes, offsets of 32 bits
+    "-fsanitize=alignment,signed-integer-overflow",
+    "-fno-sanitize-recover=all",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wconversion",
+    "-Wno-sign-conversion",
+    "-Wno-error=conversion",  # see narrowed()
+    "-Wno-unknown-pragmas",
+    "-DFASTFCS_GRAM_BLOCKS=::emulation::gram_blocks",
+]
+
+
+def build(folder: Path) -> None:
+    """Compiles a copy of the sources in `folder`."""
+    for part in ("csrc", "tests/emulation"):
+        shutil.copytree(ROOT / part, folder / part)
+    abi = re.search(r"TORCH_ABI = \((\d+), (\d+)\)", (ROOT / "setup.py").read_text())
+    flags = [*FLAGS, f"-isystem {TORCH_HEADERS}", "-Itests/emulation"]
+    flags += [
+        "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000ull".format(*map(int, abi.groups()))
     ]
-    includes = [f"-I{ROOT / 'tests/emulation'}", f"-I{TORCH_HEADERS}"]
-    sources = [ROOT / "tests/emulation/kernels.cpp", *EMULATED]
-    subprocess.run([COMPILER, *options, *includes, "-x", "c++", *sources, "-o", path], check=True)
-    return ctypes.CDLL(str(path))
+    sources = [f"csrc/cuda/{source.name}" for source in EMULATED]
+    sources += [f"tests/emulation/{name}.cpp" for name in ("ops", "kernels", "stream")]
+    objects = {Path(source).stem: source for source in sources}
+    lines = [
+        "rule compile",
+        f"  command = {COMPILER} {' '.join(flags)} -MMD -MF $out.d -x c++ -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        f"  command = {COMPILER} -shared -o $out $in -L{TORCH / 'lib'} -ltorch_cpu",
+        *(f"build {name}.o: compile {source}" for name, source in objects.items()),
+        f"build kernels.so: link {' '.join(f'{name}.o' for name in objects)}",
+        "build without_stream.so: link "
+        + " ".join(f"{name}.o" for name in objects if name not in ("kernels", "stream")),
+    ]
+    (folder / "build.ninja").write_text("\n".join([*lines, ""]))
+    compile(folder)
+
+
+def compile(folder: Path) -> None:
+    """Compiles what has changed in `folder`; the compiler's warnings go to build.log."""
+    import ninja
+
+    command = [Path(ninja.BIN_DIR, "ninja"), "-C", folder]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
+    )
+    (folder / "build.log").write_text(done.stdout)
+    if done.returncode:
+        raise RuntimeError(f"the emulation does not compile:\n{done.stdout}")
+
+
+class Protected:
+    """A copy of an array against a page of memory that cannot be accessed: its end, or its start.
+
+    Between the page and the array lie `offset` elements of NaN, on its other side NaN to the end
+    of a page, then another page without access.
+    """
+
+    def __init__(self, tensor: Tensor, at_end: bool, offset: int) -> None:
+        gap = offset * tensor.element_size()
+        inside = max(-(-(tensor.nbytes + gap) // mmap.PAGESIZE), 1) * mmap.PAGESIZE
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        memory = mmap.mmap(-1, inside + 2 * mmap.PAGESIZE, flags=private)
+        whole = torch.frombuffer(memory, dtype=torch.uint8)
+        for page in (whole.data_ptr(), whole.data_ptr() + mmap.PAGESIZE + inside):
+            failed = LIBC.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0)
+            assert not failed
+        whole = whole[mmap.PAGESIZE : -mmap.PAGESIZE].fill_(0xFF)
+        start = inside - gap - tensor.nbytes if at_end else gap
+        self.margins = whole[:start], whole[start + tensor.nbytes :]
+        self.bytes = whole[start : start + tensor.nbytes]
+        self.tensor = self.bytes.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+    def margins_intact(self) -> bool:
+        return all(bool((margin == 0xFF).all()) for margin in self.margins)
 
 
 class Kernels:
-    """The emulated kernels: arrays lie between margins of NaN, threads run in both orders."""
+    """The emulated kernels, run twice: with threads and blocks in either order, and with arrays
+    whose ends, then whose beginnings lie against protected memory.
 
-    def __init__(self, library: ctypes.CDLL, tf32: bool = False) -> None:
+    The array `misaligned`, in the order of a C function's arguments, begins `offset` elements
+    further on than the other ones do.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        tf32: bool = False,
+        orders: tuple[str, ...] = ORDERS[:2],
+        misaligned: int = 0,
+        offset: int = 0,
+    ) -> None:
         self.library = library
         self.tf32 = tf32  # of the Gram kernels, given float32
+        self.orders = orders
+        self.misaligned, self.offset = misaligned, offset
 
     def call(self, name: str, *arguments: object) -> None:
         function = getattr(self.library, name)
@@ -61,27 +151,35 @@ class Kernels:
     def _c(value: object) -> object:
         if isinstance(value, Tensor):
             return ctypes.c_void_p(value.data_ptr())
+        if isinstance(value, str):
+            return ctypes.c_char_p(value.encode())
         return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_long(int(value))
 
     def run(
         self, name: str, inputs: list[object], outputs: list[Tensor], sizes: list[int]
     ) -> list[Tensor]:
-        """The outputs, once the margins are intact and the order of the threads does not matter."""
+        """The outputs, once they are the same in every order and nothing beside them is written."""
+        suffix = "tf32" if self.tf32 else _suffix(inputs)
         runs = []
-        for reverse in (False, True):
-            self.library.set_reversed(ctypes.c_bool(reverse))
-            given = [_between_margins(v) if isinstance(v, Tensor) else v for v in inputs]
-            results = [_between_margins(v) for v in outputs]
-            suffix = "tf32" if self.tf32 else _suffix(inputs)
-            self.call(f"{name}_{suffix}", *given, *results, *sizes)
-            for tensor in results:
-                assert _margins_intact(tensor), f"{name} wrote outside its output"
+        for order in self.orders:
+            self.library.set_order(ctypes.c_long(ORDERS.index(order)))
+            arrays = [
+                Protected(value, order == "forward", self.offset * (i == self.misaligned))
+                if isinstance(value, Tensor)
+                else value
+                for i, value in enumerate([*inputs, *outputs])
+            ]
+            given = [a.tensor if isinstance(a, Protected) else a for a in arrays]
+            self.call(f"{name}_{suffix}", *given, *sizes)
+            results = arrays[len(inputs) :]
+            for array in results:
+                assert array.margins_intact(), f"{name} wrote outside its output"
             runs.append(results)
-        for one, other in zip(*runs, strict=True):
-            assert torch.equal(one.nan_to_num(), other.nan_to_num()), (
-                f"{name} depends on the order of its threads"
+        for one, *others in zip(*runs, strict=True):
+            assert all(torch.equal(one.bytes, other.bytes) for other in others), (
+                f"{name} depends on the order of its threads or blocks"
             )
-        return runs[0]
+        return [array.tensor for array in runs[0]]
 
     def factors(self, image: Tensor) -> Tensor:
         batch, _, height, width = image.shape
@@ -125,17 +223,6 @@ class Kernels:
             "gram_correction_backward", [h, target, grad], outputs, [*sizes, len(target)]
         )
         return dh, dtarget
-
-
-def _between_margins(tensor: Tensor) -> Tensor:
-    flat = torch.full((tensor.numel() + 2 * MARGIN,), math.nan, dtype=tensor.dtype)
-    middle = flat[MARGIN : MARGIN + tensor.numel()].view(tensor.shape)
-    return middle.copy_(tensor)
-
-
-def _margins_intact(tensor: Tensor) -> bool:
-    whole = torch.tensor([], dtype=tensor.dtype).set_(tensor.untyped_storage())
-    return bool(whole[:MARGIN].isnan().all() and whole[MARGIN + tensor.numel() :].isnan().all())
 
 
 def _suffix(inputs: list[object]) -> str:

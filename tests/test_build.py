@@ -1,6 +1,7 @@
 """The build: what it says of itself, what it contains, and the sentence when it cannot go on."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -8,10 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
+from toolchain import cuda_tool
 
 from fastfcs import _C
 
 ROOT = Path(__file__).parents[1]
+TORCH = Path(torch.__file__).parent
 
 
 def run_setup(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
@@ -63,7 +67,7 @@ def test_failing_compiler_gives_its_first_error(tmp_path: Path) -> None:
         tmp_path / "c++", "echo 'x.cpp:1:1: error: first'; echo 'error: second'; exit 1"
     )
     sentence = refusal(tmp_path, CXX=fails, FASTFCS_CUDA=0)
-    assert sentence.startswith("fastfcs: compiling failed: x.cpp:1:1: error: first (all of it: ")
+    assert sentence == "fastfcs: compiling failed: x.cpp:1:1: error: first"
 
 
 def test_failing_nvcc_gives_its_first_error(tmp_path: Path) -> None:
@@ -102,6 +106,88 @@ def test_old_torch(tmp_path: Path) -> None:
     compiles = program(tmp_path / "c++", "exit 0")
     sentence = refusal(tmp_path, CXX=compiles, PYTHONPATH=tmp_path / "site")
     assert sentence == f"fastfcs: torch 2.10 or newer is needed, {torch} is 2.4.1+cpu."
+
+
+def run_python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LOADED = "print(*{line.split()[-1] for line in open('/proc/self/maps') if '/%s' in line})"
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler (c++) found")
+@pytest.mark.parametrize(
+    "cuda",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(
+                cuda_tool("nvcc") is None, reason="no CUDA compiler (nvcc) found"
+            ),
+        ),
+    ],
+)
+def test_beside_another_torch(tmp_path: Path, cuda: bool) -> None:
+    """Torch's own pybind11 is not used; the library of the torch next to the binary is."""
+    site = tmp_path / "lib"
+    (site / "torch/include/pybind11").mkdir(parents=True)
+    (site / "torch/__init__.py").touch()
+    (site / "torch/version.py").write_text("__version__ = '2.11.0'\n")
+    for header in ("pybind11.h", "numpy.h"):
+        (site / "torch/include/pybind11" / header).write_text("#error not with a stable ABI\n")
+    for entry in (TORCH / "include").iterdir():
+        if entry.name != "pybind11":
+            (site / "torch/include" / entry.name).symlink_to(entry)
+    stub = site / "torch/lib/libtorch.so"
+    stub.parent.mkdir()
+    command = ["c++", "-shared", "-Wl,-soname,libtorch.so", "-xc++", os.devnull, "-o", stub]
+    subprocess.run(command, check=True)
+
+    # Preprocessing module.cpp and linking are real, objects are empty.
+    program(
+        tmp_path / "c++",
+        """case " $*" in
+             *" -c "*) case "$*" in *module.cpp*) c++ -E "$@" || exit ;; esac
+                       for object; do :; done
+                       exec c++ -fPIC -xc++ -c /dev/null -o "$object" ;;
+             *) exec c++ "$@" ;;
+           esac""",
+    )
+    program(
+        tmp_path / "cuda/bin/nvcc",
+        f"""case " $*" in
+              *" -c "*) exec {tmp_path}/c++ "$@" ;;
+              *) exec {cuda_tool("nvcc")} "$@" ;;
+            esac""",
+    )
+    settings = {"CXX": tmp_path / "c++", "CUDA_HOME": tmp_path / "cuda", "PYTHONPATH": site}
+    target = ("-b", site, "-t", tmp_path / "temp")
+    built = run_setup("build_ext", *target, FASTFCS_CUDA=int(cuda), **settings)
+    assert built.returncode == 0, built.stderr
+
+    (binary,) = (site / "fastfcs").glob("_C.*")
+    load = f"import ctypes; ctypes.CDLL('{binary}'); " + LOADED % "libtorch.so"
+    assert run_python(load).split() == [str(stub)]
+    assert run_python("import torch; " + load).split() == [str(TORCH / "lib/libtorch.so")]
+
+
+def test_extension_is_imported_before_torch() -> None:
+    code = "import sys, fastfcs._C; assert 'torch' not in sys.modules; import torch, fastfcs; "
+    code += "assert fastfcs.gram(torch.ones(1, 2, 3, 4)).eq(1).all(); "
+    loaded = run_python(code + LOADED % "libtorch_cpu.so").split()
+    assert loaded == [str((TORCH / "lib/libtorch_cpu.so").resolve())]
+
+
+@pytest.mark.parametrize("name", ["cuobjdump", "nvdisasm"])
+def test_disassembler_comes_with_the_test_dependencies(name: str) -> None:
+    found = cuda_tool(name)
+    assert found is not None
+    answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
+    assert "NVIDIA" in answer.stdout
 
 
 def test_torch_is_required_only_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,47 +1,70 @@
 """The emulation of the CUDA kernels: what it is there to catch."""
 
 import ctypes
+import math
 
 import pytest
 import torch
-from emulated import Kernels, needs_compiler
+from emulated import ORDERS, Kernels, Protected, needs_compiler
+from torch import Tensor
+
+pytestmark = needs_compiler
 
 
-@needs_compiler
+def trial(library: ctypes.CDLL, kernel: str, order: str = "forward") -> Tensor:
+    """What a kernel of tests/emulation/kernels.cpp makes of 100, 101, 102..."""
+    library.set_order(ctypes.c_long(ORDERS.index(order)))
+    to = Protected(torch.full((64,), math.nan), order == "forward", offset=0)
+    values = Protected(torch.arange(100.0, 164.0), order == "forward", offset=0)
+    Kernels(library).call("run_trial", kernel, to.tensor, values.tensor)
+    return to.tensor
+
+
 @pytest.mark.parametrize(
-    ("fault", "sentence"),
+    ("kernel", "sentence"),
     [
-        (0, "a barrier was not reached by all threads"),
-        (1, "a barrier was not reached by all threads"),
-        (2, "a kernel wrote outside its shared memory"),
+        ("divergent_barrier", "a barrier was not reached by all threads"),
+        ("divergent_shuffle", "a barrier was not reached by all threads"),
+        ("beyond_shared", "a kernel wrote outside its shared memory"),
+        ("misaligned_vector", r"a misaligned access \(.*kernels.cpp:\d+\)"),
+        ("misaligned_copy", "an asynchronous copy is misaligned"),
+        ("copy_not_awaited", "a thread ended before its copies arrived"),
+        ("overflowing_offset", r"an integer overflow \(.*kernels.cpp:\d+\)"),
     ],
 )
-def test_emulation_catches_faults(library: ctypes.CDLL, fault: int, sentence: str) -> None:
-    with pytest.raises(RuntimeError, match=sentence):
-        Kernels(library).call("run_trial", fault, torch.zeros(64))
+def test_faults(library: ctypes.CDLL, kernel: str, sentence: str) -> None:
+    with pytest.raises(RuntimeError, match=f"^{kernel}: {sentence}"):
+        trial(library, kernel)
 
 
-@needs_compiler
-def test_emulation_poisons_shared_memory_and_shows_races(library: ctypes.CDLL) -> None:
-    unset = torch.zeros(64)
-    Kernels(library).call("run_trial", 3, unset)
-    assert unset.isnan().all()
-    orders = []
-    for reverse in (False, True):
-        library.set_reversed(ctypes.c_bool(reverse))
-        orders.append(torch.zeros(64))
-        Kernels(library).call("run_trial", 4, orders[-1])
-    assert not torch.equal(orders[0].nan_to_num(), orders[1].nan_to_num())
+@pytest.mark.parametrize(
+    ("kernel", "order"), [("writes_beyond", "forward"), ("reads_before", "reversed")]
+)
+def test_access_outside_an_array(library: ctypes.CDLL, kernel: str, order: str) -> None:
+    """Protected memory follows an array in one run, and precedes it in the other."""
+    with pytest.raises(RuntimeError, match="a thread accessed memory outside its arrays"):
+        trial(library, kernel, order)
+    trial(library, "shuffles")  # and the next launch goes on
 
 
-@needs_compiler
-@pytest.mark.parametrize("reverse", [False, True])
-def test_emulation_shuffles(library: ctypes.CDLL, reverse: bool) -> None:
-    library.set_reversed(ctypes.c_bool(reverse))
-    out = torch.zeros(64)
-    Kernels(library).call("run_trial", 5, out)
+def test_shared_memory_is_poisoned(library: ctypes.CDLL) -> None:
+    assert trial(library, "unset_shared").isnan().all()
+
+
+@pytest.mark.parametrize(
+    "kernel", ["missing_barrier", "missing_wait", "early_copy", "dependent_blocks"]
+)
+def test_races_show_as_results_that_depend_on_the_order(library: ctypes.CDLL, kernel: str) -> None:
+    forward, reverse, shuffled = (trial(library, kernel, order).nan_to_num() for order in ORDERS)
+    assert not torch.equal(forward, reverse)
+    assert not torch.equal(forward, shuffled)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_shuffles(library: ctypes.CDLL, order: str) -> None:
     lane = torch.arange(64) % 32
     warp = torch.arange(64) - lane
     up = torch.where(lane > 0, lane - 1, lane)  # a lane without such a neighbour keeps its own
     down = torch.where(lane < 30, lane + 2, lane)
-    assert torch.equal(out, (warp + up + 100 * (warp + down) + 10000 * (warp + 5)).float())
+    expected = (warp + up + 100 * (warp + down) + 10000 * (warp + 5)).float()
+    assert torch.equal(trial(library, "shuffles", order), expected)

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import emulated
 import pytest
 import reference
 import torch
@@ -247,16 +246,21 @@ def test_gram_of_many_stages(kernels: Kernels) -> None:
 @needs_compiler
 @pytest.mark.parametrize("dtype", GRAM_TOLERANCE)
 def test_gram_of_misaligned_arrays(
-    kernels: Kernels, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    library: ctypes.CDLL, kernels: Kernels, dtype: torch.dtype
 ) -> None:
-    """Narrower copies, the same bits."""
+    """Narrower copies, the same bits, whichever array is not a multiple of 16 bytes."""
     h, grad = torch.randn(2, 1, 33, 8, 8).to(dtype)
     target = torch.randn(1, 33, 33).to(gram_dtype(h))
-    aligned = [kernels.gram(h), kernels.correction(h, target), *kernels.backward(h, target, grad)]
-    for margin in (emulated.MARGIN + 1, emulated.MARGIN + 2):
-        monkeypatch.setattr(emulated, "MARGIN", margin)
-        again = [kernels.gram(h), kernels.correction(h, target), *kernels.backward(h, target, grad)]
-        assert all(torch.equal(a, b) for a, b in zip(aligned, again, strict=True))
+
+    def results(kernels: Kernels) -> list[Tensor]:
+        correction = kernels.correction(h, target)
+        return [kernels.gram(h), correction, *kernels.backward(h, target, grad)]
+
+    aligned = results(kernels)
+    for array in range(5):  # h, target, grad, dh, dtarget
+        for offset in (1, 2):
+            again = results(Kernels(library, misaligned=array, offset=offset))
+            assert all(torch.equal(a, b) for a, b in zip(aligned, again, strict=True))
 
 
 @needs_compiler

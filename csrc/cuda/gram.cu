@@ -379,6 +379,8 @@ struct TensorTiling {
   static std::size_t bytes(int held) { return 2 * kTile + held * kWeights * sizeof(T) + 2 * kSide * 4; }
 };
 
+constexpr int kTensorBlocks = 4;  // of a multiprocessor at most, whose registers they then fill
+
 template <typename T>
 __device__ T rounded(float value) {
   if constexpr (std::is_same_v<T, Tf32>)
@@ -388,11 +390,11 @@ __device__ T rounded(float value) {
 }
 
 template <typename T, int kSide>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kTensorBlocks)
     apply_tensor_kernel(Terms<T, float> terms, T* __restrict__ out, Features shape, int shares, int held, int width) {
   using Tile = TensorTiling<T, kSide>;
   using Product = typename Tile::Product;
-  T* const weights = shared_memory<T>();  // [held][term][Product::at(k, c)]
+  T* const weights = shared_memory<T>();  // [held][term][fragment][lane][element]
   unsigned char* const ring = reinterpret_cast<unsigned char*>(weights + held * Tile::kWeights);  // two places
   float* const scales = reinterpret_cast<float*>(ring + 2 * Tile::kTile);
   float* const inverses = scales + kSide;
@@ -429,16 +431,23 @@ __global__ void __launch_bounds__(kThreads, 3)
     inverses[threadIdx.x] = scalbnf(1.f, -exponent);
   }
   __syncthreads();
+  constexpr int kAcross = kSide / 16;  // fragments
   const auto split_weights = [&](int step) {
     T* const to = weights + (step < held ? step : 0) * Tile::kWeights;
-#pragma unroll 4
-    for (int i = threadIdx.x; i < Tile::kTerm; i += kThreads) {
-      const int k = i / kSide, c = i % kSide, at = Product::template at<kSide>(k, c);
-      const float w =
-          terms.weight(step / chunks, place.batch, channels, step % chunks * kSide + k, place.c0 + c) * inverses[c];
-      const T high = rounded<T>(w);
-      to[at] = high;
-      if constexpr (Product::kTerms == 2) to[Tile::kTerm + at] = rounded<T>(w - static_cast<float>(high));
+    for (int i = threadIdx.x; i < Tile::kTerm / Product::kLaneWeights; i += kThreads) {
+      const int k0 = step % chunks * kSide + i / kLanes / kAcross * Product::kFragmentDepth;
+      const int c0 = i / kLanes % kAcross * 16;
+      Vector<T, Product::kLaneWeights> high, low;
+      FASTFCS_UNROLL
+      for (int e = 0; e < Product::kLaneWeights; ++e) {
+        const int k = k0 + Product::depth_of(i % kLanes, e), c = c0 + Product::output_of(i % kLanes, e);
+        const float w = terms.weight(step / chunks, place.batch, channels, k, place.c0 + c) * inverses[c];
+        high.element[e] = rounded<T>(w);
+        low.element[e] = rounded<T>(w - static_cast<float>(high.element[e]));
+      }
+      auto* const at = reinterpret_cast<Vector<T, Product::kLaneWeights>*>(to) + i;
+      *at = high;
+      if constexpr (Product::kTerms == 2) at[Tile::kTerm / Product::kLaneWeights] = low;
     }
   };
   const bool all_held = held == steps;
@@ -461,11 +470,10 @@ __global__ void __launch_bounds__(kThreads, 3)
         __syncthreads();
       }
       if (place.c0 + warp_c >= channels) continue;
-      const T* const high =
-          weights + (all_held ? step : 0) * Tile::kWeights + Product::template at<kSide>(0, warp_c);
-      product.template add<kSide>(high, high + (Product::kTerms - 1) * Tile::kTerm,
-                                  reinterpret_cast<const T*>(ring + here * Tile::kTile) + warp_p,
-                                  min(kSide, channels - step % chunks * kSide));
+      const T* const high = weights + (all_held ? step : 0) * Tile::kWeights + warp_c / 16 * Product::kFragment;
+      product.template add<kAcross>(high, high + (Product::kTerms - 1) * Tile::kTerm,
+                                    reinterpret_cast<const T*>(ring + here * Tile::kTile) + warp_p,
+                                    min(kSide, channels - step % chunks * kSide));
     }
     __syncthreads();  // the last step's place is free: every warp puts its results there
     T* const results = reinterpret_cast<T*>(ring + (here ^ 1) * Tile::kTile) + warp * 16 * Product::kPieceStride;
@@ -582,7 +590,7 @@ void apply(Terms<T, A> terms, T* out, Features shape, Stream stream) {
       const int held = Tile::bytes(static_cast<int>(steps)) <= most ? static_cast<int>(steps) : 1;
       const std::size_t bytes = Tile::bytes(held);
       // As many blocks as run at once; where tiles divide them badly, four times as many. No sum depends on it.
-      const std::int64_t blocks = device.multiprocessors * std::clamp<std::int64_t>(device.shared / (bytes + 1024), 1, 3);
+      const std::int64_t blocks = device.multiprocessors * std::clamp<std::int64_t>(device.shared / (bytes + 1024), 1, kTensorBlocks);
       const std::int64_t shares = std::clamp<std::int64_t>((8 * tiles > blocks ? 4 : 1) * blocks / tiles, 1,
                                                            divide_up(shape.pixels, Tile::kPixels));
       launch("apply_tensor_kernel", apply_tensor_kernel<T, side>, tiles * shares, kThreads, bytes, stream, terms, out,

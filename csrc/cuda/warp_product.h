@@ -186,12 +186,12 @@ using WarpProduct = std::conditional_t<kOnTensorCores<T>, TensorCoreProduct<T, k
 
 // sum[c][p] += sum_k w[k][c] h[k * kStride + p]       c < kOutputs, p < kPixels, k < depth
 //
-// w is the sum of kTerms weights, each stored in the order in which lanes multiply them: `at` says where.
+// w is the sum of kTerms weights, each stored in fragments, the order in which lanes multiply them.
 // Half numbers have two terms. TF32 has one, since rounded numbers were asked for, or two if h is split as well.
 template <typename T, int kOutputs, int kPixels, int kStride>
 class WarpApply {
   static constexpr bool kHalf = sizeof(T) == 2;
-  static constexpr int kInWord = 4 / sizeof(T), kFragmentDepth = 8 * kInWord;
+  static constexpr int kInWord = 4 / sizeof(T);
   static constexpr int kGroup = kHalf ? 16 : 32;  // pixels that are loaded at a time
 
  public:
@@ -202,24 +202,25 @@ class WarpApply {
 
   __device__ explicit WarpApply(int lane) : lane_(lane) {}
 
-  // Where weight [k][c] of an array of kColumns columns is: fragments of 16 outputs follow one another, in each of which
-  // the four words of a lane are neighbours.
-  template <int kColumns>
-  __device__ static int at(int k, int c) {
-    const int fragment = k / kFragmentDepth * (kColumns / 16) + c / 16;
-    const int lane = c % 8 * 4 + k / kInWord % 4, word = c / 8 % 2 + k / kInWord / 4 % 2 * 2;
-    return ((fragment * kLanes + lane) * 4 + word) * kInWord + k % kInWord;
+  // Weights [k][c] of kFragmentDepth k's and 16 outputs are a fragment: 16 bytes of each lane, one after another. Element
+  // e of a lane is weight [depth_of(lane, e)][output_of(lane, e)].
+  static constexpr int kFragmentDepth = 32 / sizeof(T), kLaneWeights = 16 / sizeof(T);
+  static constexpr int kFragment = kLanes * kLaneWeights;
+  __device__ static int depth_of(int lane, int e) {
+    return lane % 4 * kInWord + e % kInWord + e / kInWord / 2 * (kFragmentDepth / 2);
   }
+  __device__ static int output_of(int lane, int e) { return lane / 4 + e / kInWord % 2 * 8; }
 
-  // high, low: from `at(0, c)` of the first output on. h: of the first pixel. Reads whole fragments.
-  template <int kColumns>
+  // high, low: the first output's first fragment; fragments of the same k's follow one another, kOutputs / 16 of them
+  // every kAcross. h: at the first pixel. Reads whole fragments.
+  template <int kAcross>
   __device__ void add(const T* high, const T* low, const T* h, int depth) {
 #pragma unroll 1
     for (int k = 0; k < depth; k += kFragmentDepth) {
       Operand<T, 4> weights[kOutputs / 16];
       FASTFCS_UNROLL
       for (int i = 0; i < kOutputs / 16; ++i) {
-        const int from = (k / kFragmentDepth * (kColumns / 16) + i) * kLanes * 4 * kInWord + lane_ * 4 * kInWord;
+        const int from = (k / kFragmentDepth * kAcross + i) * kFragment + lane_ * kLaneWeights;
         copy(high + from, weights[i].high);
         if constexpr (kTerms == 2) copy(low + from, weights[i].low);
       }

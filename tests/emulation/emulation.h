@@ -5,16 +5,23 @@
 //   - shared memory holds NaN when a block starts, and guard bands around it must survive the block;
 //   - a barrier must be reached, at the same line, by every thread that it concerns, and a shuffle
 //     is a barrier of its warp: all 32 lanes take part;
-//   - the threads of a block run in either order (`reversed`): results that differ show a race.
+//   - threads and blocks run in several orders (`order`): results that differ show a race;
+//   - an asynchronous copy happens as late as CUDA allows in one order and at once in another;
+//   - misaligned accesses and overflows of signed integers (found by the compiler's sanitizers) and
+//     accesses to protected memory end the launch with an error.
 #pragma once
 
 #include <setjmp.h>
+#include <signal.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <new>
 #include <stdexcept>
@@ -55,6 +62,18 @@ namespace emulation {
 
 enum class Scope { none, warp, block };
 
+// Any two threads, and any two blocks, run both ways round in the first two orders.
+enum class Order { forward, reversed, shuffled };
+
+// An asynchronous copy that has not happened yet.
+struct Copy {
+  void* to;
+  const void* from;
+  std::size_t bytes;
+  bool inside;
+  int group;
+};
+
 // A fiber begins by setcontext and goes on by longjmp, which, unlike swapcontext, makes no system call.
 struct Fiber {
   ucontext_t beginning;
@@ -67,19 +86,62 @@ struct Fiber {
   // What the lane shows the others in a shuffle, in two places by turns: it may be one shuffle ahead.
   double shown[2] = {};
   int shuffles = 0;
+  std::deque<Copy> copies;  // oldest first
+  int committed = 0;        // groups of copies that are closed
 };
 
 inline constexpr std::size_t kGuard = 256;
 inline constexpr int kWarp = 32;
-inline bool reversed = false;
+inline Order order = Order::forward;
 inline fastfcs::cuda::Device device{132, 228 * 1024, 227 * 1024};
 inline std::int64_t gram_blocks = 1584;
 inline std::vector<Fiber> fibers;
 inline jmp_buf scheduler;
 inline int current = 0;
+inline bool running = false;  // whether a fiber is
 inline std::function<void()> body;
 inline std::string error;
 inline unsigned char* shared = nullptr;
+inline std::string events;  // launches and their streams, one a line
+
+// Which of n threads or blocks comes i-th.
+inline std::int64_t nth(std::int64_t i, std::int64_t n) {
+  if (order == Order::forward) return i;
+  if (order == Order::reversed) return n - 1 - i;
+  return (i * (n % 7919 ? 7919 : 7907) + 17) % n;  // by a prime that does not divide n
+}
+
+// Ends the launch from within a thread, without unwinding its stack: signal handlers and sanitizers come here.
+[[noreturn]] inline void fail(const std::string& sentence) {
+  if (!running) {
+    std::fprintf(stderr, "emulation: on the host, %s\n", sentence.c_str());
+    std::abort();
+  }
+  error = sentence;
+  _longjmp(scheduler, 1);
+}
+
+// While it lives, an access to protected memory fails.
+class ProtectedMemory {
+ public:
+  ProtectedMemory() {
+    const stack_t stack{stack_.data(), 0, stack_.size()};
+    sigaltstack(&stack, &stack_before_);
+    struct sigaction action {};
+    action.sa_sigaction = [](int, siginfo_t*, void*) { fail("a thread accessed memory outside its arrays"); };
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // nodefer: the handler does not return
+    sigaction(SIGSEGV, &action, &before_);
+  }
+  ~ProtectedMemory() {
+    sigaction(SIGSEGV, &before_, nullptr);
+    sigaltstack(&stack_before_, nullptr);
+  }
+
+ private:
+  std::vector<char> stack_ = std::vector<char>(64 * 1024);
+  stack_t stack_before_;
+  struct sigaction before_;
+};
 
 inline unsigned char* shared_memory() { return shared; }
 
@@ -106,25 +168,45 @@ T shuffle(unsigned mask, T value, int from, int line) {
   return value;
 }
 
+inline void perform(const Copy& copy) {
+  if (copy.inside)
+    std::memcpy(copy.to, copy.from, copy.bytes);
+  else
+    std::memset(copy.to, 0, copy.bytes);
+}
+
+// A fiber runs its thread of one block after another.
 inline void entry() {
-  try {
-    body();
-  } catch (const std::exception& e) {
-    error = e.what();
+  for (;;) {
+    Fiber& fiber = fibers[current];
+    try {
+      body();
+      if (!fiber.copies.empty()) throw std::runtime_error("a thread ended before its copies arrived");
+    } catch (const std::exception& e) {
+      error = e.what();
+    }
+    fiber.done = true;
+    if (_setjmp(fiber.place) == 0) _longjmp(scheduler, 1);
   }
-  fibers[current].done = true;
-  _longjmp(scheduler, 1);
 }
 
 inline void resume(int thread) {
+  Fiber& fiber = fibers[thread];
   current = thread;
   threadIdx.x = static_cast<unsigned>(thread);
-  fibers[thread].waits = Scope::none;
+  fiber.waits = Scope::none;
+  running = true;
   if (_setjmp(scheduler) == 0) {
-    if (fibers[thread].begun) _longjmp(fibers[thread].place, 1);
-    fibers[thread].begun = true;
-    setcontext(&fibers[thread].beginning);
+    if (fiber.begun) _longjmp(fiber.place, 1);
+    fiber.begun = true;
+    getcontext(&fiber.beginning);
+    fiber.beginning.uc_stack.ss_sp = fiber.stack.data();
+    fiber.beginning.uc_stack.ss_size = fiber.stack.size();
+    fiber.beginning.uc_link = nullptr;
+    makecontext(&fiber.beginning, entry, 0);
+    setcontext(&fiber.beginning);
   }
+  running = false;
   if (!error.empty()) throw std::runtime_error(error);
 }
 
@@ -146,10 +228,10 @@ inline bool ended(int first, int last) {
 inline void run_round(int threads) {
   const int warps = (threads + kWarp - 1) / kWarp;
   for (int w = 0; w < warps; ++w) {
-    const int first = (reversed ? warps - 1 - w : w) * kWarp;
+    const int first = static_cast<int>(nth(w, warps)) * kWarp;
     const int last = std::min(first + kWarp, threads);
     do {
-      for (int t = first; t < last; ++t) resume(reversed ? first + last - 1 - t : t);
+      for (int t = 0; t < last - first; ++t) resume(first + static_cast<int>(nth(t, last - first)));
     } while (!ended(first, last) && fibers[first].waits == Scope::warp);
   }
 }
@@ -159,16 +241,24 @@ inline void run_block(int threads) {
     Fiber& fiber = fibers[t];
     fiber.waits = Scope::none;
     fiber.done = false;
-    fiber.shuffles = 0;
-    fiber.begun = false;
-    getcontext(&fiber.beginning);
-    fiber.beginning.uc_stack.ss_sp = fiber.stack.data();
-    fiber.beginning.uc_stack.ss_size = fiber.stack.size();
-    fiber.beginning.uc_link = nullptr;
-    makecontext(&fiber.beginning, entry, 0);
+    fiber.shuffles = fiber.committed = 0;
   }
   do run_round(threads);
   while (!ended(0, threads));
+}
+
+// Where `edges` is positive, that many blocks run at the beginning, in the middle and at the end of a grid, and none of
+// the kernel `skipped`: of arrays beyond 2^31 elements, a test has no time for more.
+inline std::int64_t edges = 0;
+inline std::string skipped;
+
+inline std::vector<std::int64_t> chosen_blocks(std::int64_t blocks) {
+  std::vector<std::int64_t> chosen;
+  for (std::int64_t part = 0; part < 3; ++part) {
+    const std::int64_t first = part * (blocks - edges) / 2;
+    for (std::int64_t b = first; b < first + edges; ++b) chosen.push_back(b);
+  }
+  return chosen;
 }
 
 inline void run_grid(std::int64_t blocks, int threads, std::size_t shared_bytes) {
@@ -183,17 +273,27 @@ inline void run_grid(std::int64_t blocks, int threads, std::size_t shared_bytes)
     unsigned char* p;
     ~Free() { operator delete[](p, std::align_val_t(kGuard)); }
   } free{memory};
+  const ProtectedMemory protection;
   shared = memory + kGuard;
   blockDim = {static_cast<unsigned>(threads), 1, 1};
   gridDim = {static_cast<unsigned>(blocks), 1, 1};
-  for (std::int64_t b = 0; b < blocks; ++b) {
-    blockIdx.x = static_cast<unsigned>(b);
+  const auto run = [&](std::int64_t block) {
+    blockIdx.x = static_cast<unsigned>(block);
     std::memset(memory, 0xff, bytes);  // 0xff...: NaN in every floating-point type
     run_block(threads);
     const auto intact = [](unsigned char byte) { return byte == 0xff; };
     if (!std::all_of(memory, shared, intact) ||
         !std::all_of(shared + shared_bytes, memory + bytes, intact))
       throw std::runtime_error("a kernel wrote outside its shared memory");
+  };
+  try {
+    if (edges > 0 && blocks > 3 * edges)
+      for (const std::int64_t block : chosen_blocks(blocks)) run(block);
+    else
+      for (std::int64_t b = 0; b < blocks; ++b) run(nth(b, blocks));
+  } catch (...) {
+    fibers.clear();  // they are in the midst of their threads
+    throw;
   }
 }
 
@@ -212,7 +312,9 @@ T* shared_memory() {
 
 template <typename... P, typename... A>
 void launch(const char* name, void (*kernel)(P...), std::int64_t blocks, int threads,
-            std::size_t shared_bytes, Stream, A... args) {
+            std::size_t shared_bytes, Stream stream, A... args) {
+  emulation::events += std::string(name) + " on " + std::to_string(reinterpret_cast<std::uintptr_t>(stream)) + "\n";
+  if (name == emulation::skipped) return;
   emulation::body = [=] { kernel(args...); };
   try {
     emulation::run_grid(blocks, threads, shared_bytes);

@@ -1,40 +1,103 @@
 // The kernels as functions.h names them, the emulation's settings and trials of it, for tests/emulated.py, which compiles
 // this file and the .cu files with a C++ compiler and calls them through ctypes.
+#include <map>
+#include <string>
+#include <utility>
+
+#include "../../csrc/cuda/async_copy.h"
 #include "functions.h"
 
 namespace {
 
-// Deliberately wrong kernels: what the emulation is there to catch.
-void divergent_barrier(float*) {
+// Deliberately wrong kernels: what the emulation is there to catch. Four blocks of 64 threads, `to` and `from` of 64.
+void divergent_barrier(float*, const float*) {
   if (threadIdx.x < 40) __syncthreads();
 }
 
-void beyond_shared(float*) { shared_memory<float>()[threadIdx.x + 1] = 0; }
-
-void unset_shared(float* out) { out[threadIdx.x] = shared_memory<float>()[threadIdx.x]; }
-
-void divergent_shuffle(float* out) {
-  if (threadIdx.x % 2) out[threadIdx.x] = __shfl_down_sync(0xffffffff, 1.0f, 1);
+void divergent_shuffle(float* to, const float*) {
+  if (threadIdx.x % 2) to[threadIdx.x] = __shfl_down_sync(0xffffffff, 1.0f, 1);
 }
 
-void missing_barrier(float* out) {
+void beyond_shared(float*, const float*) { shared_memory<float>()[threadIdx.x + 1] = 0; }
+
+void writes_beyond(float* to, const float*) { to[threadIdx.x + 1] = 0; }
+
+void reads_before(float* to, const float* from) { to[threadIdx.x] = (from - 1)[threadIdx.x]; }
+
+void misaligned_vector(float* to, const float* from) {
+  using Four = Vector<float, 4>;
+  *reinterpret_cast<Four*>(to + threadIdx.x % 4) = *reinterpret_cast<const Four*>(from);
+}
+
+void misaligned_copy(float*, const float* from) { copy_async<8>(shared_memory<float>(), from + 1, true); }
+
+void copy_not_awaited(float*, const float* from) { copy_async<4>(shared_memory<float>() + threadIdx.x, from, true); }
+
+void overflowing_offset(float* to, const float*) {
+  const int pixels = 1 << 30;
+  to[threadIdx.x] = static_cast<float>(pixels * static_cast<int>(threadIdx.x));
+}
+
+void unset_shared(float* to, const float*) { to[threadIdx.x] = shared_memory<float>()[threadIdx.x]; }
+
+void missing_barrier(float* to, const float*) {
   float* const shared = shared_memory<float>();
   shared[threadIdx.x] = static_cast<float>(threadIdx.x);
-  out[threadIdx.x] = shared[(threadIdx.x + 1) % blockDim.x];
+  to[threadIdx.x] = shared[(threadIdx.x + 1) % blockDim.x];
+}
+
+void missing_wait(float* to, const float* from) {
+  float* const own = shared_memory<float>() + threadIdx.x;
+  copy_async<4>(own, from + threadIdx.x, true);
+  copy_commit();
+  copy_wait<1>();
+  to[threadIdx.x] = *own;
+  copy_wait<0>();
+}
+
+void early_copy(float* to, const float* from) {
+  float* const shared = shared_memory<float>();
+  shared[threadIdx.x] = static_cast<float>(threadIdx.x);
+  __syncthreads();
+  copy_async<4>(shared + threadIdx.x, from + threadIdx.x, true);  // before all have read what was there
+  to[threadIdx.x] = shared[(threadIdx.x + 1) % blockDim.x];
+  copy_commit();
+  copy_wait<0>();
+}
+
+void dependent_blocks(float* to, const float*) {
+  if (threadIdx.x == 0) to[blockIdx.x] = blockIdx.x ? to[blockIdx.x - 1] + 1 : 0;
 }
 
 // A right one: a thread's number, of the lane above it, two below it, and the sixth, as digits of base 100.
-void shuffles(float* out) {
+void shuffles(float* to, const float*) {
   const int thread = static_cast<int>(threadIdx.x);
   const int up = __shfl_up_sync(0xffffffff, thread, 1), down = __shfl_down_sync(0xffffffff, thread, 2);
-  out[threadIdx.x] = static_cast<float>(up + 100 * down + 10000 * __shfl_sync(0xffffffff, thread, 5));
+  to[threadIdx.x] = static_cast<float>(up + 100 * down + 10000 * __shfl_sync(0xffffffff, thread, 5));
+}
+
+// What the compiler's sanitizers call: data begins with the place in the source.
+struct Place {
+  const char* file;
+  unsigned line;
+};
+[[noreturn]] void fail_at(const char* what, const void* data) {
+  const Place& place = *static_cast<const Place*>(data);
+  emulation::fail(std::string(what) + " (" + place.file + ":" + std::to_string(place.line) + ")");
 }
 
 }  // namespace
 
 extern "C" {
 
-void set_reversed(bool reversed) { emulation::reversed = reversed; }
+[[noreturn]] void __ubsan_handle_type_mismatch_v1_abort(void* data, void*) { fail_at("a misaligned access", data); }
+[[noreturn]] void __ubsan_handle_add_overflow_abort(void* data, void*, void*) { fail_at("an integer overflow", data); }
+[[noreturn]] void __ubsan_handle_sub_overflow_abort(void* data, void*, void*) { fail_at("an integer overflow", data); }
+[[noreturn]] void __ubsan_handle_mul_overflow_abort(void* data, void*, void*) { fail_at("an integer overflow", data); }
+[[noreturn]] void __ubsan_handle_negate_overflow_abort(void* data, void*) { fail_at("an integer overflow", data); }
+[[noreturn]] void __ubsan_handle_divrem_overflow_abort(void* data, void*, void*) {
+  fail_at("an integer overflow or division by zero", data);
+}
 
 void set_gram_blocks(long blocks) { emulation::gram_blocks = blocks; }
 
@@ -43,10 +106,28 @@ void set_device(long multiprocessors, long shared, long shared_of_block) {
                        static_cast<std::size_t>(shared_of_block)};
 }
 
-const char* run_trial(int kind, float* out) {
-  void (*const kernels[])(float*) = {divergent_barrier, divergent_shuffle, beyond_shared,
-                                     unset_shared,      missing_barrier,   shuffles};
-  return guarded([&] { launch("trial", kernels[kind], 1, 64, 64 * sizeof(float), nullptr, out); });
+void set_order(long order) { emulation::order = static_cast<emulation::Order>(order); }
+
+void set_edges(long edges, const char* skipped) {
+  emulation::edges = edges;
+  emulation::skipped = skipped;
+}
+
+// The launches since the last call, one a line.
+const char* take_events() {
+  static std::string taken;
+  taken = std::exchange(emulation::events, {});
+  return taken.c_str();
+}
+
+const char* run_trial(const char* name, float* to, const float* from) {
+#define TRIAL(kernel) {#kernel, kernel}
+  const std::map<std::string, void (*)(float*, const float*)> kernels{
+      TRIAL(divergent_barrier), TRIAL(divergent_shuffle),  TRIAL(beyond_shared),    TRIAL(writes_beyond),
+      TRIAL(reads_before),      TRIAL(misaligned_vector),  TRIAL(misaligned_copy),  TRIAL(copy_not_awaited),
+      TRIAL(overflowing_offset), TRIAL(unset_shared),      TRIAL(missing_barrier),  TRIAL(missing_wait),
+      TRIAL(early_copy),        TRIAL(dependent_blocks),   TRIAL(shuffles)};
+  return guarded([&] { launch(name, kernels.at(name), 4, 64, 64 * sizeof(float), nullptr, to, from); });
 }
 
 }  // extern "C"
