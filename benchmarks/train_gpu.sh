@@ -6,10 +6,10 @@
 # PACK is made where the pictures are: fastfcs train --content PHOTOS --style PAINTINGS --pairs PAIRS --pack PACK
 # OUT gets the weights, a preview and the scores (universal.*), written every half minute, and
 # train_gpu.tar.gz with the losses. A build takes what it takes, training all the rest. $OPTIONS replaces
-# the options of `fastfcs train` below. The checkpoint, 100 MB, is moved to build/: to go on from it,
+# the options of `fastfcs train` below. The checkpoint, 85 MB, is moved to build/: to go on from it,
 # move it back beside the weights and call `fastfcs train` with the same options and more minutes.
 set -u
-seconds=360 build=110 margin=75 # the last for Python's start, both measurements and the last checkpoint
+seconds=360 build=110 margin=60 # the last for Python's start, both measurements and the last checkpoint
 words=() pack=
 for word; do
   if [[ $word != -* && -z $pack ]]; then pack=$(realpath -m "$word"); else words+=("$word"); fi
@@ -23,8 +23,8 @@ begin $seconds "${words[@]}"
 build $build
 ((dry)) && left=$((seconds - build)) || left=$((end - SECONDS))
 minutes=$(awk "BEGIN { print ($left > $margin + 6 ? $left - $margin : 6) / 60 }")
-# A tenth of the rate at which the weights began; projected as often as they were.
-options=(${OPTIONS:---size 256 --batch 16 --lr 1e-3 --photoreal 0.3 --structure-weight 2.5})
+# As the weights that ship were last trained, but for larger batches of larger crops.
+read -ra options <<<"${OPTIONS:---size 256 --batch 16 --lr 1e-3 --photoreal 0.3 --structure-weight 2.5}"
 rm -f "$folder"/universal.*
 stage train $left "$python" -m fastfcs train --pack "$pack" -o "$folder/universal.safetensors" \
   --weights universal --minutes "$minutes" --precision bfloat16 --preview-every 100000 --scores 50 "${options[@]}"

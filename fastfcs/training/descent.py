@@ -31,9 +31,9 @@ def schedule(step: int, share: float, cool_down: float = _COOL_DOWN) -> float:
     """The rate's share: a short warm-up, and a fall to 0 over the last share of the run.
 
     Args:
-        share: how much of the run is over, in [0, 1].
+        share: how much of the run is over, 1 at its end.
     """
-    return min((step + 1) / _WARM_UP, (1 - share) / cool_down, 1)
+    return max(0, min((step + 1) / _WARM_UP, (1 - share) / cool_down, 1))
 
 
 class _Clock:
@@ -137,7 +137,7 @@ def descend(
     """
     averages = averages or {}
     optimizer = SOAP(parameters.values())
-    state: dict[str, Tensor] = {**parameters, **_named("average of", averages)}
+    state: dict[str, Tensor] = {**parameters, **_named("average of ", averages)}
     done, spent = 0, 0.0
     if checkpoint.is_file():
         done, spent = _resume(state, optimizer, checkpoint, facts)
@@ -152,7 +152,7 @@ def descend(
         begun = clock.spent
         if first:
             about = {**facts, "step": str(done), "seconds": str(begun)}
-            _save_checkpoint(state, optimizer, checkpoint, about)
+            save_tensors(_contents(state, optimizer), checkpoint, about)
             on_checkpoint(done)
         kept, kept_at = done, clock.spent
         clock.reserve = max(clock.reserve, kept_at - begun)
@@ -178,13 +178,11 @@ def descend(
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix} {name}": tensor for name, tensor in tensors.items()}
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
-def _save_checkpoint(
-    state: dict[str, Tensor], optimizer: SOAP, path: Path, facts: dict[str, str]
-) -> None:
-    save_tensors({**state, **_named("optimizer", optimizer.state)}, path, facts)
+def _contents(state: dict[str, Tensor], optimizer: SOAP) -> dict[str, Tensor]:
+    return {**_named("parameter/", state), **_named("optimizer/", optimizer.state)}
 
 
 def _resume(
@@ -202,7 +200,7 @@ def _resume(
                         f"{path} is the checkpoint of a run with {name} "
                         f"{found[name]}, not {value}; remove it to start anew"
                     )
-            for name, tensor in {**state, **_named("optimizer", optimizer.state)}.items():
+            for name, tensor in _contents(state, optimizer).items():
                 tensor.data.copy_(file.get_tensor(name))
             optimizer.steps = int(found["step"])
             return optimizer.steps, float(found["seconds"])
