@@ -1,6 +1,6 @@
 # make demo   a photo restyled both ways        make test   the whole test suite
 # make mutants   faulty versions of the CUDA kernels, each of which a test must catch (some minutes)
-# make matrix  wheels built against five versions of torch, each run with all five (30 GB in build/matrix)
+# make matrix    wheels built against five versions of torch, each run with all five (25 GB in build/matrix)
 # make bench  the benchmarks on this CPU, and the README's table of them (on CUDA: benchmarks/run_gpu.sh)
 PYTHON ?= python3
 BIN := .venv/bin

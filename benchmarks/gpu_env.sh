@@ -5,7 +5,8 @@
 #                                 and checks the machine. From here on the working folder is the
 #                                 repository's root and everything ends within SECONDS.
 #   build LIMIT                   builds fastfcs in place, for the architecture of this GPU alone
-#   stage NAME LIMIT COMMAND...   runs a command; python's is written "$python" FILE.py|-m MODULE ...
+#   stage NAME LIMIT COMMAND...   runs a command, LIMIT seconds at most, or - for all that are left;
+#                                 python's is written "$python" FILE.py|-m MODULE ...
 #   finish                        says where everything is; exits with 1 if any stage failed
 #
 # They find in these variables: $root, the repository; $python; $folder, for results; $gpu, its name
@@ -137,6 +138,7 @@ stage() {
   local name=$1 limit=$2 start=$SECONDS status left words module
   shift 2
   words="$*"
+  [[ $limit != - ]] || limit=0
   limits=$((limits + limit))
   if ! command -v "$(program "$@")" >/dev/null; then
     say "$name" "not run: $(program "$@") was not found"
@@ -152,12 +154,13 @@ stage() {
     return
   fi
   left=$((end - SECONDS - 10))
+  ((!dry)) || limit=600 left=600 # the build, on however few cores
   if ((left < 2)); then
     say "$name" "FAILED: no time was left for it"
     failed=1
     return
   fi
-  timeout -s INT -k 10 $((limit < left ? limit : left)) "$@" >"$logs/$name.log" 2>&1
+  timeout -s INT -k 10 $((limit && limit < left ? limit : left)) "$@" >"$logs/$name.log" 2>&1
   status=$?
   verdict "$name" "$status" "$((SECONDS - start)) s"
   ((dry)) || tar -czf "$folder/$script.tar.gz" -C "$logs" .

@@ -63,7 +63,7 @@ class Variant(NamedTuple):
 
 def variants(families: Sequence[str] = ("matting", "gram")) -> list[Variant]:
     """The defaults first; constants that the sources do not have are left out."""
-    text = "".join(path.read_text() for path in KERNELS.iterdir())
+    text = "".join(path.read_text() for path in (ROOT / "csrc").rglob("*.*"))
     return [Variant(family) for family in families] + [
         Variant(family, constant, value)
         for constant, values in CONSTANTS.items()

@@ -19,9 +19,9 @@ bench() {
 }
 
 # The variants compile beside the build and the tests.
-((dry)) || timeout 200 "$python" benchmarks/kernel_library.py >"$logs/compile.log" 2>&1 &
-build 60
-stage check 25 "$python" benchmarks/kernels.py 45 46 --check
+((dry)) || timeout 200 nice "$python" benchmarks/kernel_library.py >"$logs/compile.log" 2>&1 &
+build 75
+stage check 20 "$python" benchmarks/kernels.py 45 46 --check
 stage tests 40 "$python" -m pytest -q -k "cuda and not cupy" tests/test_cuda.py tests/test_stylizer.py
 bench matting 15 laplacian --methods fastfcs
 bench gram 35 gram --methods fastfcs eager --channels 16 32 64 --types float32 float16
@@ -33,20 +33,20 @@ for check in memcheck racecheck; do
   stage $check 25 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $check \
     --error-exitcode 9 "$python" benchmarks/kernels.py 45 46 --check
 done
-stage cupy 15 "$python" -m pytest -q -k cupy tests/test_cuda.py
+stage cupy 20 "$python" -m pytest -q -k cupy tests/test_cuda.py
 
-# 2048 pixels a side, because what is smaller fits in the L2 cache.
+# Sides whose arrays do not fit in the L2 cache.
 profile=(ncu --clock-control none --kernel-name
   'regex:^(factors|step|product|reduce|backward_weights|apply).*_kernel$')
 for section in SpeedOfLight MemoryWorkloadAnalysis SchedulerStats WarpStateStats Occupancy LaunchStats; do
   profile+=(--section "$section")
 done
 stage ncu-matting 12 "${profile[@]}" "$python" benchmarks/kernels.py 2048 --operators matting --channels 3
-stage ncu-gram 13 "${profile[@]}" "$python" benchmarks/kernels.py 2048 --operators gram --channels 16 64
+stage ncu-gram 15 "${profile[@]}" "$python" benchmarks/kernels.py 1024 --operators gram --channels 16 64
 
 bench stylizer 25 stylizer
-bench cusparse 15 laplacian --methods CSR --sizes 1 4
+bench cusparse 13 laplacian --methods CSR --sizes 1 4
 bench alternatives 25 gram --methods compile triton --channels 16 32 64 --types float32 float16 \
   --sizes 1048576 4194304
-bench rest 20 gram
+bench rest - gram
 finish

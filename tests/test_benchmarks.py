@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_build import program
 
 ROOT = Path(__file__).parents[1]
 
@@ -242,14 +245,231 @@ def test_rendered_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| 0.0016 MP | photoreal |" in render.block([measured])
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_run_gpu_stops_at_once_without_a_gpu(tmp_path: Path) -> None:
+def test_add_keeps_what_the_file_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    gram = import_module("gram")
+
+    def only(*options: str) -> dict[str, Any]:
+        argv = ["gram", "--json", sys.argv[2], "--sizes", "64", "--channels", "16", *options]
+        monkeypatch.setattr(sys, "argv", argv)
+        gram.main()
+        section: dict[str, Any] = json.loads(Path(sys.argv[2]).read_text())["gram"]
+        return section
+
+    run("gram", 64)
+    ours = only("--methods", "fastfcs", "--types", "float32")
+    assert {row["method"] for row in ours["rows"] if row["operation"] == "backward"} == {"fastfcs"}
+    both = only("--methods", "eager", "--types", "float32", "--add")
+    assert both["rows"][: len(ours["rows"])] == ours["rows"]
+    (first, second) = (
+        row for row in both["rows"] if row["operation"] == "backward" and row["batch"] == 1
+    )
+    assert second["method"] == "eager"
+    assert second["ratio"] == pytest.approx(second["ms"] / first["ms"], rel=2e-3)
+    assert both["copy_gb_s"] == ours["copy_gb_s"]
+    again = only("--methods", "fastfcs", "eager", "--types", "float32", "--add")
+    measured = [row for row in again["rows"] if row["operation"] != "overhead"]
+    assert measured == [row for row in both["rows"] if row["operation"] != "overhead"]
+    assert len(again["rows"]) == len(both["rows"])
+
+
+def test_gram_shares_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    gram, measure = import_module("gram"), import_module("measure")
+    report = object.__new__(measure.Report)
+    report.script, report.device, report.goals = "gram", "cuda", {}
+    report.machine = {"l2_bytes": 50e6}
+
+    def row(channels: int, pixels: int, ms: float, bound: float, by: str) -> dict[str, Any]:
+        size = {"type": "float32", "batch": 1, "channels": channels, "pixels": pixels}
+        measured = {"ms": ms, "bound": bound, "bound_by": by, "method": "fastfcs"}
+        return {"operation": "correction", **size, **measured}
+
+    report.rows = [
+        row(16, 4096, 0.01, 0.1, "traffic"),  # what launches take
+        row(16, 262144, 0.02, 0.4, "traffic"),  # 17 MB: within half of L2
+        row(16, 2**20, 0.11, 0.8, "traffic"),
+        row(32, 2**20, 0.21, 0.7, "traffic"),
+        row(64, 2**20, 0.51, 0.6, "arithmetic"),
+        row(128, 2**20, 9.01, 0.1, "arithmetic"),  # above 64 channels
+    ]
+    gram.shares(report)
+    assert report.goals == {
+        "launches": pytest.approx(10),
+        "correction resident": pytest.approx(0.8),
+        "correction streamed": pytest.approx(0.7 * 0.21 / 0.2),
+        "correction arithmetic": pytest.approx(0.6 * 0.51 / 0.5),
+    }
+
+
+def test_libraries_of_variants(
+    library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The emulated kernels stand in for compiled ones."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = import_module("kernel_library")
+    kernels = module.Library(library)
+    try:
+        module.attempt(kernels, "matting", "cpu", [(5, 33)], [1, 3])
+        module.attempt(kernels, "gram", "cpu", [(3, 7)], [16])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 + 4 * 2
+    assert "filter 5 x 33, 3 channels: relative error" in said[1]
+    monkeypatch.setitem(module.CLOSE, "float32", 0.0)
+    with pytest.raises(AssertionError, match="correction float32, 16 channels"):
+        module.attempt(kernels, "gram", "cpu", [(3, 7)], [16])
+    torch.use_deterministic_algorithms(False)
+
+
+def test_variants_are_compiled_with_their_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = import_module("kernel_library")
+    monkeypatch.setattr(module, "CONSTANTS", {"GRAM_BLOCKS": (396,), "GRAM_NOTHING": (1,)})
+    chosen = module.variants()
+    assert [variant.name for variant in chosen] == [
+        "matting default",
+        "gram default",
+        "GRAM_BLOCKS=396",
+    ]
+    lines = module.build_file(chosen, "nvcc", "sm_90").splitlines()
+    where = lines.index(f"build gram-GRAM_BLOCKS=396.o: object {ROOT}/csrc/cuda/gram.cu")
+    assert lines[where + 1] == "  define = -DFASTFCS_GRAM_BLOCKS=396"
+    (linked,) = (line for line in lines if line.startswith("build GRAM_BLOCKS=396.so: "))
+    assert linked.split()[3:] == ["gram-GRAM_BLOCKS=396.o", "matting.o", "kernel_library.o"]
+    assert sum(line.startswith("build matting.o:") for line in lines) == 1
+
+
+def shell(*command: object, **environment: object) -> subprocess.CompletedProcess[str]:
     bash = shutil.which("bash")
     assert bash is not None
-    stopped = subprocess.run(
-        [bash, ROOT / "benchmarks/run_gpu.sh", tmp_path / "out"], capture_output=True, text=True
+    return subprocess.run(
+        [bash, *map(str, command)],
+        env=os.environ | {key: str(value) for key, value in environment.items()},
+        capture_output=True,
+        text=True,
     )
+
+
+def script(path: Path, *lines: str) -> Path:
+    """A script of these stages."""
+    head = ["set -u", f"source {ROOT}/benchmarks/gpu_env.sh"]
+    path.write_text("\n".join([*head, *lines, "finish", ""]))
+    return path
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_run_gpu_stops_at_once_without_a_gpu(tmp_path: Path) -> None:
+    stopped = shell(ROOT / "benchmarks/run_gpu.sh", tmp_path / "out")
     assert stopped.returncode == 2
     assert stopped.stderr == "run_gpu.sh: nvidia-smi finds no GPU here, so nothing was done.\n"
     assert stopped.stdout == ""
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--fast"], "--fast is not an option; they are --dry-run and --dry-run --build."),
+        (["--build"], "--build is for --dry-run; without it, the build comes first anyway."),
+        (["here", "there"], "one folder is expected, got here and there."),
+    ],
+)
+def test_run_gpu_refuses(words: list[str], sentence: str) -> None:
+    refused = shell(ROOT / "benchmarks/run_gpu.sh", *words)
+    assert (refused.returncode, refused.stderr) == (2, f"run_gpu.sh: {sentence}\n")
+
+
+def test_run_gpu_starts_in_a_dry_run(tmp_path: Path) -> None:
+    """Every stage's script is there, imports what it needs and takes its options."""
+    run = shell(
+        ROOT / "benchmarks/run_gpu.sh", "--dry-run", tmp_path / "out", PYTHON=sys.executable
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    ended = dict(line.split(maxsplit=1) for line in run.stdout.splitlines()[:-1])
+    assert len(ended) > 10
+    assert {*ended.values()} == {"ok, dry run"}
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_fails_where_a_stage_would_not_start(tmp_path: Path) -> None:
+    parses = "import argparse; p = argparse.ArgumentParser(); p.add_argument('--dry-run'"
+    sources = {
+        "good": f"{parses}, action='store_true'); p.parse_args()",
+        "syntax": "def (",
+        "imports": "import a_module_that_is_not_there",
+        "option": f"{parses}, action='store_true'); p.parse_args()",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    run = shell(
+        script(
+            tmp_path / "trial.sh",
+            'begin 30 "$@"',
+            *(
+                f'stage {name} 10 "$python" {tmp_path}/{name}.py'
+                for name in sources
+                if name != "option"
+            ),
+            f'stage option 10 a-tool --of-it "$python" {tmp_path}/option.py --other',
+        ),
+        "--dry-run",
+        PYTHON=sys.executable,
+    )
+    assert run.returncode == 1
+    ended = dict(line.split(maxsplit=1) for line in run.stdout.splitlines()[1:-1])
+    assert ended.pop("good") == "ok, dry run"
+    assert ended.pop("limits") == "FAILED: they add up to 40 s, more than 30"
+    assert ended["syntax"].startswith("FAILED with status 1, dry run: SyntaxError")
+    assert ended["imports"].endswith("No module named 'a_module_that_is_not_there'")
+    assert ended["option"].endswith("error: unrecognized arguments: --other")
+    assert run.stdout.startswith("option       not run: a-tool was not found\n")
+
+
+def test_stages_end_one_by_one(tmp_path: Path) -> None:
+    program(tmp_path / "nvidia-smi", 'case "$*" in *name*) echo "NVIDIA T 1";; *) echo 9.0;; esac')
+    program(tmp_path / "nvcc", "exit 0")
+    run = shell(
+        script(
+            tmp_path / "trial.sh",
+            "needed() { :; }  # this Python's torch may have no CUDA",
+            'begin 60 "$@"',
+            "stage slow 1 bash -c 'trap \"echo interrupted; exit 0\" INT; sleep 5 & wait'",
+            "stage wrong 9 bash -c 'echo first; echo last; exit 3'",
+            "stage absent 9 env A=B a-tool",
+            'stage right 9 bash -c \'echo "$A at $0"\' "$json"',
+        ),
+        tmp_path / "out",
+        PYTHON=sys.executable,
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        A="b",
+    )
+    assert run.returncode == 1, run.stderr
+    assert run.stdout.splitlines()[1:-1] == [
+        "wrong        FAILED with status 3, 0 s: last",
+        "absent       not run: a-tool was not found",
+        "right        ok, 0 s",
+    ]
+    assert run.stdout.startswith("slow         FAILED: stopped after ")
+    with tarfile.open(tmp_path / "out/trial.tar.gz") as logs:
+        said = {
+            member.name: logs.extractfile(member).read().decode()  # type: ignore[union-attr]
+            for member in logs
+            if member.isfile()
+        }
+    assert said["./slow.log"] == "interrupted\n"
+    assert said["./right.log"] == f"b at {tmp_path}/out/nvidia-t-1.json\n"
+    assert said["./summary.txt"].splitlines() == run.stdout.splitlines()[:-1]
+
+
+def test_what_python_lacks_is_said(tmp_path: Path) -> None:
+    program(tmp_path / "nvidia-smi", "echo 9.0")
+    program(tmp_path / "nvcc", "exit 0")
+    bare = program(tmp_path / "python3", f'exec {sys.executable} -S "$@"')
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    stopped = shell(ROOT / "benchmarks/run_gpu.sh", tmp_path / "out", PYTHON=bare, PATH=path)
+    assert stopped.returncode == 2
+    assert stopped.stderr == (
+        f"run_gpu.sh: {bare} lacks torch, numpy, pillow, safetensors, click, rich, setuptools,"
+        " pybind11, ninja; nothing is fetched here, but wheels in build/wheels are used.\n"
+    )
