@@ -99,7 +99,7 @@ def test_gram(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_misaligned_views(dtype: torch.dtype) -> None:
-    """Contiguous views that do not begin at a multiple of 16 bytes: the same bits as their copies."""
+    """Contiguous views that do not begin at a multiple of 16 bytes give the same bits."""
 
     def view_of(tensor: Tensor) -> Tensor:
         longer = torch.cat([torch.zeros_like(tensor[:1]), tensor])
@@ -135,7 +135,7 @@ def test_misaligned_views(dtype: torch.dtype) -> None:
 
 
 def test_more_than_two_to_the_31_elements() -> None:
-    """Offsets of 64 bits: the batch's last element, whose features lie beyond 2^31 of half types."""
+    """The last element of a batch, whose offsets need 64 bits."""
     shape = (2**20 + 1, 16, 1, 136)
     free, _ = torch.cuda.mem_get_info()
     if free < (needed := 12 * 2**30):
