@@ -1,11 +1,12 @@
 # make demo   a photo restyled both ways        make test   the whole test suite
-# make matrix  wheels built against five versions of torch, each run with all five (30 GB in build/matrix)
+# make mutants   faulty versions of the CUDA kernels, each of which a test must catch (some minutes)
+# make matrix    wheels built against five versions of torch, each run with all five (25 GB in build/matrix)
 # make bench  the benchmarks on this CPU, and the README's table of them (on CUDA: benchmarks/run_gpu.sh)
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.py build_backend.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: demo test bench matrix
+.PHONY: demo test bench matrix mutants
 demo: .venv/installed
 	mkdir -p demo
 	$(BIN)/python -c "from skimage import data, io; \
@@ -16,6 +17,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/pytest
+
+mutants: .venv/installed
+	$(BIN)/python tests/emulation/mutants.py
 
 bench: .venv/installed
 	$(BIN)/pip install --quiet -e ".[benchmark]"

@@ -84,8 +84,11 @@ def gradient_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gradient_magnitude(image: Tensor) -> Tensor:
-    luma = (image * image.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
-    across = image.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
+    # Nothing here is copied from the host, which would wait for the device.
+    red, green, blue = image.split(1, 1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    difference = torch.arange(-1, 2, dtype=image.dtype, device=image.device)
+    across = (2 - difference.abs())[:, None] * difference / 4
     kernels = torch.stack([across, across.T])[:, None]
     gradient = F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), kernels)
     return torch.linalg.vector_norm(gradient, dim=1, keepdim=True)

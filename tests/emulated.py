@@ -62,7 +62,9 @@ def build(folder: Path) -> None:
         "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000ull".format(*map(int, abi.groups()))
     ]
     sources = [f"csrc/cuda/{source.name}" for source in EMULATED]
-    sources += [f"tests/emulation/{name}.cpp" for name in ("ops", "kernels", "stream")]
+    sources += [
+        f"tests/emulation/{name}.cpp" for name in ("ops", "kernels", "sanitizers", "stream")
+    ]
     objects = {Path(source).stem: source for source in sources}
     lines = [
         "rule compile",

@@ -1,7 +1,7 @@
 """Builds a wheel against every torch and runs each wheel with every torch: `make matrix`.
 
 The binary uses nothing but torch's stable ABI, so one wheel must serve all of them. The
-environments stay in build/matrix for the next run; one with a CUDA build of torch takes 6 GB.
+environments stay in build/matrix for the next run; one with a CUDA build of torch takes 5 to 7 GB.
 """
 
 from __future__ import annotations

@@ -97,6 +97,60 @@ def test_gram(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     assert relative_error(dtarget, expected_dtarget) < 2 * DTYPES[dtype]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_misaligned_views(dtype: torch.dtype) -> None:
+    """Contiguous views that do not begin at a multiple of 16 bytes: the same bits as their copies."""
+
+    def view_of(tensor: Tensor) -> Tensor:
+        longer = torch.cat([torch.zeros_like(tensor[:1]), tensor])
+        assert longer[1:].is_contiguous()
+        return longer[1:]
+
+    for shape in [(2, 17, 3, 5), (2, 33, 8, 8), (1, 3, 1, 7)]:
+        one = torch.randn(1, dtype=dtype, device="cuda")
+        h, grad = (torch.randn(shape, device="cuda").to(dtype) for _ in range(2))
+        target = torch.randn(shape[0], shape[1], shape[1], device="cuda").to(ops.gram(h).dtype)
+        expected = [
+            ops.gram(h),
+            ops.gram_correction(h, target),
+            *ops.gram_correction_backward(h, target, grad),
+        ]
+        # By an odd number of features, and by one alone, where rows are multiples of 16 bytes.
+        moved_h = torch.cat([one, h.flatten()])[1:].view(shape)
+        moved_grad = torch.cat([one, grad.flatten()])[1:].view(shape)
+        assert moved_h.data_ptr() % 16 == one.element_size()
+        for each, outer in [(view_of(h), grad), (moved_h, grad), (h, moved_grad)]:
+            found = [
+                ops.gram(each),
+                ops.gram_correction(each, view_of(target)),
+                *ops.gram_correction_backward(each, view_of(target), outer),
+            ]
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    if dtype in (torch.float32, torch.float64):
+        images = torch.rand(3, 3, 5, 7, dtype=dtype, device="cuda")
+        factors = ops.matting_factors(images, EPS)
+        assert torch.equal(ops.matting_factors(images[1:], EPS), factors[1:])
+        product = ops.matting_matvec(images, factors, images)
+        assert torch.equal(ops.matting_matvec(images[1:], factors[1:], images[1:]), product[1:])
+
+
+def test_more_than_two_to_the_31_elements() -> None:
+    """Offsets of 64 bits: the batch's last element, whose features lie beyond 2^31 of half types."""
+    shape = (2**20 + 1, 16, 1, 136)
+    free, _ = torch.cuda.mem_get_info()
+    if free < (needed := 12 * 2**30):
+        pytest.skip(f"{needed >> 30} GiB of GPU memory are needed, {free >> 30} are free")
+    h = torch.zeros(shape, dtype=torch.float16, device="cuda")
+    assert h.numel() > 2**31
+    h[-1] = torch.randn(h[-1].shape)
+    target = torch.randn(1, 16, 16)
+    assert relative_error(ops.gram(h)[-1:], reference.gram(h[-1:].cpu())) < DTYPES[h.dtype]
+    correction = ops.gram_correction(h, target.cuda())
+    assert not correction[:-1].any()
+    expected = reference.gram_correction(h[-1:].cpu(), target)
+    assert relative_error(correction[-1:], expected) < STORED[h.dtype]
+
+
 def test_tf32_only_if_asked(allow_tf32: Callable[[], None]) -> None:
     h, grad = torch.randn(2, 2, 48, 40, 41)
     target = torch.randn(1, 48, 48)

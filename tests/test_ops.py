@@ -208,6 +208,7 @@ def test_gram_and_correction(
         (1, 130, 37, 59),
         (1, 4, 173, 131),
         (1, 5, 999, 1001),  # beyond the caches
+        (1, 5, 1296, 1296),  # of whole lines, which may be written past them
     ],
 )
 def test_gram_of_odd_sizes(

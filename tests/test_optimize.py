@@ -53,7 +53,7 @@ def test_the_loss_is_the_one_of_training(vgg, pair) -> None:
         total, parts = batch_loss(vgg, image, [crop(content)], [crop(style)], 20.0)
         ours = _Objective(vgg, content, style, WEIGHTS, LAYERS, None)(image)
     assert ours["total"].item() == pytest.approx(total.item(), rel=1e-5)
-    assert ours["content"].item() == pytest.approx(parts.content, rel=1e-5)
+    assert ours["content"].item() == pytest.approx(parts["content"].item(), rel=1e-5)
 
 
 def test_region_grams_are_the_formula() -> None:

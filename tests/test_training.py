@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import pytorch_optimizer
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 
+from fastfcs.cli import cli
 from fastfcs.constraints import Photoreal, named
 from fastfcs.images import list_images
 from fastfcs.losses import relative_style_loss
 from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
 from fastfcs.refinement import Refinement
-from fastfcs.training import Diverged, preset, train, tune, universal
-from fastfcs.training.crops import random_crop, targets, whole
+from fastfcs.training import Diverged, descent, preset, train, tune, universal
+from fastfcs.training.crops import random_crop, read, targets, whole
+from fastfcs.training.descent import descend
 from fastfcs.training.distil import distil
 from fastfcs.training.objective import batch_loss, batch_terms
+from fastfcs.training.pack import from_folders, read_pack, write_pack
 from fastfcs.training.sight import blindness
+from fastfcs.training.soap import SOAP
 from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
 
 
@@ -379,3 +388,136 @@ def test_sight_weight_is_part_of_the_loss(folders, tiny, tmp_path: Path) -> None
     ]
     a, b = (solver.forward_maps.state_dict() for solver in trained)
     assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_soap_is_the_published_optimizer() -> None:
+    """Parameters of one shape, which are stacked, against each by itself."""
+    shapes = [(6, 4, 3, 3), (6, 4, 3, 3), (5,), (6, 6), (5,)]
+    ours, theirs = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    ours[0].data = ours[0].data.contiguous(memory_format=torch.channels_last)
+    optimizer = SOAP(ours)
+    options = {"betas": (0.9, 0.95), "weight_decay": 0.0, "precondition_frequency": 10}
+    reference = pytorch_optimizer.SOAP(theirs, lr=1.0, **options)
+    for step in range(25):
+        for a, b in zip(ours, theirs, strict=True):
+            scale = torch.linspace(0.1, 3, b.shape[-1])
+            a.grad = b.grad = torch.randn(b.shape) * scale + b.detach()
+        reference.param_groups[0]["lr"] = rate = 0.01 + 0.001 * step
+        optimizer.step(rate)
+        reference.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert (b - 1).abs().max() > 0.1
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+class _Time:
+    """A clock that goes on by a second at every look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def test_rate_follows_the_clock_and_a_resumed_run_has_the_rest_of_the_minutes(
+    tmp_path: Path, monkeypatch
+) -> None:
+    clock = _Time()
+    monkeypatch.setattr(descent, "perf_counter", clock)
+    rates: list[float] = []
+
+    def run(minutes: float, x: nn.Parameter) -> int:
+        def loss(step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            return x.square().sum(), {}
+
+        def record(step: int, numbers: dict[str, float]) -> None:
+            rates.append(numbers["rate"])
+
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        options = {"facts": {}, "steps": None, "lr": 1.0, "every": 10**6, "record": record}
+        return descend({"x": x}, loss, checkpoint, minutes=minutes, **options)
+
+    done = run(20, nn.Parameter(torch.ones(3)))
+    assert 1150 < clock.now < 1210
+    assert done == len(rates) > 150
+    assert rates[40] == 1 > rates[done // 2] > rates[-1] > 0
+    assert rates[-1] < 0.05
+    clock.now = 0
+    assert run(40, nn.Parameter(torch.ones(3))) == len(rates) > done
+    assert 1150 < clock.now < 1210  # of the forty minutes twenty were left
+    assert 0.6 < rates[done] < 0.8
+
+
+@pytest.fixture
+def pack(folders, tmp_path: Path) -> Path:
+    content, style = folders
+    (tmp_path / "pairs").mkdir()
+    for kind, folder in (("content", content), ("style", style)):
+        shutil.copy(folder / "0.png", tmp_path / "pairs" / f"{kind}01.png")
+    command = ["train", "--content", content, "--style", style, "--style", content]
+    command += ["--holdout", 1, "--pairs", tmp_path / "pairs", "--pack", tmp_path / "all.pack"]
+    result = CliRunner().invoke(cli, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    assert "3 photos and 1 held out, 4 paintings, 1 pairs" in result.output
+    return tmp_path / "all.pack"
+
+
+def test_a_pack_holds_what_its_folders_do(folders, pack: Path) -> None:
+    content, style = folders
+    found = read_pack(pack, "cpu")
+    assert found.names == ["content", "style", "content"]
+    assert [len(f) for f in (found.content, *found.styles, found.held)] == [3, 4, 3, 1]
+    assert [id(p) for p in found.styles[1]] == [id(p) for p in found.content]
+    assert [id(p) for p in found.styles[0]] == [id(p) for p in found.paintings]
+    ((name, *both),) = found.pairs
+    assert name == "01"
+    for pixels, path in [
+        *zip(found.content, list_images(content), strict=False),
+        *zip(found.held, list_images(content)[3:], strict=True),
+        *zip(both, (content / "0.png", style / "0.png"), strict=True),
+    ]:
+        original = read(path)
+        assert pixels.shape == original.shape
+        assert (pixels.float() - original.float()).square().mean() < 65  # 30 dB
+
+
+def test_a_pack_is_as_small_as_it_must_be(folders, pack: Path, tmp_path: Path) -> None:
+    content, style = folders
+    pictures = from_folders(content, [style], 1)
+    limit = 2**16 + 15000
+    assert "quality 95" not in write_pack(pictures, tmp_path / "small.pack", limit)
+    assert (tmp_path / "small.pack").stat().st_size <= limit < pack.stat().st_size + 2**16
+    with pytest.raises(ValueError, match=r"pack must hold its 8 pictures in 0\.0625 MiB, which"):
+        write_pack(pictures, tmp_path / "none.pack", 2**16)
+    assert not (tmp_path / "none.pack").exists()
+    assert not list(tmp_path.glob("*.part"))
+    with pytest.raises(ValueError, match="pack must be a file that --pack wrote, got "):
+        read_pack(content / "0.png", "cpu")
+
+
+def test_training_on_a_pack_has_the_losses_of_its_folders(
+    folders, tiny, pack: Path, tmp_path: Path, capsys
+) -> None:
+    content, style = folders
+    save_solver(_tiny(), tmp_path / "start.safetensors", {})
+    options = {**OPTIONS, "weights": tmp_path / "start.safetensors", "steps": 12, "lr": 0.01}
+    train(content, [style, content], tmp_path / "folders.safetensors", **options)
+    train(None, [], tmp_path / "w.safetensors", pack=pack, scores=1, **options)
+    lines = capsys.readouterr().err.splitlines()
+    expected, found = ([float(word) for word in line.split()[2::2]] for line in lines)
+    assert found == pytest.approx(expected, rel=0.03)
+
+    scores = json.loads((tmp_path / "w.scores.json").read_text())
+    assert scores["after"]["held out"]["loss"] < scores["before"]["held out"]["loss"]
+    assert scores["after"]["pairs"]["medians"] == scores["after"]["pairs"]["01"]
+
+
+def test_the_repository_leaves_room_for_a_pack_in_64_mib() -> None:
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True)
+    files = [root / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 32 * 2**20

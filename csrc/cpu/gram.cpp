@@ -18,11 +18,11 @@
 namespace fastfcs {
 namespace {
 
-// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products of `rows` a channel,
-// so that it must have pixels enough to be worth them.
+// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products, `rows` per channel,
+// and copies its first chunk with nothing to compute meanwhile, so that it must have enough pixels to be worth both.
 int64_t slices_of(int64_t pixels, int64_t rows) {
   int64_t count = 1;
-  while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(1024, 4 * rows)) count *= 2;
+  while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(2048, 4 * rows)) count *= 2;
   return count;
 }
 
@@ -65,9 +65,9 @@ struct Batch {
 template <typename A>
 struct Products {
   const A* sums;
-  int64_t outputs, rows;
-  A own(int64_t i, int64_t j) const { return i <= j ? sums[i * rows + j] : sums[j * rows + i]; }  // h_i . h_j
-  A across(int64_t i, int64_t j) const { return sums[i * rows + outputs + j]; }                           // h_i . g_j
+  int64_t outputs;
+  A own(int64_t i, int64_t j) const { return sums[std::max(i, j) * outputs + std::min(i, j)]; }  // h_i . h_j
+  A across(int64_t i, int64_t j) const { return sums[(outputs + j) * outputs + i]; }            // h_i . g_j
 };
 
 template <typename T>
@@ -84,17 +84,19 @@ class AllProducts {
     batch.each_slice([&](int64_t b, int64_t slice, int64_t first, int64_t last) {
       products(batch[b], first, last, at(b, slice));
     });
-    torch::stable::parallel_for(0, batch.size * outputs_, 64, [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row)
+    torch::stable::parallel_for(0, batch.size * rows_, 64, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        const int64_t b = row / rows_, j = row % rows_, wanted = std::min(j / 4 * 4 + 4, outputs_);
         for (int64_t slice = 1; slice < slices_; ++slice) {
-          A* sum = at(row / outputs_, 0) + row % outputs_ * rows_;
-          const A* more = at(row / outputs_, slice) + row % outputs_ * rows_;
-          for (int64_t j = row % outputs_ / 4 * 4; j < rows_; ++j) sum[j] += more[j];
+          A* sum = at(b, 0) + j * outputs_;
+          const A* more = at(b, slice) + j * outputs_;
+          for (int64_t i = 0; i < wanted; ++i) sum[i] += more[i];
         }
+      }
     });
   }
 
-  Products<A> operator[](int64_t b) const { return {at(b, 0), outputs_, rows_}; }
+  Products<A> operator[](int64_t b) const { return {at(b, 0), outputs_}; }
 
  private:
   A* at(int64_t b, int64_t slice) const { return sums_.get() + (b * slices_ + slice) * outputs_ * rows_; }
@@ -116,6 +118,21 @@ struct Target {
   const A* operator[](int64_t b) const { return data + b * stride; }
 };
 
+// Whether the result is written past the caches, which then need not fetch lines only to have them overwritten. An Intel
+// CPU gains by it once the caches cannot hold the result; an AMD one loses where the memory was in use before. Such stores
+// write whole lines, so every row must begin with one.
+inline bool past_caches(const Tensor& result) {
+#ifdef __x86_64__
+  static const bool intel = __builtin_cpu_is("intel");
+  constexpr int64_t large = 32 << 20, line = 64;
+  return intel && result.numel() * result.element_size() >= large &&
+         result.size(2) * result.size(3) * result.element_size() % line == 0 &&
+         reinterpret_cast<uintptr_t>(result.const_data_ptr()) % line == 0;
+#else
+  return false;
+#endif
+}
+
 // The combination of x with weight(b, i, j), i counting h's channels and then g's.
 template <typename T, typename Weight>
 Tensor combined(const Batch<T>& batch, Weight weight) {
@@ -135,8 +152,9 @@ Tensor combined(const Batch<T>& batch, Weight weight) {
   });
   Tensor result = empty_beside(batch.h, batch.h.sizes().vec(), batch.h.scalar_type());
   T* const to = static_cast<T*>(result.mutable_data_ptr());
+  const bool stream = past_caches(result);
   batch.each_slice([&](int64_t b, int64_t, int64_t first, int64_t last) {
-    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels);
+    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels, stream);
   });
   return result;
 }

@@ -6,6 +6,7 @@
 #include "gram_rows.h"
 
 #include <memory>
+#include <type_traits>
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -22,11 +23,16 @@ namespace {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-// Pixels of a chunk, whole blocks of three vectors in any instruction set. Long rows please the prefetchers.
-constexpr int64_t chunk_of(int64_t rows) { return rows <= 64 ? 768 : rows <= 256 ? 384 : 192; }
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
-// A row of a chunk is longer by 16 elements, so that rows do not begin in the same cache sets.
-constexpr int64_t stride_of(int64_t rows) { return chunk_of(rows) + 16; }
+// Pixels of each of the equal chunks of a slice, whole blocks of three vectors in any instruction set. Long rows please
+// the prefetchers; two chunks fit into the second-level cache or, of few rows, into the first.
+inline int64_t chunk_of(int64_t rows, int64_t pixels) {
+  const int64_t most = rows <= 16 ? 384 : rows <= 64 ? 768 : rows <= 256 ? 384 : 192;
+  const int64_t chunks = pixels > most ? (pixels + most - 1) / most : 1;
+  return round_up((pixels + chunks - 1) / chunks, 48);
+}
 
 struct alignas(64) Line {
   char bytes[64];
@@ -80,37 +86,52 @@ inline void convert(const float* from, Half* to, int64_t count) {
 }
 #endif
 
-// Pixels [first, first + count) of all rows, each followed by zeros up to `padded`, `stride` apart.
-template <typename T, typename A>
-void copy_chunk(const Features<T>& x, int64_t first, int64_t count, int64_t padded, int64_t stride, A* chunk) {
-  for (int64_t row = 0; row < x.rows(); ++row, chunk += stride) {
-    const T* from = x.row(row);
-    const int64_t copied = from ? count : 0;
-    if (from) convert(from + first, chunk, count);
-    std::memset(chunk + copied, 0, (padded - copied) * sizeof(A));
-  }
-}
-
-// Fetches pixels [first, first + count) of all rows, the next chunk, in so many calls, while the last one is worked on:
-// else memory and arithmetic would wait for each other.
+// Copies a chunk of all rows, each followed by zeros up to whole units, in so many calls between the blocks of work on the
+// chunk before: else memory and arithmetic would wait for each other. A row is `stride` long, 16 elements longer than the
+// chunk, so that rows do not begin in the same cache sets.
 template <typename T>
-class Ahead {
- public:
-  Ahead(const Features<T>& x, int64_t first, int64_t count, int64_t calls)
-      : x_(x), first_(first), count_(count), lines_((x.rows() * ((count + kLine - 1) / kLine) + calls - 1) / calls) {}
+class Copy {
+  using A = accumulate_t<T>;
 
-  void fetch() {
-    for (int64_t line = 0; line < lines_ && row_ < x_.rows(); ++line) {
-      if (const T* from = x_.row(row_)) __builtin_prefetch(from + first_ + at_, 0, 2);  // into the second-level cache
-      at_ += kLine;
-      if (at_ >= count_) at_ = 0, ++row_;
-    }
+ public:
+  Copy(const Features<T>& x, int64_t first, int64_t count, int64_t unit, int64_t stride, A* chunk, int64_t calls)
+      : x_(x),
+        first_(first),
+        count_(count),
+        padded_(round_up(count, unit)),
+        stride_(stride),
+        chunk_(chunk),
+        calls_(calls),
+        row_(count > 0 ? 0 : x.rows()) {}
+
+  void some() {
+    for (due_ += x_.rows(); due_ >= calls_ && row_ < x_.rows(); due_ -= calls_) copy();
   }
 
  private:
-  static constexpr int64_t kLine = 64 / sizeof(T);
+  static constexpr int64_t kLine = 64 / sizeof(T), kAhead = 2;  // elements, rows
+
+  // One row; each line of it fetches one of a later row. Not inlined, for the loops around it need all registers.
+  __attribute__((noinline)) void copy() {
+    const T* const from = x_.row(row_);
+    const T* const later = row_ + kAhead < x_.rows() ? x_.row(row_ + kAhead) : nullptr;
+    A* const to = chunk_ + row_++ * stride_;
+    int64_t p = 0;
+    if (from) {
+      for (; p + kLine <= count_; p += kLine) {
+        if (later) __builtin_prefetch(later + first_ + p, 0, 2);  // into the second-level cache
+        convert(from + first_ + p, to + p, kLine);
+      }
+      convert(from + first_ + p, to + p, count_ - p);
+      p = count_;
+    }
+    std::memset(to + p, 0, (padded_ - p) * sizeof(A));
+  }
+
   const Features<T>& x_;
-  int64_t first_, count_, lines_, row_ = 0, at_ = 0;
+  int64_t first_, count_, padded_, stride_;
+  A* chunk_;
+  int64_t calls_, row_, due_ = 0;
 };
 
 template <typename V, typename A>
@@ -125,39 +146,80 @@ inline A sum_of(const V& vector) {
   }
 }
 
-// products_ij += a_i . b_j for four rows a and J rows b; `upper` leaves out j < i.
-template <int J, bool upper, typename A>
-inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, A* products, int64_t rows) {
+// to_k += sum of the elements of s_k.
+template <typename V, typename A>
+inline void add_sums(const V& s0, const V& s1, const V& s2, const V& s3, A* to) {
+#if FASTFCS_VECTOR == 64
+  if constexpr (std::is_same<A, float>::value) {
+    // All four at once, with half of the shuffles; maskz, because GCC warns of the plain intrinsics' own variables.
+    const auto pairs = [](const V& a, const V& b) {
+      const V low = _mm512_maskz_unpacklo_ps(-1, __m512(a), __m512(b));
+      return __m512(low + V(_mm512_maskz_unpackhi_ps(-1, __m512(a), __m512(b))));
+    };
+    const __m512 a = pairs(s0, s1), b = pairs(s2, s3);
+    __m128 quarters[4];
+    store(quarters, V(_mm512_maskz_shuffle_ps(-1, a, b, 0x44)) + V(_mm512_maskz_shuffle_ps(-1, a, b, 0xee)));
+    store(to, load<__m128>(to) + (quarters[0] + quarters[1] + quarters[2] + quarters[3]));
+    return;
+  }
+#endif
+  to[0] += sum_of<V, A>(s0);
+  to[1] += sum_of<V, A>(s1);
+  to[2] += sum_of<V, A>(s2);
+  to[3] += sum_of<V, A>(s3);
+}
+
+// products_ji += a_i . b_j for I rows a and J rows b; `upper` leaves out j < i.
+template <int I, int J, bool upper, typename A>
+inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, A* products, int64_t outputs) {
   using V = typename VectorOf<A>::type;
-  V s[4][J] = {};
+  V s[J][I] = {};
   for (int64_t p = 0; p < padded; p += sizeof(V) / sizeof(A)) {
     V right[J];
     FASTFCS_UNROLL
     for (int j = 0; j < J; ++j) right[j] = load<V>(b + j * stride + p);
     FASTFCS_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const V left = upper ? right[i] : load<V>(a + i * stride + p);
+    for (int i = 0; i < I; ++i) {
+      V left = upper ? right[i] : load<V>(a + i * stride + p);
+#ifdef __AVX512F__
+      asm("" : "+v"(left));  // or GCC loads it again for every product, more than the load units can
+#endif
       FASTFCS_UNROLL
-      for (int j = upper ? i : 0; j < J; ++j) s[i][j] = s[i][j] + left * right[j];
+      for (int j = upper ? i : 0; j < J; ++j) s[j][i] = s[j][i] + left * right[j];
     }
   }
   FASTFCS_UNROLL
-  for (int i = 0; i < 4; ++i)
+  for (int j = 0; j < J; ++j)
     FASTFCS_UNROLL
-    for (int j = upper ? i : 0; j < J; ++j) products[i * rows + j] += sum_of<V, A>(s[i][j]);
+    for (int i = 0; i < I; i += 4)
+      add_sums<V>(s[j][i], s[j][i + 1], s[j][i + 2], s[j][i + 3], products + j * outputs + i);
 }
 
-// Calls block(i, j, upper, columns) for the blocks of the products that are wanted: four by four on the diagonal, of
-// which ten sums, and else four by as many as fill the registers (16, or AVX-512's 32), with fours by two at the end.
+// Rows of a block as high as the registers allow: AVX-512 has 32.
+constexpr int kTall = FASTFCS_VECTOR == 64 ? 8 : 4;
+
+// Calls block(i, j, rows, columns, upper) for the blocks of the products that are wanted: four by four on the diagonal,
+// where only ten sums are needed, and beside it kTall rows by three columns, with twos at the end.
 template <typename Block>
 inline void each_block(int64_t outputs, int64_t rows, Block block) {
-  constexpr int wide = FASTFCS_VECTOR == 64 ? 6 : 3;
-  for (int64_t i = 0; i < outputs; i += 4) {
-    block(i, i, std::true_type(), std::integral_constant<int, 4>());
-    int64_t j = i + 4;
-    for (; rows - j >= wide && rows - j != wide + 1; j += wide)
-      block(i, j, std::false_type(), std::integral_constant<int, wide>());
-    for (; j < rows; j += 2) block(i, j, std::false_type(), std::integral_constant<int, 2>());
+  const auto four = std::integral_constant<int, 4>();
+  const auto beside = [&](int64_t i, int64_t j, auto tall) {
+    for (; rows - j >= 3 && rows - j != 4; j += 3)
+      block(i, j, tall, std::integral_constant<int, 3>(), std::false_type());
+    for (; j < rows; j += 2) block(i, j, tall, std::integral_constant<int, 2>(), std::false_type());
+  };
+  int64_t i = 0;
+  if constexpr (kTall == 8) {
+    for (; i + 8 <= outputs; i += 8) {
+      block(i, i, four, four, std::true_type());
+      block(i, i + 4, four, four, std::false_type());
+      block(i + 4, i + 4, four, four, std::true_type());
+      beside(i, i + 8, std::integral_constant<int, 8>());
+    }
+  }
+  for (; i < outputs; i += 4) {
+    block(i, i, four, four, std::true_type());
+    beside(i, i + 4, four);
   }
 }
 
@@ -168,68 +230,117 @@ void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulat
   using A = accumulate_t<T>;
   constexpr int64_t vector = sizeof(typename VectorOf<A>::type) / sizeof(A);
   const int64_t rows = x.rows(), outputs = x.outputs();
-  const int64_t pixels = chunk_of(rows), stride = stride_of(rows);
-  Memory<A> memory(rows * stride);
-  A* const chunk = memory.get();
+  const int64_t pixels = chunk_of(rows, last - first), stride = pixels + 16;
+  Memory<A> memory(2 * rows * stride);
+  A* chunk = memory.get();
+  A* next = chunk + rows * stride;
   std::memset(products, 0, outputs * rows * sizeof(A));
   int64_t blocks = 0;
-  each_block(outputs, rows, [&](int64_t, int64_t, auto, auto) { ++blocks; });
+  each_block(outputs, rows, [&](int64_t, int64_t, auto, auto, auto) { ++blocks; });
+  const auto copy = [&](int64_t p, A* to, int64_t calls) {
+    const int64_t count = smaller(last - p, pixels);
+    return Copy<T>(x, p, count, vector, stride, to, calls);
+  };
+  copy(first, chunk, 1).some();
   for (int64_t p = first; p < last; p += pixels) {
-    const int64_t count = last - p < pixels ? last - p : pixels;
-    const int64_t padded = (count + vector - 1) / vector * vector;
-    copy_chunk(x, p, count, padded, stride, chunk);
-    Ahead<T> ahead(x, p + count, last - p - count < pixels ? last - p - count : pixels, blocks);
-    each_block(outputs, rows, [&](int64_t i, int64_t j, auto upper, auto columns) {
-      ahead.fetch();
-      add_products<columns, upper>(chunk + i * stride, chunk + j * stride, stride, padded, products + i * rows + j, rows);
+    const int64_t padded = round_up(smaller(last - p, pixels), vector);
+    Copy<T> ahead = copy(p + pixels, next, blocks);
+    each_block(outputs, rows, [&](int64_t i, int64_t j, auto tall, auto wide, auto upper) {
+      ahead.some();
+      add_products<tall, wide, upper>(chunk + i * stride, chunk + j * stride, stride, padded,
+                                      products + j * outputs + i, outputs);
     });
+    A* const done = chunk;
+    chunk = next;
+    next = done;
   }
 }
 
-template <typename T>
-void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result) {
-  using A = accumulate_t<T>;
+// K rows of results, three vectors each, of which the first `wanted` go to `to` and beyond, `apart` from each other.
+template <int K, typename A>
+inline void combine(const A* from, int64_t stride, int64_t rows, const A* weights, A* to, int64_t apart, int64_t wanted,
+                    [[maybe_unused]] bool stream) {
   using V = typename VectorOf<A>::type;
   constexpr int64_t vector = sizeof(V) / sizeof(A);
-  const int64_t rows = x.rows(), pixels = chunk_of(rows), stride = stride_of(rows);
-  Memory<A> memory(rows * stride + 4 * stride);
-  A* const chunk = memory.get();
-  A* const four = chunk + rows * stride;
-  for (int64_t p = first; p < last; p += pixels) {
-    const int64_t count = last - p < pixels ? last - p : pixels;
-    const int64_t padded = (count + 3 * vector - 1) / (3 * vector) * (3 * vector);
-    copy_chunk(x, p, count, padded, stride, chunk);
-    Ahead<T> ahead(x, p + count, last - p - count < pixels ? last - p - count : pixels,
-                   x.outputs() / 4 * (padded / (3 * vector)));
-    for (int64_t j = 0; j < x.outputs(); j += 4) {
-      for (int64_t q = 0; q < padded; q += 3 * vector) {
-        ahead.fetch();
-        V sums[4][3] = {};
-        const A* weight = weights + j * rows;
-        const A* from = chunk + q;
-        for (int64_t i = 0; i < rows; ++i, weight += 4, from += stride) {
-          V values[3];
-          FASTFCS_UNROLL
-          for (int v = 0; v < 3; ++v) values[v] = load<V>(from + v * vector);
-          FASTFCS_UNROLL
-          for (int k = 0; k < 4; ++k)
-            FASTFCS_UNROLL
-            for (int v = 0; v < 3; ++v) sums[k][v] = sums[k][v] + weight[k] * values[v];
-        }
-        FASTFCS_UNROLL
-        for (int k = 0; k < 4; ++k)
-          FASTFCS_UNROLL
-          for (int v = 0; v < 3; ++v) store(four + k * stride + q + v * vector, sums[k][v]);
-      }
-      for (int64_t k = 0; k < 4 && j + k < x.channels; ++k)
-        convert(four + k * stride, result + (j + k) * x.pixels + p, count);
+  V sums[K][3] = {};
+  for (int64_t i = 0; i < rows; ++i, weights += 4, from += stride) {
+    V values[3];
+    FASTFCS_UNROLL
+    for (int v = 0; v < 3; ++v) values[v] = load<V>(from + v * vector);
+    FASTFCS_UNROLL
+    for (int k = 0; k < K; ++k) {
+      const A weight = weights[k / 4 * 4 * rows + k % 4];
+      FASTFCS_UNROLL
+      for (int v = 0; v < 3; ++v) sums[k][v] = sums[k][v] + weight * values[v];
     }
   }
+#if FASTFCS_VECTOR == 64
+  if (stream) {
+    FASTFCS_UNROLL
+    for (int k = 0; k < K; ++k)
+      if (k < wanted)
+        FASTFCS_UNROLL
+        for (int v = 0; v < 3; ++v)
+          _mm512_stream_si512(reinterpret_cast<__m512i*>(to + k * apart + v * vector), __m512i(sums[k][v]));
+    return;
+  }
+#endif
+  FASTFCS_UNROLL
+  for (int k = 0; k < K; ++k)
+    if (k < wanted)
+      FASTFCS_UNROLL
+      for (int v = 0; v < 3; ++v) store(to + k * apart + v * vector, sums[k][v]);
+}
+
+template <typename T>
+void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result,
+                       bool stream) {
+  using A = accumulate_t<T>;
+  constexpr int64_t three = 3 * sizeof(typename VectorOf<A>::type) / sizeof(A);
+  const int64_t rows = x.rows(), outputs = x.outputs(), pixels = chunk_of(rows, last - first), stride = pixels + 16;
+  Memory<A> memory(2 * rows * stride);
+  A* chunk = memory.get();
+  A* next = chunk + rows * stride;
+  const auto copy = [&](int64_t p, A* to, int64_t calls) {
+    const int64_t count = smaller(last - p, pixels);
+    return Copy<T>(x, p, count, three, stride, to, calls);
+  };
+  copy(first, chunk, 1).some();
+  for (int64_t p = first; p < last; p += pixels) {
+    const int64_t count = smaller(last - p, pixels);
+    Copy<T> ahead = copy(p + pixels, next, round_up(outputs, kTall) / kTall * (round_up(count, three) / three));
+    for (int64_t q = 0; q < count; q += three) {
+      const auto block = [&](int64_t j, auto tall) {
+        ahead.some();
+        const int64_t wanted = smaller(tall, x.channels - j);
+        T* const to = result + j * x.pixels + p + q;
+        if constexpr (std::is_same<T, A>::value) {
+          if (count - q >= three) {
+            combine<tall>(chunk + q, stride, rows, weights + j * rows, to, x.pixels, wanted, stream);
+            return;
+          }
+        }
+        A values[tall * three];
+        combine<tall, A>(chunk + q, stride, rows, weights + j * rows, values, three, tall, false);
+        for (int64_t k = 0; k < wanted; ++k)
+          convert(values + k * three, to + k * x.pixels, smaller(count - q, three));
+      };
+      int64_t j = 0;
+      for (; j + kTall <= outputs; j += kTall) block(j, std::integral_constant<int, kTall>());
+      for (; j < outputs; j += 4) block(j, std::integral_constant<int, 4>());
+    }
+    A* const done = chunk;
+    chunk = next;
+    next = done;
+  }
+#if FASTFCS_VECTOR == 64
+  if (stream) _mm_sfence();  // such stores are in no order otherwise
+#endif
 }
 
 #define FASTFCS_DEFINE(T)                                                                                    \
   template void slice_products(const Features<T>&, int64_t, int64_t, accumulate_t<T>*);                      \
-  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*);
+  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*, bool);
 FASTFCS_DEFINE(float)
 FASTFCS_DEFINE(double)
 FASTFCS_DEFINE(Half)

@@ -21,21 +21,23 @@ struct Features {
   }
 };
 
-// products[i * rows + j] = sum over the slice of x_i x_j, for i < outputs and j < rows; of h's own (symmetric) products
-// only the fours i / 4 <= j / 4.
+// products[j * outputs + i] = sum over the slice of x_i x_j, for i < outputs and j < rows; of h's own (symmetric)
+// products only the fours i / 4 <= j / 4.
 template <typename T>
 using SliceProducts = void (*)(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products);
 
 // result_j = sum_i weights_ij x_i over the slice, for j < channels; weights_ij is weights[(j / 4 * rows + i) * 4 + j % 4].
+// With `stream`, AVX-512 writes what needs no conversion past the caches; rows of the result must begin with a line.
 template <typename T>
 using SliceCombination = void (*)(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights,
-                                  T* result);
+                                  T* result, bool stream);
 
 #define FASTFCS_DECLARE_ROWS                                                                                       \
   template <typename T>                                                                                            \
   void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products);               \
   template <typename T>                                                                                            \
-  void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result);
+  void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result, \
+                         bool stream);
 
 namespace plain {
 FASTFCS_DECLARE_ROWS

@@ -13,53 +13,70 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional as F
 
+from ..images import fit
 from ..ops import gram
 from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
+
+Picture: TypeAlias = Path | Tensor
+"""A file, or its pixels, (3, H, W) uint8, on whatever device: there it is cut and resized."""
 
 _KEPT = 8  # crops of each place
 _USES = 4  # of each crop
 
 
-def random_crop(path: Path, size: int, rng: random.Random) -> Tensor:
+def random_crop(picture: Picture, size: int, rng: random.Random) -> Tensor:
     """A random square of a picture, (3, size, size) in [0, 1]; scale and mirroring vary too."""
-    image = _read(path)
-    short = min(image.size)
+    pixels = read(picture)
+    height, width = pixels.shape[1:]
+    short = min(height, width)
     side = int(short * (min(1, size / short) ** rng.random()))  # log-uniform, size to the whole
-    left, top = rng.randint(0, image.width - side), rng.randint(0, image.height - side)
-    image = image.resize(
-        (size, size),
-        Image.Resampling.BICUBIC,
-        box=(left, top, left + side, top + side),
-        reducing_gap=3,
-    )
-    if rng.random() < 0.5:
-        image = ImageOps.mirror(image)
-    return _to_tensor(image)
+    left, top = rng.randint(0, width - side), rng.randint(0, height - side)
+    crop = _resized(pixels[:, top : top + side, left : left + side], size)
+    return crop.flip(-1) if rng.random() < 0.5 else crop
 
 
-def whole(path: Path, size: int) -> Tensor:
+def centre(picture: Picture, size: int) -> Tensor:
+    """The largest square in the middle of a picture, (3, size, size) in [0, 1]."""
+    pixels = read(picture)
+    side = min(pixels.shape[1:])
+    top, left = ((length - side) // 2 for length in pixels.shape[1:])
+    return _resized(pixels[:, top : top + side, left : left + side], size)
+
+
+def whole(picture: Picture, size: int) -> Tensor:
     """A picture as (1, 3, H, W), reduced to a long side of at most ``size``."""
-    image = _read(path)
-    image.thumbnail((size, size))
-    return _to_tensor(image)[None]
+    return fit(read(picture)[None] / 255, size)
 
 
-def _read(path: Path) -> Image.Image:
+def read(picture: Picture | BinaryIO) -> Tensor:
+    """The pixels of a picture, (3, H, W) uint8.
+
+    Raises:
+        ValueError: the file is not a picture.
+    """
+    if isinstance(picture, Tensor):
+        return picture
     try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
+        with Image.open(picture) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a picture") from error
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
+        raise ValueError(f"{picture} cannot be read as a picture") from error
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(image.height, image.width, 3).permute(2, 0, 1) / 255
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+
+
+def _resized(square: Tensor, size: int) -> Tensor:
+    """Bicubic with antialiasing, as Pillow's, wherever the pixels are."""
+    wide = square[None].float()
+    small = F.interpolate(wide, (size, size), mode="bicubic", antialias=True)[0]
+    return small.clamp_(0, 255).div_(255)
 
 
 @dataclass
@@ -97,7 +114,7 @@ class Pool:
 
     def __init__(
         self,
-        folders: Sequence[Sequence[Path]],
+        folders: Sequence[Sequence[Picture]],
         vgg: VGG19,
         size: int,
         places: Iterable[int],
@@ -107,16 +124,17 @@ class Pool:
         self._kept: dict[int, deque[Crop]] = {j: deque(maxlen=_KEPT) for j in places}
         self._drawn = dict.fromkeys(self._kept, 0)
         self._ahead: dict[tuple[int, int], Future[Tensor]] = {}
-        self._readers = ThreadPoolExecutor(4)
+        files = any(isinstance(picture, Path) for folder in folders for picture in folder)
+        self._readers = ThreadPoolExecutor(4) if files else None
 
     def sample(self, step: int) -> list[Crop]:
         """The crops of a step, one for each place."""
         missing = [due for j in self._kept for due in self._due(j, step)]
         for k in range(0, len(missing), 8):
             self._draw(missing[k : k + 8])
-        for j in self._kept:  # for the next step
-            for due in self._due(j, step + 1):
-                self._ahead[due] = self._readers.submit(self._decode, *due)
+        if self._readers:
+            for due in (due for j in self._kept for due in self._due(j, step + 1)):
+                self._ahead[due] = self._readers.submit(self._cut, *due)
         return [
             kept[random.Random(f"{self._seed}/{j}/step/{step}").randrange(_KEPT)]
             for j, kept in self._kept.items()
@@ -128,15 +146,13 @@ class Pool:
         start = max(self._drawn[place], end - _KEPT)
         return [(place, i) for i in range(start, end)]
 
-    def _decode(self, place: int, i: int) -> Tensor:
+    def _cut(self, place: int, i: int) -> Tensor:
         rng = random.Random(f"{self._seed}/{place}/{i}")
         return random_crop(rng.choice(rng.choice(self._folders)), self._size, rng)
 
     def _draw(self, due: Sequence[tuple[int, int]]) -> None:
-        decoded = [
-            self._ahead.pop(d).result() if d in self._ahead else self._decode(*d) for d in due
-        ]
-        crops = targets(self._vgg, torch.stack(decoded).to(self._vgg.mean.device))
+        cut = [self._ahead.pop(d).result() if d in self._ahead else self._cut(*d) for d in due]
+        crops = targets(self._vgg, torch.stack(cut).to(self._vgg.mean.device))
         for (place, i), crop in zip(due, crops, strict=True):
             self._kept[place].append(crop)
             self._drawn[place] = i + 1

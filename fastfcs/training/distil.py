@@ -12,7 +12,6 @@ import random
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,10 +20,11 @@ from torch.nn import functional as F
 from ..network import ForwardMaps
 from ..ops import gram
 from ..vgg import STYLE_LAYERS, VGG19
-from .crops import random_crop
-from .descent import schedule, soap
+from .crops import Picture, random_crop
+from .descent import schedule
 from .precision import Precision, convolutions_in
 from .progress import progress
+from .soap import SOAP
 
 _LR, _COOL_DOWN = 3e-3, 0.5  # the last fraction of the steps, with falling rate
 _BATCH = 8
@@ -35,7 +35,7 @@ _SAMPLES = 16  # batches whose features' covariance is measured
 def distil(
     maps: ForwardMaps,
     vgg: VGG19,
-    folders: Sequence[Sequence[Path]],
+    folders: Sequence[Sequence[Picture]],
     *,
     sizes: Sequence[int],
     steps: int,
@@ -61,10 +61,10 @@ def distil(
         return [found[layer].float() for layer in STYLE_LAYERS]
 
     parts = _components((seen(next(batches)) for _ in range(_SAMPLES)), maps.learned)
-    optimizer = soap(maps.parameters(), _LR)
+    optimizer = SOAP(maps.parameters())
     recent: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=_KEPT)
     choice = random.Random(f"{seed}/distil/choice")
-    for step, report in progress(range(steps), shown):
+    for step, report in progress(range(steps), 0, steps, shown):
         if step % 2 == 0 or len(recent) < _KEPT:
             images = next(batches)
             recent.append((images, [p(f) for p, f in zip(parts, seen(images), strict=False)]))
@@ -75,15 +75,14 @@ def distil(
             (h[:, : w.shape[1]].float() - w).square().mean() / w.square().mean()
             for h, w in zip(features, wanted, strict=False)
         ]
-        optimizer.param_groups[0]["lr"] = _LR * schedule(step, steps, _COOL_DOWN)
         optimizer.zero_grad()
         torch.stack(errors).sum().backward()
-        optimizer.step()
+        optimizer.step(_LR * schedule(step, step / steps, _COOL_DOWN))
         report({f"level {k}": error.item() for k, error in enumerate(errors, start=1)})
 
 
 def _batches(
-    folders: Sequence[Sequence[Path]],
+    folders: Sequence[Sequence[Picture]],
     sizes: Sequence[int],
     rng: random.Random,
     device: str,

@@ -69,7 +69,7 @@ def reduce_vgg(
     found = list(wanted)  # and those at low rank
     scale = torch.ones(())  # of these
     rank, rng = iter(ranks), torch.Generator().manual_seed(0)
-    for index, _ in progress(range(len(full.features)), shown=True):
+    for index, _ in progress(range(len(full.features)), 0, len(full.features), shown=True):
         layer = full.features[index]
         if isinstance(layer, nn.Conv2d):
             wanted = [layer(x) for x in wanted]

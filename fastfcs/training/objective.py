@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,29 +13,20 @@ from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
 from .crops import Crop
 
 
-@dataclass
-class Losses:
-    """Means over a batch: content ||F - C||^2 / ||C||^2, style as in :func:`batch_loss`."""
-
-    content: float
-    style: float
-
-
 def batch_loss(
     vgg: VGG19,
     output: Tensor,
     content: Sequence[Crop],
     style: Sequence[Crop],
     style_weight: float,
-) -> tuple[Tensor, Losses]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """||F - C||^2 / ||C||^2 + style_weight * mean over l of ||G - S||^2 / (||S||^2 + ||G_C||^2).
 
-    G_C is the content's own Gram matrix. Means over the batch (B, 3, H, W).
+    G_C is the content's own Gram matrix. Means over the batch (B, 3, H, W); both terms by name.
     """
     content_term, style_terms = batch_terms(vgg, output, content, style)
     style_term = style_terms.mean()
-    total = content_term + style_weight * style_term
-    return total, Losses(content_term.item(), style_term.item())
+    return content_term + style_weight * style_term, {"content": content_term, "style": style_term}
 
 
 def batch_terms(

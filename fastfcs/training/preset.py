@@ -14,8 +14,8 @@ from ..presets import write
 from ..refinement import Refinement
 from ..vgg import load_vgg19
 from .crops import Pool, images, targets, whole
-from .descent import descend, soap
-from .objective import Losses, batch_loss
+from .descent import descend
+from .objective import batch_loss
 from .precision import Precision, convolutions_in
 
 _LEAST = 0.01  # variance of the tuned features in every direction, of their mean
@@ -61,7 +61,7 @@ def tune(
         # By the operator: symmetric to the last bit.
         return {key: len(f) * gram(f[None, :, None]) for key, f in factors.items()}
 
-    def loss(step: int) -> tuple[Tensor, Losses]:
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         statistics = tuned()
         with convolutions_in(precision, device):
             chosen = contents.sample(step)
@@ -77,8 +77,7 @@ def tune(
         "style size": str(style_size),
         "style weight": str(style_weight),
     }
-    optimizer = soap(factors.values(), lr)
-    descend(factors, optimizer, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
+    descend(factors, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
     result = {key: h.detach() for key, h in tuned().items()}
     with torch.no_grad():
         result |= Refinement().to(device).statistics(picture)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -31,11 +31,10 @@ def parallel(module: nn.Module) -> nn.Module:
     return DistributedDataParallel(module) if distributed.is_initialized() else module
 
 
-def mean(*values: float) -> list[float]:
-    """Each value averaged over the processes."""
+def mean(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each scalar averaged over the processes."""
     if not distributed.is_initialized():
-        return list(values)
-    kind = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    found = torch.tensor(values, device=kind)
+        return losses
+    found = torch.stack([loss.detach() for loss in losses.values()])
     distributed.all_reduce(found)
-    return (found / distributed.get_world_size()).tolist()
+    return dict(zip(losses, found / distributed.get_world_size(), strict=True))

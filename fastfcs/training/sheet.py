@@ -30,5 +30,5 @@ def write_sheet(
             paste(content, 0, row)
             paste(solver(content, statistics), column, row)
     partial = path.with_suffix(".part")
-    sheet.save(partial, "PNG")
+    sheet.save(partial, "PNG", compress_level=1)  # while a GPU waits
     partial.replace(path)

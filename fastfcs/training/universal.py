@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..constraints import SoftBox
 from ..constraints.named import between_updates
-from ..images import list_images
 from ..losses import squared_norm, structure_loss
 from ..network import (
     MIN_SIDE,
@@ -28,23 +28,29 @@ from ..network import (
 )
 from ..vgg import STYLE_LAYERS, load_vgg19
 from . import processes
-from .crops import Pool, images, random_crop, whole
-from .descent import Record, descend, soap
+from .crops import Picture, Pool, images, random_crop, whole
+from .descent import Record, descend
 from .distil import distil
-from .objective import Losses, batch_terms
-from .precision import Precision, convolutions_in
+from .objective import batch_terms
+from .pack import Pictures, from_folders, read_pack
+from .precision import Precision, convolutions_in, layout
+from .scores import scores as measured
 from .sheet import write_sheet
 from .sight import blindness
 
 _CUTOFFS = 0.003, 0.1  # of the projections trained with: log-uniform between these
+_STEPS = 3000  # where neither steps nor minutes are given
+_SHOWN = 320  # longer side of the pictures of a preview, at most
 
 
 def train(
-    content: str | Path,
+    content: str | Path | None,
     style: Sequence[str | Path],
     out: str | Path,
     *,
-    steps: int = 3000,
+    pack: str | Path | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
     batch: int = 4,
     size: int | Sequence[int] = (96, 128, 160),
     style_weight: float = 20.0,
@@ -61,6 +67,7 @@ def train(
     seed: int = 0,
     holdout: int = 50,
     preview_every: int = 500,
+    scores: int = 0,
     tensorboard: str | Path | None = None,
     device: str = "cpu",
     vgg: str | Path | None = None,
@@ -73,16 +80,19 @@ def train(
     maps. SOAP (Vyas et al., arXiv:2409.11321) with a short warm-up and a linear cool-down: the loss
     is ill-conditioned, the mean colour outweighing every texture. (On the same batches the style
     loss, relative to the unchanged contents', was 0.53 after 80 steps, Adam's 0.62 after 300.)
-    What is written is the exponential moving average of the weights. Beside ``out`` stand a
-    checkpoint, from which a run that was cut off goes on exactly where it was, and a preview sheet
-    of held-out pictures. Both are replaced, never half-written.
+    What is written is the exponential moving average of the weights, at every checkpoint. Beside
+    ``out`` stand the checkpoint, from which a run that was cut off goes on exactly where it was,
+    and a preview sheet of held-out pictures. All are replaced, never half-written.
 
     Under ``torchrun`` each process takes its share of every batch (DistributedDataParallel): the
     crops, and thus the losses, are those of one process with the same ``batch``.
 
     Args:
-        content: folder of photos.
+        content: folder of photos; None with a ``pack``.
         style: folders of styles, each equally likely; may name ``content`` again.
+        pack: a file of `fastfcs.training.pack`, instead of folders: its pictures are kept, decoded,
+            on the device, and cut there.
+        steps, minutes: how long; the rate falls with whichever ends first. By default 3000 steps.
         batch: pictures a step, of all processes together.
         size: side of the square crops, pixels, a multiple of 8. Of several, contents and styles
             take turns independently of each other, so that every combination occurs.
@@ -99,7 +109,11 @@ def train(
         weights: to go on from, name or file; by default the network starts anew.
         precision: of the convolutions; losses and parameters stay float32.
         holdout: the last so many pictures of ``content`` are never trained on, as style neither.
-        preview_every: steps from one checkpoint and preview to the next.
+            A pack has its own.
+        preview_every: steps from one checkpoint and preview to the next; a run of given minutes
+            has them every 30 seconds, too.
+        scores: so many held-out photos, and pairs of the pack, are measured before and after
+            (`fastfcs.training.scores`), for a file ``.scores.json`` beside ``out``.
         tensorboard: folder for its log: losses, rate, norm of the gradients, pictures a second.
         vgg: see :func:`fastfcs.vgg.load_vgg19`.
 
@@ -110,8 +124,14 @@ def train(
     sizes = [size] if isinstance(size, int) else list(size)
     if not sizes or any(s % 8 or s < MIN_SIDE for s in sizes):
         raise ValueError(f"size must be a multiple of 8 and at least {MIN_SIDE}, not {size}")
-    if min(steps, batch) < 1:
+    if steps is None and minutes is None:
+        steps = _STEPS
+    if batch < 1 or (steps is not None and steps < 1):
         raise ValueError(f"steps and batch must be at least 1, not {steps} and {batch}")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ValueError(f"minutes must be positive, got {minutes}")
+    if (content is None) == (pack is None):
+        raise ValueError("content must be a folder, or pack a file, and not both")
     if channels is not None and (not channels or min(channels) < 5):
         raise ValueError(f"channels must be at least 5 on every level, not {channels}")
     if weights is not None and not (channels is residual is None):
@@ -121,43 +141,52 @@ def train(
     if not 0 <= photoreal <= 1:
         raise ValueError(f"photoreal must be a share of the steps, in [0, 1], not {photoreal}")
     out = Path(out)
-    photos = list_images(content)
-    held = photos[len(photos) - holdout :] if holdout else []
-    folders = [[p for p in list_images(f) if p not in held] for f in style]
-    photos = [p for p in photos if p not in held]
-    if not photos or not all(folders):
-        raise ValueError(f"holdout of {holdout} leaves no picture to train on")
-
-    words = ["fastfcs", "train", "--content", Path(content).name]  # names only: paths are private
-    for folder in style:
-        words += ["--style", Path(folder).name]
-    facts = {
-        "trained by": shlex.join(words),
-        "data": json.dumps({"content": len(photos), "style": [len(f) for f in folders]}),
-        **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
-        **{"style weight": str(style_weight), "photoreal": str(photoreal)},
-        **{"structure weight": str(structure_weight), "noise weight": str(noise_weight)},
-        **{"sight weight": str(sight_weight), "precision": precision},
-        "start": Path(weights).name if weights else f"anew, {distil_steps} steps of distillation",
-    }
-
     with ExitStack() as stack:
         rank, count = stack.enter_context(processes.joined(device))
         if batch % count:
             raise ValueError(f"batch must divide among {count} processes, not {batch}")
+        if minutes is not None and count > 1:  # whose clocks would not end at the same step
+            raise ValueError(f"minutes must be given to a single process, not to {count}")
+        data: Pictures[Any]
+        if content is not None:
+            data = from_folders(content, style, holdout)
+        else:
+            assert pack is not None
+            data = read_pack(pack, device)
+        words = ["fastfcs", "train", "--content", data.names[0]]  # names only: paths are private
+        for name in data.names[1:]:
+            words += ["--style", name]
+        facts = {
+            "trained by": shlex.join(words),
+            "data": json.dumps(
+                {"content": len(data.content), "style": [len(folder) for folder in data.styles]}
+            ),
+            **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
+            **{"style weight": str(style_weight), "photoreal": str(photoreal)},
+            **{"structure weight": str(structure_weight), "noise weight": str(noise_weight)},
+            **{"sight weight": str(sight_weight), "precision": precision},
+            "start": Path(weights).name
+            if weights
+            else f"anew, {distil_steps} steps of distillation",
+        }
         record = stack.enter_context(_recorder(tensorboard if rank == 0 else None, batch))
 
         torch.manual_seed(seed)
+        memory_format = layout(precision)
         features = load_vgg19(vgg).to(device)
         solver = load_solver(weights).train() if weights else _new(channels, residual)
         solver.to(device)
+        for module in (features, solver):
+            module.to(memory_format=memory_format)  # type: ignore[call-overload]
+        photos: Sequence[Sequence[Picture]] = [data.content]
+        folders: Sequence[Sequence[Picture]] = data.styles
         checkpoint = out.with_suffix(".checkpoint.safetensors")
 
         def taught(maps: ForwardMaps) -> None:
             distil(
                 maps,
                 features,
-                [photos, *folders],
+                [*photos, *folders],
                 sizes=sizes,
                 steps=distil_steps,
                 seed=seed,
@@ -172,17 +201,28 @@ def train(
                 torch.stack(
                     [random_crop(rng.choice(rng.choice(f)), sizes[0], rng) for _ in range(4)]
                 )
-                for f in ([photos], folders)
+                for f in (photos, folders)
             ]
             begin, wanted = (crops.to(device) for crops in first)
             solver.initialise(begin, wanted, taught)
         places = range(rank, batch, count)
-        contents = [Pool([photos], features, s, places, f"{seed}/content/{s}") for s in sizes]
+        scored: dict[str, Any] = {}
+
+        def score(when: str, network: UnrolledSolver) -> None:
+            scored[when] = measured(
+                network, features, data, count=scores, size=max(sizes), style_weight=style_weight
+            )
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.with_suffix(".scores.json").write_text(json.dumps(scored, indent=1))
+
+        if weights and scores and rank == 0:
+            score("before", solver)
+        contents = [Pool(photos, features, s, places, f"{seed}/content/{s}") for s in sizes]
         styles = [Pool(folders, features, s, places, f"{seed}/style/{s}") for s in sizes]
         restyle = processes.parallel(_Restyle(solver))
         seen = min(len(STYLE_LAYERS), len(solver.forward_maps))  # levels with a layer to see
 
-        def loss(step: int) -> tuple[Tensor, Losses]:
+        def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
             round_, turn = divmod(step, len(sizes))
             lap, style_turn = divmod(round_, len(sizes))
             rng = random.Random(f"{seed}/photoreal/{step}")
@@ -191,19 +231,21 @@ def train(
             with convolutions_in(precision, device):
                 chosen = contents[turn].sample(round_)
                 wanted = styles[style_turn].sample(lap * len(sizes) + turn)
-                pictures = images(chosen)
+                pictures, paintings = (
+                    images(crops).contiguous(memory_format=memory_format)
+                    for crops in (chosen, wanted)
+                )
                 noisy = None
                 if noise_weight:
                     noise = _noise(pictures[0], [f"{seed}/noise/{step}/{p}" for p in places])
                     noisy = (pictures + noise.to(device)).clamp(0, 1)
-                output, again = restyle(pictures, images(wanted), cutoff, noisy)
+                output, again = restyle(pictures, paintings, cutoff, noisy)
                 content_term, style_terms = batch_terms(features, output, chosen, wanted)
                 total = content_term + style_weight * style_terms.mean()
                 if sight_weight:
                     level = random.Random(f"{seed}/sight/{step}").randrange(seen)
                     blind = blindness(
-                        *(solver.forward_maps, level, style_terms[level]),
-                        *(output, pictures, images(wanted)),
+                        solver.forward_maps, level, style_terms[level], output, pictures, paintings
                     )
                     total = total + sight_weight * blind
             if cutoff is not None and structure_weight:
@@ -212,40 +254,50 @@ def train(
                 assert noisy is not None
                 amplified = squared_norm(again - output) / squared_norm(noisy - pictures)
                 total = total + noise_weight * amplified.mean()
-            return total, Losses(*processes.mean(content_term.item(), style_terms.mean().item()))
+            return total, processes.mean({"content": content_term, "style": style_terms.mean()})
 
         parameters = dict(solver.named_parameters())
         averages = {name: p.detach().clone() for name, p in parameters.items()}
         averaged = UnrolledSolver(**solver.architecture).to(device).requires_grad_(False)
 
-        def preview() -> None:
+        def save(done: int) -> None:
             averaged.load_state_dict(averages)
-            shown = (held or photos)[:: max(1, len(held) // 3)][:3]
-            side = 2 * max(sizes)
-            rows = [whole(p, side).to(device) for p in shown]
-            columns = [whole(f[len(f) // 3 * k], side).to(device) for f in folders for k in (0, 1)]
-            write_sheet(averaged, rows, columns, out.with_suffix(".preview.png"))
+            about = {"steps": str(done), "lr": str(lr), "licence": licence}
+            save_solver(averaged, out, {**facts, **about})
+
+        def on_checkpoint(done: int) -> None:
+            save(done)
+            _preview(averaged, data, min(2 * max(sizes), _SHOWN), out.with_suffix(".preview.png"))
 
         done = descend(
             parameters,
-            soap(parameters.values(), lr),
             loss,
             checkpoint,
             facts=facts,
             steps=steps,
+            minutes=minutes,
             lr=lr,
             every=preview_every,
             averages=averages,
-            on_checkpoint=preview,
+            on_checkpoint=on_checkpoint,
             record=record,
             first=rank == 0,
         )
         averaged.load_state_dict(averages)
         if rank == 0:
-            save_solver(
-                averaged, out, {**facts, "steps": str(done), "lr": str(lr), "licence": licence}
-            )
+            save(done)
+            if scores:
+                score("after", averaged)
     return averaged.requires_grad_(True)
+
+
+def _preview(solver: UnrolledSolver, data: Pictures, size: int, path: Path) -> None:
+    """A sheet of three held-out photos and two styles of each folder."""
+    device = next(solver.parameters()).device
+    photos = (data.held or data.content)[:: max(1, len(data.held) // 3)][:3]
+    styles = [folder[len(folder) // 3 * k] for folder in data.styles for k in (0, 1)]
+    rows, columns = ([whole(p, size).to(device) for p in each] for each in (photos, styles))
+    write_sheet(solver, rows, columns, path)
 
 
 def _new(channels: Sequence[int] | None, residual: Sequence[int] | None) -> UnrolledSolver:

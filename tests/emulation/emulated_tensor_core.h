@@ -13,22 +13,14 @@
 
 namespace emulation {
 
-// What each thread of the block shows in a warp-wide operation, in two places by turns: it may be one operation ahead.
+// Shows `own` to the warp and returns what its lanes show: two places by turns, as a lane may be one operation ahead.
 template <typename T>
-T& shown(int thread, int turn) {
-  static std::vector<std::array<T, 2>> all(1024);
-  return all[thread][turn];
-}
-
-// Shows `own` to the warp and returns what each of its lanes shows.
-template <typename T>
-std::array<const T*, kWarp> exchanged(const T& own, int line) {
-  const int turn = fibers[current].shuffles++ % 2;
-  shown<T>(current, turn) = own;
+const T* exchanged(const T& own, int line) {
+  static std::vector<T> shown[2] = {std::vector<T>(1024), std::vector<T>(1024)};
+  T* const all = shown[fibers[current].shuffles++ % 2].data();
+  all[current] = own;
   barrier(Scope::warp, line);
-  std::array<const T*, kWarp> all;
-  for (int l = 0; l < kWarp; ++l) all[l] = &shown<T>(current - lane() + l, turn);
-  return all;
+  return all + current - lane();
 }
 
 using Row = std::array<std::uint16_t, 8>;
@@ -40,12 +32,7 @@ inline Row row_at(const void* address) {
   return row;
 }
 
-struct Operands {
-  std::array<std::uint32_t, 4> a;
-  std::array<std::uint32_t, 2> b;
-};
-
-// Element i of the four bytes: the lower half number first.
+// Element i of four bytes: the lower half number first.
 inline float element(fastfcs::cuda::Half, std::uint32_t word, int i) {
   return fastfcs::cuda::Half(static_cast<unsigned short>(word >> 16 * i), fastfcs::cuda::Half::from_bits());
 }
@@ -59,38 +46,48 @@ inline float element(fastfcs::cuda::Tf32, std::uint32_t word, int) {
   return value;
 }
 
+// A lane's elements of a and b, in the order of their words.
+template <typename T>
+struct Operands {
+  static constexpr int kInWord = 4 / sizeof(T);
+  float a[4 * kInWord], b[2 * kInWord];
+};
+
 }  // namespace emulation
 
 namespace fastfcs::cuda {
 
 inline void load_matrices(Word (&to)[4], const void* row) {
-  const auto rows = emulation::exchanged(emulation::row_at(row), __LINE__);
+  const emulation::Row* const rows = emulation::exchanged(emulation::row_at(row), __LINE__);
   const int l = emulation::lane();
-  for (int m = 0; m < 4; ++m) std::memcpy(&to[m], rows[8 * m + l / 4]->data() + 2 * (l % 4), sizeof(Word));
+  for (int m = 0; m < 4; ++m) std::memcpy(&to[m], rows[8 * m + l / 4].data() + 2 * (l % 4), sizeof(Word));
 }
 
 inline void load_matrices_transposed(Word (&to)[4], const void* row) {
-  const auto rows = emulation::exchanged(emulation::row_at(row), __LINE__);
+  const emulation::Row* const rows = emulation::exchanged(emulation::row_at(row), __LINE__);
   const int l = emulation::lane();
   for (int m = 0; m < 4; ++m) {
-    const auto at = [&](int i) { return Word{(*rows[8 * m + 2 * (l % 4) + i])[l / 4]}; };
+    const auto at = [&](int i) { return Word{rows[8 * m + 2 * (l % 4) + i][l / 4]}; };
     to[m] = at(0) | at(1) << 16;
   }
 }
 
 template <typename T>
 void multiply(T type, float (&sum)[4], const Word (&a)[4], const Word* b) {
-  const auto lanes =
-      emulation::exchanged(emulation::Operands{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, __LINE__);
-  constexpr int kInWord = 4 / sizeof(T);
+  using Operands = emulation::Operands<T>;
+  constexpr int kInWord = Operands::kInWord;
+  Operands own;
+  for (int i = 0; i < 4 * kInWord; ++i) own.a[i] = emulation::element(type, a[i / kInWord], i % kInWord);
+  for (int i = 0; i < 2 * kInWord; ++i) own.b[i] = emulation::element(type, b[i / kInWord], i % kInWord);
+  const Operands* const lanes = emulation::exchanged(own, __LINE__);
   for (int e = 0; e < 4; ++e) {
-    const int row = emulation::lane() / 4, column = 2 * (emulation::lane() % 4) + e % 2;
+    const Operands* const row = lanes + emulation::lane() / 4 * 4;
+    const Operands* const column = lanes + (2 * (emulation::lane() % 4) + e % 2) * 4;
     float added = 0;
     for (int half = 0; half < 2; ++half)
       for (int quarter = 0; quarter < 4; ++quarter)
         for (int i = 0; i < kInWord; ++i)
-          added += emulation::element(type, lanes[row * 4 + quarter]->a[e / 2 + 2 * half], i) *
-                   emulation::element(type, lanes[column * 4 + quarter]->b[half], i);
+          added += row[quarter].a[(e / 2 + 2 * half) * kInWord + i] * column[quarter].b[half * kInWord + i];
     sum[e] += added;
   }
 }

@@ -76,28 +76,9 @@ void shuffles(float* to, const float*) {
   to[threadIdx.x] = static_cast<float>(up + 100 * down + 10000 * __shfl_sync(0xffffffff, thread, 5));
 }
 
-// What the compiler's sanitizers call: data begins with the place in the source.
-struct Place {
-  const char* file;
-  unsigned line;
-};
-[[noreturn]] void fail_at(const char* what, const void* data) {
-  const Place& place = *static_cast<const Place*>(data);
-  emulation::fail(std::string(what) + " (" + place.file + ":" + std::to_string(place.line) + ")");
-}
-
 }  // namespace
 
 extern "C" {
-
-[[noreturn]] void __ubsan_handle_type_mismatch_v1_abort(void* data, void*) { fail_at("a misaligned access", data); }
-[[noreturn]] void __ubsan_handle_add_overflow_abort(void* data, void*, void*) { fail_at("an integer overflow", data); }
-[[noreturn]] void __ubsan_handle_sub_overflow_abort(void* data, void*, void*) { fail_at("an integer overflow", data); }
-[[noreturn]] void __ubsan_handle_mul_overflow_abort(void* data, void*, void*) { fail_at("an integer overflow", data); }
-[[noreturn]] void __ubsan_handle_negate_overflow_abort(void* data, void*) { fail_at("an integer overflow", data); }
-[[noreturn]] void __ubsan_handle_divrem_overflow_abort(void* data, void*, void*) {
-  fail_at("an integer overflow or division by zero", data);
-}
 
 void set_gram_blocks(long blocks) { emulation::gram_blocks = blocks; }
 

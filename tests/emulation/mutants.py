@@ -1,0 +1,661 @@
+"""Faulty versions of the CUDA kernels, each of which a test under emulation must catch.
+
+    python tests/emulation/mutants.py            all of them, some minutes
+    python tests/emulation/mutants.py PART...    those whose names contain one of these parts
+
+Every mutant replaces one piece of a source. The script compiles it, runs the tests of that source
+until the first failure and says which test that was. It fails if a mutant survives, does not
+compile or does not apply: then its text has changed, and the table below must follow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import emulated  # noqa: E402
+
+START = "fork"  # of the tests' processes, which then need not import torch
+LIMIT = 120  # seconds, after which a mutant's tests count as failed: its loops do not end
+
+GRAM = ("gram or weights", "test_kernels.py", "test_large_arrays.py")
+MATTING = ("not gram and not weights", "test_kernels.py", "test_large_arrays.py")
+OPS = ("", "test_cuda_ops.py")
+TESTS = {  # of a source: which tests of which files
+    "cuda/gram.cu": GRAM,
+    "cuda/warp_product.h": GRAM,
+    "cuda/async_copy.h": GRAM,
+    "cuda/matting.cu": MATTING,
+    "matting.h": MATTING,
+    "cuda/ops.cu": OPS,
+}
+
+
+class Mutant(NamedTuple):
+    name: str
+    source: str  # below csrc
+    text: str  # occurs there once
+    replacement: str
+
+
+def mutants(source: str, *table: tuple[str, str, str]) -> list[Mutant]:
+    return [Mutant(name, source, text, replacement) for name, text, replacement in table]
+
+
+MUTANTS = [
+    *mutants(
+        "cuda/gram.cu",
+        (
+            "copy width ignores g",
+            "copy_width(shape.pixels * sizeof(T), {h, g})",
+            "copy_width(shape.pixels * sizeof(T), {h})",
+        ),
+        (
+            "copy width ignores h",
+            "copy_width(shape.pixels * sizeof(T), {h, g})",
+            "copy_width(shape.pixels * sizeof(T), {g})",
+        ),
+        (
+            "apply's width ignores out",
+            "{terms.f, terms.g, out});",
+            "{terms.f, terms.g});",
+        ),
+        (
+            "apply's width ignores g",
+            "{terms.f, terms.g, out});",
+            "{terms.f, out});",
+        ),
+        (
+            "width of the row alone",
+            "for (const void* array : arrays) bits |=",
+            "for (const void* array : arrays) if (array == nullptr) bits |=",
+        ),
+        (
+            "width ignores the row",
+            "std::size_t bits = row_bytes;",
+            "std::size_t bits = 0 * row_bytes;",
+        ),
+        (
+            "width of eight bytes is taken for sixteen",
+            "return bits % 16 == 0 ? 16",
+            "return bits % 8 == 0 ? 16",
+        ),
+        (
+            "a copy reads one row too many",
+            "row + below < rows && p + right < left",
+            "row + below <= rows && p + right < left",
+        ),
+        (
+            "a copy reads one pixel too many",
+            "row + below < rows && p + right < left",
+            "row + below < rows && p + right <= left",
+        ),
+        (
+            "32-bit offset of a row",
+            "from += row * pixels + pixel + p;",
+            "from += static_cast<int>(row * pixels + pixel + p);",
+        ),
+        (
+            "32-bit number of a stage's pixel",
+            "std::int64_t next = std::int64_t{split} * Tile::kPixels;",
+            "int next = split * Tile::kPixels;",
+        ),
+        (
+            "32-bit batch offset of h",
+            "const T* const rows = h + (batch * channels + i0) * shape.pixels;",
+            "const T* const rows = h + static_cast<int>((batch * channels + i0) * shape.pixels);",
+        ),
+        (
+            "32-bit plane of apply",
+            "const std::int64_t plane = place.batch * channels * shape.pixels;",
+            "const int plane = place.batch * channels * shape.pixels;",
+        ),
+        (
+            "32-bit first pixel of apply",
+            "const std::int64_t first = (spans - 1 - place.index) * kSpan<T, kSide>",
+            "const int first = static_cast<int>(spans - 1 - place.index) * kSpan<T, kSide>",
+        ),
+        (
+            "32-bit partial sums",
+            "const std::int64_t size = jobs.side * jobs.side, step = jobs.count() * size;",
+            "const int size = jobs.side * jobs.side, step = jobs.count() * size;"
+            " const int batch = static_cast<int>(matrix % shape.batch);",
+        ),
+        (
+            "product: no barrier before the next copies",
+            "__syncthreads();  // the stage is here for every thread, and every warp has done the one before",
+            "__syncwarp();",
+        ),
+        (
+            "product: copies before the barrier",
+            "    __syncthreads();  // the stage is here for every thread, and every warp has done the one before\n"
+            "    load(free);       // into the place of that one\n",
+            "    load(free);\n    __syncthreads();\n",
+        ),
+        (
+            "product: waits for one group too few, one operand",
+            "copy_wait<Tile::kSlots - 2>();",
+            "copy_wait<Tile::kSlots - 1>();",
+        ),
+        (
+            "product: waits for one group too few, two operands",
+            "copy_wait<Tile::kSlots / 2 - 2>();",
+            "copy_wait<Tile::kSlots / 2 - 1>();",
+        ),
+        (
+            "product: no barrier before the sums are stored",
+            "  copy_wait<0>();\n  __syncthreads();\n\n  A* const sums",
+            "  copy_wait<0>();\n\n  A* const sums",
+        ),
+        (
+            "product: no barrier after the sums are stored",
+            "* kWarpSide * kWarpSide);\n  __syncthreads();\n",
+            "* kWarpSide * kWarpSide);\n",
+        ),
+        (
+            "product: rows and columns exchanged",
+            "const T* const columns = (cross ? g : h)",
+            "const T* const columns = (cross ? h : g ? h : h)",
+        ),
+        (
+            "product: a stage is left out",
+            "p < shape.pixels; p += stride) {",
+            "p + 1 < shape.pixels; p += stride) {",
+        ),
+        (
+            "product: the ring's end is forgotten",
+            "return place + step == kEnd ? 0 : place + step;",
+            "return place + step >= kEnd ? place : place + step;",
+        ),
+        (
+            "product: split in the place of the batch",
+            "const std::int64_t part = blockIdx.x / jobs.count(), batch = part / jobs.splits;",
+            "const std::int64_t part = blockIdx.x / jobs.count(), batch = part % shape.batch;",
+        ),
+        (
+            "reduce: no barrier in the tree",
+            "    __syncthreads();\n    if (number < half)",
+            "    if (number < half)",
+        ),
+        (
+            "reduce: a split is lost",
+            "for (int s = number; s < jobs.splits; s += numbers) sum += from[s * step];",
+            "for (int s = number; s < jobs.splits - 1; s += numbers) sum += from[s * step];",
+        ),
+        (
+            "reduce: half of the tree is lost",
+            "for (int half = numbers / 2; half > 0; half /= 2)",
+            "for (int half = numbers / 4; half > 0; half /= 2)",
+        ),
+        (
+            "reduce: one target's stride for all",
+            "(shape.targets == 1 ? 0 : batch) * entries + entry",
+            "batch * entries + entry",
+        ),
+        (
+            "reduce: the first target for all",
+            "(shape.targets == 1 ? 0 : batch) * entries + entry",
+            "entry",
+        ),
+        (
+            "reduce: S is taken for symmetric",
+            "if (!cross && i > j) {",
+            "if (i > j) {",
+        ),
+        (
+            "reduce: S is scaled, too",
+            "  if (!cross) sum = sum * scale",
+            "  sum = sum * scale",
+        ),
+        (
+            "reduce: entries beyond the matrix are written",
+            "if (number > 0 || entry >= entries) return;",
+            "if (number > 0) return;",
+        ),
+        (
+            "weights: S is not transposed",
+            "entry % channels * channels + entry / channels;",
+            "entry / channels * channels + entry % channels;",
+        ),
+        (
+            "weights: one block too many writes",
+            "if (at >= shape.batch * entries) return;",
+            "if (at > shape.batch * entries) return;",
+        ),
+        (
+            "weights: the batch's last gradient is lost",
+            "for (std::int64_t b = 1; b < shape.batch; ++b) sum",
+            "for (std::int64_t b = 1; b < shape.batch - 1; ++b) sum",
+        ),
+        (
+            "weights: gradients of targets that do not exist",
+            "if (batch >= shape.targets) return;",
+            "if (batch > shape.targets) return;",
+        ),
+        (
+            "apply: the transposed flag is ignored",
+            "from[swap ? c * channels + k : k * channels + c]",
+            "from[k * channels + c]",
+        ),
+        (
+            "apply: weights beyond the matrix are read",
+            "return k < channels && c < channels ?",
+            "return k <= channels && c < channels ?",
+        ),
+        (
+            "apply: the second term is forgotten",
+            "__device__ int count() const { return g ? 2 : 1; }",
+            "__device__ int count() const { return 1; }",
+        ),
+        (
+            "apply: no barrier before the weights change",
+            "      __syncthreads();\n      for (int i = threadIdx.x; i < depth * kSide;",
+            "      for (int i = threadIdx.x; i < depth * kSide;",
+        ),
+        (
+            "apply: no barrier after the weights",
+            "place.c0 + i % kSide);\n      __syncthreads();\n",
+            "place.c0 + i % kSide);\n",
+        ),
+        (
+            "apply: the row beyond the last channel is read",
+            "if (b < channels - 1 - k0 - k) at += shape.pixels;",
+            "if (b < channels - k0 - k) at += shape.pixels;",
+        ),
+        (
+            "apply: pixels that do not exist are read",
+            "const std::int64_t read = inside(0) ? first : shape.pixels - (kAligned ? kPixels : 1);",
+            "const std::int64_t read = first;",
+        ),
+        (
+            "apply: the tail's pixels are read",
+            "at[min(q * kStep, last)]",
+            "at[q * kStep]",
+        ),
+        (
+            "apply: the tail's pixels are written",
+            "if (inside(q)) store_once(to + q * kStep",
+            "if (inside(0)) store_once(to + q * kStep",
+        ),
+        (
+            "apply: channels that do not exist are written",
+            "if (c0 + c >= channels) break;",
+            "if (c0 + c > channels) break;",
+        ),
+        (
+            "tensor apply: no barrier before the next copies",
+            "__syncthreads();  // the step is here for every thread, and every warp has done the one before",
+            "__syncwarp();",
+        ),
+        (
+            "tensor apply: copies before the barrier",
+            "load(here ^ 1, last ? t - shares : t, last ? 0 : step + 1);",
+            "load(here, last ? t - shares : t, last ? 0 : step + 1);",
+        ),
+        (
+            "tensor apply: no barrier before the results",
+            "__syncthreads();  // the last step's place is free: every warp puts its results there",
+            "__syncwarp();",
+        ),
+        (
+            "tensor apply: no barrier between a piece and its copy",
+            "results);\n      __syncwarp();\n      const std::int64_t p",
+            "results);\n      const std::int64_t p",
+        ),
+        (
+            "tensor apply: no barrier between pieces",
+            "      }\n      __syncwarp();\n    }\n  }\n}",
+            "      }\n    }\n  }\n}",
+        ),
+        (
+            "tensor apply: no barrier before the scales",
+            "  largest[threadIdx.x] = most;\n  __syncthreads();\n",
+            "  largest[threadIdx.x] = most;\n",
+        ),
+        (
+            "tensor apply: no barrier after the scales",
+            "    inverses[threadIdx.x] = scalbnf(1.f, -exponent);\n  }\n  __syncthreads();\n",
+            "    inverses[threadIdx.x] = scalbnf(1.f, -exponent);\n  }\n",
+        ),
+        (
+            "tensor apply: no barrier after the weights",
+            "        split_weights(step);\n        __syncthreads();\n",
+            "        split_weights(step);\n",
+        ),
+        (
+            "tensor apply: the smallest weight for the largest",
+            "most = fmaxf(most, largest[t]);",
+            "most = fminf(most, largest[t]);",
+        ),
+        (
+            "tensor apply: pixels that do not exist are written",
+            "if (p + q < shape.pixels)\n",
+            "if (p + q <= shape.pixels)\n",
+        ),
+        (
+            "tensor apply: one row too many is written",
+            "const int rows = min(16, channels - place.c0 - c0);",
+            "const int rows = min(16, channels - place.c0 - c0 + 1);",
+        ),
+        (
+            "tensor apply: a term's weights are rounded once",
+            "rounded<T>(w - static_cast<float>(high.element[e]));",
+            "T{};",
+        ),
+        (
+            "workspace of one type alone",
+            "return std::max({elements(jobs_of<float>(shape, cross)), elements(jobs_of<double>(shape, cross)),",
+            "return std::min({elements(jobs_of<float>(shape, cross)), elements(jobs_of<double>(shape, cross)),",
+        ),
+    ),
+    *mutants(
+        "cuda/warp_product.h",
+        (
+            "fused: rows of neighbouring lanes exchanged",
+            "b += column_ * kStride + slice_ * kVector;",
+            "b += row_ * kStride + slice_ * kVector;",
+        ),
+        (
+            "fused: slices read the same pixels",
+            "a += row_ * kStride + slice_ * kVector;",
+            "a += row_ * kStride;",
+        ),
+        (
+            "tensor: b's rows in a's order",
+            "b += (lane_ / 16 * 8 + lane_ % 8) * kStride + lane_ / 8 % 2 * kVector;",
+            "b += lane_ % 16 * kStride + lane_ / 16 * kVector;",
+        ),
+        (
+            "tensor: the second half of a fragment is the first",
+            "const Word* const high = columns[j / 2].high + j % 2 * 2;",
+            "const Word* const high = columns[j / 2].high;",
+        ),
+        (
+            "tensor: sums are not rounded to TF32",
+            "high[i] = rounded_to_tf32(value);",
+            "high[i] = high[i];",
+        ),
+        (
+            "tensor apply: low weights are high ones",
+            "copy(low + from, weights[i].low);",
+            "copy(high + from, weights[i].low);",
+        ),
+        (
+            "tensor apply: pixels are not transposed",
+            "load_matrices_transposed(to.high,",
+            "load_matrices(to.high,",
+        ),
+        (
+            "tensor apply: results of the first scale",
+            "const float scale = scales[c];",
+            "const float scale = scales[0 * c];",
+        ),
+    ),
+    *mutants(
+        "cuda/matting.cu",
+        (
+            "factors: one window too many",
+            "if (i >= shape.batch * windows) return;",
+            "if (i > shape.batch * windows) return;",
+        ),
+        (
+            "factors: 32-bit number of a window",
+            "const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;",
+            "const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);",
+        ),
+        (
+            "factors: 32-bit plane",
+            "const std::int64_t plane = std::int64_t{shape.height} * shape.width;\n  const std::int64_t i",
+            "const std::int64_t plane = shape.height * shape.width;\n  const std::int64_t i",
+        ),
+        (
+            "factors: the image's width for the windows'",
+            "const int width = shape.width - 2;",
+            "const int width = shape.width;",
+        ),
+        (
+            "step: 32-bit plane",
+            "const std::int64_t plane = std::int64_t{height} * width, windows",
+            "const std::int64_t plane = height * width, windows",
+        ),
+        (
+            "step: 32-bit number of windows",
+            "windows = std::int64_t{height - 2} * (width - 2);\n  const unsigned across",
+            "windows = (height - 2) * (width - 2);\n  const unsigned across",
+        ),
+        (
+            "step: 32-bit batch offset",
+            "first = std::int64_t{group} * C * plane;",
+            "first = static_cast<int>(group * C * plane);",
+        ),
+        (
+            "step: 32-bit offset of a row",
+            "const std::int64_t at = std::int64_t{min(max(y, 0), height - 1)} * width;",
+            "const std::int64_t at = min(max(y, 0), height - 1) * width;",
+        ),
+        (
+            "step: the strip ends one row late",
+            "bottom = min(top + rows, height);",
+            "bottom = min(top + rows + 1, height);",
+        ),
+        (
+            "step: rows below the image are read",
+            "std::int64_t{min(max(y, 0), height - 1)} * width;",
+            "std::int64_t{max(y, 0)} * width;",
+        ),
+        (
+            "step: rows above the image are read",
+            "std::int64_t{min(max(y, 0), height - 1)} * width;",
+            "std::int64_t{min(y, height - 1)} * width;",
+        ),
+        (
+            "step: columns beyond the image are read",
+            "const int column = min(max(x, 0), width - 1);",
+            "const int column = max(x, 0);",
+        ),
+        (
+            "step: windows below the image are read",
+            "std::int64_t{min(max(y, 0), height - 3)} * (width - 2);",
+            "std::int64_t{max(y, 0)} * (width - 2);",
+        ),
+        (
+            "step: windows count that do not exist",
+            "const bool exists = is_window && y >= 0 && y < height - 2;",
+            "const bool exists = is_window && y >= 0;",
+        ),
+        (
+            "step: lanes write that only help",
+            "const bool is_pixel = lane >= 2 && lane < 2 + kColumns && x < width;",
+            "const bool is_pixel = lane >= 1 && lane < 2 + kColumns && x < width;",
+        ),
+        (
+            "step: a strip writes its neighbour's rows",
+            "const bool writes = is_pixel && y >= top && y < bottom;",
+            "const bool writes = is_pixel && y >= top - 1 && y < bottom;",
+        ),
+        (
+            "step: the sum is always added to",
+            "total[c] = sum.started ? sum.to[at + c * plane] : T{};",
+            "total[c] = sum.to ? sum.to[at + c * plane] : T{};",
+        ),
+        (
+            "step: fits of the wrong lanes",
+            "__shfl_up_sync(kAllLanes, fit[1], 1) + __shfl_up_sync(kAllLanes, fit[2], 2);",
+            "__shfl_up_sync(kAllLanes, fit[1], 2) + __shfl_up_sync(kAllLanes, fit[2], 1);",
+        ),
+        (
+            "step: two channels taken for three",
+            "if (shape.channels % 3 == 0)",
+            "if (shape.channels % 2 == 0)",
+        ),
+        (
+            "filter: the result takes the place of what it needs",
+            "k < order - 1 ? place[k % 2] : nullptr",
+            "k < order - 1 ? place[(k + 1) % 2] : nullptr",
+        ),
+        (
+            "filter: buffers overlap",
+            "buffers + shape.batch * shape.channels * shape.height * shape.width};",
+            "buffers + shape.channels * shape.height * shape.width};",
+        ),
+    ),
+    *mutants(
+        "cuda/ops.cu",
+        (
+            "ops: the guard is of device 0",
+            "guard(tensor.get_device_index())",
+            "guard(0 * tensor.get_device_index())",
+        ),
+        (
+            "ops: the stream is of device 0",
+            "aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &current)",
+            "aoti_torch_get_current_cuda_stream(0 * tensor.get_device_index(), &current)",
+        ),
+        (
+            "ops: the default stream",
+            "stream = static_cast<Stream>(current);",
+            "stream = nullptr;",
+        ),
+        (
+            "ops: the guard ends at once",
+            "  torch::stable::accelerator::DeviceGuard guard;\n",
+            "  struct Guard {\n    explicit Guard(int32_t i) { torch::stable::accelerator::DeviceGuard{i}; }\n  } guard;\n",
+        ),
+        (
+            "ops: a missing stream function is called",
+            "if (!aoti_torch_get_current_cuda_stream)\n",
+            "if (false)\n",
+        ),
+        (
+            "ops: double in the place of float",
+            "tensor.scalar_type() == ScalarType::Double ?",
+            "tensor.scalar_type() == ScalarType::Float ?",
+        ),
+        (
+            "ops: half types exchanged",
+            "case ScalarType::Half: return call(Type<Half>{});",
+            "case ScalarType::Half: return call(Type<BFloat16>{});",
+        ),
+        (
+            "ops: TF32 is not asked for",
+            "return tf32 ? call(Type<Tf32>{}) : call(Type<float>{});",
+            "return tf32 ? call(Type<float>{}) : call(Type<float>{});",
+        ),
+        (
+            "ops: TF32 without being asked for",
+            "return tf32 ? call(Type<Tf32>{}) : call(Type<float>{});",
+            "return tf32 ? call(Type<Tf32>{}) : call(Type<Tf32>{});",
+        ),
+        (
+            "ops: strided coefficients",
+            "c = torch::stable::contiguous(coefficients),",
+            "c = coefficients,",
+        ),
+        (
+            "ops: a strided target",
+            "goal = torch::stable::contiguous(target),\n               result",
+            "goal = target,\n               result",
+        ),
+        (
+            "ops: a strided gradient",
+            "outer = torch::stable::contiguous(grad),",
+            "outer = grad,",
+        ),
+        (
+            "ops: the number of targets is the batch",
+            "const Features shape = features_of(h, target.size(0));\n  const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),\n               outer",
+            "const Features shape = features_of(h, h.size(0));\n  const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),\n               outer",
+        ),
+        (
+            "ops: no gradient of no batch",
+            "if (h.size(0) == 0) torch::stable::zero_(dtarget);",
+            "if (h.size(0) == 0) torch::stable::fill_(dtarget, 1);",
+        ),
+        (
+            "ops: a grad of any shape",
+            "  check_grad(h, grad);\n",
+            "",
+        ),
+    ),
+]
+
+
+class FirstFailure:
+    """A plugin of pytest that remembers which test failed."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.name = self.name or report.nodeid.rpartition("/")[2]
+
+
+def run_tests(built: Path, tests: tuple[str, ...], answer: multiprocessing.SimpleQueue) -> None:
+    """In a process of its own: the tests with the emulation that is in `built`."""
+    emulated.build = lambda folder: shutil.copytree(built, folder, dirs_exist_ok=True)
+    selection, *files = tests
+    failure = FirstFailure()
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-k", selection, f"--rootdir={ROOT}"]
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        pytest.main([*options, *(str(ROOT / "tests" / file) for file in files)], [failure])
+    answer.put(failure.name)
+
+
+def verdict(mutant: Mutant, original: Path, built: Path) -> str:
+    """What became of a mutant, whose emulation is made in `built`."""
+    source = built / "csrc" / mutant.source
+    shutil.copytree(original, built)
+    text = source.read_text()
+    if text.count(mutant.text) != 1:
+        return "DOES NOT APPLY"
+    source.write_text(text.replace(mutant.text, mutant.replacement))
+    try:
+        emulated.compile(built)
+    except RuntimeError as error:
+        return f"DOES NOT COMPILE: {error}"
+    context = multiprocessing.get_context(START)
+    answer = context.SimpleQueue()
+    process = context.Process(target=run_tests, args=(built, TESTS[mutant.source], answer))
+    process.start()
+    process.join(LIMIT)
+    if process.is_alive():
+        process.kill()
+        return f"killed: its tests do not end within {LIMIT} s"
+    if process.exitcode != 0 or answer.empty():
+        return f"killed: its tests end with {process.exitcode}"
+    failed = answer.get()
+    return f"killed by {failed}" if failed else "SURVIVES"
+
+
+def main(parts: list[str]) -> int:
+    chosen = [m for m in MUTANTS if not parts or any(part in m.name for part in parts)]
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder:
+        original = Path(folder, "original")
+        emulated.build(original)
+        for mutant in chosen:
+            start = time.perf_counter()
+            built = Path(folder, "mutant")
+            answer = verdict(mutant, original, built)
+            shutil.rmtree(built)
+            wrong += not answer.startswith("killed")
+            seconds = time.perf_counter() - start
+            print(f"{mutant.source}: {mutant.name}: {answer} ({seconds:.0f} s)", flush=True)
+    print(f"{len(chosen)} mutants, {len(chosen) - wrong} of them killed")
+    return wrong > 0 or not chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,221 @@
+"""csrc/cuda/ops.cu without a GPU: on CPU tensors, with the emulated kernels and stand-ins of CUDA.
+
+tests/emulation/ops.cpp registers it a second time, under a namespace of its own.
+"""
+
+import ctypes
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from emulated import EPS, Kernels, gram_dtype, needs_compiler
+from torch import Tensor
+
+cpu = pytest.importorskip("fastfcs.ops", reason="fastfcs is not built")
+pytestmark = needs_compiler
+
+STREAM = 4242  # tests/emulation/stream.cpp
+NO_DEVICE = -1  # the index of a CPU tensor's device: no other is within a CPU's reach
+TOLERANCE = {
+    torch.float64: 1e-10,
+    torch.float32: 5e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.6e-2,
+}
+
+
+@pytest.fixture(scope="module")
+def ops(library: ctypes.CDLL) -> object:
+    library.register_operators(b"emulated")
+    return torch.ops.emulated
+
+
+@pytest.fixture
+def events(library: ctypes.CDLL) -> Callable[[], list[str]]:
+    """events() -> guards, streams and launches since the last call."""
+    library.take_events.restype = ctypes.c_char_p
+
+    def take() -> list[str]:
+        return library.take_events().decode().splitlines()
+
+    take()
+    library.set_order(ctypes.c_long(0))
+    return take
+
+
+def arguments(dtype: torch.dtype, shape: tuple[int, ...] = (2, 20, 7, 9)) -> dict[str, tuple]:
+    """Of every operator, for features of a dtype; a float32 image where it is of half a type."""
+    h, grad = torch.randn(2, *shape).to(dtype)
+    target = torch.randn(shape[0], shape[1], shape[1]).to(gram_dtype(h))
+    matting = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    image, x = torch.rand(2, 2, 3, 9, 11).to(matting)
+    factors = cpu.matting_factors(image, EPS)
+    coefficients = torch.randn(4, dtype=torch.float64)
+    return {
+        "matting_factors": (image, EPS),
+        "matting_matvec": (image, factors, x),
+        "matting_filter": (image, factors, x, coefficients),
+        "gram": (h,),
+        "gram_correction": (h, target),
+        "gram_correction_backward": (h, target, grad),
+    }
+
+
+OPERATORS = list(arguments(torch.float32))
+
+
+def results(operator: object, given: tuple) -> list[Tensor]:
+    made = operator(*given)
+    return list(made) if isinstance(made, (tuple, list)) else [made]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_equals_the_cpu_operator(ops: object, name: str, dtype: torch.dtype) -> None:
+    given = arguments(dtype)[name]
+    made = results(getattr(ops, name), given)
+    expected = results(getattr(cpu, name), given)
+    assert [tensor.dtype for tensor in made] == [tensor.dtype for tensor in expected]
+    assert [tensor.shape for tensor in made] == [tensor.shape for tensor in expected]
+    for actual, wanted in zip(made, expected, strict=True):
+        error = (actual.double() - wanted.double()).norm() / wanted.double().norm()
+        assert error < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_any_strides(ops: object, name: str) -> None:
+    given = arguments(torch.float32)[name]
+    strided = [
+        value.mT.contiguous().mT if isinstance(value, Tensor) and value.dim() > 1 else value
+        for value in given
+    ]
+    assert not strided[0].is_contiguous()
+    for actual, wanted in zip(
+        results(getattr(ops, name), tuple(strided)),
+        results(getattr(ops, name), given),
+        strict=True,
+    ):
+        assert actual.is_contiguous()
+        assert torch.equal(actual, wanted)
+
+
+def test_strided_coefficients(ops: object) -> None:
+    *given, coefficients = arguments(torch.float32)["matting_filter"]
+    every_second = torch.stack([coefficients, coefficients + 1], -1)[:, 0]
+    assert not every_second.is_contiguous()
+    made = ops.matting_filter(*given, every_second)
+    assert torch.equal(made, ops.matting_filter(*given, coefficients))
+
+
+def test_one_target_for_all(ops: object) -> None:
+    h, target, grad = arguments(torch.float64)["gram_correction_backward"]
+    for name, given in (
+        ("gram_correction", (h, target[:1])),
+        ("gram_correction_backward", (h, target[:1], grad)),
+    ):
+        made, expected = (results(getattr(module, name), given) for module in (ops, cpu))
+        for actual, wanted in zip(made, expected, strict=True):
+            assert actual.shape == wanted.shape
+            assert (actual - wanted).norm() < 1e-10 * wanted.norm()
+
+
+LAUNCHES = {
+    "matting_factors": ["factors_kernel"],
+    "matting_matvec": ["step_kernel"],
+    "matting_filter": ["step_kernel"] * 3,
+    "gram": ["product_kernel", "reduce_kernel"],
+    "gram_correction": ["product_kernel", "reduce_kernel", "apply_kernel"],
+    "gram_correction_backward": [
+        "product_kernel",
+        "reduce_kernel",
+        "backward_weights_kernel",
+        "apply_kernel",
+    ],
+}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_launches_on_the_current_stream_within_the_guard(
+    ops: object, events: Callable[[], list[str]], name: str, dtype: torch.dtype
+) -> None:
+    getattr(ops, name)(*arguments(dtype)[name])
+    half = dtype in (torch.float16, torch.bfloat16)
+    launches = [
+        kernel.replace("apply", "apply_tensor") if half else kernel for kernel in LAUNCHES[name]
+    ]
+    assert events() == [
+        f"guard of {NO_DEVICE}",
+        f"stream of {NO_DEVICE}",
+        *(f"{kernel} on {STREAM}" for kernel in launches),
+        "end of guard",
+    ]
+
+
+@pytest.mark.parametrize("name", OPERATORS[3:])
+def test_tf32_is_the_caller_s_wish(ops: object, library: ctypes.CDLL, name: str) -> None:
+    given = arguments(torch.float32)[name]
+    rounded = Kernels(library, tf32=True)
+    kernel = getattr(rounded, name.removeprefix("gram_").removeprefix("correction_"))
+    expected = results(kernel, given)
+    made = results(lambda *given: getattr(ops, name)(*given, tf32=True), given)
+    exact = results(getattr(ops, name), given)
+    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(made, exact, strict=True))
+    half = arguments(torch.float16)[name]  # float32 alone is rounded to TF32
+    made = results(lambda *given: getattr(ops, name)(*given, tf32=True), half)
+    assert all(
+        torch.equal(a, b) for a, b in zip(made, results(getattr(ops, name), half), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_empty_batches(ops: object, events: Callable[[], list[str]], name: str) -> None:
+    """Nothing is launched; the sum over no batch, for one target, is zero."""
+    given = [
+        value[:0] if isinstance(value, Tensor) and value.dim() > 1 else value
+        for value in arguments(torch.float32)[name]
+    ]
+    if name == "gram_correction_backward":
+        given[1] = torch.randn(1, 20, 20)
+    made = results(getattr(ops, name), tuple(given))
+    expected = results(getattr(cpu, name), tuple(given))
+    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+    assert not any("kernel" in event for event in events())
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_wrong_arguments_are_refused_before_anything_else(
+    ops: object, events: Callable[[], list[str]], name: str
+) -> None:
+    first, *others = arguments(torch.float32)[name]
+    with pytest.raises(ValueError, match=r"(image|h) must have shape"):
+        getattr(ops, name)(first[0], *others)
+    assert events() == []
+
+
+def test_features_that_do_not_fit_are_refused(ops: object, events: Callable) -> None:
+    h, target, grad = arguments(torch.float32)["gram_correction_backward"]
+    with pytest.raises(ValueError, match="target must have shape"):
+        ops.gram_correction(h, target[:, :3])
+    with pytest.raises(ValueError, match="grad must have h's shape"):
+        ops.gram_correction_backward(h, target, grad[:1])
+    image, factors, x, coefficients = arguments(torch.float32)["matting_filter"]
+    with pytest.raises(ValueError, match="eps must be a positive number"):
+        ops.matting_factors(image, -1.0)
+    with pytest.raises(ValueError, match="factors must have shape"):
+        ops.matting_matvec(image, factors[..., 1:], x)
+    with pytest.raises(ValueError, match="coefficients must be finite"):
+        ops.matting_filter(image, factors, x, coefficients / 0)
+    assert events() == []
+
+
+def test_torch_without_cuda(emulation: Path) -> None:
+    """The sentence where aoti_torch_get_current_cuda_stream does not exist, which is weak."""
+    without = ctypes.CDLL(str(emulation / "without_stream.so"))
+    without.register_operators(b"without_stream")
+    sentence = re.escape("fastfcs: this torch has no CUDA, so its CUDA stream is not known")
+    with pytest.raises(RuntimeError, match=sentence):
+        torch.ops.without_stream.gram(torch.rand(1, 3, 4, 4))

@@ -1,0 +1,126 @@
+"""Emulated kernels on arrays of more than 2^31 elements, almost all of them zero and never touched.
+
+Only the blocks at the beginning, in the middle and at the end of each grid run. The compiler's
+sanitizer reports signed integers that overflow, its warnings 64-bit numbers that become 32 bits.
+"""
+
+import ctypes
+import mmap
+import re
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+from emulated import EPS, Kernels, needs_compiler
+from torch import Tensor
+
+pytestmark = needs_compiler
+
+MAP_NORESERVE = 0x4000  # of Linux; mmap has a name for it from Python 3.12 on
+
+
+def sparse(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros that take no memory until they are written."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    memory = mmap.mmap(-1, prod(shape) * dtype.itemsize, flags=flags)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
+@pytest.fixture
+def edges(library: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
+    """The kernels, of whose grids only the edges run: 64 blocks, or as many as a test sets."""
+    library.set_order(ctypes.c_long(0))
+    library.set_edges(ctypes.c_long(64), b"")
+    yield library
+    library.set_edges(ctypes.c_long(0), b"")
+
+
+def test_no_offset_is_narrowed(emulation: Path) -> None:
+    log = (emulation / "build.log").read_text()
+    narrowed = re.findall(r".*conversion from .* to '(?:unsigned )?(?:int|short|char)'.*", log)
+    assert not narrowed, "\n".join(narrowed)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2**23 + 3, 16, 1, 17), torch.float32),
+        ((2**23 + 3, 16, 1, 20), torch.float32),
+        ((2**23 + 3, 16, 1, 24), torch.float16),
+    ],
+)
+def test_gram_of_a_large_batch(
+    edges: ctypes.CDLL, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """More than 2^31 features, and entries of Gram matrices; its last elements are not zero."""
+    batch, channels, _, pixels = shape
+    h, grad, dh = (sparse(*shape, dtype=dtype) for _ in range(3))
+    target, dtarget = (sparse(batch, channels, channels) for _ in range(2))
+    for tensor in (h, grad, target):
+        tensor[-1] = torch.randn(tensor[-1].shape).to(dtype)
+    edges.workspace.restype = ctypes.c_long
+    elements = edges.workspace(2, *map(ctypes.c_long, (batch, channels, pixels)))
+    workspace = sparse(elements)
+    kernels = Kernels(edges)
+    suffix = str(dtype).removeprefix("torch.")
+    sizes = (batch, channels, pixels, batch)
+    arrays = (h, target, grad, dh, dtarget, workspace)
+    kernels.call(f"gram_correction_backward_{suffix}", *arrays, *sizes)
+    expected = reference.gram_correction_backward(h[-1:], target[-1:], grad[-1:])
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-3
+    for actual, wanted in zip((dh[-1:], dtarget[-1:]), expected, strict=True):
+        assert (actual.double() - wanted).norm() < tolerance * wanted.norm()
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_gram_of_many_pixels(edges: ctypes.CDLL, odd: int) -> None:
+    """The last channel's rows begin beyond 2^31. G stays zero: its product takes too long."""
+    channels, pixels = 17, 2**27 + 64 + odd
+    edges.set_edges(ctypes.c_long(64), b"product_kernel")
+    h, out = (sparse(1, channels, 1, pixels) for _ in range(2))
+    target = torch.randn(1, channels, channels)
+    ends = (slice(None, 40), slice(-40, None))
+    for end in ends:
+        h[..., end] = torch.randn(1, channels, 1, 40)
+    edges.workspace.restype = ctypes.c_long
+    workspace = sparse(edges.workspace(1, *map(ctypes.c_long, (1, channels, pixels))))
+    arrays = (h, target, out, workspace)
+    Kernels(edges).call("gram_correction_float32", *arrays, 1, channels, pixels, 1)
+    for end in ends:
+        wanted = -target[0].double().mT @ h[0, :, 0, end].double()
+        assert (out[0, :, 0, end].double() - wanted).norm() < 2e-6 * wanted.norm()
+
+
+@pytest.mark.parametrize("shape", [(2**25 + 1, 5, 5), (1, 46400, 46400)])
+def test_matting(edges: ctypes.CDLL, shape: tuple[int, int, int]) -> None:
+    """A large batch, and planes of more than 2^31 pixels; the last corner is not zero."""
+    batch, height, width = shape
+    size = min(height, 20)
+    edges.set_edges(ctypes.c_long(1), b"")
+    image, x, out = (sparse(batch, 3, height, width) for _ in range(3))
+    factors = sparse(batch, 9, height - 2, width - 2)
+    corner = (slice(-1, None), slice(None), slice(-size, None), slice(-size, None))
+    image[corner], x[corner] = torch.rand(2, 1, 3, size, size)
+    kernels = Kernels(edges)
+    kernels.call("matting_factors_float32", image, factors, batch, height, width, EPS)
+    edges.set_edges(ctypes.c_long(0), b"")
+    every = kernels.factors(image[corner].contiguous())
+    assert torch.equal(factors[-1:, :, -1, 2 - size :], every[..., -1, :])
+    factors[-1:, :, 2 - size :, 2 - size :] = every  # those that no block has made
+    edges.set_edges(ctypes.c_long(1), b"")
+    kernels.call("matting_matvec_float32", image, factors, x, out, batch, 3, height, width)
+    wanted = reference.matting_matvec(image[corner], x[corner], EPS)
+    # Windows beyond the corner, which are not among the reference's, are left out.
+    inner = slice(None) if size == height else slice(2, None)
+    actual = out[corner][..., inner, inner].double()
+    assert (actual - wanted[..., inner, inner]).norm() < 2e-5 * wanted.norm()
+    if size == height:
+        buffers = sparse(2, *x.shape)
+        coefficients = torch.randn(4, dtype=torch.float64)
+        arrays = (image, factors, x, coefficients, 3, out, buffers)
+        kernels.call("matting_filter_float32", *arrays, batch, 3, height, width)
+        wanted = reference.matting_filter(image[corner], x[corner], coefficients, EPS)
+        assert (out[corner].double() - wanted).norm() < 2e-5 * wanted.norm()

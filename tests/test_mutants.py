@@ -1,0 +1,51 @@
+"""tests/emulation/mutants.py: its table is up to date, and it tells the killed from the surviving.
+
+The mutants themselves are run by hand: `make mutants`.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from emulated import ROOT, needs_compiler
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    path = ROOT / "tests/emulation/mutants.py"
+    spec = importlib.util.spec_from_file_location("mutants", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "mutants", module)  # for the processes that it starts
+    monkeypatch.syspath_prepend(path.parent)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "START", "spawn")  # this process has threads
+    return module
+
+
+def test_every_mutant_applies(script: ModuleType) -> None:
+    assert len({mutant.name for mutant in script.MUTANTS}) == len(script.MUTANTS)
+    for mutant in script.MUTANTS:
+        source = (ROOT / "csrc" / mutant.source).read_text()
+        assert source.count(mutant.text) == 1, f"{mutant.name} does not apply"
+        assert mutant.text != mutant.replacement
+
+
+@needs_compiler
+def test_killed_or_not(
+    script: ModuleType, emulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(script.TESTS, "cuda/matting.cu", ("test_factors", "test_kernels.py"))
+    (fault,) = (
+        m for m in script.MUTANTS if m.name == "factors: the image's width for the windows'"
+    )
+    killed = script.verdict(fault, emulation, tmp_path / "killed")
+    assert killed.startswith("killed by test_kernels.py::test_factors")
+    correct = fault._replace(replacement="const int width = shape.width - 1 - 1;")
+    assert script.verdict(correct, emulation, tmp_path / "survives") == "SURVIVES"
+    gone = fault._replace(text="no such text")
+    assert script.verdict(gone, emulation, tmp_path / "gone") == "DOES NOT APPLY"
+    nonsense = fault._replace(replacement="const int width = ;")
+    broken = script.verdict(nonsense, emulation, tmp_path / "broken")
+    assert broken.startswith("DOES NOT COMPILE")
