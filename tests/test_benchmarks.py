@@ -126,7 +126,7 @@ def test_gram(run: Run) -> None:
     for method in ("eager", "compile"):
         assert len(rows["correction", method]) == len(rows["correction", "fastfcs"])
         assert {row["type"] for row in rows["backward", method]} == {"float32"}
-    assert sections["gram"]["goals"].keys() == {"wide"}
+    assert sections["gram"]["goals"].keys() == {"narrow", "wide"}
     assert any("Triton" in sentence for sentence in sections["gram"]["left_out"])
     gram = import_module("gram")
     from fastfcs import ops
