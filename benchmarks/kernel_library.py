@@ -5,6 +5,9 @@ python benchmarks/kernel_library.py [VARIANT]
 Without VARIANT all are compiled, into build/variants, for the GPU at hand or, if it is set, for
 TORCH_CUDA_ARCH_LIST. With one, such as GRAM_BLOCKS=792, that library is tried against float64, in
 a process of its own, since an invalid access takes the whole process's CUDA with it.
+
+Where build/former holds the sources of an earlier state, its kernels are the variants FORMER:
+mkdir -p build/former && git archive REVISION csrc | tar -x -C build/former
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build/variants"
-KERNELS = ROOT / "csrc/cuda"
+FORMER = ROOT / "build/former"
 # The constants' other values than their default; each is FASTFCS_... in the kernels' source.
 CONSTANTS: dict[str, Sequence[int]] = {
     "MATTING_WARPS": (1, 4),
@@ -57,6 +60,11 @@ class Variant(NamedTuple):
         return f"{self.constant}={self.value}" if self.constant else f"{self.family} default"
 
     @property
+    def root(self) -> Path:
+        """Where its csrc is."""
+        return FORMER if self.constant.endswith("FORMER") else ROOT
+
+    @property
     def path(self) -> Path:
         return FOLDER / f"{self.name.replace(' ', '-')}.so"
 
@@ -64,19 +72,27 @@ class Variant(NamedTuple):
 def variants(families: Sequence[str] = ("matting", "gram")) -> list[Variant]:
     """The defaults first; constants that the sources do not have are left out."""
     text = "".join(path.read_text() for path in (ROOT / "csrc").rglob("*.*"))
-    return [Variant(family) for family in families] + [
-        Variant(family, constant, value)
-        for constant, values in CONSTANTS.items()
-        if (family := constant.partition("_")[0].lower()) in families
-        if f"FASTFCS_{constant}" in text
-        for value in values
+    former = families if (FORMER / "csrc").exists() else ()
+    return [
+        *(Variant(family) for family in families),
+        *(Variant(family, f"{family.upper()}_FORMER", 1) for family in former),
+        *(
+            Variant(family, constant, value)
+            for constant, values in CONSTANTS.items()
+            if (family := constant.partition("_")[0].lower()) in families
+            if f"FASTFCS_{constant}" in text
+            for value in values
+        ),
     ]
 
 
 def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
     """What ninja is to do: the variant's own sources with its constant, all others once."""
-    sources = [path for path in sorted(KERNELS.glob("*.cu")) if path.name != "ops.cu"]
-    sources.append(Path(__file__).with_suffix(".cu"))
+    functions = "benchmarks/kernel_library.cu", "tests/emulation/functions.h"
+    for root in {variant.root for variant in chosen} - {ROOT}:
+        for name in functions:  # which include their own csrc
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
     flags = f"-O3 -std=c++17 --expt-relaxed-constexpr -Xcompiler -fPIC -arch={architecture}"
     flags += f" -isystem {Path(torch.__file__).parent / 'include'}"
     rules = [
@@ -90,8 +106,12 @@ def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
     objects, libraries = {}, []
     for variant in chosen:
         needed = []
-        for source in sources:
-            own = variant.constant and source.stem.partition("_")[0] == variant.family
+        kernels = sorted((variant.root / "csrc/cuda").glob("*.cu"))
+        for source in [*kernels, variant.root / functions[0]]:
+            if source.name == "ops.cu":
+                continue
+            of_family = source.stem.partition("_")[0] == variant.family
+            own = variant.constant and (of_family or variant.root != ROOT)
             name = f"{source.stem}-{variant.name}.o" if own else f"{source.stem}.o"
             define = f"-DFASTFCS_{variant.name}" if own else ""
             objects[name] = f"build {name}: object {source}\n  define = {define}"

@@ -6,7 +6,8 @@
 #
 # Numbers go to FOLDER/<gpu>.json, what the stages said to FOLDER/run_gpu.tar.gz. What matters most
 # comes first; the last lines say how each stage ended, and the exit status is 1 if any failed. What
-# the machine must have is in gpu_env.sh.
+# the machine must have is in gpu_env.sh. To time an earlier state's kernels beside these, put them
+# into build/former first: kernel_library.py says how.
 set -u
 # shellcheck source=benchmarks/gpu_env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/gpu_env.sh"
