@@ -75,7 +75,7 @@ begin() {
     command -v nvcc >/dev/null || stop "nvcc is neither in CUDA_HOME, on the PATH nor in /usr/local/cuda."
   fi
 
-  export PYTHONPATH=$root:$root/build/wheels/unpacked PYTHONWARNINGS=ignore PIP_NO_INDEX=1
+  export PYTHONPATH=$root:$root/build/wheels/unpacked${PYTHONPATH:+:$PYTHONPATH} PYTHONWARNINGS=ignore PIP_NO_INDEX=1
   export FASTFCS_CUDA=1 TORCH_CUDA_ARCH_LIST=$architecture python
   rm -rf build/wheels/unpacked
   local wheel
@@ -99,9 +99,13 @@ needed() {
   lacks=$("$python" - <<'CODE'
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from sysconfig import get_path
 
 needed = "torch numpy pillow safetensors click rich setuptools pybind11 ninja".split()
 lacks = [name for name in needed if find_spec({"pillow": "PIL"}.get(name, name)) is None]
+if not Path(get_path("include"), "Python.h").exists():
+    lacks.append("its header Python.h")
 if "setuptools" not in lacks and int(version("setuptools").split(".")[0]) < 77:
     lacks.append("setuptools 77 or newer")
 if "torch" not in lacks:

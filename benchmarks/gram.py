@@ -197,15 +197,15 @@ def judge(report: Report) -> None:
         worst("compile", "compile", "ratio", large)
         worst("wide", "eager", "ratio", lambda row: row["channels"] > 64)
         return
-    for key, narrow in {"narrow": True, "wide": False}.items():
-        worst(
-            key,
-            "eager",
-            "ratio",
-            lambda row, narrow=narrow: (
-                (row["channels"] <= 64) == narrow and row["type"] == "float32"
-            ),
-        )
+
+    def narrow(row: dict[str, Any]) -> bool:
+        return row["type"] == "float32" and row["channels"] <= 64
+
+    def wide(row: dict[str, Any]) -> bool:
+        return row["type"] == "float32" and row["channels"] > 64
+
+    worst("narrow", "eager", "ratio", narrow)
+    worst("wide", "eager", "ratio", wide)
 
 
 def main() -> None:

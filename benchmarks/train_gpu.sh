@@ -4,7 +4,7 @@
 #   benchmarks/train_gpu.sh [--dry-run [--build]] PACK OUT
 #
 # PACK is made where the pictures are: fastfcs train --content PHOTOS --style PAINTINGS --pairs PAIRS --pack PACK
-# OUT gets the weights, a preview and the scores (universal.*), written every half minute, and
+# OUT gets the weights, a preview and the scores (trained.*), written every half minute, and
 # train_gpu.tar.gz with the losses. A build takes what it takes, training all the rest. $OPTIONS replaces
 # the options of `fastfcs train` below. The checkpoint, 85 MB, is moved to build/: to go on from it,
 # move it back beside the weights and call `fastfcs train` with the same options and more minutes.
@@ -25,10 +25,8 @@ build $build
 minutes=$(awk "BEGIN { print ($left > $margin + 6 ? $left - $margin : 6) / 60 }")
 # As the weights that ship were last trained, but for larger batches of larger crops.
 read -ra options <<<"${OPTIONS:---size 256 --batch 16 --lr 1e-3 --photoreal 0.3 --structure-weight 2.5}"
-rm -f "$folder"/universal.*
-stage train $left "$python" -m fastfcs train --pack "$pack" -o "$folder/universal.safetensors" \
+((dry)) || rm -f "$folder"/trained.checkpoint.safetensors # of a run that was cut off: minutes count from its start
+stage train $left "$python" -m fastfcs train --pack "$pack" -o "$folder/trained.safetensors" \
   --weights universal --minutes "$minutes" --precision bfloat16 --preview-every 100000 --scores 50 "${options[@]}"
-for checkpoint in "$folder"/*.checkpoint.*; do
-  [[ ! -e $checkpoint ]] || mv "$checkpoint" build/
-done
+[[ ! -e $folder/trained.checkpoint.safetensors ]] || mv "$folder/trained.checkpoint.safetensors" build/
 finish

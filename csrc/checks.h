@@ -10,6 +10,8 @@
 #include <torch/csrc/stable/device.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include "matting.h"
+
 namespace fastfcs {
 
 using torch::headeronly::ScalarType;
@@ -72,10 +74,10 @@ inline void check_eps(double eps) {
 inline void check_product(const Tensor& image, const Tensor& factors, const Tensor& x) {
   check_image(image);
   const int64_t b = image.size(0), h = image.size(2), w = image.size(3);
-  if (factors.dim() != 4 || factors.size(0) != b || factors.size(1) != 9 || factors.size(2) != h - 2 ||
+  if (factors.dim() != 4 || factors.size(0) != b || factors.size(1) != kFactors || factors.size(2) != h - 2 ||
       factors.size(3) != w - 2)
-    refuse("factors must have shape (", b, ", 9, ", h - 2, ", ", w - 2, "), those of image ", shape_of(image), ", got ",
-           shape_of(factors));
+    refuse("factors must have shape (", b, ", ", kFactors, ", ", h - 2, ", ", w - 2, "), those of image ",
+           shape_of(image), ", got ", shape_of(factors));
   check_with("factors", factors, "image", image);
   if (x.dim() != 4 || x.size(0) != b || x.size(2) != h || x.size(3) != w)
     refuse("x must have shape (", b, ", C, ", h, ", ", w, "), like image ", shape_of(image), ", got ", shape_of(x));

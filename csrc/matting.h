@@ -2,9 +2,9 @@
 //
 //   L = sum_w (I - A_w),   A_w(i,j) = 1/9 [1 + (I_i - mu_w)^T (S_w + eps/9 I)^-1 (I_j - mu_w)],   windows w of 3x3 pixels
 //
-// A window is known by nine numbers, its mean mu_w and the upper triangular K with K K^T = (S_w + eps/9 I)^-1. Both are
-// computed in double, because rounding the inverse itself to float costs two digits more than rounding K does.
-// With them A_w p is the least-squares affine model of p in the window:
+// Six numbers are kept for each window: the upper triangular K with K K^T = (S_w + eps/9 I)^-1. K is computed in double,
+// and rounding it to float costs two digits less than rounding the inverse itself would. The mean mu_w is recomputed from
+// the nine pixels, which are at hand anyway. With both, A_w p is the least-squares affine model of p in the window:
 //
 //   a_w = K (K^T cov_w(I, p)),   b_w = mean_w(p) - a_w . mu_w,   (L p)_i = n_i p_i - (sum_w a_w) . I_i - sum_w b_w
 //
@@ -28,8 +28,15 @@
 
 namespace fastfcs {
 
-constexpr int kWindow = 9;   // pixels of a window, row by row; number 4 is its centre
-constexpr int kFactors = 9;  // mu_0 mu_1 mu_2, then K row by row: K_00 K_01 K_02 K_11 K_12 K_22
+// 1: mu_w is stored and loaded instead of recomputed, for comparing the two on a GPU. The operators need 0.
+#ifndef FASTFCS_MATTING_MEANS
+#define FASTFCS_MATTING_MEANS 0
+#endif
+
+constexpr int kWindow = 9;  // pixels of a window, row by row
+constexpr int kMiddle = 4;
+constexpr bool kStoredMeans = FASTFCS_MATTING_MEANS;
+constexpr int kFactors = kStoredMeans ? 9 : 6;  // K_00 K_01 K_02 K_11 K_12 K_22, then mu_0 mu_1 mu_2 if stored
 
 // 0 <= L <= 9: every window's block is a contraction, and a pixel lies in nine windows at most.
 constexpr int kLambdaMax = 9;
@@ -53,7 +60,7 @@ FASTFCS_HD T square_root(T value) {
   }
 }
 
-// The nine numbers of a window. image[c][j]: channel c of pixel j. T is double or a vector of it.
+// The factors of a window. image[c][j]: channel c of pixel j. T is double or a vector of it.
 template <typename T>
 FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&factors)[kFactors]) {
   T centred[3][kWindow];
@@ -62,9 +69,10 @@ FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&fac
     T sum = image[c][0];
     FASTFCS_UNROLL
     for (int j = 1; j < kWindow; ++j) sum = sum + image[c][j];
-    factors[c] = sum * (1.0 / kWindow);
+    const T mean = sum * (1.0 / kWindow);
+    if constexpr (kStoredMeans) factors[kFactors - 3 + c] = mean;
     FASTFCS_UNROLL
-    for (int j = 0; j < kWindow; ++j) centred[c][j] = image[c][j] - factors[c];
+    for (int j = 0; j < kWindow; ++j) centred[c][j] = image[c][j] - mean;
   }
   T s[3][3];  // the lower triangle of S_w + eps/9 I
   FASTFCS_UNROLL
@@ -94,54 +102,68 @@ FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&fac
   const T k22 = 1.0 / r22;
   const T k01 = -r10 * k00 * k11;
   const T k12 = -r21 * k11 * k22;
-  factors[3] = k00;
-  factors[4] = k01;
-  factors[5] = -(r20 * k00 + r21 * k01) * k22;
-  factors[6] = k11;
-  factors[7] = k12;
-  factors[8] = k22;
+  factors[0] = k00;
+  factors[1] = k01;
+  factors[2] = -(r20 * k00 + r21 * k01) * k22;
+  factors[3] = k11;
+  factors[4] = k12;
+  factors[5] = k22;
 }
 
-// The affine models a_w . I + b_w of C signals in one window. image(c, j) is channel c of the image at pixel j of the
-// window, signal(c, j) likewise. The signal is centred on the middle pixel: its mean then needs no second pass, and the
-// rounding of mu_w, which K may magnify ten thousand times, meets only the signal's variation and not its level.
+// The affine models a_w . I + b_w of C signals in one window. image(d, j) is channel d of the image at pixel j of the
+// window, signal(c, j) likewise. Both are taken relative to the middle pixel. Differences of neighbours are nearly exact,
+// so rounding, which K may magnify ten thousand times, meets only variation and not level; a constant signal gives exact
+// zeros; and the means need no second pass. Moving the covariance from the middle pixel to the means loses one digit at
+// worst, since a pixel is at most sqrt(8) standard deviations from the mean of nine.
 template <int C, typename T, typename Image, typename Signal>
 FASTFCS_HD void window_models(const T (&factors)[kFactors], Image image, Signal signal, T (&a)[C][3], T (&b)[C]) {
   constexpr scalar_t<T> ninth = scalar_t<T>(1) / kWindow;
-  T covariance[C][3];
-  T sum[C];
-  T middle[C];
+  T origin[3], offset[3];  // mu_w = origin + offset
+  T middle[C], sum[C], covariance[C][3];
+  FASTFCS_UNROLL
+  for (int d = 0; d < 3; ++d) origin[d] = kStoredMeans ? factors[kFactors - 3 + d] : image(d, kMiddle);
   FASTFCS_UNROLL
   for (int c = 0; c < C; ++c) {
-    middle[c] = signal(c, kWindow / 2);
-    sum[c] = T{};
+    middle[c] = signal(c, kMiddle);
     covariance[c][0] = covariance[c][1] = covariance[c][2] = T{};
   }
   FASTFCS_UNROLL
   for (int j = 0; j < kWindow; ++j) {
-    if (j == kWindow / 2) continue;
-    const T i0 = image(0, j) - factors[0];
-    const T i1 = image(1, j) - factors[1];
-    const T i2 = image(2, j) - factors[2];
+    if (j == kMiddle) continue;
+    T colour[3];
+    FASTFCS_UNROLL
+    for (int d = 0; d < 3; ++d) {
+      colour[d] = image(d, j) - origin[d];
+      offset[d] = j == 0 ? colour[d] : offset[d] + colour[d];
+    }
     FASTFCS_UNROLL
     for (int c = 0; c < C; ++c) {
       const T p = signal(c, j) - middle[c];
-      sum[c] = sum[c] + p;
-      covariance[c][0] = covariance[c][0] + i0 * p;
-      covariance[c][1] = covariance[c][1] + i1 * p;
-      covariance[c][2] = covariance[c][2] + i2 * p;
+      sum[c] = j == 0 ? p : sum[c] + p;
+      FASTFCS_UNROLL
+      for (int d = 0; d < 3; ++d) covariance[c][d] = covariance[c][d] + colour[d] * p;
     }
+  }
+  T mean[3];
+  FASTFCS_UNROLL
+  for (int d = 0; d < 3; ++d) {
+    offset[d] = offset[d] * ninth;
+    mean[d] = kStoredMeans ? origin[d] : origin[d] + offset[d];
   }
   FASTFCS_UNROLL
   for (int c = 0; c < C; ++c) {
-    const T* v = covariance[c];
-    const T t0 = factors[3] * v[0];
-    const T t1 = factors[4] * v[0] + factors[6] * v[1];
-    const T t2 = factors[5] * v[0] + factors[7] * v[1] + factors[8] * v[2];
-    a[c][0] = (factors[3] * t0 + factors[4] * t1 + factors[5] * t2) * ninth;
-    a[c][1] = (factors[6] * t1 + factors[7] * t2) * ninth;
-    a[c][2] = factors[8] * t2 * ninth;
-    b[c] = middle[c] + sum[c] * ninth - (a[c][0] * factors[0] + a[c][1] * factors[1] + a[c][2] * factors[2]);
+    T* const v = covariance[c];
+    if constexpr (!kStoredMeans) {
+      FASTFCS_UNROLL
+      for (int d = 0; d < 3; ++d) v[d] = v[d] - offset[d] * sum[c];
+    }
+    const T t0 = factors[0] * v[0];
+    const T t1 = factors[1] * v[0] + factors[3] * v[1];
+    const T t2 = factors[2] * v[0] + factors[4] * v[1] + factors[5] * v[2];
+    a[c][0] = (factors[0] * t0 + factors[1] * t1 + factors[2] * t2) * ninth;
+    a[c][1] = (factors[3] * t1 + factors[4] * t2) * ninth;
+    a[c][2] = factors[5] * t2 * ninth;
+    b[c] = middle[c] + sum[c] * ninth - (a[c][0] * mean[0] + a[c][1] * mean[1] + a[c][2] * mean[2]);
   }
 }
 

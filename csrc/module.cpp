@@ -74,15 +74,17 @@ py::tuple laplacian_csr(const Array& image, double eps) {
     }
   for (int64_t y = 0; y < height - 2; ++y)
     for (int64_t x = 0; x < width - 2; ++x) {
-      double window[3][9], f[9], z[9][3];
-      for (int j = 0; j < 9; ++j)
-        for (int c = 0; c < 3; ++c) window[c][j] = pixels[((y + j / 3) * width + x + j % 3) * 3 + c];
-      fastfcs::window_factors(window, eps, f);
+      double window[3][9], k[fastfcs::kFactors], z[9][3];
+      for (int c = 0; c < 3; ++c) {
+        double mean = 0;
+        for (int j = 0; j < 9; ++j) mean += (window[c][j] = pixels[((y + j / 3) * width + x + j % 3) * 3 + c]) / 9;
+        for (double& value : window[c]) value -= mean;
+      }
+      fastfcs::window_factors(window, eps, k);
       for (int j = 0; j < 9; ++j) {  // z_j = K^T (I_j - mu)
-        const double d0 = window[0][j] - f[0], d1 = window[1][j] - f[1], d2 = window[2][j] - f[2];
-        z[j][0] = f[3] * d0;
-        z[j][1] = f[4] * d0 + f[6] * d1;
-        z[j][2] = f[5] * d0 + f[7] * d1 + f[8] * d2;
+        z[j][0] = k[0] * window[0][j];
+        z[j][1] = k[1] * window[0][j] + k[3] * window[1][j];
+        z[j][2] = k[2] * window[0][j] + k[4] * window[1][j] + k[5] * window[2][j];
       }
       for (int i = 0; i < 9; ++i) {
         const int64_t yi = y + i / 3, xi = x + i % 3;

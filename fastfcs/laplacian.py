@@ -20,8 +20,8 @@ class MattingLaplacian:
 
     over the 3x3 windows w wholly inside the image, with mean mu_w and covariance S_w. L is
     symmetric, positive semi-definite, and almost annihilates every signal that is an affine
-    function of the colours in every window. Only nine numbers a window are kept, `factors`: 36
-    bytes a pixel in float32, where an explicit L needs some 300.
+    function of the colours in every window. Only six numbers per window are kept, `factors`: 24
+    bytes per pixel in float32, where an explicit L needs some 300.
 
     Args:
         image: (3,H,W) or (B,3,H,W), float32 or float64 in [0,1], H and W at least 3; a constant,
@@ -94,10 +94,10 @@ class MattingLaplacian:
         L_ii = sum of 8/9 - |K^T (I_i - mu_w)|^2 / 9 over the windows w of pixel i.
         """
         batch, _, height, width = self.image.shape
-        means, k = self.factors[:, :3], self.factors[:, 3:]
         colours = F.unfold(self.image, 3).reshape(batch, 3, 9, height - 2, width - 2)
-        d0, d1, d2 = (colours - means.unsqueeze(2)).unbind(1)
-        k00, k01, k02, k11, k12, k22 = k.unsqueeze(2).unbind(1)
+        colours = colours - colours[:, :, 4:5]  # small numbers, whose mean is accurate
+        d0, d1, d2 = (colours - colours.mean(2, keepdim=True)).unbind(1)
+        k00, k01, k02, k11, k12, k22 = self.factors.unsqueeze(2).unbind(1)
         norms = (k00 * d0) ** 2 + (k01 * d0 + k11 * d1) ** 2 + (k02 * d0 + k12 * d1 + k22 * d2) ** 2
         diagonal = F.fold(((8 - norms) / 9).flatten(2), (height, width), 3)[:, 0]
         return diagonal.reshape(*self.shape[:-3], height, width)

@@ -27,7 +27,7 @@ _ops = torch.ops.fastfcs
 @register_fake("fastfcs::matting_factors")
 def _(image: Tensor, eps: float) -> Tensor:
     batch, _, height, width = image.shape
-    return image.new_empty(batch, 9, height - 2, width - 2)
+    return image.new_empty(batch, 6, height - 2, width - 2)
 
 
 @register_fake("fastfcs::matting_matvec")
@@ -190,8 +190,8 @@ def matting_factors(image: Tensor, eps: float = 1e-7) -> Tensor:
         eps: regularisation of the windows' covariances, positive.
 
     Returns:
-        (B,9,H-2,W-2) in the image's dtype: for each 3x3 window its mean mu_w (3) and the upper
-        triangle, row by row, of K with K K^T = (S_w + eps/9 I)^-1, computed in float64.
+        (B,6,H-2,W-2) in the image's dtype: for each 3x3 window the upper triangle, row by row, of K
+        with K K^T = (S_w + eps/9 I)^-1, computed in float64.
 
     Raises:
         ValueError: a wrong shape, dtype or eps, or an image that is not finite.

@@ -185,7 +185,7 @@ class Kernels:
 
     def factors(self, image: Tensor) -> Tensor:
         batch, _, height, width = image.shape
-        empty = torch.full((batch, 9, height - 2, width - 2), math.nan, dtype=image.dtype)
+        empty = torch.full((batch, 6, height - 2, width - 2), math.nan, dtype=image.dtype)
         # eps comes last in the C function
         return self.run("matting_factors", [image], [empty], [batch, height, width, EPS])[0]
 

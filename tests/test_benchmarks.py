@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_gram(run: Run) -> None:
     for method in ("eager", "compile"):
         assert len(rows["correction", method]) == len(rows["correction", "fastfcs"])
         assert {row["type"] for row in rows["backward", method]} == {"float32"}
-    assert sections["gram"]["goals"].keys() == {"wide"}
+    assert sections["gram"]["goals"].keys() == {"narrow", "wide"}
     assert any("Triton" in sentence for sentence in sections["gram"]["left_out"])
     gram = import_module("gram")
     from fastfcs import ops
@@ -320,6 +321,55 @@ def test_libraries_of_variants(
     with pytest.raises(AssertionError, match="correction float32, 16 channels"):
         module.attempt(kernels, "gram", "cpu", [(3, 7)], [16])
     torch.use_deterministic_algorithms(False)
+
+
+def test_variants_are_compared(
+    run: Run,
+    library: ctypes.CDLL,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The emulated kernels beside themselves, and beside some that fail."""
+    module, kernels = import_module("variants"), import_module("kernel_library")
+    monkeypatch.setattr(module, "ORDER", 2)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    path = tmp_path / "variants.json"
+    given = Namespace(device="cpu", json=path, add=False)
+    same = {
+        kernels.Variant("matting"): kernels.Library(library),
+        kernels.Variant("matting", "MATTING_WARPS", 4): kernels.Library(library),
+    }
+
+    class Fails(kernels.Library):
+        def call(self, *_: object) -> None:
+            raise RuntimeError("it could not start")
+
+    gram = {
+        kernels.Variant("gram"): kernels.Library(library),
+        kernels.Variant("gram", "GRAM_SHARED", 1): kernels.Library(library),  # no matter at C = 16
+        kernels.Variant("gram", "GRAM_BLOCKS", 1): Fails(library),
+    }
+    with import_module("measure").Report("variants", given, module.table, ()) as report:
+        module.matting(report, same, 0.0003)
+        module.gram(report, gram, 1, 40, "float16", 16)
+    section = json.loads(path.read_text())["variants"]
+    rows = [(row["operation"], row["method"]) for row in section["rows"]]
+    assert rows == [
+        ("filter", "default"),
+        ("filter", "MATTING_WARPS=4"),
+        ("correction", "default"),
+        ("backward", "default"),
+    ]
+    failures = [line for line in section["left_out"] if "by GRAM_BLOCKS=1, " in line]
+    assert len(failures) == 2
+    assert failures[0].endswith("it could not start")
+    one, other = section["rows"][:2]
+    assert other["ratio"] == pytest.approx(other["ms"] / one["ms"], rel=2e-3)
+    assert 0 < one["error"] == other["error"] < 1e-5
+    said = capsys.readouterr().out
+    assert "filter 0.0003 " in said
+    assert "MATTING_WARPS=4 " in said
 
 
 def test_variants_are_compiled_with_their_constant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,12 +53,11 @@ def test_factors(
 ) -> None:
     image = picture(2, *size).to(dtype)
     factors = kernels.factors(image).double()
-    mean, inverse = reference.matting_inverse(image, EPS)
-    k = torch.zeros(*mean.shape[:3], 3, 3, dtype=torch.float64)
+    _, inverse = reference.matting_inverse(image, EPS)
+    k = torch.zeros_like(inverse)
     rows, columns = torch.triu_indices(3, 3)
-    k[..., rows, columns] = factors[:, 3:].permute(0, 2, 3, 1)
+    k[..., rows, columns] = factors.permute(0, 2, 3, 1)
     tolerance = 1e-6 if dtype == torch.float32 else 1e-9
-    assert _relative_error(factors[:, :3], mean.permute(0, 3, 1, 2)) < tolerance
     # Compared per window: the inverse's size differs from window to window by orders of magnitude.
     error = (k @ k.mT - inverse).flatten(-2).norm(dim=-1) / inverse.flatten(-2).norm(dim=-1)
     assert error.max() < tolerance
@@ -396,7 +395,7 @@ def test_machine_code_of_the_matting_step(machine_code: MachineCode) -> None:
     count = {name: operations.count(name) for name in ("SHFL", "LDG", "STG", "BRA")}
     # A row: two shuffled copies of each of 6 values, two fits of each of 3 channels; image, v,
     # factors, previous and the sum read, the result and the sum written.
-    assert count == {"SHFL": 3 * 18, "LDG": 3 * 21, "STG": 3 * 6, "BRA": 1}
+    assert count == {"SHFL": 3 * 18, "LDG": 3 * 18, "STG": 3 * 6, "BRA": 1}
     assert not {"BAR", "LDS", "STS", "LDL", "STL", "BSSY", "CALL"} & set(operations)
     for i, text in enumerate(loop):
         if loaded := re.search(r"\bLDG\S* (R\d+),", text):

@@ -497,12 +497,39 @@ def test_a_pack_is_as_small_as_it_must_be(folders, pack: Path, tmp_path: Path) -
         read_pack(content / "0.png", "cpu")
 
 
+def test_what_does_not_go_with_a_pack_is_refused(folders) -> None:
+    both = ["--content", folders[0], "--style", folders[1]]
+    for arguments, sentence in [
+        (["--style", folders[1]], "--content must be given with --style, or --pack without either"),
+        (both[:2], "--style must be given with --content"),
+        (both, "--output must be given"),
+        (
+            [*both, "--pack", "p", "-o", "w"],
+            "--output must be left out where folders become a pack",
+        ),
+        (
+            [*both, "--pairs", folders[0]],
+            "--pairs must be given with --content, --style and --pack",
+        ),
+        (
+            ["--pack", "p", "--holdout", 3],
+            "--holdout must be given where the pack is written, not with the pack",
+        ),
+        (
+            ["--pack", folders[0] / "0.png", "-o", "w"],
+            f"pack must be a file that --pack wrote, got {folders[0] / '0.png'}",
+        ),
+    ]:
+        result = CliRunner().invoke(cli, ["train", *map(str, arguments)])
+        assert (result.exit_code, result.stderr) == (2, sentence + "\n")
+
+
 def test_training_on_a_pack_has_the_losses_of_its_folders(
     folders, tiny, pack: Path, tmp_path: Path, capsys
 ) -> None:
     content, style = folders
     save_solver(_tiny(), tmp_path / "start.safetensors", {})
-    options = {**OPTIONS, "weights": tmp_path / "start.safetensors", "steps": 12, "lr": 0.01}
+    options = {**OPTIONS, "weights": tmp_path / "start.safetensors", "steps": 5, "lr": 0.05}
     train(content, [style, content], tmp_path / "folders.safetensors", **options)
     train(None, [], tmp_path / "w.safetensors", pack=pack, scores=1, **options)
     lines = capsys.readouterr().err.splitlines()
@@ -510,7 +537,10 @@ def test_training_on_a_pack_has_the_losses_of_its_folders(
     assert found == pytest.approx(expected, rel=0.03)
 
     scores = json.loads((tmp_path / "w.scores.json").read_text())
-    assert scores["after"]["held out"]["loss"] < scores["before"]["held out"]["loss"]
+    before, after = (scores[when]["held out"] for when in ("before", "after"))
+    assert before["results"] == after["results"] == 4
+    assert after["loss"] == pytest.approx(after["content"] + 20 * after["style"])
+    assert 0 < after["style"] != before["style"]
     assert scores["after"]["pairs"]["medians"] == scores["after"]["pairs"]["01"]
 
 

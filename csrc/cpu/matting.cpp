@@ -61,7 +61,7 @@ void factors_of(const Tensor& image, double eps, Tensor& result) {
   T* to = result.mutable_data_ptr<T>();
   for (int64_t b = 0; b < image.size(0); ++b)
     torch::stable::parallel_for(0, size.height - 2, rows_of(size.width), [&](int64_t first, int64_t last) {
-      rows(size, from + b * 3 * size.pixels(), eps, to + b * 9 * size.windows(), first, last);
+      rows(size, from + b * 3 * size.pixels(), eps, to + b * kFactors * size.windows(), first, last);
     });
 }
 
@@ -97,7 +97,7 @@ void apply(const Tensor& image, const Tensor& factors, const Tensor& x, const st
       Product<T> p{};
       p.size = size;
       p.image = image.const_data_ptr<T>() + b * 3 * size.pixels();
-      p.factors = factors.const_data_ptr<T>() + b * 9 * size.windows();
+      p.factors = factors.const_data_ptr<T>() + b * kFactors * size.windows();
       p.x = x.const_data_ptr<T>() + at;
       p.channels = int(std::min<int64_t>(channels - first, 3));
       p.step = Step::laplacian;
@@ -126,7 +126,7 @@ Tensor matting_factors(const Tensor& image, double eps) {
   check_image(image);
   check_eps(eps);
   const Tensor i = as_contiguous(image);
-  Tensor result = empty_beside(i, {i.size(0), 9, i.size(2) - 2, i.size(3) - 2}, i.scalar_type());
+  Tensor result = empty_beside(i, {i.size(0), kFactors, i.size(2) - 2, i.size(3) - 2}, i.scalar_type());
   if (image.scalar_type() == ScalarType::Double)
     factors_of<double>(i, eps, result);
   else

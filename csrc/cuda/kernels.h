@@ -10,7 +10,7 @@
 namespace fastfcs::cuda {
 
 // x is (batch, channels, height, width), the image (batch, 3, height, width),
-// the factors (batch, 9, height - 2, width - 2).
+// the factors (batch, kFactors, height - 2, width - 2).
 struct Shape {
   std::int64_t batch, channels;
   int height, width;

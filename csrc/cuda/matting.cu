@@ -13,7 +13,7 @@ namespace {
 constexpr int kThreads = 256;
 
 // One thread a window, float64 inside whatever T is: rounding earlier ruins the filter.
-// Traffic, float32: 12 B a pixel read (the nine-fold reuse is left to the caches), 36 B written. Once an image.
+// Traffic, float32: 12 B per pixel read (the nine-fold reuse is left to the caches), 24 B written. Once per image.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     factors_kernel(const T* __restrict__ image, T* __restrict__ factors, Shape shape, double eps) {
@@ -54,13 +54,23 @@ LinearForm<T> linear_form(Step step) {
 constexpr int kLanes = 32;
 constexpr unsigned kAllLanes = 0xffffffff;
 constexpr int kColumns = kLanes - 4;  // pixel columns that a warp writes: their windows reach two more on either side
-constexpr int kWarps = 2;             // of a block, on neighbouring strips, whose common columns meet in the L1 cache
+
+// Two choices that the model makes and a GPU has to confirm; both may be set by the compiler's -D for that.
+#ifndef FASTFCS_MATTING_WARPS
+#define FASTFCS_MATTING_WARPS 2
+#endif
+#ifndef FASTFCS_MATTING_STRIP
+#define FASTFCS_MATTING_STRIP 1800
+#endif
+constexpr int kWarps = FASTFCS_MATTING_WARPS;  // of a block, on neighbouring strips, which share columns in the L1 cache
+constexpr int kResident = 12;                  // warps of a multiprocessor, of up to 168 registers
 
 // A warp marches down a strip, one row a turn, a lane a column. A lane stands for the pixel column x and for the
 // windows that begin there; pixel (x, y) lies in the windows that begin in rows y-2..y of columns x-2..x. In turn y
 //
 //   1  pixel row y+2 arrives: image and v of columns x..x+2, the lane's own and two shuffled from the lanes above it
-//   2  the loads of the next turn leave: pixel row y+3, factors of row y+1; those that this turn ends with, too
+//   2  loads leave: pixel row y+3 for the next turn, what this turn ends with, factors of row y+1 for the next turn (in
+//      this order, which the compiler then keeps farthest ahead of their use)
 //   3  the lane's window gives a_w, b_w of every channel, and with the last two rows' the sums over its three rows
 //   4  their affine fits of pixels x..x+2 of row y, two of them shuffled to the lanes above, make (L v)(x, y)
 //   5  the recurrence, the sum, coalesced writes
@@ -70,14 +80,14 @@ constexpr int kWarps = 2;             // of a block, on neighbouring strips, who
 // off the loads of the next turn. Lanes and rows outside the image therefore read its edge and count for nothing.
 // A pixel's arithmetic has one order, however the image is cut into strips.
 //
-// Traffic a pixel, float32, C = 3: image 12, factors 36, v 12, previous 12, out 12 = 84 B, and 24 more where the sum is
-// touched, one step in three: 92 B on average. Strips have 4 rows of pixels and 2 of factors in common, read twice.
+// Traffic per pixel, float32, C = 3: image 12, factors 24, v 12, previous 12, out 12 = 72 B, and 24 more where the sum is
+// touched, one step in three: 80 B on average. Strips have 4 rows of pixels and 2 of factors in common, read twice.
 // The model and what it predicts: docs/kernels.md.
 //
 // out may be previous, each being touched at its own pixel only, and may be null after the last step; previous may be v
 // where the step has no use for it.
 template <typename T, int C>
-__global__ void __launch_bounds__(kWarps * kLanes, 6)  // 12 warps a multiprocessor, up to 168 registers
+__global__ void __launch_bounds__(kWarps * kLanes, kResident / kWarps)
     step_kernel(const T* __restrict__ image, const T* __restrict__ factors, const T* __restrict__ v, const T* previous,
                 T* out, Sum<T> sum, Shape shape, LinearForm<T> form, int rows) {
   const int height = shape.height, width = shape.width;
@@ -136,7 +146,6 @@ __global__ void __launch_bounds__(kWarps * kLanes, 6)  // 12 warps a multiproces
       for (int k = 0; k < kFactors; ++k) f[k] = next_factors[k];
 
       load_pixels(min(y + 3, bottom + 1));
-      load_factors(min(y + 1, bottom - 1));
       const std::int64_t at = first + std::int64_t{min(max(y, top), bottom - 1)} * width + column;
       T before[C], total[C];
       FASTFCS_UNROLL
@@ -144,6 +153,7 @@ __global__ void __launch_bounds__(kWarps * kLanes, 6)  // 12 warps a multiproces
         before[c] = previous[at + c * plane];
         total[c] = sum.started ? sum.to[at + c * plane] : T{};
       }
+      load_factors(min(y + 1, bottom - 1));
 
       T a[C][3], b[C];
       window_models<C>(
@@ -179,7 +189,9 @@ __global__ void __launch_bounds__(kWarps * kLanes, 6)  // 12 warps a multiproces
 // Rows of a strip: what strips read and compute twice falls with their height, the time in which the last of them run
 // alone grows with it, and the two are equal at about the square root of all the rows of work, over 14. The turns,
 // two more than the rows, come in threes.
-int strip_rows(std::int64_t work) { return 3 * std::max(1, static_cast<int>(std::sqrt(work / 1800.0))) + 1; }
+int strip_rows(std::int64_t work) {
+  return 3 * std::max(1, static_cast<int>(std::sqrt(static_cast<double>(work) / FASTFCS_MATTING_STRIP))) + 1;
+}
 
 template <typename T, int C>
 void run_step(const T* image, const T* factors, const T* v, const T* previous, T* out, Sum<T> sum, Shape shape,
