@@ -112,7 +112,7 @@ def test_matting(edges: ctypes.CDLL, shape: tuple[int, int, int]) -> None:
     size = min(height, 20)
     edges.set_edges(ctypes.c_long(2))
     image, x, out = (sparse(batch, 3, height, width) for _ in range(3))
-    factors = sparse(batch, 9, height - 2, width - 2)
+    factors = sparse(batch, 6, height - 2, width - 2)
     corner = (slice(-1, None), slice(None), slice(-size, None), slice(-size, None))
     image[corner], x[corner] = torch.rand(2, 1, 3, size, size)
     kernels = Kernels(edges)
