@@ -33,9 +33,11 @@ def sparse(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def edges(library: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
     """The kernels, of whose grids only the edges run: 64 blocks, or as many as a test sets."""
     library.set_order(ctypes.c_long(0))
-    library.set_edges(ctypes.c_long(64), b"")
+    library.set_edges(ctypes.c_long(64))
     yield library
-    library.set_edges(ctypes.c_long(0), b"")
+    library.set_edges(ctypes.c_long(0))
+    library.set_gram_blocks(ctypes.c_long(1584))
+    library.set_device(*map(ctypes.c_long, (132, 228 * 1024, 227 * 1024)))
 
 
 def test_no_offset_is_narrowed(emulation: Path) -> None:
@@ -75,23 +77,32 @@ def test_gram_of_a_large_batch(
         assert (actual.double() - wanted).norm() < tolerance * wanted.norm()
 
 
-@pytest.mark.parametrize("odd", [0, 1])
-def test_gram_of_many_pixels(edges: ctypes.CDLL, odd: int) -> None:
-    """The last channel's rows begin beyond 2^31. G stays zero: its product takes too long."""
+@pytest.mark.parametrize(
+    ("odd", "dtype"), [(0, torch.float32), (1, torch.float32), (0, torch.float16)]
+)
+def test_gram_of_many_pixels(edges: ctypes.CDLL, odd: int, dtype: torch.dtype) -> None:
+    """The last channel's rows begin beyond 2^31. So many blocks that each has little to do."""
     channels, pixels = 17, 2**27 + 64 + odd
-    edges.set_edges(ctypes.c_long(64), b"product_kernel")
-    h, out = (sparse(1, channels, 1, pixels) for _ in range(2))
-    target = torch.randn(1, channels, channels)
-    ends = (slice(None, 40), slice(-40, None))
-    for end in ends:
-        h[..., end] = torch.randn(1, channels, 1, 40)
+    edges.set_edges(ctypes.c_long(25))
+    edges.set_gram_blocks(ctypes.c_long(2**16))
+    edges.set_device(*map(ctypes.c_long, (10**6, 228 * 1024, 227 * 1024)))
+    h, grad, dh = (sparse(1, channels, 1, pixels, dtype=dtype) for _ in range(3))
+    target, dtarget = torch.randn(2, 1, channels, channels)
+    ends = [*range(40), *range(pixels - 40, pixels)]  # pixels that are not zero
+    for tensor in (h, grad):
+        tensor[..., ends] = torch.randn(1, channels, 1, 80).to(dtype)
     edges.workspace.restype = ctypes.c_long
-    workspace = sparse(edges.workspace(1, *map(ctypes.c_long, (1, channels, pixels))))
-    arrays = (h, target, out, workspace)
-    Kernels(edges).call("gram_correction_float32", *arrays, 1, channels, pixels, 1)
-    for end in ends:
-        wanted = -target[0].double().mT @ h[0, :, 0, end].double()
-        assert (out[0, :, 0, end].double() - wanted).norm() < 2e-6 * wanted.norm()
+    workspace = sparse(edges.workspace(2, *map(ctypes.c_long, (1, channels, pixels))))
+    arrays = (h, target, grad, dh, dtarget, workspace)
+    suffix = str(dtype).removeprefix("torch.")
+    name = f"gram_correction_backward_{suffix}"
+    Kernels(edges).call(name, *arrays, 1, channels, pixels, 1)
+    _, wanted = reference.gram_correction_backward(h[..., ends], target, grad[..., ends])
+    assert (dtarget - wanted).norm() < 2e-6 * wanted.norm()
+    # G and what it adds are divided by 2^27 pixels: below the rounding of the target's share.
+    wanted = -target[0].double() @ grad[0, :, 0, ends].double()
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-3
+    assert (dh[0, :, 0, ends] - wanted).norm() < tolerance * wanted.norm()
 
 
 @pytest.mark.parametrize("shape", [(2**25 + 1, 5, 5), (1, 46400, 46400)])
@@ -99,18 +110,18 @@ def test_matting(edges: ctypes.CDLL, shape: tuple[int, int, int]) -> None:
     """A large batch, and planes of more than 2^31 pixels; the last corner is not zero."""
     batch, height, width = shape
     size = min(height, 20)
-    edges.set_edges(ctypes.c_long(1), b"")
+    edges.set_edges(ctypes.c_long(2))
     image, x, out = (sparse(batch, 3, height, width) for _ in range(3))
     factors = sparse(batch, 6, height - 2, width - 2)
     corner = (slice(-1, None), slice(None), slice(-size, None), slice(-size, None))
     image[corner], x[corner] = torch.rand(2, 1, 3, size, size)
     kernels = Kernels(edges)
     kernels.call("matting_factors_float32", image, factors, batch, height, width, EPS)
-    edges.set_edges(ctypes.c_long(0), b"")
+    edges.set_edges(ctypes.c_long(0))
     every = kernels.factors(image[corner].contiguous())
     assert torch.equal(factors[-1:, :, -1, 2 - size :], every[..., -1, :])
     factors[-1:, :, 2 - size :, 2 - size :] = every  # those that no block has made
-    edges.set_edges(ctypes.c_long(1), b"")
+    edges.set_edges(ctypes.c_long(1))
     kernels.call("matting_matvec_float32", image, factors, x, out, batch, 3, height, width)
     wanted = reference.matting_matvec(image[corner], x[corner], EPS)
     # Windows beyond the corner, which are not among the reference's, are left out.

@@ -42,10 +42,7 @@ def test_killed_or_not(
     )
     killed = script.verdict(fault, emulation, tmp_path / "killed")
     assert killed.startswith("killed by test_kernels.py::test_factors")
-    correct = fault._replace(replacement="const int width = shape.width - 1 - 1;")
-    assert script.verdict(correct, emulation, tmp_path / "survives") == "SURVIVES"
+    survives = script.outcome(tmp_path / "killed", ("test_shuffles", "test_emulation.py"))
+    assert survives == "SURVIVES"  # these are tests of something else
     gone = fault._replace(text="no such text")
     assert script.verdict(gone, emulation, tmp_path / "gone") == "DOES NOT APPLY"
-    nonsense = fault._replace(replacement="const int width = ;")
-    broken = script.verdict(nonsense, emulation, tmp_path / "broken")
-    assert broken.startswith("DOES NOT COMPILE")

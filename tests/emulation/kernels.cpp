@@ -89,10 +89,7 @@ void set_device(long multiprocessors, long shared, long shared_of_block) {
 
 void set_order(long order) { emulation::order = static_cast<emulation::Order>(order); }
 
-void set_edges(long edges, const char* skipped) {
-  emulation::edges = edges;
-  emulation::skipped = skipped;
-}
+void set_edges(long edges) { emulation::edges = edges; }
 
 // The launches since the last call, one a line.
 const char* take_events() {

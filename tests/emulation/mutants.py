@@ -625,9 +625,14 @@ def verdict(mutant: Mutant, original: Path, built: Path) -> str:
         emulated.compile(built)
     except RuntimeError as error:
         return f"DOES NOT COMPILE: {error}"
+    return outcome(built, TESTS[mutant.source])
+
+
+def outcome(built: Path, tests: tuple[str, ...]) -> str:
+    """What tests say of the emulation in `built`."""
     context = multiprocessing.get_context(START)
     answer = context.SimpleQueue()
-    process = context.Process(target=run_tests, args=(built, TESTS[mutant.source], answer))
+    process = context.Process(target=run_tests, args=(built, tests, answer))
     process.start()
     process.join(LIMIT)
     if process.is_alive():
