@@ -134,7 +134,7 @@ class Pool:
             self._draw(missing[k : k + 8])
         if self._readers:
             for due in (due for j in self._kept for due in self._due(j, step + 1)):
-                self._ahead[due] = self._readers.submit(self._cut, *due)
+                self._ahead[due] = self._readers.submit(read, self._chosen(*due)[0])
         return [
             kept[random.Random(f"{self._seed}/{j}/step/{step}").randrange(_KEPT)]
             for j, kept in self._kept.items()
@@ -146,12 +146,17 @@ class Pool:
         start = max(self._drawn[place], end - _KEPT)
         return [(place, i) for i in range(start, end)]
 
-    def _cut(self, place: int, i: int) -> Tensor:
+    def _chosen(self, place: int, i: int) -> tuple[Picture, random.Random]:
+        """The picture of a crop, and what chooses the rest of it."""
         rng = random.Random(f"{self._seed}/{place}/{i}")
-        return random_crop(rng.choice(rng.choice(self._folders)), self._size, rng)
+        return rng.choice(rng.choice(self._folders)), rng
 
     def _draw(self, due: Sequence[tuple[int, int]]) -> None:
-        cut = [self._ahead.pop(d).result() if d in self._ahead else self._cut(*d) for d in due]
+        cut = []
+        for d in due:
+            picture, rng = self._chosen(*d)
+            pixels = self._ahead.pop(d).result() if d in self._ahead else picture
+            cut.append(random_crop(pixels, self._size, rng))
         crops = targets(self._vgg, torch.stack(cut).to(self._vgg.mean.device))
         for (place, i), crop in zip(due, crops, strict=True):
             self._kept[place].append(crop)
