@@ -81,10 +81,10 @@ def test_gram_of_a_large_batch(
     ("odd", "dtype"), [(0, torch.float32), (1, torch.float32), (0, torch.float16)]
 )
 def test_gram_of_many_pixels(edges: ctypes.CDLL, odd: int, dtype: torch.dtype) -> None:
-    """The last channel's rows begin beyond 2^31. So many blocks that each has little to do."""
-    channels, pixels = 17, 2**27 + 64 + odd
+    """Some rows of a tile lie 2^31 apart. So many blocks that each has little to do."""
+    channels, pixels = 17, 5 * 2**26 + 64 + odd
     edges.set_edges(ctypes.c_long(25))
-    edges.set_gram_blocks(ctypes.c_long(2**16))
+    edges.set_gram_blocks(ctypes.c_long(2**17))
     edges.set_device(*map(ctypes.c_long, (10**6, 228 * 1024, 227 * 1024)))
     h, grad, dh = (sparse(1, channels, 1, pixels, dtype=dtype) for _ in range(3))
     target, dtarget = torch.randn(2, 1, channels, channels)
@@ -99,7 +99,7 @@ def test_gram_of_many_pixels(edges: ctypes.CDLL, odd: int, dtype: torch.dtype) -
     Kernels(edges).call(name, *arrays, 1, channels, pixels, 1)
     _, wanted = reference.gram_correction_backward(h[..., ends], target, grad[..., ends])
     assert (dtarget - wanted).norm() < 2e-6 * wanted.norm()
-    # G and what it adds are divided by 2^27 pixels: below the rounding of the target's share.
+    # G and what it adds are divided by the pixels: below the rounding of the target's share.
     wanted = -target[0].double() @ grad[0, :, 0, ends].double()
     tolerance = 2e-6 if dtype == torch.float32 else 1e-3
     assert (dh[0, :, 0, ends] - wanted).norm() < tolerance * wanted.norm()
