@@ -372,10 +372,13 @@ def test_variants_are_compared(
     assert "MATTING_WARPS=4 " in said
 
 
-def test_variants_are_compiled_with_their_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_are_compiled_with_their_constant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     module = import_module("kernel_library")
     monkeypatch.setattr(module, "CONSTANTS", {"GRAM_BLOCKS": (396,), "GRAM_NOTHING": (1,)})
+    monkeypatch.setattr(module, "FORMER", tmp_path)
     chosen = module.variants()
     assert [variant.name for variant in chosen] == [
         "matting default",
@@ -388,6 +391,24 @@ def test_variants_are_compiled_with_their_constant(monkeypatch: pytest.MonkeyPat
     (linked,) = (line for line in lines if line.startswith("build GRAM_BLOCKS=396.so: "))
     assert linked.split()[3:] == ["gram-GRAM_BLOCKS=396.o", "matting.o", "kernel_library.o"]
     assert sum(line.startswith("build matting.o:") for line in lines) == 1
+
+
+def test_former_kernels_are_a_variant_with_sources_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = import_module("kernel_library")
+    monkeypatch.setattr(module, "CONSTANTS", {})
+    monkeypatch.setattr(module, "FORMER", tmp_path)
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    chosen = module.variants(("gram",))
+    assert [variant.name for variant in chosen] == ["gram default", "GRAM_FORMER=1"]
+    text = module.build_file(chosen, "nvcc", "sm_90")
+    for source in ("csrc/cuda/gram.cu", "csrc/cuda/matting.cu", "benchmarks/kernel_library.cu"):
+        name = Path(source).stem
+        assert f"build {name}.o: object {ROOT / source}\n" in text
+        assert f"build {name}-GRAM_FORMER=1.o: object {tmp_path / source}\n" in text
+    assert (tmp_path / "tests/emulation/functions.h").exists()
 
 
 def shell(*command: object, **environment: object) -> subprocess.CompletedProcess[str]:
@@ -440,6 +461,21 @@ def test_run_gpu_starts_in_a_dry_run(tmp_path: Path) -> None:
     assert len(ended) > 10
     assert {*ended.values()} == {"ok, dry run"}
     assert not (tmp_path / "out").exists()
+
+
+def test_train_gpu_starts_in_a_dry_run(tmp_path: Path) -> None:
+    """Options of `fastfcs train` are parsed; wrong ones and a missing pack are refused."""
+    pack = tmp_path / "pictures.pack"
+    command = ROOT / "benchmarks/train_gpu.sh", "--dry-run", pack, tmp_path / "out"
+    missing = shell(*command, PYTHON=sys.executable)
+    assert (missing.returncode, missing.stderr) == (2, f"train_gpu.sh: {pack} cannot be read.\n")
+    pack.touch()
+    answer = shell(*command, PYTHON=sys.executable)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "train        ok, dry run\n" in answer.stdout
+    wrong = shell(*command, PYTHON=sys.executable, OPTIONS="--sizes 256")
+    assert wrong.returncode == 1
+    assert "No such option" in wrong.stdout
 
 
 def test_a_dry_run_fails_where_a_stage_would_not_start(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def test_filter_large_is_the_cpu_operators(large: Tensor) -> None:
         (2, 64, 90, 202),
         (1, 96, 128, 130),
         (4, 128, 61, 47),
+        (1, 256, 40, 42),  # all weights of half types held in shared memory
+        (1, 300, 18, 20),  # and read again for every step
         (200, 17, 26, 50),
     ],
 )
