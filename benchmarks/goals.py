@@ -75,20 +75,20 @@ GOALS: dict[tuple[str, str, str], Goal] = {
         "filter step, growth with the number of pixels, exponent", 1.1, "", True
     ),
     ("gram", "cuda", "correction resident"): Goal(
-        "Gram correction, C up to 64, h of 16 MB to half of L2, worst, share of the floor 2|h|",
+        "Gram correction, C up to 64, h of 16 MB to half of L2, worst, share of the floor, 2 x h",
         0.8,
         "%",
     ),
     ("gram", "cuda", "correction streamed"): Goal(
-        "the same, larger h, share of the 3|h| that two passes move (80 %: 53 % of the floor)",
+        "the same, larger h, share of the 3 x h that two passes move (80 %: 53 % of the floor)",
         0.8,
         "%",
     ),
     ("gram", "cuda", "backward resident"): Goal(
-        "its backward, h and gradient of 16 MB to half of L2, share of the floor 3|h|", 0.8, "%"
+        "its backward, h and gradient of 16 MB to half of L2, share of the floor, 3 x h", 0.8, "%"
     ),
     ("gram", "cuda", "backward streamed"): Goal(
-        "the same, larger, share of the 5|h| that two passes move (80 %: 48 % of the floor)",
+        "the same, larger, share of the 5 x h that two passes move (80 %: 48 % of the floor)",
         0.8,
         "%",
     ),
