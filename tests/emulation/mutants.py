@@ -30,7 +30,7 @@ import emulated  # noqa: E402
 START = "fork"  # of the tests' processes, which then need not import torch
 LIMIT = 120  # seconds, after which a mutant's tests count as failed: its loops do not end
 
-GRAM = ("gram or weights", "test_kernels.py", "test_large_arrays.py")
+GRAM = ("gram or weights or narrowed", "test_kernels.py", "test_large_arrays.py")
 MATTING = ("not gram and not weights", "test_kernels.py", "test_large_arrays.py")
 OPS = ("", "test_cuda_ops.py")
 TESTS = {  # of a source: which tests of which files
