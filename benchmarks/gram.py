@@ -204,6 +204,10 @@ def judge(report: Report) -> None:
     def wide(row: dict[str, Any]) -> bool:
         return row["type"] == "float32" and row["channels"] > 64
 
+    megapixel = {"batch": 1, "pixels": 2**20}
+    worst(
+        "megapixel", "eager", "ratio", lambda row: narrow(row) and megapixel.items() <= row.items()
+    )
     worst("narrow", "eager", "ratio", narrow)
     worst("wide", "eager", "ratio", wide)
 
