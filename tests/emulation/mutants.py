@@ -246,8 +246,8 @@ MUTANTS = [
         ),
         (
             "apply: the transposed flag is ignored",
-            "from[swap ? c * channels + k : k * channels + c]",
-            "from[k * channels + c]",
+            "const bool swap = transposed && !term;",
+            "const bool swap = false;",
         ),
         (
             "apply: weights beyond the matrix are read",
@@ -282,7 +282,7 @@ MUTANTS = [
         (
             "apply: the tail's pixels are read",
             "at[min(q * kStep, last)]",
-            "at[q * kStep]",
+            "at[max(q * kStep, 0 * last)]",
         ),
         (
             "apply: the tail's pixels are written",
