@@ -308,12 +308,14 @@ def test_weights_beyond_half_types(kernels: Kernels, dtype: torch.dtype) -> None
 @needs_compiler
 @pytest.mark.parametrize("shape", [FEATURES[i] for i in (1, 2, 5, 7, 8)])
 def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
-    """Features of ten bits behind the point are taken exactly, all others and weights rounded."""
+    """Features of ten bits behind the point are taken exactly, all others rounded to nearest."""
     kernels = Kernels(library, tf32=True)
     h, grad = torch.randn(2, *shape)
     target = torch.randn(shape[0], shape[1], shape[1])
     short_h, short_grad = (x.bfloat16().float() for x in (h, grad))
     assert _relative_error(kernels.gram(short_h), reference.gram(short_h)) < 2e-6
+    rounded = ((h.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+    assert _relative_error(kernels.gram(h), reference.gram(rounded)) < 2e-6
     _, dtarget = kernels.backward(short_h, target, short_grad)
     wanted = reference.gram_correction_backward(short_h, target, short_grad)[1]
     assert _relative_error(dtarget, wanted) < 2e-6

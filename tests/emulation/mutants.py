@@ -390,7 +390,7 @@ MUTANTS = [
         (
             "tensor apply: low weights are high ones",
             "copy(low + from, weights[i].low);",
-            "copy(high + from, weights[i].low);",
+            "copy(low ? high + from : low, weights[i].low);",
         ),
         (
             "tensor apply: pixels are not transposed",
