@@ -78,13 +78,20 @@ def test_gram_of_a_large_batch(
 
 
 @pytest.mark.parametrize(
-    ("odd", "dtype"), [(0, torch.float32), (1, torch.float32), (0, torch.float16)]
+    ("channels", "pixels", "dtype"),
+    [
+        (17, 5 * 2**26 + 64, torch.float32),
+        (17, 5 * 2**26 + 65, torch.float32),
+        (17, 5 * 2**26 + 64, torch.float16),
+        (1, 2**31 + 64, torch.float32),
+    ],
 )
-def test_gram_of_many_pixels(edges: ctypes.CDLL, odd: int, dtype: torch.dtype) -> None:
-    """Some rows of a tile lie 2^31 apart. So many blocks that each has little to do."""
-    channels, pixels = 17, 5 * 2**26 + 64 + odd
+def test_gram_of_many_pixels(
+    edges: ctypes.CDLL, channels: int, pixels: int, dtype: torch.dtype
+) -> None:
+    """Rows of a tile lie 2^31 apart, or are longer. So many blocks that each has little to do."""
     edges.set_edges(ctypes.c_long(25))
-    edges.set_gram_blocks(ctypes.c_long(2**17))
+    edges.set_gram_blocks(ctypes.c_long(2**17 if channels > 1 else 2**21))
     edges.set_device(*map(ctypes.c_long, (10**6, 228 * 1024, 227 * 1024)))
     h, grad, dh = (sparse(1, channels, 1, pixels, dtype=dtype) for _ in range(3))
     target, dtarget = torch.randn(2, 1, channels, channels)

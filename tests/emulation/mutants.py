@@ -5,7 +5,8 @@
 
 Every mutant replaces one piece of a source. The script compiles it, runs the tests of that source
 until the first failure and says which test that was. It fails if a mutant survives, does not
-compile or does not apply: then its text has changed, and the table below must follow.
+compile, is undecided because its tests take too long, or does not apply: then its text has changed,
+and the table below must follow.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import emulated  # noqa: E402
 
 START = "fork"  # of the tests' processes, which then need not import torch
-LIMIT = 120  # seconds, after which a mutant's tests count as failed: its loops do not end
+LIMIT = 400  # seconds, after which nothing is known: its loops do not end, or the machine is busy
 
 GRAM = ("gram or weights or narrowed", "test_kernels.py", "test_large_arrays.py")
 MATTING = ("not gram and not weights", "test_kernels.py", "test_large_arrays.py")
@@ -637,7 +638,7 @@ def outcome(built: Path, tests: tuple[str, ...]) -> str:
     process.join(LIMIT)
     if process.is_alive():
         process.kill()
-        return f"killed: its tests do not end within {LIMIT} s"
+        return f"UNDECIDED: its tests do not end within {LIMIT} s"
     if process.exitcode != 0 or answer.empty():
         return f"killed: its tests end with {process.exitcode}"
     failed = answer.get()
