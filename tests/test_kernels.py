@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import reference
 import torch
-from emulated import EMULATED, EPS, ROOT, TORCH_HEADERS, Kernels, gram_dtype, needs_compiler
+from emulated import EMULATED, EPS, ORDERS, ROOT, TORCH_HEADERS, Kernels, gram_dtype, needs_compiler
 from toolchain import cuda_tool
 from torch import Tensor
 
@@ -290,6 +290,20 @@ def test_gram_gives_the_same_bits_on_every_device(
         library.set_device(*map(ctypes.c_long, device))
         results.append([kernels.correction(h, target), *kernels.backward(h, target, grad)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@needs_compiler
+def test_gram_and_matting_in_shuffled_order(
+    library: ctypes.CDLL, picture: Callable[..., Tensor]
+) -> None:
+    """Threads and blocks in every order that the emulation has: `run` compares their bits."""
+    kernels = Kernels(library, orders=ORDERS)
+    image = picture(1, 9, 57).float()
+    x = torch.rand_like(image)
+    actual = kernels.matvec(image, kernels.factors(image), x)
+    assert _relative_error(actual, reference.matting_matvec(image, x, EPS)) < 2e-5
+    h, grad = torch.randn(2, 1, 40, 6, 20).half()
+    _check_correction(kernels, h, grad, torch.randn(1, 40, 40))
 
 
 @needs_compiler
