@@ -80,6 +80,7 @@ def resident(report: Report, nbytes: float) -> bool:
 def measure(
     report: Report, chosen: Sequence[str], name: str, batch: int, channels: int, pixels: int
 ) -> None:
+    report.forget()
     dtype = TYPES[name]
     torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
     size = {"type": name, "batch": batch, "channels": channels, "pixels": pixels}

@@ -137,6 +137,7 @@ def libraries(parts: Sequence[Tensor], report: Report) -> Iterator[Csr]:
 
 def measure(report: Report, chosen: Sequence[str], megapixels: float) -> None:
     side = round((megapixels * 1e6) ** 0.5)
+    report.forget()
     pixels, size = side**2, {"mp": megapixels}
 
     def made(channels: int) -> list[tuple[Any, ...]]:

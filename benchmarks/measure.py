@@ -11,7 +11,7 @@ import signal
 import statistics
 import time
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import cycle
 from pathlib import Path
@@ -81,29 +81,51 @@ def seconds(call: Callable[..., Any], inputs: Iterable[tuple[Any, ...]], device:
     launching is measured apart, by `host_seconds`; a call that takes the host longer than that, as
     a whole network does, is measured as the user has it.
     """
+    if device == "cpu":
+        return alternating((call, inputs))[0]
     turn = cycle(inputs)
+    warm = []
+    for _ in range(2):
+        start = time.perf_counter()
+        call(*next(turn))
+        torch.cuda.synchronize()
+        warm.append(time.perf_counter() - start)
+    events = [
+        [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        for _ in range(_samples(min(warm), device))
+    ]
+    for before, after in events:
+        arguments = next(turn)
+        torch.cuda._sleep(AHEAD)
+        before.record()
+        call(*arguments)
+        after.record()
+    torch.cuda.synchronize()
+    return statistics.median(before.elapsed_time(after) / 1e3 for before, after in events)
 
-    def once() -> float:
+
+def alternating(*calls: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]]) -> list[float]:
+    """The median times of several calls on the CPU, each with its inputs, that take turns.
+
+    A CPU's clock, and what else runs on it, change from second to second: only times taken in turns
+    can be compared.
+    """
+    turns = [(call, cycle(inputs)) for call, inputs in calls]
+
+    def once(call: Callable[..., Any], turn: Iterator[tuple[Any, ...]]) -> float:
         arguments = next(turn)
         start = time.perf_counter()
         call(*arguments)
-        if device == "cuda":
-            torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    first, second = once(), once()
-    samples = int(min(100, max(3, BUDGET[device] / min(first, second))))
-    if device == "cpu":
-        return statistics.median(once() for _ in range(samples))
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(samples)]
-    for start, end in events:
-        arguments = next(turn)
-        torch.cuda._sleep(AHEAD)
-        start.record()
-        call(*arguments)
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) / 1e3 for start, end in events)
+    warm = [[once(*turn) for turn in turns] for _ in range(2)]
+    samples = len(calls) * _samples(min(max(times) for times in warm), "cpu")
+    found = [[once(*turn) for turn in turns] for _ in range(samples)]
+    return [statistics.median(times) for times in zip(*found, strict=True)]
+
+
+def _samples(each: float, device: str) -> int:
+    return int(min(100, max(3, BUDGET[device] / each)))
 
 
 def host_seconds(call: Callable[[], Any], device: str) -> float:
@@ -203,6 +225,7 @@ class Report:
         self.rows: list[dict[str, Any]] = before.get("rows", [])
         self.left_out: list[str] = []
         self.goals: dict[str, float] = {}
+        self._ours: dict[Any, tuple[Any, Any, int]] = {}
         print(json.dumps(self.machine))
         if before:  # their rows' ceilings
             self.copy = 1e9 * before["copy_gb_s"]
@@ -245,6 +268,9 @@ class Report:
     ) -> float:
         """Measure a call of so many steps; milliseconds a step.
 
+        On the CPU a method is compared by calls that alternate with those of fastfcs, so that its
+        ratio need not be that of the times shown, taken minutes apart.
+
         Args:
             operation, size: what is done; methods of the same operation and size are compared.
             method: by what, "fastfcs" first. One that fails is left out, unless it is "fastfcs".
@@ -252,15 +278,25 @@ class Report:
             bytes, multiply_adds: a step must move and do at least so many.
             moved: bytes that it must move as it is designed, if more.
         """
+        subject, device = (operation, frozenset(size.items())), device or self.device
+        if method == "fastfcs":
+            self._ours[subject] = call, inputs, steps
         for known in self.find(operation, method, **size):
             return float(known["ms"])
+        ratio = None
         try:
-            ms = 1e3 * seconds(call, inputs, device or self.device) / steps
+            if device == "cpu" and method != "fastfcs" and subject in self._ours:
+                *ours, our_steps = self._ours[subject]
+                our_time, found = alternating(ours, (call, inputs))
+                ratio = found / steps / (our_time / our_steps)
+            else:
+                found = seconds(call, inputs, device)
         except Exception as error:
             if method == "fastfcs":
                 raise
             self.leave_out(f"{operation} by {method}, {size}: {type(error).__name__}: {error}")
             return math.nan
+        ms = 1e3 * found / steps
         row: dict[str, Any] = {"operation": operation, **size, "method": method, "ms": ms}
         if bytes is not None:
             traffic = 1e3 * bytes / self.copy
@@ -272,9 +308,13 @@ class Report:
             row["bound_by"] = "traffic" if traffic >= arithmetic else "arithmetic"
         reference = self.find(operation, "fastfcs", **size)
         if reference and method != "fastfcs":
-            row["ratio"] = ms / reference[0]["ms"]
+            row["ratio"] = ratio or ms / reference[0]["ms"]
         self.add(row)
         return ms
+
+    def forget(self) -> None:
+        """Compare nothing any more with what was timed so far, whose inputs fill the memory."""
+        self._ours.clear()
 
     def add(self, row: dict[str, Any]) -> None:
         """Put a row in; one that was read from the file and tells of the same makes way."""

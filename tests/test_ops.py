@@ -206,6 +206,10 @@ def test_gram_and_correction(
         (1, 95, 8, 24),
         (1, 130, 37, 59),
         (1, 4, 173, 131),
+        (3, 9, 64, 65),  # three elements for two threads, in two slices each
+        (2, 16, 64, 65),  # one for each thread, whose copy stays in a cache
+        (2, 12, 50, 84),  # slices of eleven chunks, where twelve would find room
+        (2, 12, 50, 85),  # slices of eleven and twelve chunks
         (1, 5, 999, 1001),  # beyond the caches
         (1, 5, 1296, 1296),  # of whole lines, which may be written past them
     ],

@@ -9,6 +9,9 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
+#ifdef __linux__
+#include <unistd.h>
+#endif
 
 #include "../checks.h"
 #include "../tensors.h"
@@ -18,13 +21,27 @@
 namespace fastfcs {
 namespace {
 
-// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products, `rows` per channel,
-// and copies its first chunk with nothing to compute meanwhile, so that it must have enough pixels to be worth both.
+// A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products, `rows` per
+// channel, and a thread copies its first chunk with nothing to compute meanwhile: enough pixels must be worth both.
 int64_t slices_of(int64_t pixels, int64_t rows) {
   int64_t count = 1;
   while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(2048, 4 * rows)) count *= 2;
   return count;
 }
+
+int64_t quotient_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
+
+// Pixels of a chunk, whole blocks of three vectors in any instruction set. Long rows suit the prefetchers; two chunks
+// fit into the second-level cache or, of few rows in float32, into the first. A pixel is so many bytes in h.
+int64_t chunk_of(int64_t pixels, int64_t rows, int64_t bytes) {
+  const int64_t most = rows <= 16 ? 768 / std::min<int64_t>(bytes, 4) : rows <= 64 ? 528 : rows <= 256 ? 384 : 192;
+  return 48 * quotient_up(pixels, 48 * quotient_up(pixels, most));
+}
+
+// Elements of the batch, from the first to the last, that so many threads work on before they turn to others.
+struct Share {
+  int64_t first, last, threads;
+};
 
 // What the operators read, contiguous, element after element of the batch.
 template <typename T>
@@ -33,6 +50,7 @@ struct Batch {
   Tensor h, g;
   int64_t size, channels, pixels;
   bool has_g;
+  int64_t slices, chunk, chunks;
 
   Batch(const Tensor& h, const Tensor* grad)
       : h(as_contiguous(h)),
@@ -40,25 +58,65 @@ struct Batch {
         size(h.size(0)),
         channels(h.size(1)),
         pixels(h.size(2) * h.size(3)),
-        has_g(grad) {}
+        has_g(grad) {
+    const int64_t rows = (has_g ? 2 : 1) * quotient_up(channels, 4) * 4;
+    slices = slices_of(pixels, rows);
+    const int64_t longest = std::min(pixels, pixels / slices + 16);
+    chunk = chunk_of(longest, rows, sizeof(T));
+    chunks = quotient_up(longest, chunk);
+  }
 
   Features<T> operator[](int64_t b) const {
     const int64_t at = b * channels * pixels;
     const T* from = static_cast<const T*>(h.const_data_ptr()) + at;
-    return {channels, pixels, from, has_g ? static_cast<const T*>(g.const_data_ptr()) + at : nullptr};
+    const T* second = has_g ? static_cast<const T*>(g.const_data_ptr()) + at : nullptr;
+    return {channels, pixels, slices, chunk, chunks, from, second};
   }
 
-  int64_t slices() const { return slices_of(pixels, (*this)[0].rows()); }
-
-  // f(b, slice, first pixel, last pixel) for every slice of the batch.
+  // f(share) for shares that make up the batch. Of an element whose whole work one thread does, that core's cache still
+  // holds what is read again.
   template <typename F>
-  void each_slice(F f) const {
-    const int64_t slices = this->slices();
-    const auto start = [&](int64_t slice) { return slice < slices ? slice * pixels / slices / 16 * 16 : pixels; };
-    torch::stable::parallel_for(0, size * slices, 1, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) f(i / slices, i % slices, start(i % slices), start(i % slices + 1));
+  void each_share(F f) const {
+    const int64_t threads = torch::stable::get_num_threads();
+    if (size % threads) return f(Share{0, size, threads});
+    torch::stable::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
+      for (int64_t b = first; b < last; ++b) f(Share{b, b + 1, 1});
     });
   }
+
+  // f(element, first slice, last slice) for all of a share, in parts by its threads.
+  template <typename F>
+  void each_part(const Share& share, F f) const {
+    torch::stable::parallel_for(share.first * slices, share.last * slices, 1, [&](int64_t first, int64_t last) {
+      for (int64_t b = first / slices; first < last; ++b) {
+        const int64_t stop = std::min(last, (b + 1) * slices);
+        f(b, first - b * slices, stop - b * slices);
+        first = stop;
+      }
+    });
+  }
+};
+
+// Room for the copies of a share's chunks, if the second-level caches can hold them beside h and the result.
+template <typename T>
+class Copies {
+  using A = accumulate_t<T>;
+
+ public:
+  Copies(const Batch<T>& batch, const Share& share)
+      : first_(share.first * batch.slices), slice_(batch.chunks * batch[0].copy()) {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    static const int64_t cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    const int64_t count = (share.last - share.first) * batch.slices * slice_;
+    if (count * int64_t(sizeof(A)) <= share.threads * cache / 5) memory_.reset(new A[count]);
+#endif
+  }
+
+  A* of(int64_t slice) const { return memory_ ? memory_.get() + (slice - first_) * slice_ : nullptr; }
+
+ private:
+  int64_t first_, slice_;  // slices count from the batch's first
+  std::unique_ptr<A[]> memory_;
 };
 
 // x_i . x_j over all pixels, for one element of the batch.
@@ -66,8 +124,8 @@ template <typename A>
 struct Products {
   const A* sums;
   int64_t outputs;
-  A own(int64_t i, int64_t j) const { return sums[std::max(i, j) * outputs + std::min(i, j)]; }  // h_i . h_j
-  A across(int64_t i, int64_t j) const { return sums[(outputs + j) * outputs + i]; }            // h_i . g_j
+  A own(int64_t i, int64_t j) const { return sums[i * outputs + j]; }                 // h_i . h_j
+  A across(int64_t i, int64_t j) const { return sums[(outputs + j) * outputs + i]; }  // h_i . g_j
 };
 
 template <typename T>
@@ -76,22 +134,30 @@ class AllProducts {
 
  public:
   explicit AllProducts(const Batch<T>& batch)
-      : outputs_(batch[0].outputs()),
+      : batch_(batch),
+        outputs_(batch[0].outputs()),
         rows_(batch[0].rows()),
-        slices_(batch.slices()),
-        sums_(new A[batch.size * slices_ * outputs_ * rows_]) {
+        sums_(new A[batch.size * batch.slices * outputs_ * rows_]) {}
+
+  void compute(const Share& share, const Copies<T>* copies) const {
     static const SliceProducts<T> products = FASTFCS_FOR_ISA(slice_products<T>);
-    batch.each_slice([&](int64_t b, int64_t slice, int64_t first, int64_t last) {
-      products(batch[b], first, last, at(b, slice));
+    batch_.each_part(share, [&](int64_t b, int64_t first, int64_t last) {
+      products(batch_[b], first, last, at(b, first), copies ? copies->of(b * batch_.slices + first) : nullptr);
     });
-    torch::stable::parallel_for(0, batch.size * rows_, 64, [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row) {
-        const int64_t b = row / rows_, j = row % rows_, wanted = std::min(j / 4 * 4 + 4, outputs_);
-        for (int64_t slice = 1; slice < slices_; ++slice) {
-          A* sum = at(b, 0) + j * outputs_;
-          const A* more = at(b, slice) + j * outputs_;
-          for (int64_t i = 0; i < wanted; ++i) sum[i] += more[i];
-        }
+    // Sixteen rows, so that what lies above the diagonal is written in whole lines.
+    const int64_t blocks = (rows_ + 15) / 16;
+    torch::stable::parallel_for(share.first * blocks, share.last * blocks, 4, [&](int64_t first, int64_t last) {
+      for (int64_t block = first; block < last; ++block) {
+        A* const sums = at(block / blocks, 0);
+        const int64_t top = block % blocks * 16, bottom = std::min(top + 16, rows_);
+        for (int64_t j = top; j < bottom; ++j)
+          for (int64_t slice = 1; slice < batch_.slices; ++slice) {
+            const A* const more = at(block / blocks, slice) + j * outputs_;
+            for (int64_t i = 0; i < std::min(j + 1, outputs_); ++i) sums[j * outputs_ + i] += more[i];
+          }
+        const int64_t right = std::min(bottom, outputs_);  // symmetric as far as there
+        for (int64_t i = 0; i < right; ++i)
+          for (int64_t j = std::max(top, i); j < right; ++j) sums[i * outputs_ + j] = sums[j * outputs_ + i];
       }
     });
   }
@@ -99,9 +165,10 @@ class AllProducts {
   Products<A> operator[](int64_t b) const { return {at(b, 0), outputs_}; }
 
  private:
-  A* at(int64_t b, int64_t slice) const { return sums_.get() + (b * slices_ + slice) * outputs_ * rows_; }
+  A* at(int64_t b, int64_t slice) const { return sums_.get() + (b * batch_.slices + slice) * outputs_ * rows_; }
 
-  int64_t outputs_, rows_, slices_;
+  const Batch<T>& batch_;
+  int64_t outputs_, rows_;
   std::unique_ptr<A[]> sums_;
 };
 
@@ -118,45 +185,54 @@ struct Target {
   const A* operator[](int64_t b) const { return data + b * stride; }
 };
 
-// Whether the result is written past the caches, which then need not fetch lines only to have them overwritten. An Intel
-// CPU gains by it once the caches cannot hold the result; an AMD one loses where the memory was in use before. Such stores
-// write whole lines, so every row must begin with one.
-inline bool past_caches(const Tensor& result) {
+// An Intel CPU gains by writing past the caches once they cannot hold the result; an AMD one loses where the memory was
+// in use before.
+inline Stores stores_of(const Tensor& result) {
+  constexpr int64_t line = 64, fetched = 8 << 20, large = 32 << 20;
+  const int64_t bytes = result.numel() * result.element_size();
 #ifdef __x86_64__
   static const bool intel = __builtin_cpu_is("intel");
-  constexpr int64_t large = 32 << 20, line = 64;
-  return intel && result.numel() * result.element_size() >= large &&
-         result.size(2) * result.size(3) * result.element_size() % line == 0 &&
-         reinterpret_cast<uintptr_t>(result.const_data_ptr()) % line == 0;
-#else
-  return false;
+  const bool lines = result.size(2) * result.size(3) * result.element_size() % line == 0 &&
+                     reinterpret_cast<uintptr_t>(result.const_data_ptr()) % line == 0;
+  if (intel && lines && bytes >= large) return Stores::past_caches;
 #endif
+  return bytes >= fetched ? Stores::fetched : Stores::cached;
 }
 
-// The combination of x with weight(b, i, j), i counting h's channels and then g's.
-template <typename T, typename Weight>
-Tensor combined(const Batch<T>& batch, Weight weight) {
+// The combinations of x, of a share, with the weights weigher(b)(i, j), i counting h's channels and then g's.
+template <typename T, typename Weigher>
+void combine(const Batch<T>& batch, const Share& share, Weigher weigher, const Copies<T>& copies, T* result,
+             Stores stores) {
   using A = accumulate_t<T>;
   static const SliceCombination<T> combination = FASTFCS_FOR_ISA(slice_combination<T>);
   const int64_t c = batch.channels, outputs = batch[0].outputs(), rows = batch[0].rows();
-  const std::unique_ptr<A[]> weights(new A[batch.size * outputs * rows]);
-  torch::stable::parallel_for(0, batch.size * outputs / 4, 1 + 4096 / rows, [&](int64_t first, int64_t last) {
-    for (int64_t four = first; four < last; ++four)
-      for (int64_t row = 0; row < rows; ++row)
-        for (int64_t k = 0; k < 4; ++k) {
-          const int64_t b = four / (outputs / 4), j = four % (outputs / 4) * 4 + k;
-          const bool of_h = row < outputs;
-          const int64_t i = of_h ? row : row - outputs;
-          weights[(four * rows + row) * 4 + k] = i < c && j < c ? weight(b, of_h ? i : c + i, j) : A(0);
+  const std::unique_ptr<A[]> memory(new A[(share.last - share.first) * outputs * rows]);
+  const auto weights = [&](int64_t b) { return memory.get() + (b - share.first) * outputs * rows; };
+  // Sixteen results, so that whole lines are read.
+  const int64_t blocks = (outputs + 15) / 16;
+  const int64_t grain = 1 + 1024 / rows;
+  torch::stable::parallel_for(share.first * blocks, share.last * blocks, grain, [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t b = block / blocks, left = block % blocks * 16, right = std::min(left + 16, outputs);
+      const auto weight = weigher(b);
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t channel = row < outputs ? row : row - outputs, i = row < outputs ? row : c + channel;
+        for (int64_t j = left; j < right; j += 4) {
+          A four[4] = {};
+          const int64_t wanted = channel < c ? std::min<int64_t>(4, c - j) : 0;
+          if (wanted == 4)  // which the compiler then computes at once
+            for (int64_t k = 0; k < 4; ++k) four[k] = weight(i, j + k);
+          else
+            for (int64_t k = 0; k < wanted; ++k) four[k] = weight(i, j + k);
+          std::copy(four, four + 4, weights(b) + j * rows + row * 4);
         }
+      }
+    }
   });
-  Tensor result = empty_beside(batch.h, batch.h.sizes().vec(), batch.h.scalar_type());
-  T* const to = static_cast<T*>(result.mutable_data_ptr());
-  const bool stream = past_caches(result);
-  batch.each_slice([&](int64_t b, int64_t, int64_t first, int64_t last) {
-    combination(batch[b], first, last, weights.get() + b * outputs * rows, to + b * c * batch.pixels, stream);
+  batch.each_part(share, [&](int64_t b, int64_t first, int64_t last) {
+    combination(batch[b], first, last, weights(b), copies.of(b * batch.slices + first),
+                result + b * c * batch.pixels, stores);
   });
-  return result;
 }
 
 template <typename T>
@@ -166,10 +242,13 @@ Tensor gram_of(const Tensor& h) {
   const AllProducts<T> products(batch);
   const int64_t c = batch.channels;
   Tensor result = empty_beside(h, {batch.size, c, c}, gram_dtype(h));
-  A* to = result.mutable_data_ptr<A>();
-  for (int64_t b = 0; b < batch.size; ++b)
-    for (int64_t i = 0; i < c; ++i)
-      for (int64_t j = 0; j < c; ++j) *to++ = products[b].own(i, j) / A(batch.pixels);
+  A* const to = result.mutable_data_ptr<A>();
+  batch.each_share([&](const Share& share) {
+    products.compute(share, nullptr);
+    for (int64_t b = share.first; b < share.last; ++b)
+      for (int64_t i = 0; i < c; ++i)
+        for (int64_t j = 0; j < c; ++j) to[(b * c + i) * c + j] = products[b].own(i, j) / A(batch.pixels);
+  });
   return result;
 }
 
@@ -179,9 +258,20 @@ Tensor correction_of(const Tensor& h, const Tensor& target) {
   const Batch<T> batch(h, nullptr);
   const AllProducts<T> products(batch);
   const Target<A> targets(target);
-  return combined(batch, [&](int64_t b, int64_t i, int64_t j) {
-    return products[b].own(i, j) / A(batch.pixels) - targets[b][i * batch.channels + j];
+  Tensor result = empty_beside(h, h.sizes().vec(), h.scalar_type());
+  T* const to = static_cast<T*>(result.mutable_data_ptr());
+  const Stores stores = stores_of(result);
+  const int64_t c = batch.channels;
+  const A n = A(batch.pixels);
+  const auto weigher = [&](int64_t b) {
+    return [=, G = products[b], H = targets[b]](int64_t i, int64_t j) { return G.own(i, j) / n - H[i * c + j]; };
+  };
+  batch.each_share([&](const Share& share) {
+    const Copies<T> copies(batch, share);
+    products.compute(share, &copies);
+    combine(batch, share, weigher, copies, to, stores);
   });
+  return result;
 }
 
 template <typename T>
@@ -190,18 +280,27 @@ std::tuple<Tensor, Tensor> backward_of(const Tensor& h, const Tensor& target, co
   const Batch<T> batch(h, &grad);
   const AllProducts<T> products(batch);
   const Target<A> targets(target);
+  Tensor dh = empty_beside(h, h.sizes().vec(), h.scalar_type());
+  T* const to = static_cast<T*>(dh.mutable_data_ptr());
+  const Stores stores = stores_of(dh);
   const int64_t c = batch.channels;
   const A n = A(batch.pixels);
-  const Tensor dh = combined(batch, [&](int64_t b, int64_t i, int64_t j) {
-    if (i < c) return (products[b].across(i, j) + products[b].across(j, i)) / n;
-    return products[b].own(j, i - c) / n - targets[b][j * c + i - c];
+  const auto weigher = [&](int64_t b) {
+    return [=, G = products[b], H = targets[b]](int64_t i, int64_t j) {
+      return i < c ? (G.across(i, j) + G.across(j, i)) / n : G.own(i - c, j) / n - H[j * c + i - c];
+    };
+  };
+  batch.each_share([&](const Share& share) {
+    const Copies<T> copies(batch, share);
+    products.compute(share, &copies);
+    combine(batch, share, weigher, copies, to, stores);
   });
   Tensor dtarget = empty_beside(h, {target.size(0), c, c}, gram_dtype(h));
-  A* const to = dtarget.mutable_data_ptr<A>();
-  std::fill(to, to + dtarget.numel(), A(0));
+  A* const sums = dtarget.mutable_data_ptr<A>();
+  std::fill(sums, sums + dtarget.numel(), A(0));
   for (int64_t b = 0; b < batch.size; ++b)
     for (int64_t i = 0; i < c; ++i)
-      for (int64_t j = 0; j < c; ++j) to[b * targets.stride + i * c + j] -= products[b].across(i, j);
+      for (int64_t j = 0; j < c; ++j) sums[b * targets.stride + i * c + j] -= products[b].across(i, j);
   return {dh, dtarget};
 }
 

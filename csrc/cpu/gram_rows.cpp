@@ -1,12 +1,13 @@
 // Products of thin matrices: C x n by n x C and C x C by C x n, C some tens and n up to millions.
 //
-// A chunk of pixels is copied, row by row, into memory that the second-level cache holds: the rows of h lie a large power
-// of two apart, so that in place they would fight for the same few cache lines. The copy also converts half types, and
-// fills the last vector and the last four channels with zeros, so that the loops below know neither.
+// A chunk of pixels is copied, row by row, into memory that a cache holds: the rows of h lie a large power of two
+// apart, so that in place they would fight for the same few cache lines. The copy also converts half types, and fills
+// the last vectors and the last four channels with zeros, so that the loops below know neither.
 #include "gram_rows.h"
 
 #include <memory>
 #include <type_traits>
+#include <utility>
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -25,14 +26,6 @@ using torch::headeronly::Half;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
-
-// Pixels of each of the equal chunks of a slice, whole blocks of three vectors in any instruction set. Long rows please
-// the prefetchers; two chunks fit into the second-level cache or, of few rows, into the first.
-inline int64_t chunk_of(int64_t rows, int64_t pixels) {
-  const int64_t most = rows <= 16 ? 384 : rows <= 64 ? 768 : rows <= 256 ? 384 : 192;
-  const int64_t chunks = pixels > most ? (pixels + most - 1) / most : 1;
-  return round_up((pixels + chunks - 1) / chunks, 48);
-}
 
 struct alignas(64) Line {
   char bytes[64];
@@ -86,23 +79,44 @@ inline void convert(const float* from, Half* to, int64_t count) {
 }
 #endif
 
-// Copies a chunk of all rows, each followed by zeros up to whole units, in so many calls between the blocks of work on the
-// chunk before: else memory and arithmetic would wait for each other. A row is `stride` long, 16 elements longer than the
-// chunk, so that rows do not begin in the same cache sets.
+// A chunk of the slices from one to another.
+struct Chunk {
+  int64_t slice, number, first, last;  // of the slice, in the slice; pixels
+  int64_t count() const { return last - first; }
+};
+
+// The chunks of these slices in their order, and empty ones afterwards.
+template <typename T>
+struct Chunks {
+  const Features<T>& x;
+  int64_t last;  // slice
+  Chunk at(int64_t slice, int64_t number) const {
+    if (slice == last) return {slice, 0, 0, 0};
+    const int64_t first = x.start(slice) + number * x.chunk;
+    return {slice, number, first, smaller(first + x.chunk, x.start(slice + 1))};
+  }
+  Chunk after(const Chunk& c) const {
+    if (c.slice == last) return c;
+    return c.last < x.start(c.slice + 1) ? at(c.slice, c.number + 1) : at(c.slice + 1, 0);
+  }
+};
+
+// Copies a chunk of all rows, each followed by zeros up to whole units, in so many calls between the blocks of work on
+// the chunk before: else memory and arithmetic would wait for each other.
 template <typename T>
 class Copy {
   using A = accumulate_t<T>;
 
  public:
-  Copy(const Features<T>& x, int64_t first, int64_t count, int64_t unit, int64_t stride, A* chunk, int64_t calls)
+  Copy(const Features<T>& x, const Chunk& chunk, int64_t unit, A* to, int64_t calls)
       : x_(x),
-        first_(first),
-        count_(count),
-        padded_(round_up(count, unit)),
-        stride_(stride),
-        chunk_(chunk),
+        first_(chunk.first),
+        count_(chunk.count()),
+        padded_(round_up(count_, unit)),
+        stride_(x.stride()),
+        to_(to),
         calls_(calls),
-        row_(count > 0 ? 0 : x.rows()) {}
+        row_(count_ > 0 ? 0 : x.rows()) {}
 
   void some() {
     for (due_ += x_.rows(); due_ >= calls_ && row_ < x_.rows(); due_ -= calls_) copy();
@@ -115,7 +129,7 @@ class Copy {
   __attribute__((noinline)) void copy() {
     const T* const from = x_.row(row_);
     const T* const later = row_ + kAhead < x_.rows() ? x_.row(row_ + kAhead) : nullptr;
-    A* const to = chunk_ + row_++ * stride_;
+    A* const to = to_ + row_++ * stride_;
     int64_t p = 0;
     if (from) {
       for (; p + kLine <= count_; p += kLine) {
@@ -130,7 +144,7 @@ class Copy {
 
   const Features<T>& x_;
   int64_t first_, count_, padded_, stride_;
-  A* chunk_;
+  A* to_;
   int64_t calls_, row_, due_ = 0;
 };
 
@@ -169,12 +183,17 @@ inline void add_sums(const V& s0, const V& s1, const V& s2, const V& s3, A* to) 
   to[3] += sum_of<V, A>(s3);
 }
 
-// products_ji += a_i . b_j for I rows a and J rows b; `upper` leaves out j < i.
-template <int I, int J, bool upper, typename A>
-inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, A* products, int64_t outputs) {
+// products_ji += a_i . b_j for I rows a and J rows b; `upper` leaves out j < i. Meanwhile fetches two rows for later.
+template <int I, int J, bool upper, bool fetch, typename A, typename T>
+inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, A* products, int64_t outputs,
+                         const T* later, const T* later_too) {
   using V = typename VectorOf<A>::type;
   V s[J][I] = {};
   for (int64_t p = 0; p < padded; p += sizeof(V) / sizeof(A)) {
+    if constexpr (fetch) {
+      __builtin_prefetch(later + p, 0, 2);  // into the second-level cache
+      __builtin_prefetch(later_too + p, 0, 2);
+    }
     V right[J];
     FASTFCS_UNROLL
     for (int j = 0; j < J; ++j) right[j] = load<V>(b + j * stride + p);
@@ -226,42 +245,56 @@ inline void each_block(int64_t outputs, int64_t rows, Block block) {
 }  // namespace
 
 template <typename T>
-void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products) {
+void slice_products(const Features<T>& x, int64_t first, int64_t last, accumulate_t<T>* products,
+                    accumulate_t<T>* copies) {
   using A = accumulate_t<T>;
-  constexpr int64_t vector = sizeof(typename VectorOf<A>::type) / sizeof(A);
-  const int64_t rows = x.rows(), outputs = x.outputs();
-  const int64_t pixels = chunk_of(rows, last - first), stride = pixels + 16;
-  Memory<A> memory(2 * rows * stride);
+  constexpr int64_t vector = sizeof(typename VectorOf<A>::type) / sizeof(A), three = 3 * vector;
+  const int64_t rows = x.rows(), outputs = x.outputs(), stride = x.stride();
+  Memory<A> memory(copies ? 0 : 2 * x.copy());
   A* chunk = memory.get();
-  A* next = chunk + rows * stride;
-  std::memset(products, 0, outputs * rows * sizeof(A));
+  A* other = chunk + x.copy();
+  const auto kept = [&](const Chunk& c) { return copies + ((c.slice - first) * x.chunks + c.number) * x.copy(); };
+  std::memset(products, 0, (last - first) * outputs * rows * sizeof(A));
   int64_t blocks = 0;
   each_block(outputs, rows, [&](int64_t, int64_t, auto, auto, auto) { ++blocks; });
-  const auto copy = [&](int64_t p, A* to, int64_t calls) {
-    const int64_t count = smaller(last - p, pixels);
-    return Copy<T>(x, p, count, vector, stride, to, calls);
-  };
-  copy(first, chunk, 1).some();
-  for (int64_t p = first; p < last; p += pixels) {
-    const int64_t padded = round_up(smaller(last - p, pixels), vector);
-    Copy<T> ahead = copy(p + pixels, next, blocks);
+  // One chunk is multiplied, one copied and one fetched at a time.
+  const Chunks<T> chunks{x, last};
+  Chunk now = chunks.at(first, 0), next = chunks.after(now);
+  if (copies) chunk = kept(now);
+  Copy<T>(x, now, three, chunk, 1).some();
+  while (now.slice < last) {
+    if (copies) other = kept(next);
+    A* const sums = products + (now.slice - first) * outputs * rows;
+    const int64_t padded = round_up(now.count(), vector);
+    const Chunk later = chunks.after(next);
+    Copy<T> ahead(x, next, three, other, blocks);
+    int64_t row = later.count() > 0 ? 0 : rows;
     each_block(outputs, rows, [&](int64_t i, int64_t j, auto tall, auto wide, auto upper) {
       ahead.some();
-      add_products<tall, wide, upper>(chunk + i * stride, chunk + j * stride, stride, padded,
-                                      products + j * outputs + i, outputs);
+      const A *a = chunk + i * stride, *b = chunk + j * stride;
+      A* const to = sums + j * outputs + i;
+      const T* const one = row < rows ? x.row(row++) : nullptr;
+      const T* const two = row < rows ? x.row(row++) : nullptr;
+      if (one && two)
+        add_products<tall, wide, upper, true>(a, b, stride, padded, to, outputs, one + later.first, two + later.first);
+      else
+        add_products<tall, wide, upper, false>(a, b, stride, padded, to, outputs, one, two);
     });
-    A* const done = chunk;
-    chunk = next;
-    next = done;
+    std::swap(chunk, other);
+    now = next;
+    next = later;
   }
 }
 
 // K rows of results, three vectors each, of which the first `wanted` go to `to` and beyond, `apart` from each other.
 template <int K, typename A>
 inline void combine(const A* from, int64_t stride, int64_t rows, const A* weights, A* to, int64_t apart, int64_t wanted,
-                    [[maybe_unused]] bool stream) {
+                    Stores stores) {
   using V = typename VectorOf<A>::type;
   constexpr int64_t vector = sizeof(V) / sizeof(A);
+  if (stores == Stores::fetched)
+    for (int k = 0; k < wanted; ++k)
+      for (int v = 0; v < 3; ++v) __builtin_prefetch(to + k * apart + v * vector, 1);
   V sums[K][3] = {};
   for (int64_t i = 0; i < rows; ++i, weights += 4, from += stride) {
     V values[3];
@@ -275,7 +308,7 @@ inline void combine(const A* from, int64_t stride, int64_t rows, const A* weight
     }
   }
 #if FASTFCS_VECTOR == 64
-  if (stream) {
+  if (stores == Stores::past_caches) {
     FASTFCS_UNROLL
     for (int k = 0; k < K; ++k)
       if (k < wanted)
@@ -293,35 +326,34 @@ inline void combine(const A* from, int64_t stride, int64_t rows, const A* weight
 }
 
 template <typename T>
-void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights, T* result,
-                       bool stream) {
+void slice_combination(const Features<T>& x, int64_t first, int64_t last, const accumulate_t<T>* weights,
+                       const accumulate_t<T>* copies, T* result, Stores stores) {
   using A = accumulate_t<T>;
   constexpr int64_t three = 3 * sizeof(typename VectorOf<A>::type) / sizeof(A);
-  const int64_t rows = x.rows(), outputs = x.outputs(), pixels = chunk_of(rows, last - first), stride = pixels + 16;
-  Memory<A> memory(2 * rows * stride);
+  const int64_t rows = x.rows(), outputs = x.outputs(), stride = x.stride();
+  Memory<A> memory(copies ? 0 : 2 * x.copy());
   A* chunk = memory.get();
-  A* next = chunk + rows * stride;
-  const auto copy = [&](int64_t p, A* to, int64_t calls) {
-    const int64_t count = smaller(last - p, pixels);
-    return Copy<T>(x, p, count, three, stride, to, calls);
-  };
-  copy(first, chunk, 1).some();
-  for (int64_t p = first; p < last; p += pixels) {
-    const int64_t count = smaller(last - p, pixels);
-    Copy<T> ahead = copy(p + pixels, next, round_up(outputs, kTall) / kTall * (round_up(count, three) / three));
+  A* other = chunk + x.copy();
+  const Chunks<T> chunks{x, last};
+  Chunk now = chunks.at(first, 0);
+  if (!copies) Copy<T>(x, now, three, chunk, 1).some();
+  for (; now.slice < last; now = chunks.after(now)) {
+    const A* const from = copies ? copies + ((now.slice - first) * x.chunks + now.number) * x.copy() : chunk;
+    const int64_t count = now.count(), blocks = round_up(outputs, kTall) / kTall * (round_up(count, three) / three);
+    Copy<T> ahead(x, copies ? Chunk{} : chunks.after(now), three, other, blocks);
     for (int64_t q = 0; q < count; q += three) {
       const auto block = [&](int64_t j, auto tall) {
         ahead.some();
         const int64_t wanted = smaller(tall, x.channels - j);
-        T* const to = result + j * x.pixels + p + q;
+        T* const to = result + j * x.pixels + now.first + q;
         if constexpr (std::is_same<T, A>::value) {
           if (count - q >= three) {
-            combine<tall>(chunk + q, stride, rows, weights + j * rows, to, x.pixels, wanted, stream);
+            combine<tall>(from + q, stride, rows, weights + j * rows, to, x.pixels, wanted, stores);
             return;
           }
         }
         A values[tall * three];
-        combine<tall, A>(chunk + q, stride, rows, weights + j * rows, values, three, tall, false);
+        combine<tall, A>(from + q, stride, rows, weights + j * rows, values, three, tall, Stores::cached);
         for (int64_t k = 0; k < wanted; ++k)
           convert(values + k * three, to + k * x.pixels, smaller(count - q, three));
       };
@@ -329,18 +361,17 @@ void slice_combination(const Features<T>& x, int64_t first, int64_t last, const 
       for (; j + kTall <= outputs; j += kTall) block(j, std::integral_constant<int, kTall>());
       for (; j < outputs; j += 4) block(j, std::integral_constant<int, 4>());
     }
-    A* const done = chunk;
-    chunk = next;
-    next = done;
+    std::swap(chunk, other);
   }
 #if FASTFCS_VECTOR == 64
-  if (stream) _mm_sfence();  // such stores are in no order otherwise
+  if (stores == Stores::past_caches) _mm_sfence();  // such stores are in no order otherwise
 #endif
 }
 
-#define FASTFCS_DEFINE(T)                                                                                    \
-  template void slice_products(const Features<T>&, int64_t, int64_t, accumulate_t<T>*);                      \
-  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*, T*, bool);
+#define FASTFCS_DEFINE(T)                                                                                       \
+  template void slice_products(const Features<T>&, int64_t, int64_t, accumulate_t<T>*, accumulate_t<T>*);       \
+  template void slice_combination(const Features<T>&, int64_t, int64_t, const accumulate_t<T>*,                 \
+                                  const accumulate_t<T>*, T*, Stores);
 FASTFCS_DEFINE(float)
 FASTFCS_DEFINE(double)
 FASTFCS_DEFINE(Half)
