@@ -127,19 +127,20 @@ class Copy {
 
   // One row; each line of it fetches one of a later row. Not inlined, for the loops around it need all registers.
   __attribute__((noinline)) void copy() {
+    const int64_t first = first_, count = count_;  // in registers, whatever is written
     const T* const from = x_.row(row_);
     const T* const later = row_ + kAhead < x_.rows() ? x_.row(row_ + kAhead) : nullptr;
     A* const to = to_ + row_++ * stride_;
     int64_t p = 0;
     if (from) {
-      for (; p + kLine <= count_; p += kLine) {
-        if (later) __builtin_prefetch(later + first_ + p, 0, 2);  // into the second-level cache
-        convert(from + first_ + p, to + p, kLine);
+      for (; p + kLine <= count; p += kLine) {
+        if (later) __builtin_prefetch(later + first + p, 0, 2);  // into the second-level cache
+        convert(from + first + p, to + p, kLine);
       }
-      convert(from + first_ + p, to + p, count_ - p);
-      p = count_;
+      if (p < count) convert(from + first + p, to + p, count - p);
+      p = count;
     }
-    std::memset(to + p, 0, (padded_ - p) * sizeof(A));
+    if (p < padded_) std::memset(to + p, 0, (padded_ - p) * sizeof(A));
   }
 
   const Features<T>& x_;
