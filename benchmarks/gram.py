@@ -21,7 +21,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from measure import Report, free_bytes, options, peak_bytes, rotated
+from measure import Report, Rotated, free_bytes, options, peak_bytes
 from torch import Tensor
 
 from fastfcs import ops
@@ -131,7 +131,7 @@ def measure(
             arguments = features().requires_grad_(), target.clone().requires_grad_()
             return correct(*arguments), *arguments, features()
 
-        inputs = rotated(lambda features=features, target=target: (features(), target))
+        inputs = Rotated(lambda features=features, target=target: (features(), target))
         known = {**size, **(forward if ours else {}), "dtype": dtype}
         if math.isnan(report.time("correction", method, correct, inputs, **known)):
             continue
@@ -139,7 +139,7 @@ def measure(
             memory(report, method, correct, inputs[0], **size)
         if method != "triton" and not slow:
             known = {**size, **(backward if ours else {}), "dtype": dtype}
-            inputs = rotated(differentiated)
+            inputs = Rotated(differentiated)
             report.time("backward", method, gradients, inputs, **known)
 
 

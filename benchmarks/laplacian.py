@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from measure import Report, exponent, free_bytes, options, peak_bytes, rotated
+from measure import Report, Rotated, exponent, free_bytes, options, peak_bytes
 from torch import Tensor
 
 from fastfcs import MattingLaplacian, ops
@@ -146,7 +146,7 @@ def measure(report: Report, chosen: Sequence[str], megapixels: float) -> None:
             x = torch.rand(1, channels, side, side, device=report.device)
             return image, ops.matting_factors(image), x
 
-        return rotated(make)
+        return Rotated(make)
 
     for c in (1, 3, 8) if "fastfcs" in chosen else ():
         inputs, work = made(c), 90 * c * pixels
@@ -229,7 +229,7 @@ def explicit(report: Report, image: Tensor, **size: float) -> None:
     parts = (*parts[:2], parts[2].float())
     for library in libraries(parts, report):
         for c in (1, 3, 8):
-            inputs = rotated(lambda c=c, library=library: (library.signal(c),))
+            inputs = Rotated(lambda c=c, library=library: (library.signal(c),))
             report.time("product", library.name, library.product, inputs, channels=c, **size)
             if quick or report.device == "cuda":
                 report.time(

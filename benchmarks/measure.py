@@ -25,6 +25,7 @@ from fastfcs import _C
 
 ROTATED = 2**27  # bytes of inputs taken in turn: beyond the caches of CPUs and GPUs
 BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 to 100 of them
+ROUNDS = 3  # of a comparison on the CPU
 AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
 MEASURES = {
     *("ms", "floor", "bound", "bound_by", "ratio", "microseconds", "megabytes", "bytes_a_pixel"),
@@ -67,11 +68,14 @@ def options(
     return given
 
 
-def rotated(make: Callable[[], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+class Rotated(list[tuple[Any, ...]]):
     """Enough inputs that none is still in a cache when its turn comes again."""
-    first = make()
-    size = sum(x.nbytes for x in first)
-    return [first, *(make() for _ in range(min(255, ROTATED // size)))]
+
+    def __init__(self, make: Callable[[], tuple[Any, ...]]) -> None:
+        first = make()
+        size = sum(x.nbytes for x in first)
+        super().__init__([first, *(make() for _ in range(min(255, ROTATED // size)))])
+        self.make = make
 
 
 def seconds(call: Callable[..., Any], inputs: Iterable[tuple[Any, ...]], device: str) -> float:
@@ -119,9 +123,29 @@ def alternating(*calls: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]]) ->
         return time.perf_counter() - start
 
     warm = [[once(*turn) for turn in turns] for _ in range(2)]
-    samples = len(calls) * _samples(min(max(times) for times in warm), "cpu")
+    samples = _samples(min(max(times) for times in warm), "cpu")
     found = [[once(*turn) for turn in turns] for _ in range(samples)]
     return [statistics.median(times) for times in zip(*found, strict=True)]
+
+
+def compared(
+    ours: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]],
+    theirs: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]],
+) -> tuple[float, float]:
+    """The time of theirs and how many times ours that is: medians of some rounds in turns.
+
+    Each round makes its inputs anew: where they and the results lie in the caches is chance.
+    """
+
+    def anew(inputs: Iterable[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
+        return Rotated(inputs.make) if isinstance(inputs, Rotated) else inputs
+
+    rounds = [
+        alternating(*((call, anew(inputs)) for call, inputs in (ours, theirs)))
+        for _ in range(ROUNDS)
+    ]
+    time_of_theirs = statistics.median(their for _, their in rounds)
+    return time_of_theirs, statistics.median(their / our for our, their in rounds)
 
 
 def _samples(each: float, device: str) -> int:
@@ -286,9 +310,8 @@ class Report:
         ratio = None
         try:
             if device == "cpu" and method != "fastfcs" and subject in self._ours:
-                *ours, our_steps = self._ours[subject]
-                our_time, found = alternating(ours, (call, inputs))
-                ratio = found / steps / (our_time / our_steps)
+                found, ratio = compared(self._ours[subject][:2], (call, inputs))
+                ratio *= self._ours[subject][2] / steps
             else:
                 found = seconds(call, inputs, device)
         except Exception as error:

@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from measure import Report, exponent, options, peak_bytes, rotated
+from measure import Report, Rotated, exponent, options, peak_bytes
 from torch import Tensor
 
 from fastfcs import Stylizer
@@ -26,7 +26,7 @@ SHAPES = {"cpu": ((500, 500), (1000, 1000)), "cuda": ((512, 512), (1080, 1920), 
 
 def measure(report: Report, style: Tensor, kind: str, shape: tuple[int, int]) -> None:
     size = {"kind": kind, "mp": float(f"{math.prod(shape) / 1e6:.3g}")}
-    contents = rotated(lambda: (torch.rand(1, 3, *shape, device=report.device),))
+    contents = Rotated(lambda: (torch.rand(1, 3, *shape, device=report.device),))
     module = Stylizer(constraint=KINDS[kind]).to(report.device).set_style(style)
     report.time("picture", "fastfcs", module, contents, **size)
     memory = peak_bytes(lambda: module(*contents[0]), report.device)

@@ -34,7 +34,7 @@ from kernel_library import (
     error,
     variants,
 )
-from measure import Report, free_bytes, options, rotated, seconds
+from measure import Report, Rotated, free_bytes, options, seconds
 from torch import Tensor
 
 ORDER = 20  # of the filter
@@ -125,7 +125,7 @@ def matting(report: Report, libraries: Libraries, megapixels: float) -> None:
     def call(library: Library, image: Tensor, x: Tensor) -> Tensor:
         return library.filter(image, factors[library, image], x, coefficients)
 
-    inputs = rotated(lambda: tuple(torch.rand(2, 1, 3, side, side, device=report.device)))
+    inputs = Rotated(lambda: tuple(torch.rand(2, 1, 3, side, side, device=report.device)))
     factors = {  # their layouts may differ
         (library, image): library.factors(image)
         for library, (image, _) in product(libraries.values(), inputs)
@@ -148,7 +148,7 @@ def gram(report: Report, libraries: Libraries, batch: int, n: int, kind: str, c:
 
     chosen = {v: library for v, library in libraries.items() if relevant(v, kind, c)}
     target = torch.rand(1, c, c, device=report.device)
-    inputs = rotated(lambda: (features(), target, features()))
+    inputs = Rotated(lambda: (features(), target, features()))
     room = 8 * nbytes < free_bytes(report.device)
     for operation, call, reference, arguments in (
         ("correction", Library.correction, correction_in_float64, 2),

@@ -153,7 +153,7 @@ def test_peak_memory_and_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = measure.seconds(time.sleep, [(0.02,)], "cpu")
     assert 0.02 <= waited < 0.1
     assert measure.exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
-    inputs = measure.rotated(lambda: (torch.empty(2**20),))
+    inputs = measure.Rotated(lambda: (torch.empty(2**20),))
     assert len(inputs) * inputs[0][0].nbytes > measure.ROTATED
 
 

@@ -256,9 +256,9 @@ template <typename T>
 Tensor correction_of(const Tensor& h, const Tensor& target) {
   using A = accumulate_t<T>;
   const Batch<T> batch(h, nullptr);
+  Tensor result = empty_beside(h, h.sizes().vec(), h.scalar_type());  // while the heap's largest block is whole
   const AllProducts<T> products(batch);
   const Target<A> targets(target);
-  Tensor result = empty_beside(h, h.sizes().vec(), h.scalar_type());
   T* const to = static_cast<T*>(result.mutable_data_ptr());
   const Stores stores = stores_of(result);
   const int64_t c = batch.channels;
@@ -278,9 +278,9 @@ template <typename T>
 std::tuple<Tensor, Tensor> backward_of(const Tensor& h, const Tensor& target, const Tensor& grad) {
   using A = accumulate_t<T>;
   const Batch<T> batch(h, &grad);
+  Tensor dh = empty_beside(h, h.sizes().vec(), h.scalar_type());
   const AllProducts<T> products(batch);
   const Target<A> targets(target);
-  Tensor dh = empty_beside(h, h.sizes().vec(), h.scalar_type());
   T* const to = static_cast<T*>(dh.mutable_data_ptr());
   const Stores stores = stores_of(dh);
   const int64_t c = batch.channels;
