@@ -25,7 +25,7 @@ from fastfcs import _C
 
 ROTATED = 2**27  # bytes of inputs taken in turn: beyond the caches of CPUs and GPUs
 BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 to 100 of them
-ROUNDS = 3  # of a comparison on the CPU
+ROUNDS = ((0.02, 7), (0.5, 3), (math.inf, 1))  # of comparisons on the CPU, of shorter calls more
 AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
 MEASURES = {
     *("ms", "floor", "bound", "bound_by", "ratio", "microseconds", "megabytes", "bytes_a_pixel"),
@@ -134,16 +134,16 @@ def compared(
 ) -> tuple[float, float]:
     """The time of theirs and how many times ours that is: medians of some rounds in turns.
 
-    Each round makes its inputs anew: where they and the results lie in the caches is chance.
+    Each but the first makes its inputs anew: where these lie in the caches is chance.
     """
 
     def anew(inputs: Iterable[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
         return Rotated(inputs.make) if isinstance(inputs, Rotated) else inputs
 
-    rounds = [
-        alternating(*((call, anew(inputs)) for call, inputs in (ours, theirs)))
-        for _ in range(ROUNDS)
-    ]
+    rounds = [alternating(ours, theirs)]
+    wanted = next(count for limit, count in ROUNDS if max(rounds[0]) < limit)
+    while len(rounds) < wanted:
+        rounds.append(alternating(*((call, anew(inputs)) for call, inputs in (ours, theirs))))
     time_of_theirs = statistics.median(their for _, their in rounds)
     return time_of_theirs, statistics.median(their / our for our, their in rounds)
 

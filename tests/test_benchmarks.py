@@ -250,6 +250,25 @@ def test_rivals_take_turns_with_fastfcs(run: Run, monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_short_calls_are_compared_in_seven_rounds(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = import_module("measure")
+    made: list[int] = []
+
+    def make() -> tuple[torch.Tensor]:
+        made.append(1)
+        return (torch.zeros(1),)
+
+    times = iter([[0.001, 0.002], [0.001, 0.004], [0.001, 0.009], [0.1, 0.3], *[[1, 5]] * 4])
+    monkeypatch.setattr(measure, "alternating", lambda *calls: next(times))
+    inputs = measure.Rotated(make)
+    one = len(made)
+    assert measure.compared((print, inputs), (print, [()])) == (0.3, 5)  # the medians of each
+    assert next(times) == [1, 5]
+    assert len(made) == 7 * one  # ours: the first round's, and six times anew
+
+
 def test_the_readme_holds_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     render = import_module("render")
