@@ -25,7 +25,7 @@ from fastfcs import _C
 
 ROTATED = 2**27  # bytes of inputs taken in turn: beyond the caches of CPUs and GPUs
 BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 to 100 of them
-ROUNDS = ((0.02, 7), (0.5, 3), (math.inf, 1))  # of comparisons on the CPU, of shorter calls more
+ROUNDS = ((0.02, 7), (0.5, 3), (math.inf, 1))  # of a comparison on the CPU, by its seconds per call
 AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
 MEASURES = {
     *("ms", "floor", "bound", "bound_by", "ratio", "microseconds", "megabytes", "bytes_a_pixel"),
@@ -132,9 +132,9 @@ def compared(
     ours: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]],
     theirs: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]],
 ) -> tuple[float, float]:
-    """The time of theirs and how many times ours that is: medians of some rounds in turns.
+    """The time of theirs, and its ratio to that of ours: medians of several alternating rounds.
 
-    Each but the first makes its inputs anew: where these lie in the caches is chance.
+    Every round after the first makes its inputs anew, for where they lie in the caches is chance.
     """
 
     def anew(inputs: Iterable[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
@@ -249,7 +249,7 @@ class Report:
         self.rows: list[dict[str, Any]] = before.get("rows", [])
         self.left_out: list[str] = []
         self.goals: dict[str, float] = {}
-        self._ours: dict[Any, tuple[Any, Any, int]] = {}
+        self._ours: dict[Any, tuple[tuple[Any, Any], int]] = {}
         print(json.dumps(self.machine))
         if before:  # their rows' ceilings
             self.copy = 1e9 * before["copy_gb_s"]
@@ -292,8 +292,8 @@ class Report:
     ) -> float:
         """Measure a call of so many steps; milliseconds a step.
 
-        On the CPU a method is compared by calls that alternate with those of fastfcs, so that its
-        ratio need not be that of the times shown, taken minutes apart.
+        On the CPU, a method's calls alternate with those of fastfcs. The ratio is of these times,
+        not of those in the rows, which were taken minutes apart.
 
         Args:
             operation, size: what is done; methods of the same operation and size are compared.
@@ -304,14 +304,15 @@ class Report:
         """
         subject, device = (operation, frozenset(size.items())), device or self.device
         if method == "fastfcs":
-            self._ours[subject] = call, inputs, steps
+            self._ours[subject] = (call, inputs), steps
         for known in self.find(operation, method, **size):
             return float(known["ms"])
         ratio = None
         try:
             if device == "cpu" and method != "fastfcs" and subject in self._ours:
-                found, ratio = compared(self._ours[subject][:2], (call, inputs))
-                ratio *= self._ours[subject][2] / steps
+                ours, our_steps = self._ours[subject]
+                found, ratio = compared(ours, (call, inputs))
+                ratio *= our_steps / steps
             else:
                 found = seconds(call, inputs, device)
         except Exception as error:
@@ -336,7 +337,7 @@ class Report:
         return ms
 
     def forget(self) -> None:
-        """Compare nothing any more with what was timed so far, whose inputs fill the memory."""
+        """Let go of the calls of fastfcs and their inputs; rivals no longer alternate with them."""
         self._ours.clear()
 
     def add(self, row: dict[str, Any]) -> None:

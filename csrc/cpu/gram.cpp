@@ -22,7 +22,8 @@ namespace fastfcs {
 namespace {
 
 // A power of two of equal slices, which threads share evenly, 64 at most. Each has its own products, `rows` per
-// channel, and a thread copies its first chunk with nothing to compute meanwhile: enough pixels must be worth both.
+// channel, and a thread has nothing to compute while it copies its first chunk: a slice must be long enough to pay for
+// both.
 int64_t slices_of(int64_t pixels, int64_t rows) {
   int64_t count = 1;
   while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(2048, 4 * rows)) count *= 2;
@@ -155,7 +156,7 @@ class AllProducts {
             const A* const more = at(block / blocks, slice) + j * outputs_;
             for (int64_t i = 0; i < std::min(j + 1, outputs_); ++i) sums[j * outputs_ + i] += more[i];
           }
-        const int64_t right = std::min(bottom, outputs_);  // symmetric as far as there
+        const int64_t right = std::min(bottom, outputs_);  // G ends there, h's products with g are not symmetric
         for (int64_t i = 0; i < right; ++i)
           for (int64_t j = std::max(top, i); j < right; ++j) sums[i * outputs_ + j] = sums[j * outputs_ + i];
       }
@@ -220,7 +221,7 @@ void combine(const Batch<T>& batch, const Share& share, Weigher weigher, const C
         for (int64_t j = left; j < right; j += 4) {
           A four[4] = {};
           const int64_t wanted = channel < c ? std::min<int64_t>(4, c - j) : 0;
-          if (wanted == 4)  // which the compiler then computes at once
+          if (wanted == 4)  // a loop that the compiler vectorizes
             for (int64_t k = 0; k < 4; ++k) four[k] = weight(i, j + k);
           else
             for (int64_t k = 0; k < wanted; ++k) four[k] = weight(i, j + k);
@@ -232,6 +233,18 @@ void combine(const Batch<T>& batch, const Share& share, Weigher weigher, const C
   batch.each_part(share, [&](int64_t b, int64_t first, int64_t last) {
     combination(batch[b], first, last, weights(b), copies.of(b * batch.slices + first),
                 result + b * c * batch.pixels, stores);
+  });
+}
+
+// The products of every share and, while its cores' caches hold it, its combinations.
+template <typename T, typename Weigher>
+void correct(const Batch<T>& batch, const AllProducts<T>& products, Weigher weigher, Tensor& result) {
+  T* const to = static_cast<T*>(result.mutable_data_ptr());
+  const Stores stores = stores_of(result);
+  batch.each_share([&](const Share& share) {
+    const Copies<T> copies(batch, share);
+    products.compute(share, &copies);
+    combine(batch, share, weigher, copies, to, stores);
   });
 }
 
@@ -256,21 +269,16 @@ template <typename T>
 Tensor correction_of(const Tensor& h, const Tensor& target) {
   using A = accumulate_t<T>;
   const Batch<T> batch(h, nullptr);
-  Tensor result = empty_beside(h, h.sizes().vec(), h.scalar_type());  // while the heap's largest block is whole
+  // Before smaller allocations split the heap's largest free block.
+  Tensor result = empty_beside(h, h.sizes().vec(), h.scalar_type());
   const AllProducts<T> products(batch);
   const Target<A> targets(target);
-  T* const to = static_cast<T*>(result.mutable_data_ptr());
-  const Stores stores = stores_of(result);
   const int64_t c = batch.channels;
   const A n = A(batch.pixels);
   const auto weigher = [&](int64_t b) {
     return [=, G = products[b], H = targets[b]](int64_t i, int64_t j) { return G.own(i, j) / n - H[i * c + j]; };
   };
-  batch.each_share([&](const Share& share) {
-    const Copies<T> copies(batch, share);
-    products.compute(share, &copies);
-    combine(batch, share, weigher, copies, to, stores);
-  });
+  correct(batch, products, weigher, result);
   return result;
 }
 
@@ -281,8 +289,6 @@ std::tuple<Tensor, Tensor> backward_of(const Tensor& h, const Tensor& target, co
   Tensor dh = empty_beside(h, h.sizes().vec(), h.scalar_type());
   const AllProducts<T> products(batch);
   const Target<A> targets(target);
-  T* const to = static_cast<T*>(dh.mutable_data_ptr());
-  const Stores stores = stores_of(dh);
   const int64_t c = batch.channels;
   const A n = A(batch.pixels);
   const auto weigher = [&](int64_t b) {
@@ -290,11 +296,7 @@ std::tuple<Tensor, Tensor> backward_of(const Tensor& h, const Tensor& target, co
       return i < c ? (G.across(i, j) + G.across(j, i)) / n : G.own(i - c, j) / n - H[j * c + i - c];
     };
   };
-  batch.each_share([&](const Share& share) {
-    const Copies<T> copies(batch, share);
-    products.compute(share, &copies);
-    combine(batch, share, weigher, copies, to, stores);
-  });
+  correct(batch, products, weigher, dh);
   Tensor dtarget = empty_beside(h, {target.size(0), c, c}, gram_dtype(h));
   A* const sums = dtarget.mutable_data_ptr<A>();
   std::fill(sums, sums + dtarget.numel(), A(0));
