@@ -225,21 +225,6 @@ SHIPPED = {"universal": 10e6, "small": 4e6, "tiny": 1e6}  # at most so many byte
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_weights_move_a_photo_towards_the_style(photo, name: str) -> None:
-    """Trained weights, not random ones: closer in VGG's Gram matrices, to a style never seen."""
-    from fastfcs.losses import gram_distance
-    from fastfcs.vgg import load_vgg19
-
-    solver, vgg = load_solver(name), load_vgg19()
-    content, style = photo("coffee", 160).float(), photo("rocket", 160).float()
-    with torch.no_grad():
-        grams = {layer: gram(f) for layer, f in vgg(style).items()}
-        result = solver(content, solver.statistics(style)).clamp(0, 1)
-        before, after = (gram_distance(vgg(x), grams).item() for x in (content, result))
-    assert after < 0.7 * before
-
-
-@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_name_their_origin(name: str) -> None:
     from safetensors import safe_open
 
