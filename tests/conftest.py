@@ -1,6 +1,7 @@
 """Fixtures: photographs, the emulated CUDA kernels, and a fixed seed."""
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from pictures import load_photo
 from torch import Tensor
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 PHOTOS = ("chelsea", "coffee", "rocket")
 
