@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import skimage.data
 import torch
+from pictures import stretched_photo
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,12 +44,7 @@ def refinement(network: RefinedSolver) -> Refinement:
     return network.refinement
 
 
-def photo(name: str, side: int) -> Tensor:
-    image = torch.from_numpy(getattr(skimage.data, name)()).movedim(-1, 0)[None] / 255
-    return F.interpolate(image, (side, side + 13), mode="bicubic", antialias=True).clamp(0, 1)
-
-
-CONTENT, STYLE = photo("chelsea", 72), photo("coffee", 64)
+CONTENT, STYLE = stretched_photo("chelsea", 72, 85), stretched_photo("coffee", 64, 77)
 
 
 def masks(count: int, like: Tensor, seed: int) -> Tensor:
@@ -63,7 +58,7 @@ def test_the_gradient_is_autograd_s_of_the_loss(regions: int) -> None:
     """The loss as `fastfcs.losses` has it, its terms weighted."""
     double = Refinement().double()
     style, content = STYLE.double(), CONTENT.double()
-    image = F.interpolate(photo("rocket", 80), CONTENT.shape[-2:]).double().requires_grad_()
+    image = stretched_photo("rocket", 72, 85).double().requires_grad_()
     of_style, of_content = (
         masks(max(1, regions), picture, seed) for seed, picture in enumerate((style, content))
     )
@@ -135,7 +130,7 @@ def test_refined_pictures_are_nearer_to_style_and_content(weights: str) -> None:
 
 
 def test_constraints_hold_after_every_update(network: RefinedSolver) -> None:
-    content, style = photo("chelsea", 112), photo("coffee", 80)
+    content, style = stretched_photo("chelsea", 112, 125), stretched_photo("coffee", 80, 93)
     with torch.no_grad():
         statistics = network.statistics(style)
         artistic, photoreal = (
@@ -191,7 +186,7 @@ def test_one_region_everywhere_is_no_region(refinement: Refinement) -> None:
 
 
 def test_each_region_takes_its_own_style(network: RefinedSolver) -> None:
-    content, style = photo("chelsea", 96), photo("coffee", 80)
+    content, style = stretched_photo("chelsea", 96, 109), stretched_photo("coffee", 80, 93)
     height, width = content.shape[-2:]
     left = torch.zeros(height, width)
     left[:, : width // 2] = 1
@@ -262,7 +257,7 @@ def test_state(network: RefinedSolver) -> None:
 
 def test_is_differentiable_in_the_content() -> None:
     module = Stylizer(STYLE, refine=True).double()
-    content = photo("chelsea", 32).double().mul(0.5).add(0.25).requires_grad_()
+    content = stretched_photo("chelsea", 32, 45).double().mul(0.5).add(0.25).requires_grad_()
     weights = torch.randn(content.shape, generator=torch.Generator().manual_seed(0)).double()
     (g,) = torch.autograd.grad((module(content) * weights).sum(), content)
     with torch.no_grad():  # so short that no ReLU's gate, where updates jump, is passed

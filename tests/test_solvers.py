@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import load_photo
+from pictures import load_photo
 from PIL import Image
 from torch import Tensor
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from pictures import noise
 from PIL import Image
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -27,10 +28,6 @@ H, W = 24, 33
 @pytest.fixture
 def solver() -> UnrolledSolver:
     return UnrolledSolver(updates=2, channels=(8, 12)).eval().requires_grad_(False)
-
-
-def noise(*shape: int, seed: int = 1) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 CONTENT = noise(3, H, W, seed=2)
