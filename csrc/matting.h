@@ -1,5 +1,5 @@
-// Arithmetic of the matting Laplacian (Levin et al. 2008), per window and per pixel, shared by every
-// device.
+// Arithmetic of the matting Laplacian (Levin et al. 2008), per window and per pixel, shared by
+// every device.
 //
 //   L = sum_w (I - A_w)
 //   A_w(i,j) = 1/9 [1 + (I_i - mu_w)^T (S_w + eps/9 I)^-1 (I_j - mu_w)]
@@ -116,12 +116,14 @@ FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&fac
 // Shifting the covariance from the middle pixel to the means loses at most one digit, since a pixel
 // is at most sqrt(8) standard deviations from the mean of nine.
 template <int C, typename T, typename Image, typename Signal>
-FASTFCS_HD void window_models(const T (&factors)[kFactors], Image image, Signal signal, T (&a)[C][3], T (&b)[C]) {
+FASTFCS_HD void window_models(const T (&factors)[kFactors], Image image, Signal signal,
+                              T (&a)[C][3], T (&b)[C]) {
   constexpr scalar_t<T> ninth = scalar_t<T>(1) / kWindow;
   T origin[3], offset[3];  // mu_w = origin + offset
   T middle[C], sum[C], covariance[C][3];
   FASTFCS_UNROLL
-  for (int d = 0; d < 3; ++d) origin[d] = kStoredMeans ? factors[kFactors - 3 + d] : image(d, kMiddle);
+  for (int d = 0; d < 3; ++d)
+    origin[d] = kStoredMeans ? factors[kFactors - 3 + d] : image(d, kMiddle);
   FASTFCS_UNROLL
   for (int c = 0; c < C; ++c) {
     middle[c] = signal(c, kMiddle);
@@ -198,8 +200,8 @@ struct SumUpdate {
 };
 
 // The terms of sum_k c[k] T_k x that the step computing T_{k+1} x adds. A step has three terms in
-// registers, so only every third step and the last one touch the sum. Every other step saves 8 bytes
-// per pixel and channel.
+// registers, so only every third step and the last one touch the sum. Every other step saves 8
+// bytes per pixel and channel.
 template <typename T>
 inline SumUpdate<T> sum_update(int64_t k, const double* c, int64_t order, T* sum) {
   if (k % 3 != 1 && k < order - 1) return {};

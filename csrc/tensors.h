@@ -23,7 +23,8 @@ inline Tensor as_contiguous(const Tensor& tensor) {
 }
 
 // Requests huge pages for newly allocated memory: one page fault then replaces 512. For results of
-// many megabytes the page faults cost more than the computation. Without huge pages, nothing changes.
+// many megabytes the page faults cost more than the computation. A system without huge pages
+// ignores the request.
 inline void use_huge_pages(void* memory, int64_t bytes) {
 #ifdef __linux__
   constexpr uintptr_t page = 2 << 20;
@@ -36,15 +37,18 @@ inline void use_huge_pages(void* memory, int64_t bytes) {
 // A contiguous, uninitialised tensor on the device of `like`.
 inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
   std::vector<int64_t> strides(shape.size(), 1);
-  for (size_t d = shape.size() - 1; d > 0; --d) strides[d - 1] = strides[d] * (shape[d] > 1 ? shape[d] : 1);
+  for (size_t d = shape.size() - 1; d > 0; --d)
+    strides[d - 1] = strides[d] * (shape[d] > 1 ? shape[d] : 1);
   const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   int32_t device;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), type, device,
-                                                         like.get_device_index(), &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(),
+                                                  strides.data(), type, device,
+                                                  like.get_device_index(), &handle));
   Tensor tensor(handle);
-  if (tensor.is_cpu()) use_huge_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());
+  if (tensor.is_cpu())
+    use_huge_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());
   return tensor;
 }
 

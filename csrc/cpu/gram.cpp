@@ -1,8 +1,8 @@
 // gram, gram_correction and its backward on the CPU.
 //
 // h is read once for its products and once to be combined, and the result is written once. No other
-// array is as large as h. Products are summed per slice of pixels, and the slices in a fixed order, so
-// that the result does not depend on the number of threads.
+// array is as large as h. Products are summed per slice of pixels, and the slices in a fixed order,
+// so that the result does not depend on the number of threads.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -23,8 +23,8 @@ namespace fastfcs {
 namespace {
 
 // The number of slices: a power of two, which threads share evenly, and at most 64. Every slice has
-// products of its own, `rows` per channel, and its thread has nothing to compute while it copies the
-// first chunk. A slice must be long enough to pay for both.
+// products of its own, `rows` per channel, and its thread has nothing to compute while it copies
+// the first chunk. A slice must be long enough to pay for both.
 int64_t slice_count(int64_t pixels, int64_t rows) {
   int64_t count = 1;
   while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(2048, 4 * rows)) count *= 2;
@@ -90,21 +90,22 @@ struct Batch {
     });
   }
 
-  // Calls f(element, first slice, last slice) in parallel until all slices of the range are covered.
+  // Calls f(element, first slice, last slice) in parallel, covering all slices of the range.
   template <typename F>
   void for_each_slice_range(const BatchRange& range, F f) const {
-    torch::stable::parallel_for(
-        range.first * slices, range.last * slices, 1, [&](int64_t first, int64_t last) {
-          for (int64_t b = first / slices; first < last; ++b) {
-            const int64_t stop = std::min(last, (b + 1) * slices);
-            f(b, first - b * slices, stop - b * slices);
-            first = stop;
-          }
-        });
+    torch::stable::parallel_for(range.first * slices, range.last * slices, 1,
+                                [&](int64_t first, int64_t last) {
+                                  for (int64_t b = first / slices; first < last; ++b) {
+                                    const int64_t stop = std::min(last, (b + 1) * slices);
+                                    f(b, first - b * slices, stop - b * slices);
+                                    first = stop;
+                                  }
+                                });
   }
 };
 
-// Memory for the copies of a range's chunks, if they fit into the L2 caches next to h and the result.
+// Memory for the copies of a range's chunks, if the L2 caches can hold them next to h and the
+// result.
 template <typename T>
 class ChunkCopies {
   using A = accumulate_t<T>;
@@ -217,8 +218,8 @@ inline StorePolicy store_policy(const Tensor& result) {
   return bytes >= prefetched ? StorePolicy::prefetched : StorePolicy::cached;
 }
 
-// Writes result [B, C, n], the combinations of the rows of a range with weights weights_of(b)(i, j).
-// i counts the channels of h and then those of g, j the channels of the result.
+// Writes result [B, C, n], the combinations of the rows of a range with weights weights_of(b)(i,
+// j). i counts the channels of h and then those of g, j the channels of the result.
 template <typename T, typename WeightsOf>
 void combine(const Batch<T>& batch, const BatchRange& range, WeightsOf weights_of,
              const ChunkCopies<T>& copies, T* result, StorePolicy stores) {
@@ -227,9 +228,7 @@ void combine(const Batch<T>& batch, const BatchRange& range, WeightsOf weights_o
   const int64_t c = batch.channels, channels = batch[0].padded_channels(), rows = batch[0].rows();
   // [element, channels / 4, rows, 4]
   const std::unique_ptr<A[]> memory(new A[(range.last - range.first) * channels * rows]);
-  const auto packed = [&](int64_t b) {
-    return memory.get() + (b - range.first) * channels * rows;
-  };
+  const auto packed = [&](int64_t b) { return memory.get() + (b - range.first) * channels * rows; };
   // Blocks of 16 columns, so that whole cache lines are read.
   const int64_t blocks = (channels + 15) / 16;
   const int64_t grain = 1 + 1024 / rows;
@@ -331,8 +330,7 @@ std::tuple<Tensor, Tensor> backward_typed(const Tensor& h, const Tensor& target,
   std::fill(sums, sums + dtarget.numel(), A(0));
   for (int64_t b = 0; b < batch.size; ++b)
     for (int64_t i = 0; i < c; ++i)
-      for (int64_t j = 0; j < c; ++j)
-        sums[b * targets.stride + i * c + j] -= products[b].hg(i, j);
+      for (int64_t j = 0; j < c; ++j) sums[b * targets.stride + i * c + j] -= products[b].hg(i, j);
   return {dh, dtarget};
 }
 

@@ -1,9 +1,9 @@
-// Products of thin matrices: C x n by n x C and C x C by C x n, with C some tens and n up to millions.
+// Products of thin matrices: C x n by n x C and C x C by C x n, C tens and n up to millions.
 //
 // Each chunk of pixels is first copied, row by row, into a buffer that fits into a cache. In place,
 // the rows of h are often a large power of two apart and would evict each other from the same few
-// cache sets. The copy also converts half types and pads rows to whole vectors and channels to whole
-// quads with zeros, so that the loops below have no remainders.
+// cache sets. The copy also converts half types and pads rows to whole vectors and channels to
+// whole quads with zeros, so that the loops below have no remainders.
 #include "gram_rows.h"
 
 #include <memory>
@@ -39,8 +39,12 @@ struct AlignedBuffer {
   std::unique_ptr<CacheLine[]> lines;
 };
 
-inline void convert(const float* from, float* to, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
-inline void convert(const double* from, double* to, int64_t count) { std::memcpy(to, from, count * sizeof(double)); }
+inline void convert(const float* from, float* to, int64_t count) {
+  std::memcpy(to, from, count * sizeof(float));
+}
+inline void convert(const double* from, double* to, int64_t count) {
+  std::memcpy(to, from, count * sizeof(double));
+}
 
 inline void convert(const BFloat16* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
@@ -67,7 +71,8 @@ inline void convert(const Half* from, float* to, int64_t count) {
 
 inline void convert(const float* from, Half* to, int64_t count) {
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8) store(to + i, _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+  for (; i + 8 <= count; i += 8)
+    store(to + i, _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
   for (; i < count; ++i) to[i].x = _cvtss_sh(from[i], _MM_FROUND_TO_NEAREST_INT);
 }
 #else
@@ -178,7 +183,8 @@ inline void add_horizontal_sums(const V& s0, const V& s1, const V& s2, const V& 
     };
     const __m512 a = pairs(s0, s1), b = pairs(s2, s3);
     __m128 quarters[4];
-    store(quarters, V(_mm512_maskz_shuffle_ps(-1, a, b, 0x44)) + V(_mm512_maskz_shuffle_ps(-1, a, b, 0xee)));
+    store(quarters,
+          V(_mm512_maskz_shuffle_ps(-1, a, b, 0x44)) + V(_mm512_maskz_shuffle_ps(-1, a, b, 0xee)));
     store(to, load<__m128>(to) + (quarters[0] + quarters[1] + quarters[2] + quarters[3]));
     return;
   }
@@ -189,9 +195,9 @@ inline void add_horizontal_sums(const V& s0, const V& s1, const V& s2, const V& 
   to[3] += horizontal_sum<V, A>(s3);
 }
 
-// products[j][i] += a_i . b_j for I rows a and J rows b of a chunk's copy, [rows, stride]; `padded` is
-// the length of the rows in whole vectors, `pitch` the row pitch of products. With `upper`, products
-// with j < i are omitted. With `fetch`, prefetches two rows of features at the same time.
+// products[j][i] += a_i . b_j for I rows a and J rows b of a chunk's copy, [rows, stride]; `padded`
+// is the length of the rows in whole vectors, `pitch` the row pitch of products. With `upper`,
+// products with j < i are omitted. With `fetch`, prefetches two rows of features at the same time.
 template <int I, int J, bool upper, bool fetch, typename A, typename T>
 inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded, A* products,
                          int64_t pitch, const T* fetch_0, const T* fetch_1) {
@@ -218,19 +224,18 @@ inline void add_products(const A* a, const A* b, int64_t stride, int64_t padded,
     }
   }
   FASTFCS_UNROLL
-  for (int j = 0; j < J; ++j)
-    FASTFCS_UNROLL
-    for (int i = 0; i < I; i += 4)
-      add_horizontal_sums<V>(s[j][i], s[j][i + 1], s[j][i + 2], s[j][i + 3],
-                             products + j * pitch + i);
+  for (int j = 0; j < J; ++j) FASTFCS_UNROLL
+  for (int i = 0; i < I; i += 4)
+    add_horizontal_sums<V>(s[j][i], s[j][i + 1], s[j][i + 2], s[j][i + 3],
+                           products + j * pitch + i);
 }
 
 // The height of a block, as large as the registers allow: AVX-512 has 32 of them.
 constexpr int kBlockHeight = FASTFCS_VECTOR == 64 ? 8 : 4;
 
 // Calls block(i, j, height, width, upper) for every block of products x_i . x_j with i <= j (all j
-// that belong to g). Blocks on the diagonal are 4 x 4, of which only ten sums are needed. All others
-// are kBlockHeight x 3, or 2 wide at the end.
+// that belong to g). Blocks on the diagonal are 4 x 4, of which only ten sums are needed. All
+// others are kBlockHeight x 3, or 2 wide at the end.
 template <typename Block>
 inline void for_each_block(int64_t channels, int64_t rows, Block block) {
   const auto quad = std::integral_constant<int, 4>();
@@ -258,8 +263,8 @@ inline void for_each_block(int64_t channels, int64_t rows, Block block) {
 }  // namespace
 
 template <typename T>
-void slice_products(const FeatureView<T>& x, int64_t first, int64_t last,
-                    accumulate_t<T>* products, accumulate_t<T>* copies) {
+void slice_products(const FeatureView<T>& x, int64_t first, int64_t last, accumulate_t<T>* products,
+                    accumulate_t<T>* copies) {
   using A = accumulate_t<T>;
   constexpr int64_t vector = sizeof(typename VectorOf<A>::type) / sizeof(A), unit = 3 * vector;
   const int64_t rows = x.rows(), channels = x.padded_channels(), stride = x.copy_stride();
@@ -303,8 +308,8 @@ void slice_products(const FeatureView<T>& x, int64_t first, int64_t last,
   }
 }
 
-// to[k] = sum_i weights_ik from[i] for K rows of three vectors each, k-th row at to + k * pitch. Only
-// the first `valid` rows are written.
+// to[k] = sum_i weights_ik from[i] for K rows of three vectors each, k-th row at to + k * pitch.
+// Only the first `valid` rows are written.
 template <int K, typename A>
 inline void combine(const A* from, int64_t stride, int64_t rows, const A* weights, A* to,
                     int64_t pitch, int64_t valid, StorePolicy stores) {
@@ -329,19 +334,17 @@ inline void combine(const A* from, int64_t stride, int64_t rows, const A* weight
   if (stores == StorePolicy::streaming) {
     FASTFCS_UNROLL
     for (int k = 0; k < K; ++k)
-      if (k < valid)
-        FASTFCS_UNROLL
-        for (int v = 0; v < 3; ++v)
-          _mm512_stream_si512(reinterpret_cast<__m512i*>(to + k * pitch + v * vector),
-                              __m512i(sums[k][v]));
+      if (k < valid) FASTFCS_UNROLL
+    for (int v = 0; v < 3; ++v)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to + k * pitch + v * vector),
+                          __m512i(sums[k][v]));
     return;
   }
 #endif
   FASTFCS_UNROLL
   for (int k = 0; k < K; ++k)
-    if (k < valid)
-      FASTFCS_UNROLL
-      for (int v = 0; v < 3; ++v) store(to + k * pitch + v * vector, sums[k][v]);
+    if (k < valid) FASTFCS_UNROLL
+  for (int v = 0; v < 3; ++v) store(to + k * pitch + v * vector, sums[k][v]);
 }
 
 template <typename T>
@@ -395,12 +398,11 @@ void slice_combination(const FeatureView<T>& x, int64_t first, int64_t last,
 #endif
 }
 
-#define FASTFCS_INSTANTIATE(T)                                                              \
-  template void slice_products(const FeatureView<T>&, int64_t, int64_t, accumulate_t<T>*,   \
-                               accumulate_t<T>*);                                           \
-  template void slice_combination(const FeatureView<T>&, int64_t, int64_t,                  \
-                                  const accumulate_t<T>*, const accumulate_t<T>*, T*,       \
-                                  StorePolicy);
+#define FASTFCS_INSTANTIATE(T)                                                                     \
+  template void slice_products(const FeatureView<T>&, int64_t, int64_t, accumulate_t<T>*,          \
+                               accumulate_t<T>*);                                                  \
+  template void slice_combination(const FeatureView<T>&, int64_t, int64_t, const accumulate_t<T>*, \
+                                  const accumulate_t<T>*, T*, StorePolicy);
 FASTFCS_INSTANTIATE(float)
 FASTFCS_INSTANTIATE(double)
 FASTFCS_INSTANTIATE(Half)

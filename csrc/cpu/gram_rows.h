@@ -10,9 +10,9 @@ namespace fastfcs {
 
 // A view of contiguous features and the way in which they are divided.
 //
-// The rows of the products are the channels of h and, if there is a second array g, those of g after
-// them. Each array's channels are padded with zero rows to a multiple of four (a quad). Products are
-// summed over slices of the pixels (split-K), and a slice is read in chunks of equal size.
+// The rows of the products are the channels of h and, if there is a second array g, those of g
+// after them. Each array's channels are padded with zero rows to a multiple of four (a quad).
+// Products are summed over slices of the pixels (split-K), and a slice is read in equal chunks.
 template <typename T>
 struct FeatureView {
   int64_t channels, pixels, slices;
@@ -59,14 +59,14 @@ using SliceCombination = void (*)(const FeatureView<T>& x, int64_t first, int64_
                                   const accumulate_t<T>* weights, const accumulate_t<T>* copies,
                                   T* result, StorePolicy stores);
 
-#define FASTFCS_DECLARE_ROWS                                                                     \
-  template <typename T>                                                                          \
-  void slice_products(const FeatureView<T>& x, int64_t first, int64_t last,                      \
-                      accumulate_t<T>* products, accumulate_t<T>* copies);                       \
-  template <typename T>                                                                          \
-  void slice_combination(const FeatureView<T>& x, int64_t first, int64_t last,                   \
-                         const accumulate_t<T>* weights, const accumulate_t<T>* copies,          \
-                         T* result, StorePolicy stores);
+#define FASTFCS_DECLARE_ROWS                                                                       \
+  template <typename T>                                                                            \
+  void slice_products(const FeatureView<T>& x, int64_t first, int64_t last,                        \
+                      accumulate_t<T>* products, accumulate_t<T>* copies);                         \
+  template <typename T>                                                                            \
+  void slice_combination(const FeatureView<T>& x, int64_t first, int64_t last,                     \
+                         const accumulate_t<T>* weights, const accumulate_t<T>* copies, T* result, \
+                         StorePolicy stores);
 
 FASTFCS_FOR_EACH_ISA(FASTFCS_DECLARE_ROWS)
 #undef FASTFCS_DECLARE_ROWS

@@ -32,8 +32,9 @@ inline Isa choose_isa() {
   if (!name || !*name) return best;
   for (Isa isa : {Isa::plain, Isa::avx2, Isa::avx512})
     if (isa <= best && std::string(name) == name_of(isa)) return isa;
-  throw std::invalid_argument("FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's " +
-                              std::string(name_of(best)) + ", got " + name);
+  throw std::invalid_argument(
+      "FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's " +
+      std::string(name_of(best)) + ", got " + name);
 }
 
 inline Isa isa() {
@@ -43,15 +44,21 @@ inline Isa isa() {
 
 // Repeats declarations in the namespace of every instruction set.
 #define FASTFCS_FOR_EACH_ISA(DECLARE) \
-  namespace plain { DECLARE }         \
-  namespace avx2 { DECLARE }          \
-  namespace avx512 { DECLARE }
+  namespace plain {                   \
+  DECLARE                             \
+  }                                   \
+  namespace avx2 {                    \
+  DECLARE                             \
+  }                                   \
+  namespace avx512 {                  \
+  DECLARE                             \
+  }
 
 // The function as compiled for the chosen instruction set.
 #ifdef __x86_64__
-#define FASTFCS_FOR_ISA(...)                                         \
-  (::fastfcs::isa() == ::fastfcs::Isa::avx512 ? avx512::__VA_ARGS__  \
-   : ::fastfcs::isa() == ::fastfcs::Isa::avx2 ? avx2::__VA_ARGS__    \
+#define FASTFCS_FOR_ISA(...)                                        \
+  (::fastfcs::isa() == ::fastfcs::Isa::avx512 ? avx512::__VA_ARGS__ \
+   : ::fastfcs::isa() == ::fastfcs::Isa::avx2 ? avx2::__VA_ARGS__   \
                                               : plain::__VA_ARGS__)
 #else
 #define FASTFCS_FOR_ISA(...) plain::__VA_ARGS__

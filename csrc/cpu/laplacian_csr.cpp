@@ -27,9 +27,9 @@ int64_t laplacian_csr_rows(int64_t height, int64_t width, int32_t* indptr) {
       indptr[y * width + x] = int32_t(entries);
       entries += Neighbours(y, height).count * Neighbours(x, width).count;
       if (entries > limit)
-        throw std::invalid_argument(
-            "image must be small enough for 2^31 - 1 matrix entries, got " +
-            std::to_string(height) + " x " + std::to_string(width) + " pixels");
+        throw std::invalid_argument("image must be small enough for 2^31 - 1 matrix entries, got " +
+                                    std::to_string(height) + " x " + std::to_string(width) +
+                                    " pixels");
     }
   indptr[height * width] = int32_t(entries);
   return entries;

@@ -18,7 +18,7 @@ constexpr int64_t kGrainPixels = 1 << 15;  // the least work that pays for anoth
 
 int64_t grain_rows(int64_t width) { return std::max<int64_t>(1, kGrainPixels / width); }
 
-// An infinity or a NaN has all exponent bits set. In integer arithmetic the compiler vectorises this.
+// An infinity or a NaN has all exponent bits set. Integer arithmetic lets the compiler vectorise.
 template <typename T, typename Bits, Bits exponent>
 bool all_finite(const T* values, int64_t n) {
   Bits not_finite = 0;
@@ -30,7 +30,9 @@ bool all_finite(const T* values, int64_t n) {
   return !not_finite;
 }
 
-bool all_finite(const float* values, int64_t n) { return all_finite<float, uint32_t, 0x7f800000u>(values, n); }
+bool all_finite(const float* values, int64_t n) {
+  return all_finite<float, uint32_t, 0x7f800000u>(values, n);
+}
 bool all_finite(const double* values, int64_t n) {
   return all_finite<double, uint64_t, 0x7ff0000000000000u>(values, n);
 }
@@ -60,9 +62,11 @@ void compute_factors(const Tensor& image, double eps, Tensor& result) {
   const T* from = image.const_data_ptr<T>();
   T* to = result.mutable_data_ptr<T>();
   for (int64_t b = 0; b < image.size(0); ++b)
-    torch::stable::parallel_for(0, size.height - 2, grain_rows(size.width), [&](int64_t first, int64_t last) {
-      rows(size, from + b * 3 * size.pixels(), eps, to + b * kFactors * size.windows(), first, last);
-    });
+    torch::stable::parallel_for(0, size.height - 2, grain_rows(size.width),
+                                [&](int64_t first, int64_t last) {
+                                  rows(size, from + b * 3 * size.pixels(), eps,
+                                       to + b * kFactors * size.windows(), first, last);
+                                });
 }
 
 // to = sum_k c[k] T_k(2 L / 9 - I) x for the up to three channels of `step`. `to` is
@@ -128,7 +132,8 @@ Tensor matting_factors(const Tensor& image, double eps) {
   check_image(image);
   check_eps(eps);
   const Tensor i = as_contiguous(image);
-  Tensor result = new_empty(i, {i.size(0), kFactors, i.size(2) - 2, i.size(3) - 2}, i.scalar_type());
+  Tensor result =
+      new_empty(i, {i.size(0), kFactors, i.size(2) - 2, i.size(3) - 2}, i.scalar_type());
   if (image.scalar_type() == ScalarType::Double)
     compute_factors<double>(i, eps, result);
   else
@@ -140,7 +145,8 @@ Tensor matting_matvec(const Tensor& image, const Tensor& factors, const Tensor& 
   return multiply(image, factors, x, {});
 }
 
-Tensor matting_filter(const Tensor& image, const Tensor& factors, const Tensor& x, const Tensor& coefficients) {
+Tensor matting_filter(const Tensor& image, const Tensor& factors, const Tensor& x,
+                      const Tensor& coefficients) {
   check_coefficients(coefficients);
   const Tensor c = as_contiguous(coefficients);
   const double* first = c.const_data_ptr<double>();

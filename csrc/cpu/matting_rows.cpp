@@ -30,11 +30,11 @@ constexpr int64_t kMargin = 16;
 // Working memory of a tile: the four model coefficients a_0, a_1, a_2, b of each of C signals.
 template <typename T, int C>
 struct TileBuffers {
-  // Models of the last two window rows [row % 2]. Each vector of windows stores its 4 C coefficients
-  // side by side: [vector][coefficient][lane].
+  // Models of the last two window rows [row % 2]. Each vector of windows stores its 4 C
+  // coefficients side by side: [vector][coefficient][lane].
   alignas(64) T models[2][4 * C * (kTileColumns + 16)];
-  // Their sums with the current row: [coefficient][kMargin + window]. Entries of windows that are not
-  // entirely inside the image stay zero.
+  // Their sums with the current row: [coefficient][kMargin + window]. Entries of windows that are
+  // not entirely inside the image stay zero.
   alignas(64) T sums[4 * C][kMargin + kTileColumns + 16];
   alignas(64) T counts[kTileColumns];  // number of window columns that contain a pixel column
   int64_t first, last;                 // pixel columns
@@ -206,11 +206,10 @@ inline void compute_factors(Size size, const T* image, double eps, T* factors, i
                             int64_t column) {
   V window[3][kWindow], result[kFactors];
   FASTFCS_UNROLL
-  for (int c = 0; c < 3; ++c)
-    FASTFCS_UNROLL
-    for (int j = 0; j < kWindow; ++j)
-      window[c][j] =
-          load_as<V>(image + c * size.pixels() + (row + j / 3) * size.width + column + j % 3);
+  for (int c = 0; c < 3; ++c) FASTFCS_UNROLL
+  for (int j = 0; j < kWindow; ++j)
+    window[c][j] =
+        load_as<V>(image + c * size.pixels() + (row + j / 3) * size.width + column + j % 3);
   window_factors(window, eps, result);
   FASTFCS_UNROLL
   for (int f = 0; f < kFactors; ++f)

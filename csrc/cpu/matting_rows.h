@@ -1,5 +1,5 @@
-// Inner loops of the matting operators, over rows, compiled once per instruction set. All arrays are
-// contiguous.
+// Inner loops of the matting operators, over rows, compiled once per instruction set. All arrays
+// are contiguous.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ struct Size {
 // One step on up to three signals x of one image.
 //   laplacian        result = L x
 //   chebyshev_first  result = T_1 x
-//   chebyshev_next   result = T_{k+1} from x = T_k and previous = T_{k-1}, which may be the same array as result
+//   chebyshev_next   result = T_{k+1} from x = T_k and previous = T_{k-1}, which may be the same
+//   array as result
 template <typename T>
 struct StepArguments {
   Size size;
@@ -41,11 +42,11 @@ using FactorRows = void (*)(Size size, const T* image, double eps, T* factors, i
 template <typename T>
 using StepRows = void (*)(const StepArguments<T>& step, int64_t first, int64_t last);
 
-#define FASTFCS_DECLARE_ROWS                                                                  \
-  template <typename T>                                                                       \
-  void factor_rows(Size size, const T* image, double eps, T* factors, int64_t first,          \
-                   int64_t last);                                                             \
-  template <typename T>                                                                       \
+#define FASTFCS_DECLARE_ROWS                                                         \
+  template <typename T>                                                              \
+  void factor_rows(Size size, const T* image, double eps, T* factors, int64_t first, \
+                   int64_t last);                                                    \
+  template <typename T>                                                              \
   void step_rows(const StepArguments<T>& step, int64_t first, int64_t last);
 
 FASTFCS_FOR_EACH_ISA(FASTFCS_DECLARE_ROWS)

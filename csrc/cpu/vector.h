@@ -1,5 +1,5 @@
-// Vectors of float and double for the inner loops, compiled once per instruction set. FASTFCS_ISA is
-// the instruction set's name, FASTFCS_VECTOR the size of its vectors in bytes.
+// Vectors of float and double for the inner loops, compiled once per instruction set. FASTFCS_ISA
+// is the instruction set's name, FASTFCS_VECTOR the size of its vectors in bytes.
 //
 // Objects for different instruction sets must not share any function: the linker keeps one copy,
 // which could then contain instructions that the CPU lacks. Hence the namespaces, and no library
