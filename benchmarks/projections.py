@@ -38,11 +38,11 @@ from torch import Tensor
 
 from fastfcs import LowPass, MattingLaplacian, ops
 from fastfcs.constraints import (
-    RandomizedProjection,
-    SpectralProjection,
     GraphLowPass,
     Photoreal,
     PhotorealisticSmoothing,
+    RandomizedProjection,
+    SpectralProjection,
     Tikhonov,
 )
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from fastfcs import LowPass, MattingLaplacian
 from fastfcs.constraints import (
-    Box,
-    Change,
+    Clip,
     GraphLowPass,
     KeepColour,
     KeepLuminance,
     Masked,
-    Near,
     Photoreal,
+    ProximalContent,
+    ResidualProjection,
     SoftClip,
     TotalVariation,
     compose,
@@ -93,17 +93,17 @@ def test_compose_applies_first_to_last() -> None:
 
 def test_change_projects_the_change_only() -> None:
     content, x = torch.rand(2, 1, 3, 5, 6, dtype=torch.float64)
-    half = Change(content, lambda y: y / 2)
+    half = ResidualProjection(content, lambda y: y / 2)
     torch.testing.assert_close(half(x), (content + x) / 2)
     assert torch.equal(half(content), content)
 
 
 def test_box() -> None:
     x = torch.tensor([-0.5, 0.25, 1.5])
-    assert Box()(x).tolist() == [0, 0.25, 1]
-    assert Box(-1, 0)(x).tolist() == [-0.5, 0, 0]
+    assert Clip()(x).tolist() == [0, 0.25, 1]
+    assert Clip(-1, 0)(x).tolist() == [-0.5, 0, 0]
     with pytest.raises(ValueError, match="low is 1 and high 0; low <= high is wanted"):
-        Box(1, 0)
+        Clip(1, 0)
 
 
 def test_soft_box_bends_what_box_cuts() -> None:
@@ -136,16 +136,16 @@ def test_soft_box_keeps_the_detail_of_shadows(photo: Photo) -> None:
 
 def test_near_is_a_proximal_step() -> None:
     content, x = torch.rand(2, 1, 3, 4, 5, dtype=torch.float64)
-    near = Near(content, 0.25)
+    near = ProximalContent(content, 0.25)
     y = near(x).requires_grad_()
     (0.5 * (y - x).square().sum() + 0.125 * (y - content).square().sum()).backward()
     assert y.grad is not None
     assert y.grad.abs().max() < 1e-12
-    assert torch.equal(Near(content, 0)(x), x)
+    assert torch.equal(ProximalContent(content, 0)(x), x)
     assert torch.equal(near(content), content)
     assert near(x.half()).dtype == torch.float16
     with pytest.raises(ValueError, match="weight is -1; at least 0 is wanted"):
-        Near(content, -1)
+        ProximalContent(content, -1)
 
 
 def yiq(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,12 +209,12 @@ def test_masked_keeps_what_is_outside() -> None:
 )
 def test_masked_refuses(mask: Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Masked(mask, Box())
+        Masked(mask, Clip())
 
 
 def test_masked_refuses_another_size() -> None:
     with pytest.raises(ValueError, match="the height and width of the mask"):
-        Masked(torch.ones(1, 1, 4, 1), Box())(torch.rand(1, 3, 4, 6))
+        Masked(torch.ones(1, 1, 4, 1), Clip())(torch.rand(1, 3, 4, 6))
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_masked_refuses_another_size() -> None:
         SoftClip,
         KeepColour,
         KeepLuminance,
-        lambda content: Near(content, 0.1),
+        lambda content: ProximalContent(content, 0.1),
         lambda content: GraphLowPass(content, LowPass(0.1)),
-        lambda content: Change(content, Box()),
+        lambda content: ResidualProjection(content, Clip()),
     ],
 )
 def test_contents_that_are_no_images_are_refused(made) -> None:

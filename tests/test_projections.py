@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fastfcs import LowPass
 from fastfcs.constraints import (
-    RandomizedProjection,
-    Change,
-    SpectralProjection,
     GraphLowPass,
     PhotorealisticSmoothing,
+    RandomizedProjection,
+    ResidualProjection,
+    SpectralProjection,
     Tikhonov,
 )
 from fastfcs.network import Constraint
@@ -175,7 +175,7 @@ def test_the_gradient_is_the_adjoint(make: Make) -> None:
 def test_the_change_is_projected_by_any_of_them(make: Make) -> None:
     content, x = torch.rand(2, 1, 3, 9, 11, dtype=torch.float64)
     projection = make(content)
-    constraint = Change(content, projection)
+    constraint = ResidualProjection(content, projection)
     torch.testing.assert_close(constraint(x), content + projection(x - content))
     assert torch.equal(constraint(content), content)
     assert constraint(x.half()).dtype == torch.float16
