@@ -108,7 +108,7 @@ def test_grey_counts_where_it_is_flat(tmp_path: Path) -> None:
 def test_masks_without_a_common_colour_raise(tmp_path: Path) -> None:
     write_mask(tmp_path / "a.png", {"black": 20})
     write_mask(tmp_path / "b.png", {"white": 20, "red": 20})
-    with pytest.raises(ValueError, match=r"^masks .*black in .*a.png and white, red in .*b.png"):
+    with pytest.raises(ValueError, match=r"^masks .*black.*white, red"):
         read_regions(tmp_path / "a.png", tmp_path / "b.png")
 
 
@@ -434,8 +434,9 @@ def test_bad_options_are_one_sentence(folder: Path) -> None:
 
 def test_equivalent_iterations(folder: Path, monkeypatch: pytest.MonkeyPatch, vgg: VGG19) -> None:
     options = ("pairs", "--equivalent-iterations", "--steps=5")
-    run(*options)
+    output = run(*options).output
     report = json.loads(Path("out/iterations.json").read_text())
+    assert f"{report['equivalent iterations']['value']:g}" in output
     assert (report["style weight"], report["steps"], report["updates"]) == (7, 5, 1)
     assert [len(row["curve"]) for row in report["rows"]] == [6, 6]
     for row in report["rows"]:
