@@ -19,7 +19,6 @@ the tables in docs/constraints.md.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import time
 from argparse import ArgumentParser, RawTextHelpFormatter
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
-from measure import _status, machine, seconds
+from measure import machine, seconds
 from PIL import Image
 from scipy.sparse.linalg import eigsh
 from tables import between, table
@@ -46,6 +45,7 @@ from fastfcs.constraints import (
     SpectralProjection,
     Tikhonov,
 )
+from fastfcs.evaluation.cost import peak_memory, reset_peak_memory
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks/results/projections.json", ROOT / "docs/constraints.md"
@@ -94,15 +94,13 @@ def counted() -> Iterator[list[int]]:
 
 def measured(make: Callable[[], Callable[[Tensor], Tensor]], x: Tensor) -> tuple[Tensor, Row]:
     """Return P[X] and its cost."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
-    before = _status("VmRSS")
+    before = reset_peak_memory("cpu")
     with counted() as products:
         start = time.perf_counter()
         projection = make()
         made, making = time.perf_counter() - start, products[0]
         result = projection(x)
-    memory = max(0, _status("VmHWM") - before)
+    memory = max(0, peak_memory("cpu") - before)
     return result, {
         "products_to_make": making,
         "products": products[0] - making,

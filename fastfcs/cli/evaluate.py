@@ -12,7 +12,7 @@ from .options import DEVICE, FOLDER, PATH, PRECISION, REFINE, STEPS, device_name
 
 if TYPE_CHECKING:
     from ..evaluation.pairs import PairFiles
-    from ..evaluation.report import Medians
+    from ..evaluation.summary import Medians
 
 
 @click.command()
@@ -85,8 +85,8 @@ def evaluate(
             raise ValueError("--last belongs to --style, which was not given")
         chosen = _chosen(folder, style, last, only)
         device = device_named(device)
-        options: dict[str, Any] = {"size": size, "device": device, "say": click.echo}
-        facts = _facts(folder, len(chosen), size, steps, precision, weights, refine, device)
+        options: dict[str, Any] = {"size": size, "device": device, "log": click.echo}
+        metadata = _metadata(folder, len(chosen), size, steps, precision, weights, refine, device)
         output.mkdir(parents=True, exist_ok=True)
         if equivalent_iterations:
             from ..evaluation import iterations
@@ -98,14 +98,14 @@ def evaluate(
                 refine=refine,
                 presets=presets,
                 steps=steps[0] if steps else None,
-                facts=facts,
+                metadata=metadata,
                 **options,
             )
             _show_iterations(found)
         else:
             from ..evaluation import compare, methods, report
 
-            compared = methods.methods(
+            compared = methods.select_methods(
                 names or (methods.PAINTED if refine else methods.DEFAULT),
                 weights=weights,
                 refine=refine,
@@ -113,8 +113,8 @@ def evaluate(
                 precision=precision,
                 device=device,
             )
-            rows, notes = compare.compare(chosen, compared, output, **options)
-            medians = report.write_report(rows, notes, compared, output, facts)
+            rows, notes = compare.compare_methods(chosen, compared, output, **options)
+            medians = report.write_report(rows, notes, compared, output, metadata)
             click.echo(_table(medians))
             for note in (*notes, f"pictures and intervals: {output / 'index.html'}"):
                 click.echo(note)
@@ -133,7 +133,7 @@ def _chosen(
     return [pair for pair in found if not only or pair.name in only]
 
 
-def _facts(
+def _metadata(
     folder: Path,
     pairs: int,
     size: int | None,
