@@ -17,8 +17,9 @@ from PIL import Image
 
 from fastfcs import images
 from fastfcs.cli import cli
-from fastfcs.network import UnrolledSolver, save_solver
+from fastfcs.network import UnrolledSolver
 from fastfcs.stylizer import Stylizer
+from fastfcs.weights import save_solver
 
 W, H = 40, 32
 
@@ -92,9 +93,13 @@ def test_many_files_and_one_bad_one(folder: Path) -> None:
     assert reports[0]["output"] == "out/a.png"
     assert reports[0]["notes"] == []
     assert reports[0]["seconds"] > 0
-    assert reports[1]["error"] == "bad.png is not a JPEG, PNG, TIFF, WebP, BMP or GIF picture"
+    assert reports[1]["error"] == (
+        "bad.png cannot be read: not a JPEG, PNG, TIFF, WebP, BMP or GIF picture"
+    )
     assert reports[2]["error"] == "gone.png cannot be read: No such file or directory"
-    assert reports[3]["error"] == ("tiny.png: content must be at least 16 pixels a side, not 8 x 8")
+    assert reports[3]["error"] == (
+        "tiny.png: content must be at least 16 pixels per side, got 8 x 8"
+    )
     for report in reports[1:4]:
         assert report["error"] in result.stderr
 
@@ -141,7 +146,7 @@ def test_standard_input_and_output(folder: Path) -> None:
     np.testing.assert_array_equal(found, restyled("a.png"))
     result = run("-", "-o", "-", stdin=b"nothing")
     assert (result.exit_code, result.stdout_bytes) == (2, b"")
-    assert "is not a JPEG" in result.stderr
+    assert "cannot be read: not a JPEG" in result.stderr
 
 
 def test_sizes_are_said(folder: Path) -> None:
