@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     "--method",
     "names",
     multiple=True,
-    help="content, artistic, photoreal[:CUTOFF,...], regional[:CUTOFF,...], gatys, luan, "
-    "projected[:CUTOFF,...], or NAME='FOLDER/x*.png' for the results of another program, where * "
-    "stands for the pair's name. Repeatable.",
+    help="Method to compare: content, artistic, photoreal[:CUTOFF,...], regional[:CUTOFF,...], "
+    "gatys, luan, projected[:CUTOFF,...], or NAME='FOLDER/x*.png' for the results of another "
+    "program, where * stands for the pair's name. Repeatable.",
 )
 @click.option(
     "--size",
@@ -49,7 +49,10 @@ if TYPE_CHECKING:
     "turn. Repeatable.",
 )
 @click.option(
-    "--last", type=click.IntRange(min=1), help="With --style: use only the last photos, this many."
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --style: use only the last N photos.",
 )
 @click.option(
     "--equivalent-iterations",
@@ -88,7 +91,10 @@ def evaluate(
     refine: bool,
     device: str | None,
 ) -> None:
-    """Compare methods on the pairs of pictures in FOLDER: style, structure, time and memory.
+    """Compare methods on the pairs of pictures in FOLDER.
+
+    The comparison covers how much style is taken over, how much structure is kept, time and
+    memory.
 
     A pair is content01.png and style01.png, optionally with content01_mask.png and
     style01_mask.png. OUTPUT gets index.html (all pictures side by side), report.json, results.csv

@@ -125,7 +125,7 @@ def layer_weights(text: str) -> dict[str, float]:
     type=click.IntRange(min=16),
     help="Reduce larger pictures, the style too, to this longer side, in pixels.",
 )
-@click.option("--vgg", type=PATH, help="Weights of VGG-19 from torchvision, instead of its own.")
+@click.option("--vgg", type=PATH, help="Other weights of VGG-19, in the format of torchvision.")
 @DEVICE
 @FORCE
 def optimize(
@@ -138,7 +138,9 @@ def optimize(
     force: bool,
     **options: Any,
 ) -> None:
-    """Restyle CONTENT with an iterative solver: minutes where stylize takes seconds.
+    """Restyle CONTENT with an iterative solver, which takes minutes.
+
+    CONTENT is a picture, or - for standard input.
 
     The default is Gatys et al. (2016). Luan et al. (2017) is --matting-weight 1e4 with --mask; the
     projected gradient of Puy and Pérez (2018) is --photoreal with --method adam.

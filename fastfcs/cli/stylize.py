@@ -57,7 +57,11 @@ _UNMASKED = 0.005  # share of the content without a region that is worth a note
 )
 @MASK
 @click.option(
-    "--brush", type=float, default=1.0, show_default=True, help="Scale of the brush strokes."
+    "--brush",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Scale of the brush strokes, 0.25 to 4.",
 )
 @click.option(
     "--keep",
@@ -101,11 +105,12 @@ def stylize(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Restyle CONTENT: one or more pictures or folders, or - for standard input.
+    """Restyle CONTENT in the style of another picture.
 
-    For several pictures or a folder, OUTPUT is a folder and the names of the files are kept (BMP
-    and GIF become PNG). If a picture cannot be restyled, the error is reported, the others are
-    still processed, and the exit code is 2.
+    CONTENT is one or more pictures or folders, or - for standard input. For several pictures or a
+    folder, OUTPUT is a folder, and files keep their names (BMP and GIF become PNG). If a picture
+    cannot be restyled, the error is reported, the other pictures are still restyled, and the exit
+    code is 2.
     """
     from ..regions import read_regions
     from ..stylizer import Stylizer
