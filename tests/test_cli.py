@@ -1,4 +1,4 @@
-"""The commands, in process and once as a process of their own, with a small network."""
+"""The commands, with a small network, in this process and once in a process of their own."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_standard_input_and_output(folder: Path) -> None:
     assert "cannot be read: not a JPEG" in result.stderr
 
 
-def test_sizes_are_said(folder: Path) -> None:
+def test_reductions_are_reported(folder: Path) -> None:
     Image.open("a.png").resize((1000, 500)).save("large.png")
     result = run("large.png", "-o", "out.png", "--max-size", "100", "--json", style="large.png")
     (report,) = map(json.loads, result.stdout.splitlines())
@@ -205,7 +205,7 @@ def test_alpha_profile_and_16_bits_go_through(folder: Path) -> None:
         (("empty", "-o", "out"), "empty must contain pictures"),
     ],
 )
-def test_refusals(folder: Path, args: tuple[str, ...], sentence: str) -> None:
+def test_bad_options_are_one_sentence(folder: Path, args: tuple[str, ...], sentence: str) -> None:
     Path("empty").mkdir()
     defaults = ["--style", "style.png", "--weights", "w.safetensors"]
     result = CliRunner().invoke(cli, ["stylize", *defaults, *args])
@@ -258,7 +258,7 @@ def test_training_commands_pass_on_what_is_given(
 
 
 def test_as_a_process(folder: Path) -> None:
-    """What is on the screen is the report alone, though the picture makes Pillow warn."""
+    """The screen shows the report alone, although the picture makes Pillow warn."""
     with Image.open("a.png") as image:
         image.save("odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
     with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open("odd.jpg") as image:

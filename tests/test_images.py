@@ -52,7 +52,7 @@ def png_16(array: np.ndarray, interlace: bool = False, **options: object) -> io.
 
 
 def samples(picture: Picture, depth: int) -> np.ndarray:
-    """What the picture's numbers were in the file, alpha included."""
+    """The picture's samples as in the file, alpha included."""
     planes = picture.pixels
     if picture.alpha is not None:
         planes = torch.cat([planes, picture.alpha[None]])
@@ -244,7 +244,7 @@ def test_one_bit_and_grey_become_three_equal_channels() -> None:
         assert (picture.pixels[0] == picture.pixels[2]).all()
 
 
-def test_a_grey_profile_is_left_out_and_said() -> None:
+def test_a_grey_profile_is_dropped_and_reported() -> None:
     profile = bytearray(SRGB)
     profile[16:20] = b"GRAY"
     picture = read(encoded(RGB[..., 0], "JPEG", icc_profile=bytes(profile)))
@@ -307,7 +307,7 @@ def test_alpha_is_written(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(found, RGBA)
 
 
-def test_what_a_format_cannot_hold_is_refused_or_said(tmp_path: Path) -> None:
+def test_what_a_format_cannot_hold_raises_or_is_reported(tmp_path: Path) -> None:
     transparent = read(encoded(RGBA, "PNG"))
     with pytest.raises(PictureError, match="JPEG cannot hold this picture's transparency"):
         write(transparent, tmp_path / "a.jpg")
@@ -380,7 +380,7 @@ def test_truncated_16_bits(tmp_path: Path) -> None:
             read(tmp_path / "cut")
 
 
-def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
     with pytest.raises(PictureError, match=r"text\.jpg cannot be read: not a JPEG, PNG"):
@@ -415,7 +415,7 @@ def test_fit_keeps_the_aspect_and_never_enlarges() -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 @pytest.mark.parametrize("source", ["JPEG", "PNG"])
-def test_pixels_an_inch_survive(tmp_path: Path, source: str, suffix: str) -> None:
+def test_pixels_per_inch_survive(tmp_path: Path, source: str, suffix: str) -> None:
     array = np.full((9, 8, 3), 90, np.uint8)
     picture = read(encoded(array, source, dpi=(300, 200)))
     assert picture.dpi == pytest.approx((300, 200), abs=0.01)

@@ -210,8 +210,8 @@ def _solve(
     with ProgressBar(sum(steps), smoothing=0) as bar:
 
         def show(step: int, image: Tensor, losses: dict[str, float]) -> None:
-            bar.report({name: loss for name, loss in losses.items() if loss})
-            if step > 0:  # 0 is the image a scale starts from
+            if step > 0:  # step 0 is the image that a scale starts from
+                bar.report({name: loss for name, loss in losses.items() if loss})
                 bar.advance()
 
         result = solve(

@@ -124,7 +124,7 @@ def pil_samples(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tensor], AnyImage]]:
-    """Convert an image of any kind to a batch, and say how to convert a result back.
+    """Convert an image of any kind to a batch, and make the inverse conversion.
 
     Args:
         name: the argument's name, for error messages.

@@ -56,7 +56,7 @@ class Picture:
         grey: whether the file has no colour.
         depth: bits per channel of the file, 8 or 16.
         format: the file's format as Pillow names it ("JPEG", "PNG", ...).
-        notes: one sentence on everything that reading converted or dropped.
+        notes: sentences on what reading converted or dropped.
 
     Examples:
         >>> import torch
