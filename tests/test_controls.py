@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from pictures import noise
 from PIL import Image
-from torch import Tensor
 
 from fastfcs import presets
 from fastfcs.cli import cli
@@ -26,10 +26,6 @@ def solver() -> UnrolledSolver:
     solver = UnrolledSolver(updates=2, channels=(8, 12)).eval().requires_grad_(False)
     solver.initialise(noise(2, 3, 32, 32, seed=4), noise(2, 3, 32, 32, seed=5) ** 3)
     return solver
-
-
-def noise(*shape: int, seed: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 CONTENT, A, B = noise(3, H, W, seed=2), noise(3, 40, 20, seed=3), noise(3, 32, 48, seed=4) ** 3

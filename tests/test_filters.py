@@ -33,7 +33,7 @@ class Spectrum(NamedTuple):
 
 @pytest.fixture(scope="module")
 def spectrum() -> Spectrum:
-    from conftest import load_photo
+    from pictures import load_photo
 
     image = load_photo("astronaut", 512)[..., 20:60, 200:240]
     update = aggressive_update(image)

@@ -34,7 +34,7 @@ class Case:
     """A 24 x 28 crop of a photo, a rough update of it, and h(L) of that by `eigh`."""
 
     def __init__(self, name: str) -> None:
-        from conftest import load_photo
+        from pictures import load_photo
 
         top, left = CROPS[name]
         self.content = load_photo(name, 512)[..., top : top + 24, left : left + 28]
