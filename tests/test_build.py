@@ -124,9 +124,12 @@ LOADED = "print(*{line.split()[-1] for line in open('/proc/self/maps') if '/%s' 
         False,
         pytest.param(
             True,
-            marks=pytest.mark.skipif(
-                cuda_tool("nvcc") is None, reason="no CUDA compiler (nvcc) found"
-            ),
+            marks=[
+                pytest.mark.toolchain,
+                pytest.mark.skipif(
+                    cuda_tool("nvcc") is None, reason="no CUDA compiler (nvcc) found"
+                ),
+            ],
         ),
     ],
 )
@@ -181,6 +184,7 @@ def test_extension_is_imported_before_torch() -> None:
     assert loaded == [str((TORCH / "lib/libtorch_cpu.so").resolve())]
 
 
+@pytest.mark.toolchain
 @pytest.mark.parametrize("name", ["cuobjdump", "nvdisasm"])
 def test_disassembler_comes_with_the_test_dependencies(name: str) -> None:
     path = cuda_tool(name)

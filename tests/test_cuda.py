@@ -11,7 +11,7 @@ import reference
 import torch
 from torch import Tensor
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+pytestmark = pytest.mark.gpu
 ops = pytest.importorskip("fastfcs.ops", reason="fastfcs is not built")
 MattingLaplacian = pytest.importorskip("fastfcs.laplacian").MattingLaplacian
 

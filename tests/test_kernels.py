@@ -381,6 +381,7 @@ def machine_code(tmp_path_factory: pytest.TempPathFactory) -> MachineCode:
     return MachineCode(tmp_path_factory.mktemp("cubin"))
 
 
+@pytest.mark.toolchain
 @needs_nvcc
 @pytest.mark.parametrize("source", EMULATED, ids=lambda path: path.stem)
 def test_no_register_spills(machine_code: MachineCode, source: Path) -> None:
@@ -404,6 +405,7 @@ def _loops(function: str) -> list[list[str]]:
     return loops
 
 
+@pytest.mark.toolchain
 @needs_nvcc
 @needs_disassembler
 def test_machine_code_of_the_matting_step(machine_code: MachineCode) -> None:
@@ -427,6 +429,7 @@ def test_machine_code_of_the_matting_step(machine_code: MachineCode) -> None:
             assert next(uses) > 100, f"{text} is used too early"
 
 
+@pytest.mark.toolchain
 @needs_nvcc
 def test_registers_of_the_gram_kernels(machine_code: MachineCode) -> None:
     """Three blocks of four warps per multiprocessor; two for float64 and unaligned rows."""
@@ -438,6 +441,7 @@ def test_registers_of_the_gram_kernels(machine_code: MachineCode) -> None:
         assert int(registers) <= (255 if two else 168), name
 
 
+@pytest.mark.toolchain
 @needs_nvcc
 @needs_disassembler
 def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:

@@ -312,7 +312,7 @@ def test_on_cuda_the_host_never_waits(
     assert (result.dtype, half.dtype) == (torch.float32, torch.float16)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("constraint", "refine"), [(None, False), ("photoreal", False), (None, True)]
 )
