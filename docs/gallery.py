@@ -8,8 +8,8 @@ reference in the corner.
 
 from pathlib import Path
 
-from PIL import Image, ImageOps
 from pictures import Row, grid, photo
+from PIL import Image, ImageOps
 
 from fastfcs import Stylizer
 

@@ -9,7 +9,7 @@ import numpy as np
 import skimage.data
 from PIL import Image, ImageDraw, ImageOps
 
-GAP, TITLE, FONT = 6, 22, 14
+GAP, TITLE, FONT = 6, 22, 15
 
 Row = Sequence[tuple[str, Image.Image]]
 

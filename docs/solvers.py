@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from pictures import Row, grid, photo
+from PIL import Image
 from torch import Tensor
 
 from fastfcs import Stylizer
