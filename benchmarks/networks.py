@@ -25,7 +25,7 @@ from fastfcs.evaluation.iterations import equivalent_iterations
 from fastfcs.evaluation.methods import methods
 from fastfcs.evaluation.pairs import find_pairs, pair_up
 from fastfcs.evaluation.report import medians
-from fastfcs.network import weights_file
+from fastfcs.network import find_weights
 from fastfcs.vgg import LOW_RANK
 
 RESULTS = Path(__file__).parent / "results/networks.json"
@@ -59,7 +59,7 @@ def main() -> None:
             facts={},
             say=print,
         )
-        files = [weights_file(network), *([LOW_RANK] if refine else [])]
+        files = [find_weights(network), *([LOW_RANK] if refine else [])]
         row: dict[str, Any] = {
             "network": network,
             "refine": refine,

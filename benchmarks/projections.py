@@ -38,11 +38,11 @@ from torch import Tensor
 
 from fastfcs import LowPass, MattingLaplacian, ops
 from fastfcs.constraints import (
-    ApproximateBasis,
-    Exact,
-    Filtered,
+    RandomizedProjection,
+    SpectralProjection,
+    GraphLowPass,
     Photoreal,
-    Smoothing,
+    PhotorealisticSmoothing,
     Tikhonov,
 )
 
@@ -126,24 +126,24 @@ def compare(size: int) -> list[Row]:
     lowpass = LowPass.for_bandwidth(laplacian, k)
     cutoff, order = lowpass.cutoff, lowpass.order
     methods: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
-        "Exact(k)": lambda: Exact(content, k),
+        "SpectralProjection(k)": lambda: SpectralProjection(content, k),
         "X, not projected": lambda: lambda x: x,
         "the same by Lanczos, without a matrix": lambda: without_a_matrix(content, k),
-        "ApproximateBasis(k)": lambda: ApproximateBasis(content, k),
-        "Filtered, LowPass.for_bandwidth(k)": lambda: Filtered(
+        "RandomizedProjection(k)": lambda: RandomizedProjection(content, k),
+        "GraphLowPass, LowPass.for_bandwidth(k)": lambda: GraphLowPass(
             content, LowPass.for_bandwidth(laplacian, k)
         ),
-        "Filtered, LowPass(c)": lambda: Filtered(content, LowPass(cutoff)),
-        "Filtered, LowPass(c), order doubled": lambda: Filtered(
+        "GraphLowPass, LowPass(c)": lambda: GraphLowPass(content, LowPass(cutoff)),
+        "GraphLowPass, LowPass(c), order doubled": lambda: GraphLowPass(
             content, LowPass(cutoff, 2 * order)
         ),
         "Photoreal(c), the change filtered": lambda: Photoreal(content, cutoff, eps=1e-7),
-        "Filtered, heat": lambda: Filtered(content, LowPass(cutoff, kind="heat")),
-        "Filtered, Tikhonov's kernel": lambda: Filtered(
+        "GraphLowPass, heat": lambda: GraphLowPass(content, LowPass(cutoff, kind="heat")),
+        "GraphLowPass, Tikhonov's kernel": lambda: GraphLowPass(
             content, LowPass(cutoff, 2 * order, kind="tikhonov")
         ),
         "Tikhonov(1 / c)": lambda: Tikhonov(content, 1 / cutoff),
-        "Smoothing(1e-4), Li et al.": lambda: Smoothing(content),
+        "PhotorealisticSmoothing(1e-4), Li et al.": lambda: PhotorealisticSmoothing(content),
     }
     if size > MATRIX_FREE:
         del methods["the same by Lanczos, without a matrix"]
@@ -151,7 +151,7 @@ def compare(size: int) -> list[Row]:
     exact = x
     for name, make in methods.items():
         result, row = measured(make, x)
-        exact = result if name == "Exact(k)" else exact
+        exact = result if name == "SpectralProjection(k)" else exact
         row["error"] = float((result - exact).norm() / exact.norm())
         row["energy"] = 1e5 * laplacian.energy(result).item() / (3 * n)
         rows.append({"size": size, "n": n, "k": k, "cutoff": cutoff, "method": name, **row})

@@ -6,17 +6,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .chebyshev import kaiser_window
 from .laplacian import MattingLaplacian
-
-# Keeps the ringing of a truncated step under 1 %; a smaller one would make the step sharper.
-_KAISER_BETA = 4.0
 
 # Random signals times k: the count's standard deviation is sqrt(2 / this), 1.1 %, at most.
 _SAMPLES = 16000
 _CHECKED_EVERY = 16
 
 
-def cutoff_below_which(laplacian: MattingLaplacian, k: int) -> float:
+def estimate_cutoff(laplacian: MattingLaplacian, k: int) -> float:
     """The cut-off below which L has k eigenvalues, by stochastic counting.
 
     The count is the trace of the projector 1[L <= c], estimated from random signs z as the mean of
@@ -66,15 +64,10 @@ def cutoff_below_which(laplacian: MattingLaplacian, k: int) -> float:
             return cutoff
 
 
-def damping(order: int) -> NDArray[np.float64]:
-    """Kaiser's window, (order + 1,), for the Chebyshev coefficients of a step."""
-    return np.kaiser(2 * order + 1, _KAISER_BETA)[order:]
-
-
 def _bisect(moments: NDArray[np.float64], k: int) -> float:
     """Where in (0, pi) the estimated count passes k."""
     j = np.arange(1, len(moments))
-    weights = 2 / np.pi * damping(len(j))[1:] / j * moments[1:]
+    weights = 2 / np.pi * kaiser_window(len(j))[1:] / j * moments[1:]
     low, high = 0.0, math.pi
     while high - low > 1e-9:
         middle = (low + high) / 2

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import ops
-from .bandwidth import cutoff_below_which, damping
+from .bandwidth import estimate_cutoff
+from .chebyshev import expand, kaiser_window
 from .laplacian import MattingLaplacian
 
 Kind = Literal["ideal", "heat", "tikhonov"]
@@ -95,15 +96,15 @@ class LowPass:
         """The ideal low-pass whose cutoff has k eigenvalues below: it imitates P_span(U_k).
 
         What is matched is the number of eigenvalues, by stochastic counting: see
-        :func:`fastfcs.bandwidth.cutoff_below_which` for its error, its cost, and what it raises.
+        :func:`fastfcs.bandwidth.estimate_cutoff` for its error, its cost, and what it raises.
         """
-        return cls(cutoff_below_which(laplacian, k), order)
+        return cls(estimate_cutoff(laplacian, k), order)
 
     def _coefficients(self) -> NDArray[np.float64]:
         # With 64 times more nodes than coefficients, the ideal kernel's step falls where it should.
-        c = expansion(lambda x: self.kernel(x).numpy(), self.order, 64 * (self.order + 1))
+        c = expand(lambda x: self.kernel(x).numpy(), self.order, 64 * (self.order + 1))
         if self.kind == "ideal":
-            c *= damping(self.order)
+            c *= kaiser_window(self.order)
         return c / np.sum(c * (-1.0) ** np.arange(self.order + 1))  # T_k(-1) = (-1)^k
 
     def kernel(self, eigenvalue: Any) -> Tensor:
@@ -124,22 +125,6 @@ class LowPass:
 
     def __repr__(self) -> str:
         return f"LowPass(cutoff={self.cutoff}, order={self.order}, kind={self.kind!r})"
-
-
-def expansion(
-    function: Callable[[NDArray[np.float64]], NDArray[np.float64]], order: int, nodes: int
-) -> NDArray[np.float64]:
-    """The Chebyshev expansion of a function on [0, 9] to an order below the number of nodes.
-
-    c_k = 2/M sum_j f(lambda_j) cos(k theta_j), c_0 half of it: a cosine transform of the M nodes.
-    """
-    theta = (np.arange(nodes) + 0.5) * np.pi / nodes
-    values = function(MattingLaplacian.lambda_max / 2 * (1 + np.cos(theta)))
-    k = np.arange(order + 1)
-    transform = np.fft.rfft(np.concatenate([values, values[::-1]]))[: order + 1]
-    c: NDArray[np.float64] = (np.exp(-0.5j * np.pi * k / nodes) * transform).real / nodes
-    c[0] /= 2
-    return c
 
 
 def _as_array(values: Any) -> np.ndarray:

@@ -1,31 +1,63 @@
-"""The flexible convolutional solver (Puy and Pérez, arXiv:1806.05285): X <- P[X - g_t(X)]."""
+"""The flexible convolutional solver (Puy and Pérez, arXiv:1806.05285): X <- P[X - g_t(X)].
+
+Notation, in the code and in the docs:
+
+    X      the image, (B, 3, H, W); X^(t) after t updates, X^(0) = C unless another start is given
+    C      the content image
+    h_l    features of X at level l, an n_l x c_l matrix, as tensors (B, c_l, H_l, W_l)
+    G_l    their Gram matrix, h_l^T h_l / n_l
+    H_l    the Gram matrix of the style's features, the target; H_{t,l} where tuned per update
+    g_t    the update t = 0 .. N-1, which mimics the gradient of the style loss
+    P      a constraint, enforced after every update
+    n_l    the number of pixels at level l
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checks import check_image, check_regions
+from .constraints import Constraint
 from .losses import region_grams
 from .ops import gram, gram_correction
+from .statistics import Statistics, Widths
 
-Constraint = Callable[[Tensor], Tensor]
-Statistics = dict[str, Tensor]
-"""H^s: one Gram matrix (B or 1, c_l, c_l) for each update t and level l, under the key "t.l"."""
+_SLOPE = 0.2  # of every leaky ReLU, for negative inputs
+_LARGEST = 0.25  # bound of |g_t|
+_ADDED = 0.3  # standard deviation of a residual convolution's output at initialisation
+_DOUBLINGS = 3  # of the number of terms in the Neumann series of `_normalised_correction`
 
-_SLOPE = 0.2  # of every leaky ReLU
-_LARGEST = 0.25  # |g_t|
-_ADDED = 0.3  # by a residual convolution at the start, standard deviation
-_DOUBLINGS = 3  # of the Neumann series in `_normalised_correction`
-MIN_SIDE = 16
+
+class Solver(Protocol):
+    """An unrolled solver: `UnrolledSolver`, or `fastfcs.refinement.RefinedSolver`."""
+
+    @property
+    def updates(self) -> int:
+        """N, the number of updates."""
+
+    @property
+    def widths(self) -> Widths:
+        """The widths of the statistics it takes."""
+
+    def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
+        """The Gram matrices of a style, see `UnrolledSolver.statistics`."""
+
+    def __call__(
+        self,
+        content: Tensor,
+        statistics: Statistics,
+        constraint: Constraint | None = None,
+        regions: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """X^(N), see `UnrolledSolver.forward`."""
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
@@ -33,12 +65,25 @@ def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
 
 
 class ForwardMaps(nn.ModuleList):
-    """h_1, h_2, ...: the small trained stand-in for VGG, the same in every update.
+    """The features h_1, h_2, ...: a small trained stand-in for VGG, shared by all updates.
 
-    Each level is two convolutions, at half the resolution of the level before, and between them
-    residual ones (He et al. 2016), x + leaky(conv(x)). The last channel of every level is the
-    constant 1, and level 1 also carries the image itself: their Gram matrices thus hold means and,
-    at level 1, the mean and covariance of the colours.
+    Each level is two convolutions, at half the resolution of the level before, with residual ones
+    (He et al. 2016), x + leaky(conv(x)), between them. The last channel of every level is the
+    constant 1, and level 1 also carries the image itself. The Gram matrices therefore hold the
+    means of all features and, at level 1, the mean and covariance of the colours.
+
+    Args:
+        channels: c_l of each level, finest first, the constant and the image included.
+        residual: number of residual convolutions of each level.
+
+    Attributes:
+        learned: number of channels of each level that a convolution produces.
+
+    Examples:
+        >>> maps = ForwardMaps(channels=(8, 16), residual=(0, 1))
+        >>> features, active = maps(torch.rand(1, 3, 20, 17))
+        >>> [tuple(h.shape) for h in features], len(active)
+        ([(1, 8, 20, 17), (1, 16, 10, 9)], 3)
     """
 
     def __init__(self, channels: Sequence[int], residual: Sequence[int]) -> None:
@@ -51,37 +96,52 @@ class ForwardMaps(nn.ModuleList):
             self.append(nn.ModuleList([first, last, *between]))
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Features h_l (B, c_l, H / 2^(l-1), W / 2^(l-1)), sizes rounded up, of (B, 3, H, W).
+        """Compute the features of an image.
 
-        And where each leaky ReLU between a level's convolutions let everything pass, in turn.
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+
+        Returns:
+            The features h_l, (B, c_l, H / 2^(l-1), W / 2^(l-1)) with sizes rounded up, and for each
+            leaky ReLU within a level, in order, where its input was positive.
         """
         centred = 2 * image - 1
-        x, features, passed = centred, [], []
+        x, features, active = centred, [], []
         for level, convs in enumerate(self):
             if level:
                 x = F.leaky_relu(x, _SLOPE)
                 x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
             x = F.leaky_relu_(convs[0](x), _SLOPE)  # type: ignore[index]
-            passed.append(x > 0)
+            active.append(x > 0)
             for conv in convs[2:]:  # type: ignore[index]
                 added = F.leaky_relu_(conv(x), _SLOPE)
-                passed.append(added > 0)
+                active.append(added > 0)
                 x = x + added
             x = convs[1](x)  # type: ignore[index]
             if level == 0:
                 x = torch.cat([x, centred.to(x.dtype)], 1)
             x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
             features.append(x)
-        return features, passed
+        return features, active
 
 
 class BackwardMaps(nn.ModuleList):
-    """The mirror image of the forward maps, for one update: from corrections to g_t.
+    """The mirror image of the forward maps, one per update: from corrections to g_t.
 
-    They are gated as a gradient is: where the forward maps' leaky ReLUs passed a fifth, so do
-    these. Without the gates level 4 hardly learned (docs/training-log.md). Residual convolutions
-    have no mirror image of their own: through them goes the gradient itself. There is no bias, so
-    that g_t = 0 where every Gram matrix is the style's.
+    They are gated as a gradient is: wherever a leaky ReLU of the forward maps had the slope 0.2, it
+    has that slope here. Without the gates level 4 hardly learned (docs/training-log.md). A residual
+    convolution has no mirror image of its own; the gradient itself passes through it. There is no
+    bias, so g_t = 0 where every Gram matrix equals the style's.
+
+    Args:
+        channels: c_l of each level of the forward maps, finest first.
+
+    Examples:
+        >>> forward_maps = ForwardMaps((8, 16), (0, 0))
+        >>> features, active = forward_maps(torch.rand(1, 3, 20, 17))
+        >>> g = BackwardMaps((8, 16))(features, active, lambda h, level: 0 * h, forward_maps)
+        >>> g.shape, g.abs().amax().item()
+        (torch.Size([1, 3, 20, 17]), 0.0)
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -93,14 +153,22 @@ class BackwardMaps(nn.ModuleList):
     def forward(
         self,
         features: list[Tensor],
-        passed: list[Tensor],
+        active: list[Tensor],
         correct: Callable[[Tensor, int], Tensor],
         forward_maps: ForwardMaps,
     ) -> Tensor:
-        """g_t (B, 3, H, W), deepest level first, each level adding correct(h_l, l).
+        """Compute g_t, deepest level first; each level adds its correction.
 
-        Values stay within +-0.25: X may otherwise run away from one update to the next. Both lists
-        are emptied, so that memory is given back on the way.
+        Values stay within +-0.25: X could otherwise diverge from one update to the next.
+
+        Args:
+            features, active: from `ForwardMaps.forward`. Both lists are emptied, to free memory as
+                early as possible.
+            correct: the correction of h_l at level l, of h_l's shape.
+            forward_maps: the maps that computed the features.
+
+        Returns:
+            g_t, (B, 3, H, W).
         """
         g: Tensor | None = None
         for level, convs in reversed(list(enumerate(self))):
@@ -108,26 +176,27 @@ class BackwardMaps(nn.ModuleList):
             x = correct(h, level)
             if g is not None:
                 g = F.interpolate(g, x.shape[-2:], mode="bilinear", align_corners=False)
-                x = x + _gated(g, h > 0)
+                x = x + _leaky_gradient(g, h > 0)
             del h
             g = None
             x = convs[0](x)  # type: ignore[index]
             for conv in reversed(forward_maps[level][2:]):  # type: ignore[index]
-                x = x + F.conv_transpose2d(_gated(x, passed.pop()), conv.weight, padding=1)
-            g = convs[1](_gated(x, passed.pop()))  # type: ignore[index]
+                added = _leaky_gradient(x, active.pop())
+                x = x + F.conv_transpose2d(added, conv.weight, padding=1)
+            g = convs[1](_leaky_gradient(x, active.pop()))  # type: ignore[index]
         assert g is not None
         return _LARGEST * torch.tanh(g)
 
 
-def _gated(g: Tensor, passed: Tensor) -> Tensor:
-    """The gradient before a leaky ReLU from that behind it."""
-    return torch.where(passed, g, _SLOPE * g)
+def _leaky_gradient(g: Tensor, active: Tensor) -> Tensor:
+    """Backpropagate g through a leaky ReLU; ``active`` marks its positive inputs."""
+    return torch.where(active, g, _SLOPE * g)
 
 
 def _standardise(conv: nn.Conv2d, _: object, out: Tensor, std: float = 1.0) -> Tensor:
-    """That mean 0 and deviation for each output channel of a convolution that has just run."""
-    found, mean = torch.std_mean(out, (0, 2, 3))
-    scale = std / found
+    """Rescale a convolution that has just run: mean 0 and this deviation per output channel."""
+    deviation, mean = torch.std_mean(out, (0, 2, 3))
+    scale = std / deviation
     conv.weight *= scale.view(-1, 1, 1, 1)
     assert conv.bias is not None
     conv.bias.copy_((conv.bias - mean) * scale)
@@ -135,28 +204,29 @@ def _standardise(conv: nn.Conv2d, _: object, out: Tensor, std: float = 1.0) -> T
 
 
 def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
-    """h (G - H) P, where G = h^T h / n and P is an approximate inverse of G + H.
+    """h (G - H) Q, where G = h^T h / n and Q is an approximate inverse of G + H.
 
     The raw correction is cubic in h and explodes in training; divided by tr(G + H) it is bounded,
     but features that vary little hardly move. Newton's method would divide each direction by its
-    own size. P does where that is an eighth of the trace or more, and goes to eight times 1 / trace
-    where it is less: a Neumann series in A = (G + H) / tr(G + H), whose eigenvalues are in [0, 1],
+    own curvature. Q does so where that is at least an eighth of the trace, and saturates at eight
+    times 1 / trace below. It is a Neumann series in A = (G + H) / tr(G + H), whose eigenvalues lie
+    in [0, 1]:
 
-        P tr(G + H) = sum_{j < 8} (I - A)^j = (I + R) (I + R^2) (I + R^4),   R = I - A
+        Q tr(G + H) = sum_{j < 8} (I - A)^j = (I + R) (I + R^2) (I + R^4),   R = I - A
 
-    Of products alone, so that a CUDA graph can hold it. The kernel, which makes h (G - H'), is
-    given H' = G - (G - H) P: what it writes is bounded in half types as well.
+    Products alone can be captured in a CUDA graph. The kernel computes h (G - H'), so it is called
+    with H' = G - (G - H) Q: its output is then bounded in half types as well.
     """
     with torch.autocast(h.device.type, enabled=False):
         g = gram(h)
         a = g + target
         trace = a.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
         residual = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) - a / trace
-        moved = (g - target) / trace
+        correction = (g - target) / trace
         for _ in range(_DOUBLINGS):
-            moved = moved + moved @ residual
+            correction = correction + correction @ residual
             residual = residual @ residual
-        return gram_correction(h, g - moved)
+        return gram_correction(h, g - correction)
 
 
 def _correction_by_region(h: Tensor, targets: Tensor, regions: Tensor) -> Tensor:
@@ -170,29 +240,23 @@ def _correction_by_region(h: Tensor, targets: Tensor, regions: Tensor) -> Tensor
     return total
 
 
-def _shifted(content: Tensor, targets: Tensor, regions: Tensor | None) -> Tensor:
-    """The content moved to its style's mean colour as a whole, or each region to its own's.
-
-    H^s of level 1 holds that mean: the last features there are the image and the constant 1.
-    """
-    last = targets.select(2, -1)
-    _, colour, constant = last.split((last.shape[1] - 4, 3, 1), 1)
-    masks = content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
-    before = (masks * content).mean((2, 3)) / masks.mean((2, 3))
-    moves = masks * ((1 + colour / constant) / 2 - before).to(content).view(-1, 3, 1, 1)
-    return content + (moves if regions is None else moves.sum(0, keepdim=True))
-
-
 class UnrolledSolver(nn.Module):
     """N learned updates X <- P[X - g_t(X)], t = 0 .. N-1, from X = content.
 
     Args:
         updates: N.
-        channels: features of each level of the forward maps, finest first, fixed ones included.
-        residual: convolutions of each level beside its two, by default none.
+        channels: c_l of each level of the forward maps, finest first, the fixed ones included (the
+            image and a constant at level 1, a constant at the others).
+        residual: number of residual convolutions of each level; by default none.
 
     Raises:
-        ValueError: as many residual as levels are wanted.
+        ValueError: ``residual`` has another length than ``channels``.
+
+    Examples:
+        >>> solver = UnrolledSolver(updates=2, channels=(8, 16))
+        >>> content, style = torch.rand(1, 3, 16, 24), torch.rand(1, 3, 32, 32)
+        >>> solver(content, solver.statistics(style), constraint=lambda x: x.clamp(0, 1)).shape
+        torch.Size([1, 3, 16, 24])
     """
 
     def __init__(
@@ -204,7 +268,9 @@ class UnrolledSolver(nn.Module):
         super().__init__()
         residual = list(residual or [0] * len(channels))
         if len(residual) != len(channels):
-            raise ValueError(f"residual must be a number for each of {channels}, not {residual}")
+            raise ValueError(
+                f"residual must be one number per level, {len(channels)}, got {residual}"
+            )
         self.architecture: dict[str, Any] = {"updates": updates, "channels": list(channels)}
         if any(residual):
             self.architecture["residual"] = residual
@@ -220,20 +286,23 @@ class UnrolledSolver(nn.Module):
         style: Tensor,
         teach: Callable[[ForwardMaps], None] = lambda maps: None,
     ) -> None:
-        """Start from a gradient: of the Gram loss of random features, images (B, 3, H, W).
+        """Initialise for training: g_t starts as a gradient of the Gram loss of random features.
 
         Every feature of the forward maps gets mean 0 and variance 1 on the contents (Mishkin and
-        Matas 2016), so that Gram matrices are of correlations, and no channel is dead; what a
-        residual convolution adds gets less, with which it learns faster. The backward maps begin as
-        the forward maps transposed, plus noise, and g_t with a root mean square of 0.03. Several
-        contents are needed, or the deepest level has too few pixels for a variance. ``teach`` may
-        train the forward maps before the backward maps are made of them.
+        Matas 2016), so Gram matrices hold correlations and no channel is dead. Residual
+        convolutions add less, with which they learn faster. The backward maps start as the
+        transposed forward maps plus noise, scaled to a g_t with an RMS of 0.03.
+
+        Args:
+            content, style: images (B, 3, H, W) in [0, 1]. Several are needed, or the deepest level
+                has too few pixels for a variance.
+            teach: may train the forward maps before the backward maps are made from them.
         """
         for conv in _convolutions(self):
             nn.init.kaiming_normal_(conv.weight)
-        adding = partial(_standardise, std=_ADDED)
+        small = partial(_standardise, std=_ADDED)
         hooks = [
-            conv.register_forward_hook(_standardise if k < 2 else adding)
+            conv.register_forward_hook(_standardise if k < 2 else small)
             for level in self.forward_maps
             for k, conv in enumerate(_convolutions(level))
         ]
@@ -251,23 +320,31 @@ class UnrolledSolver(nn.Module):
                 mirror = mirror / mirror.square().sum((1, 2, 3)).mean().sqrt()
                 conv.weight *= 0.2
                 conv.weight[:, : mirror.shape[1]] += mirror
-            for _ in range(3):  # most of g_t is at its bounds at first
+            for _ in range(3):  # repeated because tanh saturates at first
                 g = self.update(t, content, statistics)
                 backward[1].weight *= 0.03 / g.square().mean().sqrt()
 
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
-        """H^s of style images (B, 3, H, W) in [0, 1]: the Gram matrices of the same forward maps.
+        """Compute the Gram matrices H_l of styles: all that the network knows of them.
 
-        The counterpart of S_l^T S_l / n'_l in the true gradient; nothing else carries the style.
-        Of one image with regions (R, H, W), masks in [0, 1], one H^s a region. They are the same
-        for every update t; those that were tuned for one style are not.
+        They are the counterpart of S_l^T S_l / n'_l in the true gradient, and identical for all
+        updates t, unless tuned as a preset (`fastfcs.training.tune`).
+
+        Args:
+            style: (B, 3, H, W) in [0, 1], H and W at least 16.
+            regions: masks (R, H, W) in [0, 1] of a single image: one Gram matrix per region.
+
+        Returns:
+            Statistics of B styles, or of R with regions.
+
+        Raises:
+            ValueError: a wrong shape, or masks that do not fit the image.
         """
-        _check_image("style", style)
+        check_image("style", style)
         check_regions("style", style, regions)
         features = self.forward_maps(style)[0]
-        found = [gram(h) if regions is None else region_grams(h, regions.to(h)) for h in features]
-        updates = range(self.updates)
-        return {f"{t}.{level}": h.clone() for t in updates for level, h in enumerate(found)}
+        grams = [gram(h) if regions is None else region_grams(h, regions.to(h)) for h in features]
+        return Statistics(tuple(tuple(g.clone() for g in grams) for _ in range(self.updates)))
 
     @property
     def updates(self) -> int:
@@ -275,31 +352,32 @@ class UnrolledSolver(nn.Module):
         return len(self.backward_maps)
 
     @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """What statistics hold: the key of each H^s and its (c_l, c_l)."""
-        return {
-            f"{t}.{level}": (width, width)
-            for t in range(self.updates)
-            for level, width in enumerate(self.architecture["channels"])
-        }
-
-    def fits(self, statistics: Statistics) -> bool:
-        """Whether they have this network's updates, levels and channels."""
-        return {key: tuple(h.shape[1:]) for key, h in statistics.items()} == self.shapes
+    def widths(self) -> Widths:
+        """The widths of the statistics that `forward` takes."""
+        return (tuple(self.architecture["channels"]),) * self.updates, ()
 
     def update(
         self, t: int, image: Tensor, statistics: Statistics, regions: Tensor | None = None
     ) -> Tensor:
-        """g_t(X) for X (B, 3, H, W), which mimics the gradient of the style loss; as `forward`."""
-        features, passed = self.forward_maps(image)
+        """Compute g_t(X), which mimics the gradient of the style loss.
+
+        Args:
+            t: index of the update.
+            image: X, (B, 3, H, W).
+            statistics, regions: see `forward`.
+
+        Returns:
+            (B, 3, H, W).
+        """
+        features, active = self.forward_maps(image)
+        targets = statistics.own[t]
 
         def correct(h: Tensor, level: int) -> Tensor:
-            targets = statistics[f"{t}.{level}"]
             if regions is None:
-                return _normalised_correction(h, targets)
-            return _correction_by_region(h, targets, regions)
+                return _normalised_correction(h, targets[level])
+            return _correction_by_region(h, targets[level], regions)
 
-        g: Tensor = self.backward_maps[t](features, passed, correct, self.forward_maps)
+        g: Tensor = self.backward_maps[t](features, active, correct, self.forward_maps)
         return g
 
     def forward(
@@ -308,34 +386,34 @@ class UnrolledSolver(nn.Module):
         statistics: Statistics,
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
-        *,
-        shifted: bool = False,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """The restyled image, (B, 3, H, W), not clipped.
+        """Restyle images: X <- P[X - g_t(X)] for t = 0 .. N-1.
 
         Args:
-            content: (B, 3, H, W) in [0, 1], H and W at least 16.
-            statistics: H^s, of one style for all or one for each batch element.
-            constraint: P, applied after every update; any callable X -> X of that shape.
-            regions: masks (R, H, W) in [0, 1] of a single content, and then statistics are of R
-                styles, one for each region (Luan et al. 2017). Where no mask is, nothing is asked.
-            shifted: start not from the content but from `_shifted`. Constrained updates are too
-                small for a style whose colours are far away (docs/training-log.md).
+            content: C, (B, 3, H, W) in [0, 1], H and W at least 16.
+            statistics: of a single style, or of one per batch element.
+            constraint: P, any callable X -> X on (B, 3, H, W), applied after every update.
+            regions: masks (R, H, W) in [0, 1] of a single content; the statistics are then of R
+                styles, one per region (Luan et al. 2017). The network applies no style correction
+                outside the masks.
+            start: X^(0), of the content's shape; by default the content.
+
+        Returns:
+            X^(N), (B, 3, H, W), not clipped.
 
         Raises:
-            ValueError: a content that is not such an image, statistics of another network, or masks
-                that fit neither.
+            ValueError: the content is not such an image, the statistics are of another network, or
+                the masks fit neither.
         """
-        _check_image("content", content)
-        if not self.fits(statistics):
-            raise ValueError("statistics are of another network, with other updates or levels")
-        check_regions("content", content, regions)
-        if regions is not None and len(regions) != len(statistics["0.0"]):
+        check_image("content", content)
+        if statistics.widths != self.widths:
             raise ValueError(
-                f"regions must be as many as styles, not {len(regions)} and "
-                f"{len(statistics['0.0'])}"
+                "statistics must have this network's updates, levels and channels "
+                f"{self.widths[0]}, got {statistics.widths[0]}"
             )
-        x = _shifted(content, statistics["0.0"], regions) if shifted else content
+        check_regions("content", content, regions, statistics.styles)
+        x = content if start is None else start.to(content)
         for t in range(self.updates):
             x = x - self.update(t, x, statistics, regions)
             if constraint is not None:
@@ -343,102 +421,5 @@ class UnrolledSolver(nn.Module):
         return x
 
 
-def as_shown(image: Tensor) -> Tensor:
-    """The image clipped to [0, 1]; the gradient passes as if it were not.
-
-    Where it is clipped nothing would be learned otherwise.
-    """
-    return image + (image.clamp(0, 1) - image).detach()
-
-
 def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
-
-
-def _check_image(name: str, image: Tensor) -> None:
-    if image.dim() != 4 or image.shape[1] != 3 or min(image.shape[-2:]) < MIN_SIDE:
-        raise ValueError(
-            f"{name} must be (B, 3, H, W) with H and W at least {MIN_SIDE}, "
-            f"not {tuple(image.shape)}"
-        )
-
-
-def check_range(name: str, image: Tensor) -> None:
-    """Refuses values that are not in [0, 1]; on CUDA the host waits for them."""
-    low, high = image.detach().aminmax()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"{name} must be finite and in [0, 1], not from {low:.4g} to {high:.4g}")
-
-
-def check_regions(name: str, image: Tensor, regions: Tensor | None) -> None:
-    """Refuses what is not masks (R, H, W) in [0, 1] of one image (1, 3, H, W)."""
-    if regions is None:
-        return
-    if regions.dim() != 3 or (1, *regions.shape[1:]) != (len(image), *image.shape[2:]):
-        raise ValueError(
-            f"regions must be masks (R, H, W) of one {name} {tuple(image.shape)}, "
-            f"not {tuple(regions.shape)}"
-        )
-    if regions.is_cuda:  # where looking would make the host wait
-        return
-    if not (regions.min() >= 0 and regions.max() <= 1 and (regions.amax((1, 2)) > 0).all()):
-        raise ValueError("regions must be masks in [0, 1], none of them empty")
-
-
-def save_solver(solver: UnrolledSolver, path: Path, facts: dict[str, str]) -> None:
-    """Write weights; the safetensors header holds the architecture and ``facts`` on training.
-
-    In float16, which halves the file and changes results by less than 8-bit images show.
-    """
-    facts = {"format": "fastfcs", "architecture": json.dumps(solver.architecture), **facts}
-    halves = {name: tensor.half() for name, tensor in solver.state_dict().items()}
-    save_tensors(halves, path, facts)
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, facts: dict[str, str]) -> None:
-    """Write a safetensors file with ``facts`` in its header: whole or not at all."""
-    from safetensors.torch import save
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    partial.write_bytes(save(arrays, facts))
-    partial.replace(path)
-
-
-def weights_file(source: str | Path) -> Path:
-    """``source`` if it is a file, else the weights shipped under that name.
-
-    Raises:
-        FileNotFoundError: neither.
-    """
-    shipped = Path(str(files("fastfcs"))) / "weights" / f"{source}.safetensors"
-    for path in (Path(source), shipped):
-        if path.is_file():
-            return path
-    names = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
-    raise FileNotFoundError(
-        f"weights must be a safetensors file or one of {names}, not {str(source)!r}"
-    )
-
-
-def load_solver(source: str | Path = "universal") -> UnrolledSolver:
-    """The network of a safetensors file, or of the weights shipped under that name; in eval mode.
-
-    Raises:
-        FileNotFoundError: neither a file nor shipped weights.
-        ValueError: a file that is not fastfcs weights.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = weights_file(source)
-    try:
-        with safe_open(path, "pt") as file:
-            facts = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        with torch.device("meta"):  # no random initialisation that would be thrown away
-            solver = UnrolledSolver(**json.loads(facts["architecture"]))
-        solver.load_state_dict(state, assign=True)
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"weights: {path} does not hold a fastfcs network") from error
-    return solver.eval()

@@ -1,4 +1,4 @@
-"""Presets: the statistics H^s of one style, tuned by `fastfcs tune`; some ship with the package."""
+"""Presets: the Gram matrices of one style, tuned by `fastfcs tune`; some ship with the package."""
 
 from __future__ import annotations
 
@@ -10,46 +10,81 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .network import Statistics, save_tensors
+from .files import save_tensors
+from .statistics import Statistics
 
 _FOLDER = Path(str(files("fastfcs"))) / "weights" / "presets"
 
 
 def shipped() -> list[Path]:
-    """The files of the presets that ship, by name; all are tuned for the weights "universal"."""
+    """List the files of the presets that ship.
+
+    Returns:
+        Their paths, sorted by name. All are tuned for the weights "universal".
+
+    Examples:
+        >>> shipped()[0].name
+        'composition-vii.safetensors'
+    """
     return sorted(_FOLDER.glob("*.safetensors"))
 
 
 def names() -> list[str]:
-    """The names of the presets that ship, for `Stylizer(name)`."""
+    """List the names of the presets that ship.
+
+    Returns:
+        The names, sorted, for `Stylizer(name)`.
+
+    Examples:
+        >>> "the-scream" in names()
+        True
+    """
     return [path.stem for path in shipped()]
 
 
 def find(style: str | Path) -> Path | None:
-    """The file of a preset: a .safetensors file, or a name that ships; None for a picture.
+    """Find the file of a preset. A picture of the same name in the working folder takes precedence.
 
-    A picture of that name in the working folder goes first.
+    Args:
+        style: a .safetensors file, the name of a preset that ships, or a picture file.
+
+    Returns:
+        The preset's file; None for a picture.
 
     Raises:
-        ValueError: a name without suffix that is neither.
+        ValueError: a name without suffix that is neither a preset nor a file.
+
+    Examples:
+        >>> find("udnie").name, find("photo.jpg")
+        ('udnie.safetensors', None)
     """
     path = Path(style)
     if path.suffix == ".safetensors":
         return path
     if path.exists():
         return None
-    found = next((p for p in shipped() if p.stem == str(style)), None)
-    if found is None and not path.suffix:
+    preset = next((p for p in shipped() if p.stem == str(style)), None)
+    if preset is None and not path.suffix:
         presets = ", ".join(names())
-        raise ValueError(f"style must be a picture file or a preset ({presets}), not {style}")
-    return found
+        raise ValueError(f"style must be a picture file or a preset ({presets}), got {style}")
+    return preset
 
 
 def title(path: Path) -> str:
-    """What a preset's header says of its painting, "The Scream, Edvard Munch, 1893" or "".
+    """Read which painting a preset was tuned on.
+
+    Args:
+        path: the preset's file.
+
+    Returns:
+        The title, the painter and the year, or "".
 
     Raises:
         OSError: the file cannot be read.
+
+    Examples:
+        >>> title(find("the-scream"))
+        'The Scream, Edvard Munch, 1893'
     """
     from safetensors import safe_open
 
@@ -57,31 +92,54 @@ def title(path: Path) -> str:
         return (file.metadata() or {}).get("title", "")
 
 
-def write(statistics: Mapping[str, Tensor], path: Path, facts: dict[str, str]) -> None:
-    """Write H^s of one style, symmetric matrices (1, c, c): their upper triangles."""
-    packed = {}
-    for key, h in statistics.items():
-        rows, columns = torch.triu_indices(*h.shape[1:])
-        packed[key] = h[0, rows, columns]
-    save_tensors(packed, path, {"format": "fastfcs preset", **facts})
+def write(statistics: Statistics, path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write a preset atomically; of every Gram matrix only the upper triangle is stored.
 
-
-def read(path: Path) -> Statistics:
-    """The statistics that `write` wrote, in float32.
+    Args:
+        statistics: of one style, symmetric matrices (1, c, c).
+        path: the safetensors file.
+        metadata: strings for the file's header.
 
     Raises:
-        ValueError: the file cannot be read, or is not such a one.
+        OSError: the file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "flat.safetensors"
+        >>> write(Statistics(((torch.eye(4)[None],),)), file, {"title": "Flat"})
+        >>> title(file), read(file).widths
+        ('Flat', (((4,),), ()))
+    """
+    triangles = {}
+    for name, h in statistics.named().items():
+        rows, columns = torch.triu_indices(*h.shape[1:])
+        triangles[name] = h[0, rows, columns]
+    save_tensors(triangles, path, {"format": "fastfcs preset", **metadata})
+
+
+def read(path: str | Path) -> Statistics:
+    """Read a preset.
+
+    Args:
+        path: a file that `write` wrote.
+
+    Returns:
+        Its statistics in float32.
+
+    Raises:
+        ValueError: the file cannot be read or is not a preset.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return {key: _unpacked(h) for key, h in load_file(path).items()}
-    except (OSError, SafetensorError, RuntimeError) as error:
+        triangles = load_file(path)
+        return Statistics.from_named({name: _symmetric(h) for name, h in triangles.items()})
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"style: {path} cannot be read as a preset ({error})") from error
 
 
-def _unpacked(triangle: Tensor) -> Tensor:
+def _symmetric(triangle: Tensor) -> Tensor:
     side = (isqrt(8 * triangle.numel() + 1) - 1) // 2
     rows, columns = torch.triu_indices(side, side)
     h = triangle.new_empty(1, side, side, dtype=torch.float32)

@@ -1,10 +1,10 @@
-"""Updates behind the network's own, for paintings, whose forward maps are much nearer to VGG-19.
+"""Extra updates, run after the network's, that bring paintings closer to their style.
 
-The small forward maps of `fastfcs.network` see what VGG does, but not in which direction its losses
-fall (docs/training-log.md, "Gradients as VGG's"). So a few updates go on where they stop whose
-forward maps are VGG's convolutions at low rank, fitted to its responses, and whose backward maps
-are those transposed. The few numbers below were found by a search on training pairs (same page,
-"Refinement").
+Their forward maps approximate VGG-19 much more closely. The network's small forward maps predict
+VGG's features, but not the direction in which its losses decrease (docs/training-log.md, "Gradients
+as VGG's"). The refinement's forward maps are VGG's own convolutions at low rank, fitted to its
+responses, and its backward maps are their transposes. The constants below were found by a search
+on training pairs (same page, "Refinement").
 """
 
 from __future__ import annotations
@@ -18,135 +18,172 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .constraints import Constraint
 from .losses import region_grams, squared_norm
-from .network import Constraint, Statistics, UnrolledSolver, load_solver
+from .network import UnrolledSolver
 from .ops import gram, gram_correction
+from .statistics import Statistics, Widths
 from .vgg import LOW_RANK, STYLE_LAYERS, VGG19, load_vgg19
+from .weights import load_solver
 
 aten = torch.ops.aten
 
 UPDATES = 6
-_STEP = 0.015  # of a pixel whose gradient is as large as most
-_MOMENTUM, _MEMORY = 0.62, 0.9  # Adam's beta
-_CONTENT = 0.15  # weight of the content's loss beside the style's
-_LEVELS = 4.0, 2.0, 1.0, 0.75  # weights of the style's, each level's beside the others
-_COARSE = 4  # pixels
+_STEP = 0.015  # step size, in intensity units, at a pixel whose gradient has the RMS magnitude
+_MOMENTUM, _MEMORY = 0.62, 0.9  # Adam's beta_1 and beta_2
+_CONTENT_WEIGHT = 0.15  # kappa
+_LEVEL_WEIGHTS = 4.0, 2.0, 1.0, 0.75  # w_l
+_COARSE = 4  # pixels per side of the averages that `_emphasise_low_frequencies` adds
 _TINY = 1e-30
 
 
-@dataclass
-class Goal:
-    """What a refinement descends to.
+@dataclass(frozen=True)
+class Targets:
+    """The targets of a refinement's loss.
 
-    content: F of the content at the deepest level, (B, c, h, w).
-    statistics: H_l of the style.
-    sizes: of each level ||H_l||^2 + ||G_l||^2, G_l of the content, (B,), or one a region.
-    regions: masks (R, H, W) or None.
+    Attributes:
+        content: features of the content at the deepest level, (B, c, h, w).
+        style: H_l at every level, (B or 1, c_l, c_l), or (R, c_l, c_l) with regions.
+        norms: ||H_l||^2 + ||G_l||^2 at every level, G_l of the content: (B,), or (R,) with regions.
+        regions: masks (R, H, W) or None.
     """
 
     content: Tensor
-    statistics: Statistics
-    sizes: Sequence[Tensor]
+    style: Sequence[Tensor]
+    norms: Sequence[Tensor]
     regions: Tensor | None
 
 
 class Refinement(nn.Module):
-    """K updates X <- P[X - g_t(X)] with a likeness of VGG-19 as forward maps.
+    """K updates X <- P[X - g_t(X)] whose forward maps are a low-rank approximation of VGG-19.
 
     g_t is Adam's step along the gradient of
 
-        kappa ||F - C||^2 / ||C||^2 + sum_l w_l ||G_l - H_l||^2 / (||H_l||^2 + ||G_l^C||^2),
+        kappa ||F - F_C||^2 / ||F_C||^2 + sum_l w_l ||G_l - H_l||^2 / (||H_l||^2 + ||G_l^C||^2),
 
-    the loss that the network was trained on (`fastfcs.training.objective`) as these maps see it,
-    the levels weighted so that few steps lower it most. What is coarse in the gradient counts
-    twice, for it takes steps in every pixel to change it.
+    where F are the deepest features, and the superscript C marks the content's. This is the loss
+    that the network was trained on (`fastfcs.training.objective`), as these maps see it, with level
+    weights chosen so that a few steps lower it most. The low-frequency part of the gradient is
+    added twice: changing it requires coordinated steps at many pixels.
 
     Args:
-        maps: by default those that ship, VGG-19 at low rank (`fastfcs.training.low_rank`).
+        maps: VGG-19, by default the low-rank approximation that ships
+            (`fastfcs.training.low_rank`).
         updates: K.
+
+    Examples:
+        >>> refinement = Refinement(updates=1)
+        >>> content, style = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
+        >>> refinement(content, content, refinement.statistics(style)).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(self, maps: VGG19 | None = None, updates: int = UPDATES) -> None:
         super().__init__()
         self.maps = (maps or load_vgg19(LOW_RANK)).requires_grad_(False)
         self.updates = updates
-        layers = self.maps.features
-        self._layers = [m for m in layers.modules() if not isinstance(m, nn.Sequential)]
-        taps = [layers[self.maps.layers[name]] for name in STYLE_LAYERS]
-        self._taps = [list(tap.modules())[-1] for tap in taps]
+        features = self.maps.features
+        self._layers = [m for m in features.modules() if not isinstance(m, nn.Sequential)]
+        style_layers = [features[self.maps.layers[name]] for name in STYLE_LAYERS]
+        self._tap_layers = [list(layer.modules())[-1] for layer in style_layers]
 
     @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """As `UnrolledSolver.shapes`."""
-        found: dict[str, tuple[int, int]] = {}
+    def widths(self) -> Widths:
+        """The widths of the statistics it takes."""
+        widths: list[int] = []
         for layer in self._layers:
             if isinstance(layer, nn.Conv2d):
                 width = layer.out_channels
-            if layer in self._taps:
-                found[f"vgg.{len(found)}"] = width, width
-        return found
+            if layer in self._tap_layers:
+                widths.append(width)
+        return (), tuple(widths)
 
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
-        """H_l of styles (B, 3, H, W) in [0, 1], for every update; as `UnrolledSolver`'s."""
-        found = self.maps(style, STYLE_LAYERS).values()
-        return dict(zip(self.shapes, _grams(found, regions), strict=True))
+        """Compute the H_l of styles, which serve every update.
 
-    def goal(self, content: Tensor, statistics: Statistics, regions: Tensor | None = None) -> Goal:
-        """Of contents (B, 3, H, W) in [0, 1]."""
+        Args:
+            style: (B, 3, H, W) in [0, 1].
+            regions: masks (R, H, W) in [0, 1] of a single image: one Gram matrix per region.
+
+        Returns:
+            Statistics whose ``vgg`` are set.
+        """
+        features = self.maps(style, STYLE_LAYERS).values()
+        return Statistics((), tuple(_grams(features, regions)))
+
+    def targets(
+        self, content: Tensor, statistics: Statistics, regions: Tensor | None = None
+    ) -> Targets:
+        """Compute the targets of the loss.
+
+        Args:
+            content: (B, 3, H, W) in [0, 1].
+            statistics, regions: see `forward`.
+
+        Returns:
+            The targets, which serve every update.
+        """
         features = list(self.maps(content, STYLE_LAYERS).values())
-        sizes = [
-            squared_norm(statistics[key]) + squared_norm(before)
-            for key, before in zip(self.shapes, _grams(features, regions), strict=True)
+        norms = [
+            squared_norm(h) + squared_norm(g)
+            for h, g in zip(statistics.vgg, _grams(features, regions), strict=True)
         ]
-        return Goal(features[-1], statistics, sizes, regions)
+        return Targets(features[-1], statistics.vgg, norms, regions)
 
-    def gradient(self, image: Tensor, goal: Goal) -> Tensor:
-        """Of the loss above at X (B, 3, H, W), divided by 4 / n_1, n_l the pixels of level l."""
-        features, seen = self._forward(image)
+    def gradient(self, image: Tensor, targets: Targets) -> Tensor:
+        """Compute the gradient of the loss above, divided by 4 / n_1.
+
+        Args:
+            image: X, (B, 3, H, W) in [0, 1].
+            targets: from `targets`.
+
+        Returns:
+            (B, 3, H, W).
+        """
+        features, saved = self._forward(image)
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
         corrections = []
-        for level, (h, size) in enumerate(zip(features, goal.sizes, strict=True)):
-            scale = _LEVELS[level] * pixels[0] / pixels[level] / size
-            target = goal.statistics[f"vgg.{level}"]
-            corrections.append(_correction(h, target, scale, goal.regions))
+        for level, (h, norm) in enumerate(zip(features, targets.norms, strict=True)):
+            scale = _LEVEL_WEIGHTS[level] * pixels[0] / pixels[level] / norm
+            corrections.append(_correction(h, targets.style[level], scale, targets.regions))
         del features
-        kept = _CONTENT / 2 * pixels[0] / squared_norm(goal.content).view(-1, 1, 1, 1)
-        corrections[-1] = corrections[-1] + (kept * (h - goal.content)).to(h)
-        return self._backward(corrections, seen)
+        weight = _CONTENT_WEIGHT / 2 * pixels[0] / squared_norm(targets.content).view(-1, 1, 1, 1)
+        corrections[-1] = corrections[-1] + (weight * (h - targets.content)).to(h)
+        return self._backward(corrections, saved)
 
     def _forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Features h_l (B, c_l, h, w); and what each ReLU let pass, each maximum where."""
+        """Features h_l, and what `_backward` needs: ReLU outputs and the maxima's indices."""
         x = (image - self.maps.mean) * self.maps.scale
-        found, seen = [], []
+        features, saved = [], []
         for layer in self._layers:
             if isinstance(layer, nn.MaxPool2d):
-                x, where = F.max_pool2d(x, 2, return_indices=True)
-                seen.append(where)
+                x, indices = F.max_pool2d(x, 2, return_indices=True)
+                saved.append(indices)
             else:
                 x = layer(x)
             if isinstance(layer, nn.ReLU):
-                seen.append(x)
-            if layer in self._taps:
-                found.append(x)
-        return found, seen
+                saved.append(x)
+            if layer in self._tap_layers:
+                features.append(x)
+        return features, saved
 
-    def _backward(self, corrections: list[Tensor], seen: list[Tensor]) -> Tensor:
-        """Corrections of the levels, brought back to the image as gradients are; empties both.
+    def _backward(self, corrections: list[Tensor], saved: list[Tensor]) -> Tensor:
+        """Backpropagate the levels' corrections to the image; empties both lists.
 
-        Not by autograd, for it may be called in inference mode.
+        Autograd is not used because this may run in inference mode.
         """
         g: Any = 0
         for layer in reversed(self._layers):
-            if layer in self._taps:
+            if layer in self._tap_layers:
                 g = g + corrections.pop()
             if isinstance(layer, nn.Conv2d):
                 mirror = layer.weight.flip(2, 3).transpose(0, 1)
-                g = F.conv2d(g, mirror, padding=layer.padding)  # type: ignore[arg-type]
+                g = F.conv2d(g, mirror, padding=layer.padding)
             elif isinstance(layer, nn.MaxPool2d):
-                where = seen.pop()  # in what the ReLU before it let pass
-                g = aten.max_pool2d_with_indices_backward(g, seen[-1], 2, 2, 0, 1, False, where)
+                indices = saved.pop()  # into the output of the preceding ReLU
+                g = aten.max_pool2d_with_indices_backward(g, saved[-1], 2, 2, 0, 1, False, indices)
             else:
-                g = aten.threshold_backward(g, seen.pop(), 0)
+                g = aten.threshold_backward(g, saved.pop(), 0)
         return g * self.maps.scale  # type: ignore[no-any-return]
 
     def forward(
@@ -157,17 +194,25 @@ class Refinement(nn.Module):
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
     ) -> Tensor:
-        """X after the updates that begin at ``image``; else as `UnrolledSolver.forward`."""
-        goal = self.goal(content, statistics, regions)
+        """Refine a result of the network.
+
+        Args:
+            image: the X to start from, (B, 3, H, W).
+            content, statistics, constraint, regions: see `UnrolledSolver.forward`.
+
+        Returns:
+            X after K updates, (B, 3, H, W), not clipped.
+        """
+        targets = self.targets(content, statistics, regions)
         x = image
         mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
         for t in range(1, self.updates + 1):
-            x = x.clamp(0, 1)  # they see what is seen
-            g = _emphasised(self.gradient(x, goal).to(mean))
+            x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
+            g = _emphasise_low_frequencies(self.gradient(x, targets).to(mean))
             typical = g.square().mean((1, 2, 3), keepdim=True)
             mean = _MOMENTUM * mean + (1 - _MOMENTUM) * g
             square = _MEMORY * square + (1 - _MEMORY) * g.square()
-            # Where the gradient is small, as in skies, steps are small: Adam's would be mere noise.
+            # Where the gradient is small, as in skies, so are the steps: Adam's would be noise.
             scale = (square / (1 - _MEMORY**t) + typical + _TINY).sqrt()
             x = x - (_STEP * mean / (1 - _MOMENTUM**t) / scale).to(x)
             if constraint is not None:
@@ -176,30 +221,35 @@ class Refinement(nn.Module):
 
 
 class RefinedSolver(nn.Module):
-    """An `UnrolledSolver`, and a `Refinement` behind its updates; used as the former is."""
+    """An `UnrolledSolver` followed by a `Refinement`, with the same interface as the former.
+
+    Args:
+        solver: the network.
+        refinement: by default `Refinement()`.
+
+    Examples:
+        >>> RefinedSolver(UnrolledSolver(channels=(8, 8))).updates
+        10
+    """
 
     def __init__(self, solver: UnrolledSolver, refinement: Refinement | None = None) -> None:
         super().__init__()
         self.solver, self.refinement = solver, refinement or Refinement()
 
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
-        """H^s of both; as `UnrolledSolver.statistics`."""
-        found = self.solver.statistics(style, regions)
-        return {**found, **self.refinement.statistics(style, regions)}
+        """Compute the Gram matrices that both take, see `UnrolledSolver.statistics`."""
+        own = self.solver.statistics(style, regions).own
+        return Statistics(own, self.refinement.statistics(style, regions).vgg)
 
     @property
     def updates(self) -> int:
-        """N of both together."""
+        """The number of updates of both together."""
         return self.solver.updates + self.refinement.updates
 
     @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """What statistics hold; as `UnrolledSolver.shapes`."""
-        return {**self.solver.shapes, **self.refinement.shapes}
-
-    def fits(self, statistics: Statistics) -> bool:
-        """Whether they have the updates, levels and channels of both."""
-        return {key: tuple(h.shape[1:]) for key, h in statistics.items()} == self.shapes
+    def widths(self) -> Widths:
+        """The widths of the statistics it takes."""
+        return self.solver.widths[0], self.refinement.widths[1]
 
     def forward(
         self,
@@ -207,20 +257,31 @@ class RefinedSolver(nn.Module):
         statistics: Statistics,
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """The restyled image; as `UnrolledSolver.forward`."""
-        own = {key: h for key, h in statistics.items() if key in self.solver.shapes}
-        x = self.solver(content, own, constraint, regions)
-        return self.refinement(x, content, statistics, constraint, regions)
+        """Restyle images, see `UnrolledSolver.forward`."""
+        x = self.solver(content, Statistics(statistics.own), constraint, regions, start)
+        return self.refinement(x, content, statistics, constraint, regions)  # type: ignore[no-any-return]
 
 
 def load_network(
     weights: str | Path = "universal", refine: bool = False
 ) -> UnrolledSolver | RefinedSolver:
-    """`load_solver`, and behind it, if asked for, a refinement.
+    """Load a network, with a refinement after it if asked for.
+
+    Args:
+        weights: see `fastfcs.weights.find_weights`.
+        refine: whether to add a `Refinement`.
+
+    Returns:
+        The solver, in eval mode.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_solver`.
+        FileNotFoundError, ValueError: see `fastfcs.weights.load_solver`.
+
+    Examples:
+        >>> load_network("tiny", refine=True).updates
+        10
     """
     solver = load_solver(weights)
     return RefinedSolver(solver).eval() if refine else solver
@@ -239,14 +300,14 @@ def _correction(h: Tensor, target: Tensor, scale: Tensor, regions: Tensor | None
     masks = F.interpolate(regions[None].to(h), h.shape[-2:], mode="area")[0]
     weights = regions.mean((1, 2)) / regions.mean((1, 2)).sum()
     total = torch.zeros_like(h)
-    for weight, m, of_region, by in zip(weights, masks, target, scale, strict=True):
-        share = m.mean()  # the kernel's Gram matrix is over all pixels
-        inside = gram_correction(h * m.sqrt(), (share * of_region)[None].to(target))
-        total = total + weight * by / share.square() * m.sqrt() * inside
+    for weight, m, target_r, scale_r in zip(weights, masks, target, scale, strict=True):
+        share = m.mean()  # the kernel's Gram matrix averages over all pixels
+        inside = gram_correction(h * m.sqrt(), (share * target_r)[None].to(target))
+        total = total + weight * scale_r / share.square() * m.sqrt() * inside
     return total.to(h)
 
 
-def _emphasised(g: Tensor) -> Tensor:
-    """g, and once more what of it is coarse."""
+def _emphasise_low_frequencies(g: Tensor) -> Tensor:
+    """g plus its low-frequency part."""
     coarse = F.avg_pool2d(g, _COARSE, ceil_mode=True, count_include_pad=False)
     return g + F.interpolate(coarse, g.shape[-2:], mode="bilinear", align_corners=False)

@@ -13,13 +13,13 @@ from fastfcs import LowPass, MattingLaplacian
 from fastfcs.constraints import (
     Box,
     Change,
-    Filtered,
+    GraphLowPass,
     KeepColour,
     KeepLuminance,
     Masked,
     Near,
     Photoreal,
-    SoftBox,
+    SoftClip,
     TotalVariation,
     compose,
 )
@@ -108,7 +108,7 @@ def test_box() -> None:
 
 def test_soft_box_bends_what_box_cuts() -> None:
     content = torch.full((1, 3, 1, 2), 0.5, dtype=torch.float64)
-    soft = SoftBox(content)
+    soft = SoftClip(content)
     for x in (0.2, 0.5, 0.8):  # down to 0.25 C, and up to as near to 1, nothing is bent
         assert torch.equal(soft(content * 0 + x), content * 0 + x)
     for x in (-0.3, 0.0, 0.1):
@@ -124,13 +124,13 @@ def test_soft_box_keeps_the_detail_of_shadows(photo: Photo) -> None:
     """All driven below what can be shown: dark, but in proportion to the photograph."""
     content = photo("chelsea", 64).float()
     content[..., :2] = 0  # where there is nothing to be seen, and no division by it
-    assert torch.equal(SoftBox(content)(content), content)
-    result = SoftBox(content)(content * 0 - 0.1)
+    assert torch.equal(SoftClip(content)(content), content)
+    result = SoftClip(content)(content * 0 - 0.1)
     assert 0 <= result.min() <= result.max() < 0.2
     seen = torch.corrcoef(torch.stack([result.flatten(), content.flatten()]))[0, 1]
     assert seen > 0.9
     for shift in (-9.0, 9.0):
-        far = SoftBox(content)(content + shift)
+        far = SoftClip(content)(content + shift)
         assert 0 <= far.min() <= far.max() <= 1
 
 
@@ -221,11 +221,11 @@ def test_masked_refuses_another_size() -> None:
     "made",
     [
         Photoreal,
-        SoftBox,
+        SoftClip,
         KeepColour,
         KeepLuminance,
         lambda content: Near(content, 0.1),
-        lambda content: Filtered(content, LowPass(0.1)),
+        lambda content: GraphLowPass(content, LowPass(0.1)),
         lambda content: Change(content, Box()),
     ],
 )

@@ -319,7 +319,7 @@ def test_iterative_solvers_get_what_their_names_say(
         calls.append(options)
         return content
 
-    monkeypatch.setattr("fastfcs.optimize.optimize", fake)
+    monkeypatch.setattr("fastfcs.solvers.solve", fake)
     pair = find_pairs(folder / "pairs")[1].load()
     for method in methods.methods(["gatys", "luan", "projected:0.05"], steps=3):
         assert method.apply(pair) is pair.content
@@ -450,7 +450,7 @@ def test_equivalent_iterations(folder: Path, monkeypatch: pytest.MonkeyPatch, vg
     assert found["equivalent iterations"]["value"] == np.median(values)
     assert Image.open("out/iterations.png").width > 500
 
-    monkeypatch.setattr("fastfcs.optimize.optimize", None)  # all is there
+    monkeypatch.setattr("fastfcs.solvers.solve", None)  # all is there
     run(*options)
     assert json.loads(Path("out/iterations.json").read_text()) == found
 
@@ -512,7 +512,7 @@ def test_a_preset_is_judged_by_the_loss_it_was_tuned_for(folder: Path) -> None:
 
 
 def test_the_loss_is_that_of_the_training(folder: Path, vgg: VGG19) -> None:
-    from fastfcs.training.crops import targets
+    from fastfcs.training.data import targets
     from fastfcs.training.objective import batch_loss
 
     pair = find_pairs(folder / "pairs")[0].load()

@@ -243,7 +243,7 @@ def test_shipped_weights_move_a_photo_towards_the_style(photo, name: str) -> Non
 def test_shipped_weights_name_their_origin(name: str) -> None:
     from safetensors import safe_open
 
-    path = network.weights_file(name)
+    path = network.find_weights(name)
     assert path.stat().st_size <= SHIPPED[name]
     with safe_open(path, "pt") as file:
         facts = file.metadata()

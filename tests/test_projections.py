@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fastfcs import LowPass
 from fastfcs.constraints import (
-    ApproximateBasis,
+    RandomizedProjection,
     Change,
-    Exact,
-    Filtered,
-    Smoothing,
+    SpectralProjection,
+    GraphLowPass,
+    PhotorealisticSmoothing,
     Tikhonov,
 )
 from fastfcs.network import Constraint
@@ -61,39 +61,39 @@ def distance(result: Tensor, exact: Tensor, relative_to: Tensor | None = None) -
 
 @pytest.mark.parametrize("k", [20, 200])
 def test_exact(case: Case, k: int) -> None:
-    projection = Exact(case.content, k)
+    projection = SpectralProjection(case.content, k)
     exact = case.projected(k)
     np.testing.assert_allclose(projection.eigenvalues[0], case.eigenvalues[:k], atol=1e-9)
     assert distance(projection(case.update), exact) < 1e-9
-    assert distance(Exact(case.content.float(), k)(case.update), exact) < 1e-5
+    assert distance(SpectralProjection(case.content.float(), k)(case.update), exact) < 1e-5
     torch.testing.assert_close(projection(exact), exact)
 
 
 @pytest.mark.parametrize("k", [20, 50, 200])
 def test_filtered_imitates_exact(case: Case, k: int) -> None:
     content = case.content
-    lowpass = LowPass.for_bandwidth(Filtered(content, LowPass(1.0)).laplacian, k)
+    lowpass = LowPass.for_bandwidth(GraphLowPass(content, LowPass(1.0)).laplacian, k)
     count = (case.eigenvalues <= lowpass.cutoff).sum()
     assert abs(count - k) <= max(1, 0.05 * k)
-    assert distance(Filtered(content, lowpass)(case.update), case.projected(k)) <= 0.06
+    assert distance(GraphLowPass(content, lowpass)(case.update), case.projected(k)) <= 0.06
 
 
 @pytest.mark.parametrize("kind", ["ideal", "heat", "tikhonov"])
 def test_filtered_is_its_response(case: Case, kind: str) -> None:
     lowpass = LowPass(0.05, kind=kind)  # type: ignore[arg-type]
     exact = case.filtered(lowpass.response(case.eigenvalues).numpy())
-    assert distance(Filtered(case.content, lowpass)(case.update), exact) < 1e-9
-    assert distance(Filtered(case.content.float(), lowpass)(case.update), exact) < 3e-4
+    assert distance(GraphLowPass(case.content, lowpass)(case.update), exact) < 1e-9
+    assert distance(GraphLowPass(case.content.float(), lowpass)(case.update), exact) < 3e-4
 
 
 @pytest.mark.parametrize("k", [20, 50, 200])
 def test_approximate_basis(case: Case, k: int) -> None:
-    projection = ApproximateBasis(case.content, k)
+    projection = RandomizedProjection(case.content, k)
     assert projection.basis.shape == (1, k, 24 * 28)
     gram = projection.basis[0] @ projection.basis[0].T
     torch.testing.assert_close(gram, torch.eye(k, dtype=torch.float64))
     assert distance(projection(case.update), case.projected(k)) <= 0.02
-    assert torch.equal(ApproximateBasis(case.content, k).basis, projection.basis)
+    assert torch.equal(RandomizedProjection(case.content, k).basis, projection.basis)
 
 
 @pytest.mark.parametrize("gamma", [0.01, 1.0, 100.0, 10_000.0])
@@ -129,24 +129,24 @@ def test_smoothing_solves_the_system_of_li(case: Case, lambda_: float) -> None:
     r = (1 - alpha) * np.linalg.solve(np.eye(len(w)) - alpha * s, y.flatten(2)[0].T.numpy())
     exact = torch.from_numpy(r.T.copy()).reshape(y.shape)[..., 2:-2, 2:-2]
     for tolerance in (1e-4, 1e-7):
-        result = Smoothing(case.content, lambda_, tolerance)(case.update)
+        result = PhotorealisticSmoothing(case.content, lambda_, tolerance)(case.update)
         assert (result - exact).norm() <= tolerance * y.norm()
-    single = Smoothing(case.content.float(), lambda_)(case.update)
+    single = PhotorealisticSmoothing(case.content.float(), lambda_)(case.update)
     assert distance(single, exact) <= 5e-4
 
 
 def test_smoothing_does_not_darken_the_border(case: Case) -> None:
-    result = Smoothing(case.content)(torch.full_like(case.content, 0.5))
+    result = PhotorealisticSmoothing(case.content)(torch.full_like(case.content, 0.5))
     assert 0.49 < result.min() <= result.max() < 0.65  # unpadded, a corner would have 0.2
 
 
 Make = Callable[[Tensor], Constraint]
 EVERY: dict[str, Make] = {
-    "exact": lambda content: Exact(content, 20),
-    "approximate": lambda content: ApproximateBasis(content, 20),
-    "filtered": lambda content: Filtered(content, LowPass(0.1)),
+    "exact": lambda content: SpectralProjection(content, 20),
+    "approximate": lambda content: RandomizedProjection(content, 20),
+    "filtered": lambda content: GraphLowPass(content, LowPass(0.1)),
     "tikhonov": lambda content: Tikhonov(content, 10.0, 1e-10),
-    "smoothing": lambda content: Smoothing(content, 0.1, 1e-10),
+    "smoothing": lambda content: PhotorealisticSmoothing(content, 0.1, 1e-10),
 }
 
 
@@ -183,7 +183,7 @@ def test_the_change_is_projected_by_any_of_them(make: Make) -> None:
 
 
 def test_a_basis_projects_many_images_of_one_content() -> None:
-    projection = Exact(torch.rand(1, 3, 8, 9), 10)
+    projection = SpectralProjection(torch.rand(1, 3, 8, 9), 10)
     x = torch.rand(4, 3, 8, 9)
     torch.testing.assert_close(projection(x)[2:3], projection(x[2:3]))
 
@@ -191,13 +191,13 @@ def test_a_basis_projects_many_images_of_one_content() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda c: Exact(c, 0), "k is 0; an integer from 1 to 71"),
-        (lambda c: Exact(c, 72), "k is 72; an integer from 1 to 71"),
-        (lambda c: ApproximateBasis(c, 37), "k is 37; an integer from 1 to 36"),
+        (lambda c: SpectralProjection(c, 0), "k is 0; an integer from 1 to 71"),
+        (lambda c: SpectralProjection(c, 72), "k is 72; an integer from 1 to 71"),
+        (lambda c: RandomizedProjection(c, 37), "k is 37; an integer from 1 to 36"),
         (lambda c: Tikhonov(c, 0), "gamma is 0; a positive number"),
         (lambda c: Tikhonov(c, 1, 1), r"tolerance is 1; a number in \(0, 1\)"),
-        (lambda c: Smoothing(c, -1), "lambda_ is -1; a positive number"),
-        (lambda c: Exact(c, 9)(torch.rand(1, 3, 9, 9)), "x has shape"),
+        (lambda c: PhotorealisticSmoothing(c, -1), "lambda_ is -1; a positive number"),
+        (lambda c: SpectralProjection(c, 9)(torch.rand(1, 3, 9, 9)), "x has shape"),
     ],
 )
 def test_refusals(call: Callable[[Tensor], object], words: str) -> None:
@@ -218,11 +218,11 @@ def test_the_guide_holds_the_committed_results(benchmark: ModuleType) -> None:
 
 def test_the_benchmark(benchmark: ModuleType) -> None:
     rows = {row["method"]: row for row in benchmark.compare(48)}
-    assert rows["Exact(k)"]["error"] == 0
+    assert rows["SpectralProjection(k)"]["error"] == 0
     lanczos = rows["the same by Lanczos, without a matrix"]
     assert lanczos["error"] < 1e-4
-    assert lanczos["products_to_make"] > rows["Exact(k)"]["products_to_make"] == 0
-    filtered, doubled = (rows[f"Filtered, LowPass(c){more}"] for more in ("", ", order doubled"))
+    assert lanczos["products_to_make"] > rows["SpectralProjection(k)"]["products_to_make"] == 0
+    filtered, doubled = (rows[f"GraphLowPass, LowPass(c){more}"] for more in ("", ", order doubled"))
     assert doubled["products"] == 2 * filtered["products"] > 0
     assert filtered["energy"] < 1e-2 * rows["X, not projected"]["energy"]
 

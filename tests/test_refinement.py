@@ -25,7 +25,7 @@ from fastfcs.losses import (
 from fastfcs.network import UnrolledSolver, load_solver
 from fastfcs.refinement import RefinedSolver, Refinement, load_network
 from fastfcs.stylizer import Stylizer
-from fastfcs.training.crops import targets
+from fastfcs.training.data import targets
 from fastfcs.training.objective import batch_loss
 from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, load_vgg19
 

@@ -199,11 +199,11 @@ def test_constraints_are_applied_after_every_update(solver: UnrolledSolver) -> N
 
 
 def test_photoreal_is_the_projection_of_this_content(solver: UnrolledSolver) -> None:
-    from fastfcs.constraints import Near, Photoreal, SoftBox
+    from fastfcs.constraints import Near, Photoreal, SoftClip
 
     content = images.fit(noise(1, 3, 2, 3), 99)
     content = torch.nn.functional.interpolate(content, (H, W), mode="bicubic").clamp(0, 1)
-    projection, bounds, near = Photoreal(content, 0.05), SoftBox(content), Near(content, 0.05)
+    projection, bounds, near = Photoreal(content, 0.05), SoftClip(content), Near(content, 0.05)
     with torch.no_grad():
         statistics = solver.statistics(STYLE[None])
         raw = solver(content, statistics, lambda x: projection(bounds(near(x))), shifted=True)
@@ -217,10 +217,10 @@ def test_photoreal_is_the_projection_of_this_content(solver: UnrolledSolver) -> 
 
 
 def test_photoreal_by_region_stays_nearer_to_the_content(solver: UnrolledSolver) -> None:
-    from fastfcs.constraints import Near, Photoreal, SoftBox, compose
+    from fastfcs.constraints import Near, Photoreal, SoftClip, compose
 
     content, everywhere, in_style = CONTENT[None], torch.ones(1, H, W), torch.ones(1, 40, 20)
-    projection, bounds, near = Photoreal(content), SoftBox(content), Near(content, 0.15)
+    projection, bounds, near = Photoreal(content), SoftClip(content), Near(content, 0.15)
     enforced = compose([near, bounds, projection])
     module = Stylizer(weights=solver, constraint="photoreal").set_style(STYLE, regions=in_style)
     with torch.no_grad():

@@ -26,12 +26,12 @@ from fastfcs.losses import relative_style_loss
 from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
 from fastfcs.refinement import Refinement
 from fastfcs.training import Diverged, descent, preset, train, tune, universal
-from fastfcs.training.crops import random_crop, read, targets, whole
-from fastfcs.training.descent import descend
-from fastfcs.training.distil import distil
+from fastfcs.training.data import random_crop, read, targets, whole
+from fastfcs.training.loop import descend
+from fastfcs.training.distillation import distil
 from fastfcs.training.objective import batch_loss, batch_terms
 from fastfcs.training.pack import from_folders, read_pack, write_pack
-from fastfcs.training.sight import blindness
+from fastfcs.training.gradient_alignment import gradient_mismatch
 from fastfcs.training.soap import SOAP
 from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
 
@@ -270,7 +270,7 @@ def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> N
     save_solver(start, tmp_path / "start.safetensors", {})
     options = ["--content", content, "--style", style, "--weights", tmp_path / "start.safetensors"]
     options += ["--steps", 4, "--batch", 4, "--size", 32, "--size", 48, "--holdout", 1]
-    options += ["--photoreal", 0.5, "--sight-weight", 1]
+    options += ["--photoreal", 0.5, "--alignment-weight", 1]
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "-m"]
     for name, launcher in (("one", []), ("two", torchrun)):
         command = [sys.executable, "-m", *launcher, "fastfcs", "train", *options]
@@ -358,7 +358,7 @@ def test_blindness_is_the_angle_between_the_gradients(folders) -> None:
         grams = (gram_of(image, level) for image in (output, style, content))
         own = relative_style_loss(*grams).mean()
         for term, wanted in ((own, 0.0), (-3 * own, 2.0)):
-            found = blindness(maps, level, term, output, content, style)
+            found = gradient_mismatch(maps, level, term, output, content, style)
             assert found.item() == pytest.approx(wanted, abs=1e-4)
 
 
@@ -372,7 +372,7 @@ def test_forward_maps_learn_to_see(folders, tiny, tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(maps.parameters(), lr=0.01)
     angles = []
     for _ in range(40):
-        angle = sum(blindness(maps, k, terms[k], output, content, style) for k in range(3))
+        angle = sum(gradient_mismatch(maps, k, terms[k], output, content, style) for k in range(3))
         optimizer.zero_grad()
         angle.backward()
         optimizer.step()
@@ -380,10 +380,10 @@ def test_forward_maps_learn_to_see(folders, tiny, tmp_path: Path) -> None:
     assert angles[-1] < 0.8 * angles[0]
 
 
-def test_sight_weight_is_part_of_the_loss(folders, tiny, tmp_path: Path) -> None:
+def test_alignment_weight_is_part_of_the_loss(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
     trained = [
-        train(content, [style], tmp_path / f"{w}.safetensors", steps=3, sight_weight=w, **OPTIONS)
+        train(content, [style], tmp_path / f"{w}.safetensors", steps=3, alignment_weight=w, **OPTIONS)
         for w in (0.0, 1.0)
     ]
     a, b = (solver.forward_maps.state_dict() for solver in trained)

@@ -15,11 +15,11 @@ def info(weights: str) -> None:
     from safetensors import safe_open
 
     from .. import _C
-    from ..network import load_solver, weights_file
+    from ..weights import find_weights, load_solver
 
     with sentences():
         solver = load_solver(weights)
-    path = weights_file(weights)
+    path = find_weights(weights)
     with safe_open(path, "pt") as file:
         header = file.metadata()
     facts = {

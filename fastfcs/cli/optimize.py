@@ -115,8 +115,8 @@ def _optimize(
     )
 
     from .. import images
-    from ..optimize import optimize as solve
     from ..regions import read_regions
+    from ..solvers import solve
     from ..vgg import load_vgg19
 
     start = time.perf_counter()
@@ -129,7 +129,7 @@ def _optimize(
     for k, (name, picture) in enumerate(zip(names, pictures, strict=True)):
         notes = [
             *picture.notes,
-            *(images.ignored(picture) if k else images.losses(picture, format)),
+            *(images.style_notes(picture) if k else images.conversion_notes(picture, format)),
         ]
         if max_size is not None and max(picture.size) > max_size:
             notes.append(reduction(picture, max_size))

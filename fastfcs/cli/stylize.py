@@ -153,7 +153,7 @@ def _restyle(
     start = time.perf_counter()
     picture = images.read(sys.stdin.buffer if source == "-" else source)
     format = "PNG" if target == "-" else images.format_of(target)
-    notes = [*picture.notes, *images.losses(picture, format)]
+    notes = [*picture.notes, *images.conversion_notes(picture, format)]
     if max_size is not None and max(picture.size) > max_size:
         notes.append(reduction(picture, max_size))
         picture = images.fit_picture(picture, max_size)
@@ -190,7 +190,7 @@ def _set_style(
             found.append(style)
             continue
         picture = images.read(style)
-        said = [*picture.notes, *images.ignored(picture)]
+        said = [*picture.notes, *images.style_notes(picture)]
         if stylizer.style_size is not None and max(picture.size) > stylizer.style_size:
             said.append(reduction(picture, stylizer.style_size))
         notes += [f"{style}: {note}" for note in said]

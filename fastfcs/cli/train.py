@@ -78,7 +78,7 @@ def _search(command: Any) -> Any:
 )
 @click.option("--structure-weight", type=float, help="In those steps, of 1 - SSIM of gradients.")
 @click.option("--noise-weight", type=float, help="Of how much noise is amplified: flicker.")
-@click.option("--sight-weight", type=float, help="Of how unlike VGG's the gradients are.")
+@click.option("--alignment-weight", type=float, help="Of how unlike VGG's the gradients are.")
 @click.option("--tensorboard", type=PATH, help="Folder for its log.")
 @click.option("--holdout", type=click.IntRange(min=0), help="Last photos kept out of training.")
 @click.option("--preview-every", type=click.IntRange(min=1), help="Steps.")

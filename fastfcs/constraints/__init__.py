@@ -1,37 +1,42 @@
 """Constraints on the restyled image, enforced after every update of the solver.
 
-A constraint is any callable X -> X on images (B,3,H,W). Those here compute in float32, or in
-float64 where the content is float64 (`Photoreal`: always in float32), and give back X's dtype.
-All are differentiable in X.
+A constraint is any callable X -> X on images (B,3,H,W). The ones in this package compute in
+float32, or in float64 if the content is float64 (`Photoreal`: always in float32), return X's dtype,
+and are differentiable in X.
 
-    P[X], along the content's structure   Exact, ApproximateBasis, Filtered, Tikhonov, Smoothing
-    C + P[X - C], for any of these        Change; with a low-pass, Photoreal
-    pixel by pixel, or against noise      Box, SoftBox, Near, KeepLuminance, KeepColour,
-                                          TotalVariation
-    made of others                        Masked, compose
+    P[X], along the content's structure     SpectralProjection, RandomizedProjection, GraphLowPass,
+                                            Tikhonov, PhotorealisticSmoothing
+    C + P[X - C], for any of these          ResidualProjection
+    per pixel                               Clip, SoftClip, KeepLuminance, KeepColour
+    proximal operators                      ProximalContent, TotalVariation
+    combinations                            Masked, compose
+    the whole photorealistic algorithm      Photoreal
 
-docs/constraints.md compares them, and shows how to write one's own.
+docs/constraints.md compares them and shows how to write your own.
 """
 
-from .basis import ApproximateBasis, Exact
-from .combine import Change, Masked, compose
-from .filtered import Filtered, Photoreal
-from .pixels import Box, KeepColour, KeepLuminance, Near, SoftBox, TotalVariation
-from .tikhonov import Smoothing, Tikhonov
+from .combine import Constraint, Masked, ResidualProjection, compose
+from .lowpass import GraphLowPass
+from .photoreal import Photoreal
+from .pixels import Clip, KeepColour, KeepLuminance, SoftClip
+from .proximal import ProximalContent, TotalVariation
+from .spectral import RandomizedProjection, SpectralProjection
+from .tikhonov import PhotorealisticSmoothing, Tikhonov
 
 __all__ = [
-    "ApproximateBasis",
-    "Box",
-    "Change",
-    "Exact",
-    "Filtered",
+    "Clip",
+    "Constraint",
+    "GraphLowPass",
     "KeepColour",
     "KeepLuminance",
     "Masked",
-    "Near",
     "Photoreal",
-    "Smoothing",
-    "SoftBox",
+    "PhotorealisticSmoothing",
+    "ProximalContent",
+    "RandomizedProjection",
+    "ResidualProjection",
+    "SoftClip",
+    "SpectralProjection",
     "Tikhonov",
     "TotalVariation",
     "compose",

@@ -1,14 +1,17 @@
 """Constraints made of other constraints."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from ..network import Constraint, check_range
+from ..checks import check_range
+
+Constraint = Callable[[Tensor], Tensor]
+"""A constraint X -> X on images (B,3,H,W), enforced after an update."""
 
 
-class Change:
+class ResidualProjection:
     """C + P[X - C]: only the change to the content C is projected, C's own grain stays.
 
     An unchanged content comes back bit for bit, whatever the linear projection P.
@@ -19,7 +22,7 @@ class Change:
     """
 
     def __init__(self, content: Tensor, projection: Constraint) -> None:
-        self.content = working(content)
+        self.content = as_working_dtype(content)
         self.projection = projection
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ def compose(constraints: Iterable[Constraint]) -> Constraint:
     return composed
 
 
-def working(content: Tensor) -> Tensor:
+def as_working_dtype(content: Tensor) -> Tensor:
     """The content as constraints keep it: float64 if it is, else float32.
 
     Raises:

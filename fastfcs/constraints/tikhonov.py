@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import ops
-from ..filters import expansion
+from ..chebyshev import expand
 from ..laplacian import MattingLaplacian
-from .combine import working
+from .combine import as_working_dtype
 
 
 class Tikhonov:
@@ -41,7 +41,7 @@ class Tikhonov:
 
     def __init__(self, content: Tensor, gamma: float, tolerance: float = 1e-4) -> None:
         _check(gamma=gamma)
-        content = working(content)
+        content = as_working_dtype(content)
         self.system = _System(content, gamma, tolerance, content.new_ones(()))
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Tikhonov:
         return self.system(x).to(x.dtype)
 
 
-class Smoothing:
+class PhotorealisticSmoothing:
     """P[X] = (1 - a) (I - a S)^-1 X, S = D^-1/2 W D^-1/2, a = 1 / (1 + lambda)
 
     The second stage, photorealistic smoothing, of Li et al., "A Closed-form Solution to
@@ -75,7 +75,7 @@ class Smoothing:
 
     def __init__(self, content: Tensor, lambda_: float = 1e-4, tolerance: float = 1e-4) -> None:
         _check(lambda_=lambda_)
-        padded = _pad(working(content))
+        padded = _pad(as_working_dtype(content))
         rows, columns = (
             F.conv1d(padded.new_ones(1, 1, side - 2), padded.new_ones(1, 1, 3), padding=2)
             for side in padded.shape[-2:]
@@ -143,7 +143,7 @@ def _inverse(gamma: float) -> Tensor:
         chebyshev = np.cos(degree * np.arccos(1 - eigenvalue / 4.5))
         return (1 - chebyshev / math.cosh(degree * math.acosh(zero))) / (1 + gamma * eigenvalue)
 
-    return torch.from_numpy(expansion(inverse, degree - 1, degree))
+    return torch.from_numpy(expand(inverse, degree - 1, degree))
 
 
 class _Solve(torch.autograd.Function):

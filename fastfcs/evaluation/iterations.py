@@ -19,10 +19,11 @@ import numpy as np
 from torch import Tensor
 
 from .. import images
-from ..network import UnrolledSolver, weights_file
+from ..network import UnrolledSolver
 from ..refinement import RefinedSolver, load_network
 from ..stylizer import Stylizer
 from ..vgg import LOW_RANK, VGG19, load_vgg19
+from ..weights import find_weights
 from .compare import fingerprint, write_text
 from .pairs import Pair, PairFiles
 from .report import Median, median, new_figure, save_figure
@@ -77,7 +78,7 @@ def equivalent_iterations(
         RuntimeError: matplotlib is not installed; all but the plot is written then.
     """
     steps = STEPS if steps is None else steps
-    shared = weights_file(weights)
+    shared = find_weights(weights)
     weight = _trained(shared, "style weight")
     # Read early, for it refuses what is not weights.
     solver = load_network(weights, refine).requires_grad_(False).to(device)
@@ -155,10 +156,10 @@ def _after_updates(
 
 def _losses(pair: Pair, steps: int, **options: Any) -> list[float]:
     """The loss after 0 ... ``steps`` iterations of Adam."""
-    from ..optimize import optimize
+    from ..solvers import solve
 
     found: list[float] = []
-    optimize(
+    solve(
         pair.content,
         pair.style,
         steps=steps,

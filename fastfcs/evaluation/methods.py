@@ -16,10 +16,11 @@ from torch import Tensor
 from .. import images
 from ..constraints import Photoreal
 from ..filters import LowPass
-from ..network import UnrolledSolver, weights_file
+from ..network import UnrolledSolver
 from ..refinement import RefinedSolver, load_network
 from ..stylizer import Stylizer
 from ..vgg import LOW_RANK, VGG19, load_vgg19
+from ..weights import find_weights
 from .pairs import Pair
 
 PAINTED = ("content", "artistic")
@@ -33,7 +34,7 @@ _PROJECTED: dict[str, Any] = {
     "structure_weight": 10.0,
     "steps": (100, 30, 8),
 }
-_LUAN_WEIGHT = 1e4  # of the energy, as `fastfcs.optimize` has it
+_LUAN_WEIGHT = 1e4  # of the energy, as `fastfcs.solvers` has it
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def methods(
     artistic            the network
     photoreal[:C,...]   the network, projected after every update; one method for each cut-off C
     regional[:C,...]    the same with each region in the style of its namesake, where masks are
-    gatys               `fastfcs.optimize`, L-BFGS (Gatys et al. 2016)
+    gatys               `fastfcs.solvers`, L-BFGS (Gatys et al. 2016)
     luan                the same with the matting energy and, with masks, region by region
                         (Luan et al. 2017)
     projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018), coarse to fine, with
@@ -151,7 +152,7 @@ class _Known:
     def _network(
         self, name: str, cutoff: float | None = None, by_region: bool = False, **options: Any
     ) -> Method:
-        files = [weights_file(self._weights)]
+        files = [find_weights(self._weights)]
         if self._refine:
             files.append(LOW_RANK)
         if cutoff is not None:
@@ -173,9 +174,9 @@ class _Known:
         vgg = self._vgg
 
         def apply(pair: Pair) -> Tensor:
-            from ..optimize import optimize
+            from ..solvers import solve
 
-            return optimize(pair.content, pair.style, vgg=vgg, **{**options(pair), **self._options})
+            return solve(pair.content, pair.style, vgg=vgg, **{**options(pair), **self._options})
 
         depends = f"{cutoff} {self._options} {_PROJECTED if name.startswith('projected') else ''}"
         return Method(name, apply, depends, name.split(":")[0], cutoff)

@@ -1,7 +1,7 @@
 """Training of the universal network on the artistic loss, and tuning of H^s for one style."""
 
-from .descent import Diverged
-from .preset import tune
-from .universal import train
+from .loop import Diverged
+from .trainer import train
+from .tuning import tune
 
 __all__ = ["Diverged", "train", "tune"]

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..files import save_tensors
 from ..images import list_images
-from ..network import load_solver, save_tensors
 from ..ops import gram
+from ..progress import progress_bar
 from ..vgg import VGG19, load_vgg19, low_rank, projected
-from .crops import whole
-from .progress import progress
+from ..weights import load_solver
+from .data import whole
 
 RANKS = (0, 32, 48, 64, 80, 96, 96, 96, 128, 160)  # of conv1_1 ... conv4_2; 0 leaves it whole
 KEPT = 256  # principal components of conv4_2
@@ -69,7 +70,7 @@ def reduce_vgg(
     found = list(wanted)  # and those at low rank
     scale = torch.ones(())  # of these
     rank, rng = iter(ranks), torch.Generator().manual_seed(0)
-    for index, _ in progress(range(len(full.features)), 0, len(full.features), shown=True):
+    for index, _ in progress_bar(range(len(full.features)), 0, len(full.features), shown=True):
         layer = full.features[index]
         if isinstance(layer, nn.Conv2d):
             wanted = [layer(x) for x in wanted]

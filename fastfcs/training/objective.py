@@ -10,7 +10,7 @@ from torch import Tensor
 from ..losses import relative_content_loss, relative_style_loss
 from ..ops import gram
 from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
-from .crops import Crop
+from .data import Crop
 
 
 def batch_loss(
@@ -42,3 +42,11 @@ def batch_terms(
         before = torch.stack([crop.grams[layer] for crop in content])
         style_terms.append(relative_style_loss(gram(found[layer]), wanted, before).mean())
     return content_term, torch.stack(style_terms)
+
+
+def clip_straight_through(image: Tensor) -> Tensor:
+    """Clip an image to [0, 1], but let the gradient pass as if it were not clipped.
+
+    Otherwise nothing would be learned from pixels outside the range.
+    """
+    return image + (image.clamp(0, 1) - image).detach()

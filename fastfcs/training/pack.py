@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..evaluation.pairs import find_pairs
 from ..images import list_images
-from .crops import read
+from .data import read
 
 LIMIT = 30 * 2**20  # bytes
 _CONTENTS = "pictures.json"

@@ -13,7 +13,7 @@ from ..evaluation.pairs import Pair
 from ..network import UnrolledSolver
 from ..stylizer import Stylizer
 from ..vgg import VGG19
-from .crops import centre, images, targets, whole
+from .data import centre, images, targets, whole
 from .objective import batch_terms
 from .pack import Pictures
 

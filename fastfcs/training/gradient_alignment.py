@@ -15,7 +15,7 @@ from ..losses import relative_style_loss
 from ..network import ForwardMaps
 
 
-def blindness(
+def gradient_mismatch(
     maps: ForwardMaps, level: int, term: Tensor, output: Tensor, content: Tensor, style: Tensor
 ) -> Tensor:
     """1 - the cosine between two gradients of the style loss at the output, a scalar in [0, 2].

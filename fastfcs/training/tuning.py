@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ..images import list_images
-from ..network import Statistics, as_shown, load_solver
 from ..ops import gram
 from ..presets import write
 from ..refinement import Refinement
+from ..statistics import Statistics
 from ..vgg import load_vgg19
-from .crops import Pool, images, targets, whole
-from .descent import descend
-from .objective import batch_loss
+from ..weights import load_solver
+from .data import Pool, images, targets, whole
+from .loop import descend
+from .objective import batch_loss, clip_straight_through
 from .precision import Precision, convolutions_in
 
 _LEAST = 0.01  # variance of the tuned features in every direction, of their mean
@@ -55,17 +56,18 @@ def tune(
     wanted = targets(features, picture) * batch
     with torch.no_grad():
         start = solver.statistics(picture)
-    factors = {key: nn.Parameter(_factor(h[0])) for key, h in start.items()}
+    factors = {name: nn.Parameter(_factor(h[0])) for name, h in start.named().items()}
 
     def tuned() -> Statistics:
         # By the operator: symmetric to the last bit.
-        return {key: len(f) * gram(f[None, :, None]) for key, f in factors.items()}
+        grams = {name: len(f) * gram(f[None, :, None]) for name, f in factors.items()}
+        return Statistics.from_named(grams)
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         statistics = tuned()
         with convolutions_in(precision, device):
             chosen = contents.sample(step)
-            output = as_shown(solver(images(chosen), statistics))
+            output = clip_straight_through(solver(images(chosen), statistics))
             return batch_loss(features, output, chosen, wanted, style_weight)
 
     out = Path(out)
@@ -78,10 +80,10 @@ def tune(
         "style weight": str(style_weight),
     }
     descend(factors, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
-    result = {key: h.detach() for key, h in tuned().items()}
     with torch.no_grad():
-        result |= Refinement().to(device).statistics(picture)
-    write({key: h.half() for key, h in result.items()}, out, facts)
+        vgg_statistics = Refinement().to(device).statistics(picture)
+        result = Statistics(tuned().own, vgg_statistics.vgg)
+    write(result.map(lambda h: h.half()), out, facts)
     checkpoint.unlink()
     return result
 

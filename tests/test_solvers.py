@@ -14,7 +14,7 @@ from fastfcs.cli import cli
 from fastfcs.constraints import Photoreal
 from fastfcs.losses import gradient_ssim, region_grams, structure_loss
 from fastfcs.optimize import _Objective, optimize
-from fastfcs.training.crops import Crop
+from fastfcs.training.data import Crop
 from fastfcs.training.objective import batch_loss
 from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 

@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from ..network import ForwardMaps
 from ..ops import gram
+from ..progress import progress_bar
 from ..vgg import STYLE_LAYERS, VGG19
-from .crops import Picture, random_crop
-from .descent import schedule
+from .data import Picture, random_crop
+from .loop import schedule
 from .precision import Precision, convolutions_in
-from .progress import progress
 from .soap import SOAP
 
 _LR, _COOL_DOWN = 3e-3, 0.5  # the last fraction of the steps, with falling rate
@@ -64,7 +64,7 @@ def distil(
     optimizer = SOAP(maps.parameters())
     recent: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=_KEPT)
     choice = random.Random(f"{seed}/distil/choice")
-    for step, report in progress(range(steps), 0, steps, shown):
+    for step, report in progress_bar(range(steps), 0, steps, shown):
         if step % 2 == 0 or len(recent) < _KEPT:
             images = next(batches)
             recent.append((images, [p(f) for p, f in zip(parts, seen(images), strict=False)]))

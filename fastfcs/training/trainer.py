@@ -14,29 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..constraints import SoftBox
-from ..constraints.named import between_updates
+from ..checks import MIN_SIDE
+from ..constraints import Photoreal
 from ..losses import squared_norm, structure_loss
-from ..network import (
-    MIN_SIDE,
-    ForwardMaps,
-    Statistics,
-    UnrolledSolver,
-    as_shown,
-    load_solver,
-    save_solver,
-)
+from ..network import ForwardMaps, UnrolledSolver
+from ..statistics import Statistics
 from ..vgg import STYLE_LAYERS, load_vgg19
-from . import processes
-from .crops import Picture, Pool, images, random_crop, whole
-from .descent import Record, descend
-from .distil import distil
-from .objective import batch_terms
+from ..weights import load_solver, save_solver
+from . import distributed
+from .data import Picture, Pool, images, random_crop, whole
+from .distillation import distil
+from .gradient_alignment import gradient_mismatch
+from .loop import Record, descend
+from .objective import batch_terms, clip_straight_through
 from .pack import Pictures, from_folders, read_pack
 from .precision import Precision, convolutions_in, layout
+from .preview import write_sheet
 from .scores import scores as measured
-from .sheet import write_sheet
-from .sight import blindness
 
 _CUTOFFS = 0.003, 0.1  # of the projections trained with: log-uniform between these
 _STEPS = 3000  # where neither steps nor minutes are given
@@ -58,7 +52,7 @@ def train(
     photoreal: float = 0.0,
     structure_weight: float = 0.0,
     noise_weight: float = 0.0,
-    sight_weight: float = 0.0,
+    alignment_weight: float = 0.0,
     channels: Sequence[int] | None = None,
     residual: Sequence[int] | None = None,
     distil_steps: int = 1000,
@@ -75,7 +69,7 @@ def train(
 ) -> UnrolledSolver:
     """Train an :class:`UnrolledSolver` for any style; write its weights to ``out``.
 
-    A new network's forward maps first learn to see as VGG does (`fastfcs.training.distil`). Then
+    A new network's forward maps first learn to see as VGG does (`fastfcs.training.distillation`). Then
     every batch pairs contents with as many styles, each its own; H^s comes from the same forward
     maps. SOAP (Vyas et al., arXiv:2409.11321) with a short warm-up and a linear cool-down: the loss
     is ill-conditioned, the mean colour outweighing every texture. (On the same batches the style
@@ -102,7 +96,7 @@ def train(
         structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
         noise_weight: against flicker, weight of ||f(C + n) - f(C)||^2 / ||n||^2: how much a noise n
             of one grey level, which differs from frame to frame, is amplified by the updates f.
-        sight_weight: weight of `fastfcs.training.sight.blindness` at the result, one level a step:
+        alignment_weight: weight of `fastfcs.training.gradient_alignment.gradient_mismatch` at the result, one level a step:
             whether the forward maps see in which direction VGG's style loss still falls.
         channels, residual: of a new network, see :class:`UnrolledSolver`; fewer are faster.
         distil_steps: those in which the forward maps of a new network learn from VGG.
@@ -142,7 +136,7 @@ def train(
         raise ValueError(f"photoreal must be a share of the steps, in [0, 1], not {photoreal}")
     out = Path(out)
     with ExitStack() as stack:
-        rank, count = stack.enter_context(processes.joined(device))
+        rank, count = stack.enter_context(distributed.joined(device))
         if batch % count:
             raise ValueError(f"batch must divide among {count} processes, not {batch}")
         if minutes is not None and count > 1:  # whose clocks would not end at the same step
@@ -164,7 +158,7 @@ def train(
             **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
             **{"style weight": str(style_weight), "photoreal": str(photoreal)},
             **{"structure weight": str(structure_weight), "noise weight": str(noise_weight)},
-            **{"sight weight": str(sight_weight), "precision": precision},
+            **{"sight weight": str(alignment_weight), "precision": precision},
             "start": Path(weights).name
             if weights
             else f"anew, {distil_steps} steps of distillation",
@@ -219,7 +213,7 @@ def train(
             score("before", solver)
         contents = [Pool(photos, features, s, places, f"{seed}/content/{s}") for s in sizes]
         styles = [Pool(folders, features, s, places, f"{seed}/style/{s}") for s in sizes]
-        restyle = processes.parallel(_Restyle(solver))
+        restyle = distributed.parallel(_Restyle(solver))
         seen = min(len(STYLE_LAYERS), len(solver.forward_maps))  # levels with a layer to see
 
         def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -242,19 +236,19 @@ def train(
                 output, again = restyle(pictures, paintings, cutoff, noisy)
                 content_term, style_terms = batch_terms(features, output, chosen, wanted)
                 total = content_term + style_weight * style_terms.mean()
-                if sight_weight:
+                if alignment_weight:
                     level = random.Random(f"{seed}/sight/{step}").randrange(seen)
-                    blind = blindness(
+                    blind = gradient_mismatch(
                         solver.forward_maps, level, style_terms[level], output, pictures, paintings
                     )
-                    total = total + sight_weight * blind
+                    total = total + alignment_weight * blind
             if cutoff is not None and structure_weight:
                 total = total + structure_weight * structure_loss(output.float(), pictures)
             if again is not None:
                 assert noisy is not None
                 amplified = squared_norm(again - output) / squared_norm(noisy - pictures)
                 total = total + noise_weight * amplified.mean()
-            return total, processes.mean({"content": content_term, "style": style_terms.mean()})
+            return total, distributed.mean({"content": content_term, "style": style_terms.mean()})
 
         parameters = dict(solver.named_parameters())
         averages = {name: p.detach().clone() for name, p in parameters.items()}
@@ -323,9 +317,10 @@ class _Restyle(nn.Module):
 
     def _restyled(self, content: Tensor, statistics: Statistics, cutoff: float | None) -> Tensor:
         if cutoff is None:
-            return as_shown(self.solver(content, statistics))
-        constraint = between_updates(("photoreal",), content, cutoff)
-        return SoftBox(content)(self.solver(content, statistics, constraint, shifted=True))
+            return clip_straight_through(self.solver(content, statistics))
+        photoreal = Photoreal(content, cutoff)
+        start = photoreal.start(statistics.colours)
+        return photoreal.finish(self.solver(content, statistics, photoreal, start=start))
 
 
 def _noise(like: Tensor, seeds: Sequence[str]) -> Tensor:

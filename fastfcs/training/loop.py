@@ -10,8 +10,8 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from ..network import save_tensors
-from .progress import progress
+from ..files import save_tensors
+from ..progress import progress_bar
 from .soap import SOAP
 
 _WARM_UP, _COOL_DOWN = 30, 0.7  # steps; the last share of the run, with falling rate
@@ -157,7 +157,7 @@ def descend(
         kept, kept_at = done, clock.spent
         clock.reserve = max(clock.reserve, kept_at - begun)
 
-    for step, report in progress(clock.steps(done), done, steps, shown=first):
+    for step, report in progress_bar(clock.steps(done), done, steps, shown=first):
         rate = lr * schedule(step, clock.share(step))
         total, losses = loss(step)
         optimizer.zero_grad()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..filters import LowPass
 from ..laplacian import MattingLaplacian
-from .combine import working
+from .combine import as_working_dtype
 
 
 class _Span:
@@ -33,7 +33,7 @@ class _Span:
         return (columns @ self.basis.mT @ self.basis).reshape(x.shape).to(x.dtype)
 
 
-class Exact(_Span):
+class SpectralProjection(_Span):
     """P[X] = U_k U_k^T X, U_k the eigenvectors of the k smallest eigenvalues of L.
 
     The projection of Puy and Pérez (2018) itself, for images where it is affordable. The
@@ -59,14 +59,14 @@ class Exact(_Span):
     """
 
     def __init__(self, content: Tensor, k: int) -> None:
-        content = working(content)
+        content = as_working_dtype(content)
         _check(k, content.shape[-2:].numel() - 1)
         pairs = [_eigenpairs(MattingLaplacian(image), k) for image in content]
         self.eigenvalues = torch.stack([values for values, _ in pairs])
         self.basis = torch.stack([vectors for _, vectors in pairs]).to(content)
 
 
-class ApproximateBasis(_Span):
+class RandomizedProjection(_Span):
     """P[X] = Q Q^T X, Q nearly the span of U_k, from filtered random signals: no eigensolver.
 
     Paratte and Martin (2016), "Fast eigenspace approximation using random signals": Gaussian
@@ -75,9 +75,9 @@ class ApproximateBasis(_Span):
     (Rayleigh-Ritz), as no polynomial stops abruptly. Made once a content, for many styles or
     frames; the same arguments give the same basis.
 
-    On rough updates of three photos, k from 20 to 300, ||P[X] - Exact|| is at most 2 % of
-    ||Exact||, mostly below 1 %; with twice the order of `LowPass` it was 8 %. The filter alone,
-    `Filtered`, is at 2 to 6 % for far fewer products: three channels are filtered, not 1.5 k.
+    On rough updates of three photos, k from 20 to 300, ||P[X] - SpectralProjection|| is at most 2 % of
+    ||SpectralProjection||, mostly below 1 %; with twice the order of `LowPass` it was 8 %. The filter alone,
+    `GraphLowPass`, is at 2 to 6 % for far fewer products: three channels are filtered, not 1.5 k.
 
     Args:
         content: (B,3,H,W), floating in [0,1], H and W at least 3.
@@ -92,7 +92,7 @@ class ApproximateBasis(_Span):
     """
 
     def __init__(self, content: Tensor, k: int, order: int | None = None) -> None:
-        content = working(content)
+        content = as_working_dtype(content)
         _check(k, content.shape[-2:].numel() // 2)
         self.basis = torch.stack(
             [_filtered_signals(MattingLaplacian(image), k, order) for image in content]
@@ -104,7 +104,7 @@ def _eigenpairs(laplacian: MattingLaplacian, k: int) -> tuple[Tensor, Tensor]:
         from scipy.sparse import identity
         from scipy.sparse.linalg import LinearOperator, eigsh, splu
     except ImportError as error:
-        raise ImportError("Exact needs scipy: pip install scipy") from error
+        raise ImportError("SpectralProjection needs scipy: pip install scipy") from error
 
     matrix = laplacian.to_scipy()
     n = laplacian.pixels

@@ -1,0 +1,160 @@
+"""Constraints as users ask for them: by name, as a callable, or several in a list."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from .combine import Constraint, compose
+from .photoreal import Photoreal
+from .pixels import Clip, KeepColour, KeepLuminance
+
+Name = Literal["photoreal", "keep-colour", "keep-luminance"]
+Part = Name | Constraint
+
+_CLASSES: dict[Any, Callable[..., Constraint]] = {
+    "photoreal": Photoreal,
+    "keep-colour": KeepColour,
+    "keep-luminance": KeepLuminance,
+}
+
+
+def parse(constraint: Any, cutoff: float | None = None) -> tuple[Part, ...]:
+    """Check a `constraint` argument and split it into its parts.
+
+    Args:
+        constraint: None, a `Name`, a callable, or a list of these.
+        cutoff: of "photoreal", only checked to have one to belong to.
+
+    Returns:
+        The parts in the order in which they are applied.
+
+    Raises:
+        ValueError: it is none of these, or there is a cutoff but no "photoreal".
+
+    Examples:
+        >>> parse(["photoreal", None, "keep-colour"])
+        ('photoreal', 'keep-colour')
+    """
+    parts = tuple(constraint) if isinstance(constraint, (list, tuple)) else (constraint,)
+    for part in parts:
+        if part not in (None, *get_args(Name)) and not callable(part):
+            names = ", ".join(map(repr, get_args(Name)))
+            raise ValueError(
+                f"constraint must be None, {names}, a callable or a list of these, got {part!r}"
+            )
+    parts = tuple(part for part in parts if part is not None)
+    if cutoff is not None and not is_photoreal(parts):
+        raise ValueError("cutoff must be None without constraint='photoreal'")
+    return parts
+
+
+def is_photoreal(parts: tuple[Part, ...]) -> bool:
+    """Whether "photoreal" is among the parts.
+
+    Examples:
+        >>> is_photoreal(parse("keep-colour"))
+        False
+    """
+    return any(_CLASSES.get(part) is Photoreal for part in parts if isinstance(part, str))
+
+
+def build(parts: tuple[Part, ...], content: Tensor, **options: Any) -> list[Constraint]:
+    """Make the constraints of one content.
+
+    Args:
+        parts: from `parse`.
+        content: (B,3,H,W), floating in [0,1].
+        options: keyword arguments of `Photoreal`; those that are None keep its defaults.
+
+    Returns:
+        One constraint per part.
+
+    Examples:
+        >>> import torch
+        >>> build(parse("keep-colour"), torch.rand(1, 3, 16, 16))[0].__class__.__name__
+        'KeepColour'
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+
+    def made(part: Part) -> Constraint:
+        if not isinstance(part, str):
+            return part
+        kind = _CLASSES[part]
+        return kind(content, **options) if kind is Photoreal else kind(content)
+
+    return [made(part) for part in parts]
+
+
+def build_projections(
+    parts: tuple[Part, ...], content: Tensor, *, cutoff: float | None, eps: float
+) -> Constraint:
+    """Make one constraint for an iterative solver, which clips its iterates itself.
+
+    Of "photoreal" only the projection C + p(L)(X - C) is used.
+
+    Args:
+        parts: from `parse`.
+        content: (B,3,H,W), floating in [0,1].
+        cutoff, eps: see `Photoreal`.
+
+    Returns:
+        The constraint X -> X.
+
+    Examples:
+        >>> import torch
+        >>> content = torch.rand(1, 3, 16, 16)
+        >>> p = build_projections(parse("photoreal"), content, cutoff=0.1, eps=1e-7)
+        >>> bool(torch.equal(p(content), content))
+        True
+    """
+    constraints = build(parts, content, cutoff=cutoff, eps=eps)
+    return compose(c.projection if isinstance(c, Photoreal) else c for c in constraints)
+
+
+class BetweenUpdates:
+    """Everything that is enforced after each update of the network, in turn.
+
+    An update may leave [0,1], so X is clipped before anything but `Photoreal`, which brings it
+    back by itself.
+
+    Args:
+        parts: from `parse`.
+        content: (B,3,H,W), floating in [0,1].
+        cutoff: of "photoreal"; None is its default.
+        regions: masks (R,H,W) in [0,1] of a single content, one per style, or None.
+
+    Examples:
+        >>> import torch
+        >>> content = torch.full((1, 3, 16, 16), 0.5)
+        >>> between = BetweenUpdates(parse("keep-luminance"), content)
+        >>> between(content + 9).amax().item()
+        0.5
+    """
+
+    def __init__(
+        self,
+        parts: tuple[Part, ...],
+        content: Tensor,
+        cutoff: float | None = None,
+        regions: Tensor | None = None,
+    ) -> None:
+        self.constraints = build(parts, content, cutoff=cutoff, regions=regions)
+        if self.constraints and not isinstance(self.constraints[0], Photoreal):
+            self.constraints.insert(0, Clip())
+
+    def start(self, colours: Tensor) -> Tensor | None:
+        """X^(0) for a style of these mean colours, see `Photoreal.start`; None is the content."""
+        for constraint in self.constraints:
+            if isinstance(constraint, Photoreal):
+                return constraint.start(colours)
+        return None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Enforce all constraints after an update: (B,3,H,W) -> (B,3,H,W)."""
+        return compose(self.constraints)(x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """End the result as the last constraint requires: (B,3,H,W) -> (B,3,H,W)."""
+        last = self.constraints[-1] if self.constraints else None
+        return last.finish(x) if isinstance(last, Photoreal) else x
