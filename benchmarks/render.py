@@ -155,13 +155,22 @@ def measured(medians: dict[str, Any], measure: str) -> str:
     return FORMATS.get(measure, "{:.3f}").format(value)
 
 
-def pairs(report: dict[str, Any], measures: tuple[str, ...] = tuple(MEASURES)) -> str:
+def pairs(report: dict[str, Any]) -> str:
     """One row of medians per method."""
     rows = [
-        [method_name(method), *(measured(medians, measure) for measure in measures)]
+        [method_name(method), *(measured(medians, measure) for measure in MEASURES)]
         for method, medians in report["medians"].items()
     ]
-    return table([f"{report['pairs']} pairs", *(MEASURES[measure] for measure in measures)], rows)
+    return table([f"{report['pairs']} pairs", *MEASURES.values()], rows)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The medians that matter most, of the content and the methods in `APPROACHES`."""
+    rows = [
+        [method_name(method), *(measured(report["medians"][method], m) for m in SUMMARY)]
+        for method in ("content", *APPROACHES)
+    ]
+    return table([f"{report['pairs']} pairs", *(MEASURES[measure] for measure in SUMMARY)], rows)
 
 
 def approaches(report: dict[str, Any]) -> str:
@@ -188,12 +197,12 @@ def speed(report: dict[str, Any], machines: list[Sections]) -> str:
         rows = select({"stylizer": section}, "stylizer", operation="picture", method="fastfcs")
         quarter = {r["kind"]: r["ms"] / 1e3 for r in rows if round(r["mp"], 2) == 0.25}
         times.append((section["machine"], quarter))
-    said = [
+    clauses = [
         f"{seconds['artistic']:.1f} s (artistic) and {seconds['photoreal']:.1f} s (photoreal) on "
         f"{machine['cores']} cores of an {machine['cpu'].replace('(R)', '')}"
         for machine, seconds in times
     ]
-    return f"A picture of 0.25 megapixels takes {', '.join(said)}.\n"
+    return f"A picture of 0.25 megapixels takes {', '.join(clauses)}.\n"
 
 
 def iterations(reports: dict[str, dict[str, Any]]) -> str:
@@ -275,9 +284,9 @@ def documents() -> dict[Path, str]:
         if stem.startswith("iterations-")
     }
     machines = load()
-    summary = pairs(results["pairs"], SUMMARY) + "\n" + speed(results["networks"], machines)
+    overview = summary(results["pairs"]) + "\n" + speed(results["networks"], machines)
     tables = {
-        "README.md": {"results": summary},
+        "README.md": {"results": overview},
         "docs/results.md": {
             "approaches": approaches(results["pairs"]),
             "pairs": pairs(results["pairs"]),
