@@ -1,4 +1,4 @@
-"""The benchmarks run, their numbers make sense, and the README holds the committed ones."""
+"""The benchmarks run, their numbers make sense, and the documents hold the committed ones."""
 
 from __future__ import annotations
 
@@ -274,36 +274,40 @@ def test_short_calls_are_compared_in_seven_rounds(
     assert len(made) == 7 * per_round  # every round has fresh inputs
 
 
-def test_the_readme_holds_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documents_hold_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    render = import_module("render")
-    readme = render.README.read_text()
-    assert readme == render.with_blocks(readme), "run benchmarks/render.py"
+    documents = import_module("render").documents()
+    assert {path.name for path in documents} == {"README.md", "results.md", "benchmarks.md"}
+    for path, text in documents.items():
+        assert path.read_text() == text, "run benchmarks/render.py"
 
 
 def test_rendered_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     render, goals = import_module("render"), import_module("goals").GOALS
-    nothing = render.goals([])
-    assert nothing.count("awaits a GPU") == sum(device == "cuda" for _, device, _ in goals)
-    gpu = {"device": "cuda", "gpu": "NVIDIA Test"}
+    nothing = render.unmeasured([])
+    _, cpu, gpu = nothing.split("## Unmeasured: awaiting a ")
+    for device, text in {"cpu": cpu, "cuda": gpu}.items():
+        assert text.count("\n| ") - 2 == sum(where == device for _, where, _ in goals)
+    machine = {"device": "cuda", "gpu": "NVIDIA Test"}
     sections = {
         "gram": {
-            "machine": gpu,
+            "machine": machine,
             "complete": True,
             "goals": {"correction streamed": 0.811, "launches": 13.2, "eager": 1.96},
         }
     }
     lines = render.goals([sections]).splitlines()
-    assert sum(line.endswith("| NVIDIA Test |") for line in lines) == sum(
-        key[:2] == ("gram", "cuda") for key in goals
-    )
+    of_gram = sum(key[:2] == ("gram", "cuda") for key in goals)
+    assert sum(line.endswith("| NVIDIA Test |") for line in lines) == of_gram == len(lines) - 2
     assert any("| at least 80 % | 81 %, met | NVIDIA Test |" in line for line in lines)
     assert any("| at most 12 µs | 13.2 µs, NOT met | NVIDIA Test |" in line for line in lines)
     assert any("| at least 2 x | 1.96 x, NOT met | NVIDIA Test |" in line for line in lines)
     assert any("| at least 1.3 x | not measured | NVIDIA Test |" in line for line in lines)
+    awaited = render.unmeasured([sections])
+    assert awaited.count("\n| ") == nothing.count("\n| ") - of_gram
     measured = run("stylizer", 0.0004, 0.0016)
-    assert "| 0.0016 MP | photoreal |" in render.block([measured])
+    assert "| 0.0016 MP | photoreal |" in render.benchmarks([measured])
 
 
 def test_add_keeps_what_the_file_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
