@@ -90,6 +90,6 @@ def test_a_lower_rank_leaves_more(vgg: VGG19, folder: Path, tmp_path: Path) -> N
 
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be folders with pictures in them"):
+    with pytest.raises(ValueError, match="folder must contain pictures"):
         reduce_vgg(tmp_path, tmp_path, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
