@@ -82,8 +82,8 @@ class MattingLaplacian:
         """
         if len(self.image) != 1:
             raise ValueError(
-                "image must be a single one for a matrix, a linear operator or an eigenvalue count,"
-                f" got a batch of {len(self.image)}"
+                "image must be a batch of 1 for a matrix, linear operator or eigenvalue count, "
+                f"got a batch of {len(self.image)}"
             )
         return self.shape[-2] * self.shape[-1]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import images
+from .losses import resize_masks
 
 COLOURS = {
     "blue": (0, 0, 1),
@@ -106,7 +107,7 @@ def resize(masks: Tensor, size: Sequence[int]) -> Tensor:
     """
     # Clamped to the input's range, which rounding may leave by an ulp; values outside [0, 1] are
     # kept for `check_regions` to report.
-    return F.interpolate(masks[None], list(size), mode="area")[0].clamp(masks.min(), masks.max())
+    return resize_masks(masks, size).clamp(masks.min(), masks.max())
 
 
 def _read_mask(path: str | Path) -> dict[str, Tensor]:

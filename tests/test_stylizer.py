@@ -403,7 +403,7 @@ def test_refused_arguments(solver: UnrolledSolver, tmp_path: Path) -> None:
         stylizer(solver, constraint="painting")
     with pytest.raises(ValueError, match="cutoff must be None without constraint='photoreal'"):
         stylizer(solver, cutoff=0.1)
-    with pytest.raises(ValueError, match="cutoff is 0"):
+    with pytest.raises(ValueError, match=r"cutoff must be in \(0, 9\), got 0"):
         stylizer(solver, constraint="photoreal", cutoff=0)
     with pytest.raises(ValueError, match="style_size must be"):
         stylizer(solver, style_size=3)
