@@ -89,7 +89,7 @@ def title(path: Path) -> str:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get("title", "")
+        return str((file.metadata() or {}).get("title", ""))
 
 
 def write(statistics: Statistics, path: str | Path, metadata: Mapping[str, str]) -> None:

@@ -93,9 +93,8 @@ class Statistics:
         Level 1 ends in the image, scaled to [-1, 1], and the constant 1, so the last column of its
         Gram matrix holds the means of all features.
         """
-        means = self.own[0][0].select(2, -1)
-        _, colour, constant = means.split((means.shape[1] - 4, 3, 1), 1)
-        return (1 + colour / constant) / 2
+        means = self.own[0][0][:, -4:, -1]
+        return (1 + means[:, :3] / means[:, 3:]) / 2
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Statistics:
         """Apply a function to every Gram matrix.
@@ -178,4 +177,4 @@ class StatisticsBuffers(nn.Module):
         return Statistics.from_named(named) if named else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(lambda h: h.to(fn(h.new_empty(0)).device), recurse)
+        return super()._apply(lambda h: h.to(fn(h.new_empty(0)).device), recurse)  # type: ignore[no-untyped-call]

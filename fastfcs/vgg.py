@@ -1,17 +1,22 @@
-"""VGG-19 features (Simonyan and Zisserman, arXiv:1409.1556), in which the losses are measured."""
+"""VGG-19 features (Simonyan and Zisserman, arXiv:1409.1556), in which the losses are measured.
+
+Both files that ship are made by `fastfcs.training.features`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from .files import save_tensors
+
 _FOLDER = Path(str(files("fastfcs"))) / "weights/features"
 SHIPPED = _FOLDER / "vgg19.safetensors"
-LOW_RANK = _FOLDER / "vgg19-low-rank.safetensors"  # a likeness of it, fastfcs.training.low_rank
+LOW_RANK = _FOLDER / "vgg19-low-rank.safetensors"  # see fastfcs.training.low_rank
 STYLE_LAYERS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2")
 CONTENT_LAYER = "conv4_2"
 
@@ -24,15 +29,21 @@ _IMAGENET_STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
 class VGG19(nn.Module):
     """VGG-19 up to conv4_2; parameters are named as torchvision's (``features.0.weight`` ...).
 
-    ``forward`` takes images (B, 3, H, W) in [0, 1], RGB, H and W at least 8, and the names of the
-    layers wanted, conv1_1 ... conv4_2. It returns ``{layer: features (B, c_l, H_l, W_l)}``, each
-    taken after its ReLU, and computes nothing beyond the deepest. The parameters are frozen.
+    Attributes:
+        layers: the index in ``features`` of each layer's ReLU, by name, conv1_1 ... conv4_2.
+        mean, scale: the preprocessing, which belongs to the weights: ``features`` take
+            (image - mean) * scale, (3, 1, 1) each.
+
+    Examples:
+        >>> features = VGG19()(torch.rand(1, 3, 16, 24), ["conv1_2", "conv3_2"])
+        >>> {layer: tuple(h.shape) for layer, h in features.items()}
+        {'conv1_2': (1, 64, 16, 24), 'conv3_2': (1, 256, 4, 6)}
     """
 
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        self.layers: dict[str, int] = {}  # name: index of the ReLU in features
+        self.layers: dict[str, int] = {}
         channels = 3
         for block, widths in enumerate(_BLOCKS, start=1):
             for number, width in enumerate(widths, start=1):
@@ -44,7 +55,6 @@ class VGG19(nn.Module):
             else:
                 layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        # Preprocessing belongs to the source of the weights: features see (image - mean) * scale.
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", _IMAGENET_MEAN, persistent=False)
@@ -53,40 +63,87 @@ class VGG19(nn.Module):
     def forward(
         self, image: Tensor, layers: Iterable[str] = (*STYLE_LAYERS, CONTENT_LAYER)
     ) -> dict[str, Tensor]:
-        taps = {self._index(layer): layer for layer in layers}
+        """Compute features of images. Nothing beyond the deepest of the layers is computed.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1], RGB, H and W at least 8.
+            layers: names, of conv1_1 ... conv4_2.
+
+        Returns:
+            The features of each layer after its ReLU, (B, c_l, H_l, W_l), by name.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        names = {self._index(layer): layer for layer in layers}
         x = (image - self.mean) * self.scale
-        found = {}
-        for index in range(max(taps) + 1):
+        features = {}
+        for index in range(max(names) + 1):
             x = self.features[index](x)
-            if index in taps:
-                # The next layer never writes in place on a tap: it is a convolution or a maximum.
-                found[taps[index]] = x
-        return found
+            if index in names:
+                # No later layer overwrites it: a convolution or a maximum comes next.
+                features[names[index]] = x
+        return features
 
     def _index(self, layer: str) -> int:
         if layer not in self.layers:
-            raise ValueError(f"layer is {layer!r}; one of {', '.join(self.layers)} is wanted")
+            raise ValueError(f"layer must be one of {', '.join(self.layers)}, got {layer!r}")
         return self.layers[layer]
 
 
 def low_rank(inputs: int, rank: int, outputs: int) -> nn.Sequential:
-    """A convolution of low rank: 3x3 to ``rank`` channels, and 1x1 from these to all."""
+    """Make a convolution of low rank: 3x3 to ``rank`` channels, then 1x1.
+
+    Args:
+        inputs, rank, outputs: numbers of channels.
+
+    Returns:
+        The two convolutions; only the second has a bias.
+
+    Examples:
+        >>> low_rank(64, 32, 128)(torch.rand(1, 64, 8, 8)).shape
+        torch.Size([1, 128, 8, 8])
+    """
     first = nn.Conv2d(inputs, rank, 3, padding=1, bias=False)
     return nn.Sequential(first, nn.Conv2d(rank, outputs, 1))
 
 
-def projected(layer: nn.Module, channels: int, kept: int) -> nn.Sequential:
-    """A layer whose ``channels`` are brought to fewer by a product: for Gram matrices alone."""
-    return nn.Sequential(layer, nn.Conv2d(channels, kept, 1, bias=False))
+def projected(layer: nn.Module, channels: int, components: int) -> nn.Sequential:
+    """Append a projection of the channels to a layer whose Gram matrices alone are used.
+
+    Args:
+        layer: any module.
+        channels: of its result.
+        components: number of channels after the projection.
+
+    Returns:
+        The layer and a 1x1 convolution without bias.
+
+    Examples:
+        >>> projected(nn.ReLU(), 64, 16)(torch.rand(1, 64, 8, 8)).shape
+        torch.Size([1, 16, 8, 8])
+    """
+    return nn.Sequential(layer, nn.Conv2d(channels, components, 1, bias=False))
 
 
 def load_vgg19(path: str | Path | None = None) -> VGG19:
-    """VGG-19 with pretrained weights: torchvision's, a ``.pth`` or ``.safetensors``, or those that
-    ship, of the original network in 8 bits. Layers may be `low_rank` or `projected`.
+    """Load VGG-19 with pretrained weights, its parameters frozen.
+
+    Args:
+        path: a file of `save_vgg19`, or torchvision's weights as ``.pth`` or ``.safetensors``. By
+            default the file that ships, the original network in 8 bits.
+
+    Returns:
+        The network in eval mode and float32 on the CPU; layers may be `low_rank` or `projected`.
 
     Raises:
-        FileNotFoundError: ``path`` does not exist.
+        FileNotFoundError: the file does not exist.
         ValueError: the file does not hold VGG-19.
+
+    Examples:
+        >>> vgg = load_vgg19()
+        >>> any(parameter.requires_grad for parameter in vgg.parameters())
+        False
     """
     path = SHIPPED if path is None else Path(path)
     state = _read(path)
@@ -98,27 +155,77 @@ def load_vgg19(path: str | Path | None = None) -> VGG19:
                 vgg.features[index] = low_rank(first.shape[1], *last.shape[1::-1])
             elif last is not None:
                 vgg.features[index] = projected(vgg.features[index], *last.shape[1::-1])
-    wanted = vgg.state_dict()
-    missing = [name for name in wanted if name not in state]
+    names = list(vgg.state_dict())
+    missing = [name for name in names if name not in state]
     if missing:
         raise ValueError(f"path: {path} is not a VGG-19 file: it lacks {missing[0]!r}")
-    vgg.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
+    vgg.load_state_dict({name: state[name].float() for name in names}, assign=True)
     vgg.mean, vgg.scale = state.get("mean", vgg.mean), state.get("scale", vgg.scale)
     return vgg.requires_grad_(False).eval()
+
+
+def save_vgg19(
+    tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]
+) -> None:
+    """Write the weights of VGG-19 in 8 bits, atomically, for `load_vgg19`.
+
+    Args:
+        tensors: a state dict of `VGG19`, with "mean" and "scale". Weights (4 dimensions) that are
+            not encoded yet are encoded.
+        path: the safetensors file to write.
+        metadata: strings for the file's header.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> file, vgg = Path(tempfile.mkdtemp()) / "vgg.safetensors", VGG19()
+        >>> state = {**vgg.state_dict(), "mean": vgg.mean, "scale": vgg.scale}
+        >>> save_vgg19(state, file, {"licence": "MIT"})
+        >>> weight = vgg.features[0].weight
+        >>> error = load_vgg19(file).features[0].weight - weight
+        >>> bool(error.abs().max() < 0.01 * weight.abs().max())
+        True
+    """
+    encoded: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        is_weight = tensor.dim() == 4 and tensor.is_floating_point()
+        encoded |= _encode(name, tensor) if is_weight else {name: tensor}
+    save_tensors(encoded, path, metadata)
+
+
+def _encode(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """Weights in 8 bits: codes, and the table of 256 values they index.
+
+    The table is quadratic, finer near 0 where most weights are: factors of `low_rank` range over up
+    to 50 standard deviations.
+    """
+    u = torch.linspace(-1, 1, 256)
+    table = weight.abs().max() * u * u.abs()
+    codes = torch.bucketize(weight, (table[1:] + table[:-1]) / 2)
+    return {f"{name}.codes": codes.byte(), f"{name}.table": table}
+
+
+def _decode(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in which every weight in 8 bits is float32 again."""
+    for codes in [name for name in state if name.endswith(".codes")]:
+        name = codes.removesuffix(".codes")
+        state[name] = state[f"{name}.table"][state[codes].long()]
+    return state
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"path: there is no VGG-19 file {path}")
     try:
-        if path.suffix != ".safetensors":
-            return torch.load(path, map_location="cpu", weights_only=True)
-        from safetensors.torch import load_file
+        state: dict[str, Tensor]
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-        found = load_file(path)
-        for name in [name for name in found if name.endswith(".codes")]:  # of 8 bits, into a table
-            name = name.removesuffix(".codes")
-            found[name] = found[f"{name}.table"][found[f"{name}.codes"].long()]
-        return found
-    except Exception as error:  # of half a dozen kinds, pages long
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        return _decode(state)
+    except Exception as error:  # a damaged file raises errors of half a dozen types, pages long
         raise ValueError(f"path: {path} cannot be read as a VGG-19 file") from error

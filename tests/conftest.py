@@ -1,28 +1,28 @@
-"""Fixtures: photographs that the scikit-image wheel itself carries, and a fixed seed."""
+"""Fixtures: photographs, the emulated CUDA kernels, and a fixed seed."""
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import emulated
-import numpy as np
 import pytest
-import skimage.data
 import torch
-from PIL import Image
+from pictures import load_photo
 from torch import Tensor
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+
+collect_ignore = ["matrix.py", "emulation"]  # programs
 
 PHOTOS = ("chelsea", "coffee", "rocket")
 
 
-def load_photo(name: str, size: int) -> Tensor:
-    """A photo of skimage.data, (1,3,H,W) float64, 8-bit values in [0,1], `size` px long."""
-    photo = Image.fromarray(getattr(skimage.data, name)())
-    scale = size / max(photo.size)
-    resized = photo.resize([round(side * scale) for side in photo.size], Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].double() / 255
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device"))
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import skimage.data
-import torch
+from pictures import stretched_photo
 from PIL import Image
 from torch import Tensor, nn
 
@@ -28,11 +27,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def other_picture(side: int) -> Tensor:
-    image = Image.fromarray(skimage.data.coffee()).resize((side + 8, side))
-    return torch.from_numpy(np.array(image)).movedim(-1, 0)[None] / 255
-
-
 def unexplained(found: Tensor, wanted: Tensor) -> float:
     """What is left of the wanted features when those found, in their own scale, are taken away."""
     scale = (found * wanted).sum() / found.square().sum()
@@ -41,7 +35,7 @@ def unexplained(found: Tensor, wanted: Tensor) -> float:
 
 def test_the_one_that_ships_sees_as_vgg_does(vgg: VGG19) -> None:
     reduced = load_vgg19(LOW_RANK)
-    image = other_picture(160)
+    image = stretched_photo("coffee", 160, 168)
     found, wanted = reduced(image), vgg(image)
     for layer, limit in zip(STYLE_LAYERS[:3], (0.01, 0.05, 0.1), strict=True):
         assert unexplained(found[layer], wanted[layer]) < limit
@@ -60,14 +54,14 @@ def test_full_rank_is_vgg(vgg: VGG19, folder: Path, tmp_path: Path) -> None:
     found = reduce_vgg(
         folder, folder, tmp_path / "x.safetensors", ranks=ranks, pictures=18, size=96
     )
-    image = other_picture(96)
+    image = stretched_photo("coffee", 96, 104)
     features, wanted = found(image), vgg(image)
     left = [unexplained(features[layer], wanted[layer]) for layer in STYLE_LAYERS[:3]]
     assert max(left) < 0.02, left  # of the ridge, 8 bits and two pictures
 
 
 def test_components_keep_gram_matrices(vgg: VGG19, folder: Path, tmp_path: Path) -> None:
-    image, norms = other_picture(96), []
+    image, norms = stretched_photo("coffee", 96, 104), []
     h = vgg(image)["conv4_2"].flatten(2)
     options = {"ranks": (0,) * 10, "pictures": 2, "size": 96}
     for kept in (512, 128):
@@ -82,7 +76,7 @@ def test_components_keep_gram_matrices(vgg: VGG19, folder: Path, tmp_path: Path)
 
 
 def test_a_lower_rank_leaves_more(vgg: VGG19, folder: Path, tmp_path: Path) -> None:
-    image = other_picture(96)
+    image = stretched_photo("coffee", 96, 104)
     left = []
     for rank in (4, 16, 40):
         ranks = (0, rank, *[0] * 8)
@@ -96,6 +90,6 @@ def test_a_lower_rank_leaves_more(vgg: VGG19, folder: Path, tmp_path: Path) -> N
 
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be folders with pictures in them"):
+    with pytest.raises(ValueError, match="folder must contain pictures"):
         reduce_vgg(tmp_path, tmp_path, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import skimage.data
 import torch
+from pictures import stretched_photo
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,12 +22,14 @@ from fastfcs.losses import (
     relative_style_loss,
     structure_loss,
 )
-from fastfcs.network import UnrolledSolver, load_solver
+from fastfcs.network import UnrolledSolver
 from fastfcs.refinement import RefinedSolver, Refinement, load_network
+from fastfcs.statistics import Statistics
 from fastfcs.stylizer import Stylizer
 from fastfcs.training.data import targets
 from fastfcs.training.objective import batch_loss
 from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, load_vgg19
+from fastfcs.weights import load_solver
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +44,7 @@ def refinement(network: RefinedSolver) -> Refinement:
     return network.refinement
 
 
-def photo(name: str, side: int) -> Tensor:
-    image = torch.from_numpy(getattr(skimage.data, name)()).movedim(-1, 0)[None] / 255
-    return F.interpolate(image, (side, side + 13), mode="bicubic", antialias=True).clamp(0, 1)
-
-
-CONTENT, STYLE = photo("chelsea", 72), photo("coffee", 64)
+CONTENT, STYLE = stretched_photo("chelsea", 72, 85), stretched_photo("coffee", 64, 77)
 
 
 def masks(count: int, like: Tensor, seed: int) -> Tensor:
@@ -61,18 +58,18 @@ def test_the_gradient_is_autograd_s_of_the_loss(regions: int) -> None:
     """The loss as `fastfcs.losses` has it, its terms weighted."""
     double = Refinement().double()
     style, content = STYLE.double(), CONTENT.double()
-    image = F.interpolate(photo("rocket", 80), CONTENT.shape[-2:]).double().requires_grad_()
+    image = stretched_photo("rocket", 72, 85).double().requires_grad_()
     of_style, of_content = (
         masks(max(1, regions), picture, seed) for seed, picture in enumerate((style, content))
     )
     features, before, wanted = (double.maps(each) for each in (image, content, style))
-    loss = refinement_module._CONTENT * relative_content_loss(
+    loss = refinement_module._CONTENT_WEIGHT * relative_content_loss(
         features[CONTENT_LAYER], before[CONTENT_LAYER]
     )
     ones = torch.ones_like(of_content), torch.ones_like(of_style)
     inside, of_wanted = (of_content, of_style) if regions else ones
     shares = inside.mean((1, 2)) / inside.mean((1, 2)).sum()
-    for layer, weight in zip(STYLE_LAYERS, refinement_module._LEVELS, strict=True):
+    for layer, weight in zip(STYLE_LAYERS, refinement_module._LEVEL_WEIGHTS, strict=True):
         g, unchanged = (region_grams(each[layer], inside) for each in (features, before))
         target = region_grams(wanted[layer], of_wanted)
         loss = loss + weight * shares @ relative_style_loss(g, target, unchanged)
@@ -80,8 +77,8 @@ def test_the_gradient_is_autograd_s_of_the_loss(regions: int) -> None:
     want = want * image[0, 0].numel() / 4
     statistics = double.statistics(style, of_style if regions else None)
     with torch.no_grad():
-        goal = double.goal(content, statistics, of_content if regions else None)
-        found = double.gradient(image, goal)
+        goals = double.targets(content, statistics, of_content if regions else None)
+        found = double.gradient(image, goals)
     torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-9 * float(want.abs().max()))
 
 
@@ -90,22 +87,22 @@ def test_the_direction_is_nearly_vgg_s(refinement: Refinement) -> None:
     gradients = []
     for each in (refinement, Refinement(load_vgg19())):
         with torch.no_grad():
-            goal = each.goal(CONTENT, each.statistics(STYLE))
-            gradients.append(each.gradient(CONTENT, goal).flatten())
+            goals = each.targets(CONTENT, each.statistics(STYLE))
+            gradients.append(each.gradient(CONTENT, goals).flatten())
     assert F.cosine_similarity(*gradients, dim=0) > 0.9
 
 
 def test_updates_are_adam_s_and_begin_where_the_network_stops(network: RefinedSolver) -> None:
     """Of the gradient with what is coarse in it twice, its typical size added in the root."""
     refinement, statistics = network.refinement, network.statistics(STYLE)
-    beta, memory = refinement_module._MOMENTUM, refinement_module._MEMORY
+    beta, memory, step = 0.62, 0.9, 0.015
     with torch.no_grad():
-        own = {key: h for key, h in statistics.items() if key in network.solver.shapes}
-        goal = refinement.goal(CONTENT, statistics)
+        own = Statistics(statistics.own)
+        goals = refinement.targets(CONTENT, statistics)
         x, gradients = network.solver(CONTENT, own), []
         for t in range(1, refinement.updates + 1):
             x = x.clamp(0, 1)
-            g = refinement.gradient(x, goal)
+            g = refinement.gradient(x, goals)
             coarse = F.interpolate(
                 F.avg_pool2d(g, 4, ceil_mode=True, count_include_pad=False),
                 g.shape[-2:],
@@ -117,7 +114,7 @@ def test_updates_are_adam_s_and_begin_where_the_network_stops(network: RefinedSo
             mean = (beta**ages * each).sum(0) / (beta**ages).sum()
             square = (memory**ages * each.square()).sum(0) / (memory**ages).sum()
             typical = gradients[-1].square().mean()
-            x = x - refinement_module._STEP * mean / (square + typical).sqrt()
+            x = x - step * mean / (square + typical).sqrt()
     torch.testing.assert_close(network(CONTENT, statistics), x, rtol=0, atol=1e-3)
 
 
@@ -133,11 +130,12 @@ def test_refined_pictures_are_nearer_to_style_and_content(weights: str) -> None:
 
 
 def test_constraints_hold_after_every_update(network: RefinedSolver) -> None:
-    content, style = photo("chelsea", 112), photo("coffee", 80)
+    content, style = stretched_photo("chelsea", 112, 125), stretched_photo("coffee", 80, 93)
     with torch.no_grad():
         statistics = network.statistics(style)
         artistic, photoreal = (
-            network(content, statistics, each).clamp(0, 1) for each in (None, Photoreal(content))
+            network(content, statistics, p).clamp(0, 1)
+            for p in (None, Photoreal(content).projection)
         )
         kept = Stylizer(style, weights=network, constraint="keep-luminance")(content)
     assert structure_loss(photoreal, content) < 0.15 < structure_loss(artistic, content)
@@ -153,15 +151,15 @@ def test_photographs_are_refused(network: RefinedSolver) -> None:
         lambda: Stylizer(refine=True, constraint="photoreal"),
         lambda: setattr(Stylizer(weights=network), "constraint", "photoreal"),
     ):
-        with pytest.raises(ValueError, match="refine is for paintings, not for constraint='photo"):
+        with pytest.raises(ValueError, match="refine must be False with constraint='photo"):
             ask()
     Stylizer(weights=network.solver, constraint="photoreal")
 
 
 def test_nothing_is_asked_of_the_style_itself(refinement: Refinement) -> None:
     with torch.no_grad():
-        goal = refinement.goal(CONTENT, refinement.statistics(CONTENT))
-        found, other = (refinement.gradient(x, goal).norm() for x in (CONTENT, CONTENT.flip(1)))
+        goals = refinement.targets(CONTENT, refinement.statistics(CONTENT))
+        found, other = (refinement.gradient(x, goals).norm() for x in (CONTENT, CONTENT.flip(1)))
     assert found < 1e-4 * other
 
 
@@ -176,7 +174,8 @@ def test_one_region_everywhere_is_no_region(refinement: Refinement) -> None:
     with torch.no_grad():
         plain, masked = (
             refinement.gradient(
-                STYLE, refinement.goal(STYLE, refinement.statistics(CONTENT, of_style), of_content)
+                STYLE,
+                refinement.targets(STYLE, refinement.statistics(CONTENT, of_style), of_content),
             )
             for of_style, of_content in (
                 (None, None),
@@ -187,7 +186,7 @@ def test_one_region_everywhere_is_no_region(refinement: Refinement) -> None:
 
 
 def test_each_region_takes_its_own_style(network: RefinedSolver) -> None:
-    content, style = photo("chelsea", 96), photo("coffee", 80)
+    content, style = stretched_photo("chelsea", 96, 109), stretched_photo("coffee", 80, 93)
     height, width = content.shape[-2:]
     left = torch.zeros(height, width)
     left[:, : width // 2] = 1
@@ -205,31 +204,31 @@ def test_batches_are_their_pictures(refinement: Refinement) -> None:
         styles = double.statistics(torch.cat([STYLE, STYLE.flip(1)]).double())
         found = double(both, both, styles)
         for k in range(2):
-            one = {key: h[k : k + 1] for key, h in styles.items()}
-            want = double(both[k : k + 1], both[k : k + 1], one)
+            style = Statistics((), tuple(h[k : k + 1] for h in styles.vgg))
+            want = double(both[k : k + 1], both[k : k + 1], style)
             torch.testing.assert_close(found[k : k + 1], want, rtol=0, atol=1e-9)
     assert (found[0] - found[1].flip(-1)).abs().max() > 1e-3
 
 
 def test_presets_and_pictures_are_blended(network: RefinedSolver) -> None:
     stylizer = Stylizer(STYLE, weights=network)
-    want = {key: h.clone() for key, h in stylizer.statistics.get().items()}
+    want = stylizer.statistics.get().named()
     stylizer.set_style([STYLE, "the-scream"], blend=[0.5, 0.5])
-    scream = Stylizer("the-scream", weights=network).statistics.get()
-    for key, h in stylizer.statistics.get().items():
+    scream = Stylizer("the-scream", weights=network).statistics.get().named()
+    for key, h in stylizer.statistics.get().named().items():
         torch.testing.assert_close(h, (want[key] + scream[key]) / 2)
 
 
 def test_presets_hold_what_it_wants(network: RefinedSolver) -> None:
     assert len(presets.names()) >= 8
     for name in presets.names():
-        assert set(Stylizer(name, weights=network).statistics.get()) == set(network.shapes)
+        assert Stylizer(name, weights=network).statistics.get().widths == network.widths
         own = Stylizer(name, weights=network.solver).statistics.get()
-        assert set(own) == set(network.solver.shapes)
+        assert own.widths == network.solver.widths
 
 
 def test_a_preset_without_it_is_refused(network: RefinedSolver, tmp_path: Path) -> None:
-    old = {k: h for k, h in presets.read(presets.shipped()[0]).items() if k[0] != "v"}
+    old = Statistics(presets.read(presets.shipped()[0]).own)
     presets.write(old, tmp_path / "old.safetensors", {})
     Stylizer(tmp_path / "old.safetensors")
     with pytest.raises(ValueError, match=r"old\.safetensors is not a preset of these weights"):
@@ -241,8 +240,8 @@ def test_half_types(refinement: Refinement, dtype: torch.dtype) -> None:
     half = copy.deepcopy(refinement).to(dtype)
     statistics = refinement.statistics(STYLE)
     with torch.no_grad():
-        want = refinement.gradient(CONTENT, refinement.goal(CONTENT, statistics))
-        found = half.gradient(CONTENT.to(dtype), half.goal(CONTENT.to(dtype), statistics))
+        want = refinement.gradient(CONTENT, refinement.targets(CONTENT, statistics))
+        found = half.gradient(CONTENT.to(dtype), half.targets(CONTENT.to(dtype), statistics))
         result = half(CONTENT.to(dtype), CONTENT.to(dtype), statistics)
     assert found.dtype == result.dtype == dtype
     assert result.isfinite().all()
@@ -258,7 +257,7 @@ def test_state(network: RefinedSolver) -> None:
 
 def test_is_differentiable_in_the_content() -> None:
     module = Stylizer(STYLE, refine=True).double()
-    content = photo("chelsea", 32).double().mul(0.5).add(0.25).requires_grad_()
+    content = stretched_photo("chelsea", 32, 45).double().mul(0.5).add(0.25).requires_grad_()
     weights = torch.randn(content.shape, generator=torch.Generator().manual_seed(0)).double()
     (g,) = torch.autograd.grad((module(content) * weights).sum(), content)
     with torch.no_grad():  # so short that no ReLU's gate, where updates jump, is passed
@@ -275,7 +274,7 @@ def test_loading_computes_nothing_on_the_meta_device() -> None:
 
 
 def test_networks_by_name_and_as_they_are() -> None:
-    with pytest.raises(ValueError, match="refine belongs to weights by name or file"):
+    with pytest.raises(ValueError, match="refine must be False if weights is a network"):
         Stylizer(weights=load_solver(), refine=True)
     network = load_network("tiny", refine=True)
     assert isinstance(network, RefinedSolver)

@@ -27,11 +27,11 @@ from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solve
 from fastfcs.refinement import Refinement
 from fastfcs.training import Diverged, descent, preset, train, tune, universal
 from fastfcs.training.data import random_crop, read, targets, whole
-from fastfcs.training.loop import descend
 from fastfcs.training.distillation import distil
+from fastfcs.training.gradient_alignment import gradient_mismatch
+from fastfcs.training.loop import descend
 from fastfcs.training.objective import batch_loss, batch_terms
 from fastfcs.training.pack import from_folders, read_pack, write_pack
-from fastfcs.training.gradient_alignment import gradient_mismatch
 from fastfcs.training.soap import SOAP
 from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
 
@@ -247,7 +247,7 @@ def test_refusals(folders, tmp_path: Path) -> None:
             {"residual": (1, 1, 1, 1), "weights": "universal"},
             "channels and residual are those of the weights",
         ),
-        ({"style": [tmp_path / "empty"]}, "must be folders with pictures"),
+        ({"style": [tmp_path / "empty"]}, "folder must contain pictures"),
     ]:
         options = {"style": [style], "steps": 1, **arguments}
         with pytest.raises(ValueError, match=sentence):
@@ -383,7 +383,9 @@ def test_forward_maps_learn_to_see(folders, tiny, tmp_path: Path) -> None:
 def test_alignment_weight_is_part_of_the_loss(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
     trained = [
-        train(content, [style], tmp_path / f"{w}.safetensors", steps=3, alignment_weight=w, **OPTIONS)
+        train(
+            content, [style], tmp_path / f"{w}.safetensors", steps=3, alignment_weight=w, **OPTIONS
+        )
         for w in (0.0, 1.0)
     ]
     a, b = (solver.forward_maps.state_dict() for solver in trained)

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import click
 
+from ..training.config import Precision, TrainConfig, TuneConfig
 from .errors import sentences
-from .options import DEVICE, FILE, FOLDER, PATH, PRECISION, device_named
+from .options import DEVICE, FILE, FOLDER, PATH, device_named
 
-_SEARCH = (
-    click.option("--steps", type=click.IntRange(min=1), help="How many."),
-    click.option("--batch", type=click.IntRange(min=1)),
-    click.option("--style-weight", type=float),
-    PRECISION,
-    click.option("--lr", type=float, help="Learning rate."),
-    click.option("--seed", type=int),
-    click.option("--vgg", type=PATH, help="Other weights of VGG-19, torchvision's."),
-    DEVICE,
-)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+VGG = click.option("--vgg", type=PATH, help="Other weights of VGG-19: torchvision's.")
 
 
-def _search(command: Any) -> Any:
-    """The options of `fastfcs.training`; one that is not given keeps the default written there."""
-    for option in reversed(_SEARCH):
-        command = option(command)
-    return command
+def _setting(
+    config: type[TrainConfig] | type[TuneConfig], name: str, **attributes: Any
+) -> Callable[[_Command], _Command]:
+    """The option for a field of the settings, with the field's default."""
+    default = getattr(config, name)
+    shown = default not in (None, "")
+    option = f"--{name.replace('_', '-')}"
+    return click.option(option, default=default, show_default=shown, **attributes)
+
+
+def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command], _Command]:
+    """The options that both commands have."""
+    options = (
+        _setting(config, "batch", type=click.IntRange(min=1), help="Pictures per step."),
+        _setting(config, "style_weight", type=float, help="Weight of the style loss."),
+        _setting(
+            config,
+            "precision",
+            type=click.Choice(get_args(Precision)),
+            help="Precision of the convolutions.",
+        ),
+        _setting(config, "lr", type=float, help="The highest learning rate."),
+        _setting(config, "seed", type=int, help="Seed of everything random."),
+        VGG,
+        DEVICE,
+    )
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.command()
@@ -39,128 +62,185 @@ def _search(command: Any) -> Any:
     "file to train on.",
 )
 @click.option(
-    "--pairs", type=FOLDER, help="With folders and --pack: pairs to measure with, as for evaluate."
+    "--pairs", type=FOLDER, help="With folders and --pack: pairs to measure on, as for evaluate."
 )
 @click.option("-o", "--output", type=PATH, help="The weights, .safetensors.")
-@click.option(
-    "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Train for so long: the learning rate follows the clock.",
+@_setting(
+    TrainConfig,
+    "steps",
+    type=click.IntRange(min=1),
+    help=f"Number of steps.  [default: {TrainConfig.STEPS}, without --minutes]",
 )
-@click.option(
-    "--size",
+@_setting(
+    TrainConfig,
+    "minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Duration; the learning rate follows the clock.",
+)
+@_setting(
+    TrainConfig,
+    "size",
     type=click.IntRange(min=16),
     multiple=True,
-    help="Side of the crops, pixels; repeatable: contents and styles take turns.",
+    help="Side of the crops in pixels; repeatable: contents and styles take turns.",
 )
-@click.option("--weights", help="To go on from, name or file; anew, by default.")
-@click.option(
-    "--channels",
+@_setting(
+    TrainConfig, "weights", help="Weights to continue from, name or file; none trains from scratch."
+)
+@_setting(
+    TrainConfig,
+    "channels",
     type=click.IntRange(min=5),
     multiple=True,
-    help="Of a new network; repeatable, once a level, finest first.",
+    help="Channels of a new network; repeatable, once per level, finest first.",
 )
-@click.option(
-    "--residual",
+@_setting(
+    TrainConfig,
+    "residual",
     type=click.IntRange(min=0),
     multiple=True,
-    help="Convolutions beside each level's two, of a new network; repeatable, once a level.",
+    help="Residual convolutions of a new network; repeatable, once per level.",
 )
-@click.option(
-    "--distil-steps",
+@_setting(
+    TrainConfig,
+    "distil_steps",
     type=click.IntRange(min=0),
-    help="In which the forward maps of a new network learn from VGG.",
+    help="Steps in which the forward maps of a new network learn from VGG.",
 )
-@click.option(
-    "--photoreal",
+@_setting(
+    TrainConfig,
+    "photoreal",
     type=click.FloatRange(0, 1),
-    help="Share of the steps whose updates are projected.",
+    help="Fraction of the steps with the photorealistic constraint.",
 )
-@click.option("--structure-weight", type=float, help="In those steps, of 1 - SSIM of gradients.")
-@click.option("--noise-weight", type=float, help="Of how much noise is amplified: flicker.")
-@click.option("--alignment-weight", type=float, help="Of how unlike VGG's the gradients are.")
-@click.option("--tensorboard", type=PATH, help="Folder for its log.")
-@click.option("--holdout", type=click.IntRange(min=0), help="Last photos kept out of training.")
-@click.option("--preview-every", type=click.IntRange(min=1), help="Steps.")
-@click.option(
-    "--scores",
+@_setting(
+    TrainConfig,
+    "structure_weight",
+    type=float,
+    help="In those steps, weight of 1 - SSIM of the gradients.",
+)
+@_setting(
+    TrainConfig, "noise_weight", type=float, help="Weight of the amplification of noise: flicker."
+)
+@_setting(
+    TrainConfig,
+    "alignment_weight",
+    type=float,
+    help="Weight of the mismatch of the gradients with VGG's.",
+)
+@click.option("--tensorboard", type=PATH, help="Folder for TensorBoard's log.")
+@_setting(
+    TrainConfig, "holdout", type=click.IntRange(min=0), help="Last photos kept out of training."
+)
+@_setting(
+    TrainConfig, "preview_every", type=click.IntRange(min=1), help="Steps between checkpoints."
+)
+@_setting(
+    TrainConfig,
+    "scores",
     type=click.IntRange(min=0),
-    help="Measure the network on so many held-out photos and pairs, before and after.",
+    help="Number of held-out photos and pairs to measure the network on, before and after.",
 )
-@_search
+@_shared(TrainConfig)
+@click.pass_context
 def train(
+    context: click.Context,
+    /,
     content: Path | None,
     style: tuple[Path, ...],
     pack: Path | None,
     pairs: Path | None,
     output: Path | None,
+    tensorboard: Path | None,
+    vgg: Path | None,
     device: str | None,
-    **given: Any,
+    **settings: Any,
 ) -> None:
     """Train a network for any style.
 
-    A checkpoint and a preview sheet stand beside OUTPUT; the same command goes on from the
+    A checkpoint and a preview are written beside OUTPUT; the same command resumes from the
     checkpoint. On several devices: torchrun --nproc-per-node N --no-python fastfcs train ...
 
-    Pictures come from folders (--content, --style) or from a pack, one file that holds them, and
-    travels to where there is a GPU. With both, the pack is written, and nothing is trained.
+    Pictures come from folders (--content, --style) or from a pack, one file that holds them, for
+    machines where the folders are not available. With both, the pack is written, and nothing is
+    trained.
     """
     with sentences():
-        options = {name: value for name, value in given.items() if value not in (None, ())}
         if content is None and (pack is None or style):
             raise ValueError("--content must be given with --style, or --pack without either")
         if content is not None and not style:
             raise ValueError("--style must be given with --content")
         if content is not None and pack is not None:
-            _write_pack(
-                content, style, pairs, pack, {**options, "output": output, "device": device}
-            )
+            _refuse_all_but(context, "content", "style", "pack", "pairs", "holdout")
+            _write_pack(content, style, pairs, pack, settings["holdout"])
             return
         if pairs is not None:
             raise ValueError("--pairs must be given with --content, --style and --pack")
-        if content is None and "holdout" in options:
+        if content is None and "holdout" in _on_command_line(context):
             raise ValueError("--holdout must be given where the pack is written, not with the pack")
         if output is None:
             raise ValueError("--output must be given")
+        for name in ("channels", "residual"):
+            settings[name] = settings[name] or None
 
         from .. import training
 
-        if pack is not None:
-            options["pack"] = pack
-        training.train(content, style, output, device=device_named(device), **options)
+        training.train(
+            content,
+            style,
+            output,
+            TrainConfig(**settings),
+            pack=pack,
+            device=device_named(device),
+            tensorboard=tensorboard,
+            vgg=vgg,
+        )
+
+
+def _on_command_line(context: click.Context) -> list[str]:
+    """The parameters that were given, not those that have their default."""
+    default = click.core.ParameterSource.DEFAULT
+    return [name for name in context.params if context.get_parameter_source(name) != default]
+
+
+def _refuse_all_but(context: click.Context, *names: str) -> None:
+    for name in _on_command_line(context):
+        if name not in names:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} must be left out where folders become a pack")
 
 
 def _write_pack(
-    content: Path,
-    style: tuple[Path, ...],
-    pairs: Path | None,
-    pack: Path,
-    options: dict[str, Any],
+    content: Path, style: tuple[Path, ...], pairs: Path | None, pack: Path, holdout: int
 ) -> None:
     from ..training.pack import from_folders, write_pack
 
-    holdout = options.pop("holdout", None)
-    for name, value in options.items():
-        if value is not None:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} must be left out where folders become a pack")
-    chosen = {} if holdout is None else {"holdout": holdout}
-    click.echo(write_pack(from_folders(content, style, pairs=pairs, **chosen), pack))
+    click.echo(write_pack(from_folders(content, style, holdout, pairs), pack))
 
 
 @click.command()
 @click.argument("style", type=FILE)
 @click.option("--content", type=FOLDER, required=True, help="Photos to tune on.")
 @click.option("-o", "--output", type=PATH, required=True, help="The preset, .safetensors.")
-@click.option("--weights", help="Name or file; universal, by default.")
-@click.option("--size", type=click.IntRange(min=16), help="Side of the crops, pixels.")
-@click.option("--style-size", type=click.IntRange(min=16), help="Longer side of STYLE, pixels.")
-@click.option("--title", help="Kept in the preset: the painting, its painter, its year.")
-@_search
-def tune(style: Path, content: Path, output: Path, device: str | None, **given: Any) -> None:
+@_setting(TuneConfig, "steps", type=click.IntRange(min=1), help="Number of steps.")
+@_setting(TuneConfig, "weights", help="Weights of the network, name or file.")
+@_setting(TuneConfig, "size", type=click.IntRange(min=16), help="Side of the crops in pixels.")
+@_setting(
+    TuneConfig, "style_size", type=click.IntRange(min=16), help="Longer side of STYLE in pixels."
+)
+@_setting(TuneConfig, "title", help="For the preset's header: the painting, its painter, its year.")
+@_shared(TuneConfig)
+def tune(
+    style: Path,
+    content: Path,
+    output: Path,
+    vgg: Path | None,
+    device: str | None,
+    **settings: Any,
+) -> None:
     """Tune the statistics of one STYLE picture: a preset for stylize --style."""
-    from .. import training
-
     with sentences():
-        options = {name: value for name, value in given.items() if value is not None}
-        training.tune(style, content, output, device=device_named(device), **options)
+        from .. import training
+
+        config = TuneConfig(**settings)
+        training.tune(style, content, output, config, device=device_named(device), vgg=vgg)

@@ -1,4 +1,4 @@
-"""Descent on the style-transfer loss: L-BFGS, Adam, or plain gradient descent, with a constraint."""
+"""Descent on the style-transfer loss by L-BFGS, Adam or plain gradient descent, constrained."""
 
 from __future__ import annotations
 

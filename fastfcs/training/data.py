@@ -1,8 +1,9 @@
-"""What is trained on: random crops of pictures, with their targets in VGG.
+"""Training data: random crops of pictures, with their targets in VGG.
 
-Each image pair costs most in VGG. So each place in a batch keeps a pool of recent crops with their
-targets (conv4_2 features of contents, Gram matrices of both kinds), draws from it at every step and
-replaces one every fourth: each crop serves four times, in other company each time.
+A forward pass through VGG costs more than anything else for a new crop. Each position of a batch
+therefore keeps a pool of recent crops with their targets (conv4_2 features of contents, Gram
+matrices of both kinds), draws from it at every step and replaces one crop every fourth step: each
+crop serves four times on average, in other company each time.
 """
 
 from __future__ import annotations
@@ -25,41 +26,31 @@ from ..ops import gram
 from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
 
 Picture: TypeAlias = Path | Tensor
-"""A file, or its pixels, (3, H, W) uint8, on whatever device: there it is cut and resized."""
+"""A file, or its pixels, (3, H, W) uint8, on the device that crops and resizes them."""
 
-_KEPT = 8  # crops of each place
-_USES = 4  # of each crop
-
-
-def random_crop(picture: Picture, size: int, rng: random.Random) -> Tensor:
-    """A random square of a picture, (3, size, size) in [0, 1]; scale and mirroring vary too."""
-    pixels = read(picture)
-    height, width = pixels.shape[1:]
-    short = min(height, width)
-    side = int(short * (min(1, size / short) ** rng.random()))  # log-uniform, size to the whole
-    left, top = rng.randint(0, width - side), rng.randint(0, height - side)
-    crop = _resized(pixels[:, top : top + side, left : left + side], size)
-    return crop.flip(-1) if rng.random() < 0.5 else crop
+_POOL = 8  # crops of each position
+_STEPS_PER_CROP = 4
+_VGG_BATCH = 8  # crops at most
 
 
-def centre(picture: Picture, size: int) -> Tensor:
-    """The largest square in the middle of a picture, (3, size, size) in [0, 1]."""
-    pixels = read(picture)
-    side = min(pixels.shape[1:])
-    top, left = ((length - side) // 2 for length in pixels.shape[1:])
-    return _resized(pixels[:, top : top + side, left : left + side], size)
+def read_pixels(picture: Picture | BinaryIO) -> Tensor:
+    """Decode a picture.
 
+    Args:
+        picture: a file, or pixels, which are returned as they are.
 
-def whole(picture: Picture, size: int) -> Tensor:
-    """A picture as (1, 3, H, W), reduced to a long side of at most ``size``."""
-    return fit(read(picture)[None] / 255, size)
-
-
-def read(picture: Picture | BinaryIO) -> Tensor:
-    """The pixels of a picture, (3, H, W) uint8.
+    Returns:
+        (3, H, W) uint8.
 
     Raises:
         ValueError: the file is not a picture.
+
+    Examples:
+        >>> import io
+        >>> stream = io.BytesIO()
+        >>> Image.new("RGB", (6, 4), "red").save(stream, "PNG")
+        >>> read_pixels(stream)[:, 0, 0].tolist()
+        [255, 0, 0]
     """
     if isinstance(picture, Tensor):
         return picture
@@ -72,44 +63,159 @@ def read(picture: Picture | BinaryIO) -> Tensor:
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
 
 
-def _resized(square: Tensor, size: int) -> Tensor:
-    """Bicubic with antialiasing, as Pillow's, wherever the pixels are."""
-    wide = square[None].float()
-    small = F.interpolate(wide, (size, size), mode="bicubic", antialias=True)[0]
-    return small.clamp_(0, 255).div_(255)
+def random_crop(picture: Picture, size: int, rng: random.Random) -> Tensor:
+    """Cut a random square from a picture and resize it.
+
+    Args:
+        picture: a file or pixels.
+        size: side of the result in pixels.
+        rng: chooses position, scale and mirroring. The side of the square is log-uniform between
+            ``size`` and the picture's shorter side.
+
+    Returns:
+        (3, size, size) in [0, 1].
+
+    Raises:
+        ValueError: the file is not a picture.
+
+    Examples:
+        >>> pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
+        >>> random_crop(pixels, 16, random.Random(0)).shape
+        torch.Size([3, 16, 16])
+    """
+    pixels = read_pixels(picture)
+    height, width = pixels.shape[1:]
+    short = min(height, width)
+    side = int(short * (min(1, size / short) ** rng.random()))
+    left, top = rng.randint(0, width - side), rng.randint(0, height - side)
+    crop = _resize(pixels[:, top : top + side, left : left + side], size)
+    return crop.flip(-1) if rng.random() < 0.5 else crop
+
+
+def centre_crop(picture: Picture, size: int) -> Tensor:
+    """Cut the largest central square from a picture and resize it.
+
+    Args:
+        picture: a file or pixels.
+        size: side of the result in pixels.
+
+    Returns:
+        (3, size, size) in [0, 1].
+
+    Raises:
+        ValueError: the file is not a picture.
+
+    Examples:
+        >>> centre_crop(torch.zeros(3, 40, 60, dtype=torch.uint8), 16).shape
+        torch.Size([3, 16, 16])
+    """
+    pixels = read_pixels(picture)
+    side = min(pixels.shape[1:])
+    top, left = ((length - side) // 2 for length in pixels.shape[1:])
+    return _resize(pixels[:, top : top + side, left : left + side], size)
+
+
+def whole_picture(picture: Picture, size: int) -> Tensor:
+    """Read a picture and reduce it, if it is larger.
+
+    Args:
+        picture: a file or pixels.
+        size: longer side of the result in pixels, at most.
+
+    Returns:
+        (1, 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: the file is not a picture.
+
+    Examples:
+        >>> whole_picture(torch.zeros(3, 40, 60, dtype=torch.uint8), 30).shape
+        torch.Size([1, 3, 20, 30])
+    """
+    return fit(read_pixels(picture)[None] / 255, size)
+
+
+def _resize(square: Tensor, size: int) -> Tensor:
+    """Resize by bicubic interpolation with antialiasing, as Pillow does, on any device."""
+    resized = F.interpolate(square[None].float(), (size, size), mode="bicubic", antialias=True)[0]
+    return resized.clamp_(0, 255).div_(255)
 
 
 @dataclass
 class Crop:
-    """An image and what VGG makes of it."""
+    """An image and its targets in VGG.
 
-    image: Tensor  # (3, size, size)
-    features: Tensor  # conv4_2 (512, size / 8, size / 8)
-    grams: dict[str, Tensor]  # S_l^T S_l / n'_l of each style layer
+    Attributes:
+        image: (3, size, size).
+        features: of conv4_2, (512, size / 8, size / 8).
+        grams: the Gram matrix of every style layer, (c_l, c_l).
+    """
+
+    image: Tensor
+    features: Tensor
+    grams: dict[str, Tensor]
 
 
-def images(crops: Sequence[Crop]) -> Tensor:
-    """(B, 3, size, size)."""
+def stack_images(crops: Sequence[Crop]) -> Tensor:
+    """Stack the images of crops to a batch.
+
+    Args:
+        crops: B crops of one size.
+
+    Returns:
+        (B, 3, size, size).
+
+    Examples:
+        >>> image = torch.rand(3, 16, 16)
+        >>> stack_images([Crop(image, image, {})] * 2).shape
+        torch.Size([2, 3, 16, 16])
+    """
     return torch.stack([crop.image for crop in crops])
 
 
 @torch.no_grad()
 def targets(vgg: VGG19, images: Tensor) -> list[Crop]:
-    """The crops of images (B, 3, H, W)."""
-    found = vgg(images)
-    grams = {layer: gram(found[layer]) for layer in STYLE_LAYERS}
+    """Compute the targets of images.
+
+    Args:
+        vgg: the network of the features.
+        images: (B, 3, H, W).
+
+    Returns:
+        One crop per image.
+
+    Examples:
+        >>> (crop,) = targets(VGG19(), torch.rand(1, 3, 16, 16))
+        >>> crop.features.shape, crop.grams["conv1_2"].shape
+        (torch.Size([512, 2, 2]), torch.Size([64, 64]))
+    """
+    features = vgg(images)
+    grams = {layer: gram(features[layer]) for layer in STYLE_LAYERS}
     return [
-        Crop(image, found[CONTENT_LAYER][k], {layer: g[k] for layer, g in grams.items()})
+        Crop(image, features[CONTENT_LAYER][k], {layer: g[k] for layer, g in grams.items()})
         for k, image in enumerate(images)
     ]
 
 
 class Pool:
-    """Recent crops of one list of folders for some places of a batch.
+    """Recent crops of pictures, for some positions of a batch.
 
-    Crop i of a place, and which one a step takes, depend on the seed, the place and i alone: not on
-    where a run was interrupted, nor on which process has the place. Pictures are decoded in the
-    background, a step ahead.
+    The i-th crop of a position, and which crop a step takes, depend on the seed, the position and i
+    alone: neither on where a run was interrupted nor on which process has the position. Files are
+    decoded in the background, one step ahead.
+
+    Args:
+        folders: pictures; every folder is equally likely.
+        vgg: the network of the targets.
+        size: side of the crops in pixels.
+        positions: the positions in the batch.
+        seed: any string.
+
+    Examples:
+        >>> pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
+        >>> pool = Pool([[pixels]], VGG19(), size=16, positions=range(2), seed="0")
+        >>> len(pool.sample(step=0))
+        2
     """
 
     def __init__(
@@ -117,47 +223,58 @@ class Pool:
         folders: Sequence[Sequence[Picture]],
         vgg: VGG19,
         size: int,
-        places: Iterable[int],
+        positions: Iterable[int],
         seed: str,
     ) -> None:
         self._folders, self._vgg, self._size, self._seed = folders, vgg, size, seed
-        self._kept: dict[int, deque[Crop]] = {j: deque(maxlen=_KEPT) for j in places}
-        self._drawn = dict.fromkeys(self._kept, 0)
-        self._ahead: dict[tuple[int, int], Future[Tensor]] = {}
-        files = any(isinstance(picture, Path) for folder in folders for picture in folder)
-        self._readers = ThreadPoolExecutor(4) if files else None
+        self._crops: dict[int, deque[Crop]] = {j: deque(maxlen=_POOL) for j in positions}
+        self._count = dict.fromkeys(self._crops, 0)  # crops drawn so far
+        self._decoding: dict[tuple[int, int], Future[Tensor]] = {}
+        has_files = any(isinstance(picture, Path) for folder in folders for picture in folder)
+        self._threads = ThreadPoolExecutor(4) if has_files else None
 
     def sample(self, step: int) -> list[Crop]:
-        """The crops of a step, one for each place."""
-        missing = [due for j in self._kept for due in self._due(j, step)]
-        for k in range(0, len(missing), 8):
-            self._draw(missing[k : k + 8])
-        if self._readers:
-            for due in (due for j in self._kept for due in self._due(j, step + 1)):
-                self._ahead[due] = self._readers.submit(read, self._chosen(*due)[0])
+        """Draw the crops of a step.
+
+        Args:
+            step: at least as large as in the call before.
+
+        Returns:
+            One crop per position.
+
+        Raises:
+            ValueError: a file is not a picture.
+        """
+        missing = [crop for j in self._crops for crop in self._missing(j, step)]
+        for k in range(0, len(missing), _VGG_BATCH):
+            self._add(missing[k : k + _VGG_BATCH])
+        if self._threads:
+            for crop in (crop for j in self._crops for crop in self._missing(j, step + 1)):
+                self._decoding[crop] = self._threads.submit(read_pixels, self._choose(*crop)[0])
         return [
-            kept[random.Random(f"{self._seed}/{j}/step/{step}").randrange(_KEPT)]
-            for j, kept in self._kept.items()
+            crops[random.Random(f"{self._seed}/{j}/step/{step}").randrange(_POOL)]
+            for j, crops in self._crops.items()
         ]
 
-    def _due(self, place: int, step: int) -> list[tuple[int, int]]:
-        """The crops (place, i) that a step needs and that were not drawn yet."""
-        end = (step + place % _USES) // _USES + _KEPT  # places take turns
-        start = max(self._drawn[place], end - _KEPT)
-        return [(place, i) for i in range(start, end)]
+    def _missing(self, position: int, step: int) -> list[tuple[int, int]]:
+        """The crops (position, i) that a step needs and that were not drawn yet."""
+        # Positions replace their crops at different steps.
+        end = (step + position % _STEPS_PER_CROP) // _STEPS_PER_CROP + _POOL
+        start = max(self._count[position], end - _POOL)
+        return [(position, i) for i in range(start, end)]
 
-    def _chosen(self, place: int, i: int) -> tuple[Picture, random.Random]:
-        """The picture of a crop, and what chooses the rest of it."""
-        rng = random.Random(f"{self._seed}/{place}/{i}")
+    def _choose(self, position: int, i: int) -> tuple[Picture, random.Random]:
+        """Choose the picture of a crop; the generator then chooses the rest."""
+        rng = random.Random(f"{self._seed}/{position}/{i}")
         return rng.choice(rng.choice(self._folders)), rng
 
-    def _draw(self, due: Sequence[tuple[int, int]]) -> None:
-        cut = []
-        for d in due:
-            picture, rng = self._chosen(*d)
-            pixels = self._ahead.pop(d).result() if d in self._ahead else picture
-            cut.append(random_crop(pixels, self._size, rng))
-        crops = targets(self._vgg, torch.stack(cut).to(self._vgg.mean.device))
-        for (place, i), crop in zip(due, crops, strict=True):
-            self._kept[place].append(crop)
-            self._drawn[place] = i + 1
+    def _add(self, missing: Sequence[tuple[int, int]]) -> None:
+        images = []
+        for crop in missing:
+            picture, rng = self._choose(*crop)
+            pixels = self._decoding.pop(crop).result() if crop in self._decoding else picture
+            images.append(random_crop(pixels, self._size, rng))
+        crops = targets(self._vgg, torch.stack(images).to(self._vgg.mean.device))
+        for (position, i), crop_with_targets in zip(missing, crops, strict=True):
+            self._crops[position].append(crop_with_targets)
+            self._count[position] = i + 1

@@ -1,9 +1,9 @@
-"""Several processes that train one network, as ``torchrun`` starts them; or just this one."""
+"""Several processes that train one network, as ``torchrun`` starts them, or this one alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -12,8 +12,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[int, int]]:
-    """This process's rank and the number of processes; "cuda" is then this process's own device."""
+def process_group(device: str) -> Iterator[tuple[int, int]]:
+    """Join the processes that ``torchrun`` started, if it did.
+
+    Args:
+        device: if it is "cuda", each process gets a GPU of its own as the current device.
+
+    Yields:
+        This process's rank and the number of processes.
+
+    Examples:
+        >>> with process_group("cpu") as (rank, processes):
+        ...     rank, processes
+        (0, 1)
+    """
     if not distributed.is_torchelastic_launched():
         yield 0, 1
         return
@@ -26,15 +38,38 @@ def joined(device: str) -> Iterator[tuple[int, int]]:
         distributed.destroy_process_group()
 
 
-def parallel(module: nn.Module) -> nn.Module:
-    """The module, its gradients averaged over the processes."""
+def data_parallel(module: nn.Module) -> nn.Module:
+    """Let a module average its gradients over all processes.
+
+    Args:
+        module: the same in every process.
+
+    Returns:
+        The module in DistributedDataParallel; the module itself with a single process.
+
+    Examples:
+        >>> module = nn.Linear(1, 1)
+        >>> data_parallel(module) is module
+        True
+    """
     return DistributedDataParallel(module) if distributed.is_initialized() else module
 
 
-def mean(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each scalar averaged over the processes."""
+def average(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Average losses over all processes.
+
+    Args:
+        losses: scalars by name, the same names in every process.
+
+    Returns:
+        Their averages; the losses themselves with a single process.
+
+    Examples:
+        >>> average({"content": torch.tensor(0.5)})
+        {'content': tensor(0.5000)}
+    """
     if not distributed.is_initialized():
-        return losses
-    found = torch.stack([loss.detach() for loss in losses.values()])
-    distributed.all_reduce(found)
-    return dict(zip(losses, found / distributed.get_world_size(), strict=True))
+        return dict(losses)
+    values = torch.stack([loss.detach() for loss in losses.values()])
+    distributed.all_reduce(values)
+    return dict(zip(losses, values / distributed.get_world_size(), strict=True))

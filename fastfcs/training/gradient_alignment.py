@@ -1,8 +1,8 @@
-"""How well do the forward maps see what VGG asks of an image?
+"""A loss that aligns the gradients of the forward maps with those of VGG.
 
-Features may be like VGG's and yet have other gradients, and it is by gradients that an image is
-changed: with forward maps that explain half of conv4_2's variance the gradient of their own style
-loss was at an angle of 84 degrees to VGG's (docs/training-log.md, "Gradients as VGG's").
+Features may resemble VGG's and still have other gradients, and it is gradients that change an
+image. With forward maps that explained half of the variance of conv4_2, the gradient of their own
+style loss was at an angle of 84 degrees to VGG's (docs/training-log.md, "Gradients as VGG's").
 """
 
 from __future__ import annotations
@@ -18,25 +18,41 @@ from ..network import ForwardMaps
 def gradient_mismatch(
     maps: ForwardMaps, level: int, term: Tensor, output: Tensor, content: Tensor, style: Tensor
 ) -> Tensor:
-    """1 - the cosine between two gradients of the style loss at the output, a scalar in [0, 2].
+    """Compute 1 - the cosine between two gradients of the style loss at the output.
 
-    Both are of `fastfcs.losses.relative_style_loss`: VGG's at layer ``level``, and the same of the
-    forward maps' own features there. Differentiable in the parameters of the maps alone.
+    Both are gradients of `fastfcs.losses.relative_style_loss` at one level: of VGG's features, and
+    of the forward maps' own. The result is differentiable in the parameters of the maps alone.
 
     Args:
-        term: VGG's, a scalar, made of ``output``; its graph is kept.
+        maps: the forward maps.
+        level: index of the level, which has the resolution of the VGG layer of the same index.
+        term: VGG's loss at that layer, a scalar computed from ``output``; its graph is retained.
         output, content, style: images (B, 3, H, W); the style may have another size.
+
+    Returns:
+        The mean over the batch, a scalar in [0, 2].
+
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> maps, (x, content, style) = ForwardMaps((8, 8), (0, 0)), torch.rand(3, 1, 3, 16, 16)
+        >>> output = x.requires_grad_()
+        >>> term = (output - style).square().sum()  # as if of VGG
+        >>> mismatch = gradient_mismatch(maps, 1, term, output, content, style)
+        >>> bool(0 < mismatch < 2), mismatch.requires_grad
+        (True, True)
     """
-    (wanted,) = torch.autograd.grad(term, output, retain_graph=True)
+    (target,) = torch.autograd.grad(term, output, retain_graph=True)
     x = output.detach().requires_grad_()
-    of_x, of_style, of_content = (_gram(maps(image)[0][level]) for image in (x, style, content))
-    (own,) = torch.autograd.grad(
-        relative_style_loss(of_x, of_style, of_content).sum(), x, create_graph=True
+    gram_x, gram_style, gram_content = (
+        _gram(maps(image)[0][level]) for image in (x, style, content)
     )
-    return 1 - F.cosine_similarity(own.flatten(1).float(), wanted.flatten(1).float()).mean()
+    (gradient,) = torch.autograd.grad(
+        relative_style_loss(gram_x, gram_style, gram_content).sum(), x, create_graph=True
+    )
+    return 1 - F.cosine_similarity(gradient.flatten(1).float(), target.flatten(1).float()).mean()
 
 
 def _gram(h: Tensor) -> Tensor:
-    """`fastfcs.ops.gram` by torch's products: the operator is differentiated only once."""
+    """`fastfcs.ops.gram` by torch's products, since the operator is differentiable only once."""
     h = h.float().flatten(2)
     return h @ h.mT / h.shape[-1]

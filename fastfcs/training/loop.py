@@ -1,4 +1,4 @@
-"""Descent with a schedule, checkpoints from which it goes on exactly, and a progress bar."""
+"""The training loop: SOAP with a schedule, checkpoints to resume from exactly, a progress bar."""
 
 from __future__ import annotations
 
@@ -10,60 +10,269 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from ..files import save_tensors
+from ..files import atomic
 from ..progress import progress_bar
+from .config import Precision
 from .soap import SOAP
 
-_WARM_UP, _COOL_DOWN = 30, 0.7  # steps; the last share of the run, with falling rate
-_CLIP = 20.0  # norm of the gradients, which only the wildest pairs exceed
-_MEMORY = 100  # steps that an average of the parameters reaches back, fewer at the start
-_UNSEEN = 20  # steps on a GPU whose numbers are fetched together
-_UNKEPT = 30  # seconds from one checkpoint to the next in a run of given minutes
+_WARM_UP, _COOL_DOWN = (
+    30,
+    0.7,
+)  # steps of rising rate; the last fraction of the run, of falling rate
+_CLIP = 20.0  # largest norm of the gradients; only the wildest pairs exceed it
+_AVERAGED_STEPS = 100  # memory of the averages of the parameters, shorter at the start
+_BUFFERED_STEPS = 20  # steps on a GPU whose numbers are fetched together
+_CHECKPOINT_SECONDS = 30  # between checkpoints of a run that is limited by minutes
 
 Record = Callable[[int, dict[str, float]], None]
+"""Called with a step and its losses, "rate", "norm" (of the gradients) and "seconds"."""
 
 
 class Diverged(RuntimeError):
     """The loss or a gradient is no longer finite; the last checkpoint is untouched."""
 
 
-def schedule(step: int, share: float, cool_down: float = _COOL_DOWN) -> float:
-    """The rate's share: a short warm-up, and a fall to 0 over the last share of the run.
+def autocast(precision: Precision, device: str) -> torch.autocast:
+    """Make a context in which convolutions run in the given precision.
 
     Args:
-        share: how much of the run is over, 1 at its end.
+        precision: "float32", or "bfloat16" for mixed precision.
+        device: of the convolutions.
+
+    Returns:
+        The context manager; in it, losses and parameters stay float32.
+
+    Examples:
+        >>> image, kernel = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 3, 3)
+        >>> with autocast("bfloat16", "cpu"):
+        ...     torch.nn.functional.conv2d(image, kernel).dtype
+        torch.bfloat16
     """
-    return max(0, min((step + 1) / _WARM_UP, (1 - share) / cool_down, 1))
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def memory_format(precision: Precision) -> torch.memory_format:
+    """Choose the layout of images and weights that suits convolutions best.
+
+    Args:
+        precision: of the convolutions.
+
+    Returns:
+        Channels last for bfloat16, else contiguous.
+
+    Examples:
+        >>> memory_format("bfloat16")
+        torch.channels_last
+    """
+    return torch.channels_last if precision == "bfloat16" else torch.contiguous_format
+
+
+def schedule(step: int, progress: float, cool_down: float = _COOL_DOWN) -> float:
+    """Compute the learning rate of a step as a fraction of the highest.
+
+    The rate rises for 30 steps, stays constant, and falls linearly to 0 at the end.
+
+    Args:
+        step: number of steps taken.
+        progress: how much of the run is over, 1 at its end.
+        cool_down: the last fraction of the run, in which the rate falls.
+
+    Returns:
+        A factor in [0, 1].
+
+    Examples:
+        >>> [round(schedule(step, step / 1000), 2) for step in (0, 29, 300, 650, 1000)]
+        [0.03, 1, 1.0, 0.5, 0]
+    """
+    return max(0, min((step + 1) / _WARM_UP, (1 - progress) / cool_down, 1))
+
+
+def descend(
+    parameters: dict[str, nn.Parameter],
+    loss: Callable[[int], tuple[Tensor, dict[str, Tensor]]],
+    checkpoint: Path,
+    *,
+    metadata: Mapping[str, str],
+    steps: int | None,
+    minutes: float | None = None,
+    lr: float,
+    every: int,
+    averages: Mapping[str, Tensor] | None = None,
+    on_checkpoint: Callable[[int], None] = lambda step: None,
+    record: Record = lambda step, numbers: None,
+    is_first: bool = True,
+) -> int:
+    """Minimise ``loss(step)`` by SOAP, from the checkpoint if there is one.
+
+    Args:
+        parameters: what is optimised, by name.
+        loss: returns the loss of a step, a scalar, and its terms to be shown, scalars by name.
+        checkpoint: the file to resume from and to write.
+        metadata: of the run; a checkpoint must have the same.
+        steps, minutes: the run ends after whichever comes first; None is no limit. Minutes include
+            those before the checkpoint, and the writing of the last one.
+        lr: the highest learning rate.
+        every: steps between checkpoints; a run limited by minutes also writes one every 30 s.
+        averages: exponential moving averages of parameters, by name, updated in place.
+        on_checkpoint: called with the number of steps done.
+        record: called after each step, on a GPU after some more.
+        is_first: whether this process writes files and shows progress; with several processes, one.
+
+    Returns:
+        The number of steps done, those before the checkpoint included.
+
+    Raises:
+        Diverged: the loss or a gradient is no longer finite.
+        ValueError: the checkpoint is damaged or of another run.
+
+    Examples:
+        >>> import tempfile
+        >>> x, file = nn.Parameter(torch.ones(2)), Path(tempfile.mkdtemp()) / "x.checkpoint.pt"
+        >>> def loss(step):
+        ...     return x.square().sum(), {}
+        >>> descend({"x": x}, loss, file, metadata={}, steps=100, lr=0.05, every=50)
+        100
+        >>> bool(x.abs().max() < 0.5), file.is_file()
+        (True, True)
+    """
+    averages = averages or {}
+    optimizer = SOAP(parameters.values())
+    state = _State(checkpoint, metadata, parameters, averages, optimizer)
+    done, seconds = state.load() if checkpoint.is_file() else (0, 0.0)
+    clock = _Clock(steps, minutes, seconds)
+    on_gpu = any(p.is_cuda for p in parameters.values())
+    numbers = _Numbers(checkpoint, record, _BUFFERED_STEPS if on_gpu else 1)
+    saved, saved_at = done, clock.seconds
+
+    def save() -> None:
+        nonlocal saved, saved_at
+        numbers.fetch()  # raises before anything that is not finite is saved
+        begin = clock.seconds
+        if is_first:
+            state.save(done, begin)
+            on_checkpoint(done)
+        saved, saved_at = done, clock.seconds
+        clock.reserve = max(clock.reserve, saved_at - begin)
+
+    for step, report in progress_bar(clock.steps(done), done, steps, is_first):
+        rate = lr * schedule(step, clock.progress(step))
+        total, terms = loss(step)
+        optimizer.zero_grad()
+        torch.autograd.backward(total)
+        norm = nn.utils.clip_grad_norm_(parameters.values(), _CLIP)
+        numbers.add(step, rate, total, norm, terms, report)
+        optimizer.step(rate)
+        _update(averages, parameters, 1 / min(_AVERAGED_STEPS, step + 1))
+        done = step + 1
+        late = minutes is not None and clock.seconds - saved_at > _CHECKPOINT_SECONDS
+        if late or done % every == 0:
+            save()
+    if saved < done:
+        save()
+    return done
+
+
+def _update(
+    averages: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], weight: float
+) -> None:
+    """Move the averages towards the parameters."""
+    if averages:
+        values = [parameters[name].detach() for name in averages]
+        torch._foreach_lerp_(list(averages.values()), values, weight)
+
+
+class _State:
+    """What a checkpoint holds: all that a run needs to continue exactly where it was."""
+
+    def __init__(
+        self,
+        path: Path,
+        metadata: Mapping[str, str],
+        parameters: Mapping[str, Tensor],
+        averages: Mapping[str, Tensor],
+        optimizer: SOAP,
+    ) -> None:
+        self._path, self._metadata, self._optimizer = path, dict(metadata), optimizer
+        self._tensors = {"parameters": parameters, "averages": averages}
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write the checkpoint, atomically."""
+        checkpoint = {
+            "metadata": self._metadata,
+            "step": step,
+            "seconds": seconds,
+            "optimizer": self._optimizer.state_dict(),
+            **{
+                kind: {name: tensor.detach() for name, tensor in tensors.items()}
+                for kind, tensors in self._tensors.items()
+            },
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(self._path) as partial:
+            torch.save(checkpoint, partial)
+
+    def load(self) -> tuple[int, float]:
+        """Read the checkpoint; return the steps and the seconds of the run so far."""
+        try:
+            checkpoint = torch.load(self._path, map_location="cpu", weights_only=True)
+            self._check(checkpoint["metadata"])
+            for kind, tensors in self._tensors.items():
+                for name, tensor in tensors.items():
+                    tensor.data.copy_(checkpoint[kind][name])
+            self._optimizer.load_state_dict(checkpoint["optimizer"])
+            return checkpoint["step"], checkpoint["seconds"]
+        except (OSError, _OtherRun):
+            raise
+        except Exception as error:  # a damaged file raises errors of half a dozen types
+            raise ValueError(
+                f"{self._path} is not a checkpoint of this network; remove it to start from scratch"
+            ) from error
+
+    def _check(self, metadata: Mapping[str, str]) -> None:
+        for name, value in self._metadata.items():
+            if metadata[name] != value:
+                raise _OtherRun(
+                    f"{self._path} must be the checkpoint of a run with {name} {value}, "
+                    f"got {metadata[name]}; remove it to start from scratch"
+                )
+
+
+class _OtherRun(ValueError):
+    """The checkpoint is of a run with other settings."""
 
 
 class _Clock:
-    """Says how much of a run is over: of its steps or of its minutes, whichever end first."""
+    """Measures how much of a run is over: of its steps or of its minutes, whichever end first."""
 
-    def __init__(self, steps: int | None, minutes: float | None, spent: float) -> None:
-        self._steps = math.inf if steps is None else steps
-        self._seconds = math.inf if minutes is None else 60 * minutes
-        self._began = perf_counter() - spent
+    def __init__(self, steps: int | None, minutes: float | None, seconds: float) -> None:
+        self._step_limit = math.inf if steps is None else steps
+        self._second_limit = math.inf if minutes is None else 60 * minutes
+        self._begin = perf_counter() - seconds
         self.reserve = 0.0  # seconds, for the last checkpoint
 
     @property
-    def spent(self) -> float:
-        return perf_counter() - self._began
+    def seconds(self) -> float:
+        """The duration of the run so far."""
+        return perf_counter() - self._begin
 
-    def share(self, step: int) -> float:
-        """How much is over before a step; 1 or more at the end."""
-        return max(step / self._steps, (self.spent + self.reserve) / self._seconds)
+    def progress(self, step: int) -> float:
+        """The fraction that is over before a step; 1 or more at the end."""
+        elapsed = (self.seconds + self.reserve) / self._second_limit
+        return max(step / self._step_limit, elapsed)
 
     def steps(self, start: int) -> Iterator[int]:
-        while self.share(start) < 1:
+        """All steps from ``start`` to the end."""
+        while self.progress(start) < 1:
             yield start
             start += 1
 
 
 class _Numbers:
-    """What is told of each step. To fetch them makes the host wait, so it is done for several."""
+    """The losses of recent steps. The host waits when it fetches them, so several are fetched."""
 
-    def __init__(self, checkpoint: Path, record: Record, several: int) -> None:
-        self._checkpoint, self._record, self._several = checkpoint, record, several
+    def __init__(self, checkpoint: Path, record: Record, capacity: int) -> None:
+        self._checkpoint, self._record, self._capacity = checkpoint, record, capacity
         self._pending: list[tuple[int, float, Tensor]] = []
         self._since = perf_counter()
 
@@ -73,138 +282,30 @@ class _Numbers:
         rate: float,
         total: Tensor,
         norm: Tensor,
-        losses: Mapping[str, Tensor],
+        terms: Mapping[str, Tensor],
         report: Callable[[Mapping[str, float]], None],
     ) -> None:
-        self._names, self._report = list(losses), report
-        numbers = [x.detach().float() for x in (total, norm, *losses.values())]
+        """Add a step; its terms are reported to the progress bar when they are fetched."""
+        self._names, self._report = list(terms), report
+        numbers = [x.detach().float() for x in (total, norm, *terms.values())]
         self._pending.append((step, rate, torch.stack(numbers)))
-        if len(self._pending) == self._several:
+        if len(self._pending) == self._capacity:
             self.fetch()
 
     def fetch(self) -> None:
-        """Tell of all steps so far.
-
-        Raises:
-            Diverged: one has a loss or a gradient that is not finite.
-        """
+        """Report and record all pending steps; raises Diverged if one is not finite."""
         if not self._pending:
             return
-        found = torch.stack([numbers for *_, numbers in self._pending]).tolist()
-        seconds = (perf_counter() - self._since) / len(found)
-        for (step, rate, _), (total, norm, *each) in zip(self._pending, found, strict=True):
+        rows: list[list[float]] = torch.stack([row for *_, row in self._pending]).tolist()
+        seconds = (perf_counter() - self._since) / len(rows)
+        for (step, rate, _), (total, norm, *values) in zip(self._pending, rows, strict=True):
             if not math.isfinite(total + norm):
                 raise Diverged(
-                    f"step {step}: the loss is {total} and the gradient's norm {norm}; "
-                    f"go on from the last good state, {self._checkpoint}, with a smaller lr"
+                    f"step {step}: the loss is {total} and the norm of the gradients {norm}; "
+                    f"continue from the last good state, {self._checkpoint}, with a smaller lr"
                 )
-            losses = dict(zip(self._names, each, strict=True))
-            self._report(losses)
-            self._record(step, {**losses, "rate": rate, "norm": norm, "seconds": seconds})
+            terms = dict(zip(self._names, values, strict=True))
+            self._report(terms)
+            self._record(step, {**terms, "rate": rate, "norm": norm, "seconds": seconds})
         self._pending.clear()
         self._since = perf_counter()
-
-
-def descend(
-    parameters: dict[str, nn.Parameter],
-    loss: Callable[[int], tuple[Tensor, dict[str, Tensor]]],
-    checkpoint: Path,
-    *,
-    facts: dict[str, str],
-    steps: int | None,
-    minutes: float | None = None,
-    lr: float,
-    every: int,
-    averages: dict[str, Tensor] | None = None,
-    on_checkpoint: Callable[[int], None] = lambda done: None,
-    record: Record = lambda step, numbers: None,
-    first: bool = True,
-) -> int:
-    """Minimise ``loss(step)`` by SOAP from the checkpoint, if there is one of the same facts.
-
-    Args:
-        loss: of a step, what is minimised, and the terms to show: scalars.
-        steps, minutes: the run ends after whichever comes first; None is no limit. Minutes count
-            those before the checkpoint that it goes on from, and the writing of the last one.
-        averages: where the exponential moving averages of the parameters are kept.
-        every: steps from one checkpoint to the next; a run of minutes has one every 30 s as well.
-        on_checkpoint: told how many steps are done.
-        record: told each step's number, losses, rate, norm of the gradients and seconds.
-        first: of several processes that do the same, only the first writes and shows anything.
-
-    Returns:
-        How many steps were done, those before the checkpoint included.
-    """
-    averages = averages or {}
-    optimizer = SOAP(parameters.values())
-    state: dict[str, Tensor] = {**parameters, **_named("average of ", averages)}
-    done, spent = 0, 0.0
-    if checkpoint.is_file():
-        done, spent = _resume(state, optimizer, checkpoint, facts)
-    clock = _Clock(steps, minutes, spent)
-    on_gpu = any(p.is_cuda for p in parameters.values())
-    numbers = _Numbers(checkpoint, record, several=_UNSEEN if on_gpu else 1)
-    kept, kept_at = done, clock.spent
-
-    def keep() -> None:
-        nonlocal kept, kept_at
-        numbers.fetch()  # nothing that is not finite is ever kept
-        begun = clock.spent
-        if first:
-            about = {**facts, "step": str(done), "seconds": str(begun)}
-            save_tensors(_contents(state, optimizer), checkpoint, about)
-            on_checkpoint(done)
-        kept, kept_at = done, clock.spent
-        clock.reserve = max(clock.reserve, kept_at - begun)
-
-    for step, report in progress_bar(clock.steps(done), done, steps, shown=first):
-        rate = lr * schedule(step, clock.share(step))
-        total, losses = loss(step)
-        optimizer.zero_grad()
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(parameters.values(), _CLIP)
-        numbers.add(step, rate, total, norm, losses, report)
-        optimizer.step(rate)
-        if averages:
-            values = [parameters[name].detach() for name in averages]
-            torch._foreach_lerp_(list(averages.values()), values, 1 / min(_MEMORY, step + 1))
-        done = step + 1
-        late = minutes is not None and clock.spent - kept_at > _UNKEPT
-        if late or done % every == 0:
-            keep()
-    if kept < done:
-        keep()
-    return done
-
-
-def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def _contents(state: dict[str, Tensor], optimizer: SOAP) -> dict[str, Tensor]:
-    return {**_named("parameter/", state), **_named("optimizer/", optimizer.state)}
-
-
-def _resume(
-    state: dict[str, Tensor], optimizer: SOAP, path: Path, facts: dict[str, str]
-) -> tuple[int, float]:
-    """Steps and seconds of the run so far."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            found = file.metadata() or {}
-            for name, value in facts.items():
-                if found[name] != value:
-                    raise ValueError(
-                        f"{path} is the checkpoint of a run with {name} "
-                        f"{found[name]}, not {value}; remove it to start anew"
-                    )
-            for name, tensor in _contents(state, optimizer).items():
-                tensor.data.copy_(file.get_tensor(name))
-            optimizer.steps = int(found["step"])
-            return optimizer.steps, float(found["seconds"])
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} is not a checkpoint of this network; remove it to start anew"
-        ) from error

@@ -1,10 +1,11 @@
-"""VGG-19 at low rank: each convolution to a few channels, 3x3, and 1x1 from these to all.
+"""VGG-19 at low rank: each convolution becomes a 3x3 one to few channels and a 1x1 one to all.
 
-Nothing is trained. Layer after layer the factors are those of a reduced rank regression: of what
-VGG's convolution makes of VGG's features, by those that the layers before, of low rank already,
-give (Zhang et al., "Accelerating Very Deep Convolutional Networks", arXiv:1505.06798, section 3,
-before the ReLU). So the ReLUs pass nearly what VGG's pass, and gradients are like VGG's; features
-that merely predict VGG's do not give those (docs/training-log.md, "Gradients as VGG's").
+Nothing is trained. Layer by layer, the factors are those of a reduced rank regression: of the
+response of VGG's convolution to VGG's features, on the features that the preceding layers of low
+rank compute (Zhang et al., "Accelerating Very Deep Convolutional Networks", arXiv:1505.06798,
+section 3, before the ReLU). The ReLUs therefore pass nearly what VGG's pass, and gradients resemble
+VGG's; features that merely predict VGG's do not have such gradients (docs/training-log.md,
+"Gradients as VGG's").
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..files import save_tensors
 from ..images import list_images
 from ..ops import gram
 from ..progress import progress_bar
-from ..vgg import VGG19, load_vgg19, low_rank, projected
+from ..vgg import VGG19, load_vgg19, low_rank, projected, save_vgg19
 from ..weights import load_solver
-from .data import whole
+from .data import whole_picture
 
-RANKS = (0, 32, 48, 64, 80, 96, 96, 96, 128, 160)  # of conv1_1 ... conv4_2; 0 leaves it whole
-KEPT = 256  # principal components of conv4_2
+RANKS = (0, 32, 48, 64, 80, 96, 96, 96, 128, 160)
+"""Ranks of conv1_1 ... conv4_2; 0 leaves a convolution whole."""
+COMPONENTS = 256
+"""Number of principal components of conv4_2."""
+LICENCE = "CC BY 4.0 (VGG-19, Simonyan and Zisserman)"
+
 _PIXELS = 900  # of each picture
-_RIDGE = 1e-4  # of the mean variance
+_RIDGE = 1e-4  # relative to the mean variance
 
 
 @torch.no_grad()
@@ -39,73 +43,85 @@ def reduce_vgg(
     *,
     weights: str | Path = "universal",
     ranks: Sequence[int] = RANKS,
-    kept: int = KEPT,
+    components: int = COMPONENTS,
     pictures: int = 90,
     size: int = 192,
     vgg: str | Path | None = None,
-    licence: str = "",
+    shown: bool = True,
 ) -> VGG19:
-    """VGG-19 at low rank, written in 8 bits for `fastfcs.vgg.load_vgg19`, which reads it again.
+    """Approximate VGG-19 at low rank; write the result in 8 bits for `fastfcs.vgg.load_vgg19`.
 
     Features are scaled to a mean square of 1, so that Gram matrices fit in half types.
 
     Args:
         content, style: folders of pictures.
-        out: a safetensors file.
-        weights: of the network whose results are regressed on, too: the pictures are contents,
-            styles, and contents restyled, in turn.
+        out: the safetensors file to write.
+        weights: of the network that restyles a third of the pictures: they are contents, styles,
+            and contents restyled, in turn.
         ranks: of conv1_1 ... conv4_2; 0 leaves a convolution whole.
-        kept: principal components of conv4_2, which only Gram matrices are made of.
-        pictures, size: how many, and their longer side in pixels.
-        vgg: see :func:`fastfcs.vgg.load_vgg19`.
-        licence: kept in the file's header.
+        components: number of principal components of conv4_2, of which only Gram matrices are made.
+        pictures: their number.
+        size: their longer side in pixels.
+        vgg: see `fastfcs.vgg.load_vgg19`.
+        shown: whether progress is shown.
+
+    Returns:
+        The approximation, as read from the file.
 
     Raises:
-        ValueError: a folder without pictures.
+        ValueError: a folder contains no pictures, or a file is not a picture.
+
+    Examples:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for k in range(2):
+        ...     Image.effect_noise((24, 16), 50).convert("RGB").save(folder / f"{k}.png")
+        >>> options = dict(ranks=(0, 8, 0, 0, 0, 0, 0, 0, 0, 0), components=16, pictures=2)
+        >>> reduced = reduce_vgg(folder, folder, folder / "x.safetensors", shown=False, **options)
+        >>> [tuple(conv.weight.shape) for conv in reduced.features[2]]
+        [(8, 64, 3, 3), (64, 8, 1, 1)]
     """
     full, reduced = load_vgg19(vgg), VGG19()
-    wanted = [
-        (x - full.mean) * full.scale for x in _pictures(content, style, weights, pictures, size)
-    ]  # VGG's own features
-    found = list(wanted)  # and those at low rank
-    scale = torch.ones(())  # of these
-    rank, rng = iter(ranks), torch.Generator().manual_seed(0)
-    for index, _ in progress_bar(range(len(full.features)), 0, len(full.features), shown=True):
+    images = _pictures(content, style, weights, pictures, size)
+    targets = [(x - full.mean) * full.scale for x in images]  # VGG's own features
+    features = list(targets)  # those at low rank
+    scale = torch.ones(())  # of these, relative to the targets
+    remaining, rng = iter(ranks), torch.Generator().manual_seed(0)
+    for index, _ in progress_bar(range(len(full.features)), 0, len(full.features), shown):
         layer = full.features[index]
-        if isinstance(layer, nn.Conv2d):
-            wanted = [layer(x) for x in wanted]
-            if r := next(rank):
-                layer = _regression(found, wanted, r, rng)
-            else:
-                layer = copy.deepcopy(layer)
-                layer.weight.div_(scale)
-            found = [layer(x) for x in found]
-            scale = torch.stack([F.relu(y).square().mean() for y in found]).mean().rsqrt()
-            found = [scale * y for y in found]
-            for parameter in list(layer.parameters())[-2:]:
-                parameter.mul_(scale)
-            reduced.features[index] = layer
+        if not isinstance(layer, nn.Conv2d):
+            targets, features = ([layer(x) for x in xs] for xs in (targets, features))
+            continue
+        targets = [layer(x) for x in targets]
+        if rank := next(remaining):
+            layer = _regression(features, targets, rank, rng)
         else:
-            wanted, found = ([layer(x) for x in features] for features in (wanted, found))
-    components = _components(found, kept)
-    last = projected(reduced.features[-1], *components.shape[1::-1])
-    last.load_state_dict({"1.weight": components})
+            layer = copy.deepcopy(layer)
+            layer.weight.div_(scale)
+        features = [layer(x) for x in features]
+        scale = torch.stack([F.relu(y).square().mean() for y in features]).mean().rsqrt()
+        features = [scale * y for y in features]
+        for parameter in list(layer.parameters())[-2:]:
+            parameter.mul_(scale)
+        reduced.features[index] = layer
+    directions = _components(features, components)
+    last = projected(reduced.features[-1], *directions.shape[1::-1])
+    last.load_state_dict({"1.weight": directions})
     reduced.features[-1] = last
-    tensors = {"mean": full.mean, "scale": full.scale}
-    for name, tensor in reduced.state_dict().items():
-        tensors |= _in_8_bits(name, tensor) if tensor.dim() == 4 else {name: tensor}
-    save_tensors(tensors, Path(out), {"format": "fastfcs VGG-19", "licence": licence})
+    tensors = {**reduced.state_dict(), "mean": full.mean, "scale": full.scale}
+    save_vgg19(tensors, out, {"format": "fastfcs VGG-19", "licence": LICENCE})
     return load_vgg19(out)
 
 
 def _pictures(
     content: str | Path, style: str | Path, weights: str | Path, count: int, size: int
 ) -> Iterator[Tensor]:
-    """(1, 3, H, W) each, spread over the folders."""
+    """Contents, styles and results in turn, (1, 3, H, W) each, spread over the folders."""
     solver = load_solver(weights)
     folders = [list_images(content), list_images(style)]
     for k in range(count):
-        photo, painting = (whole(f[k * len(f) // count], size) for f in folders)
+        photo, painting = (whole_picture(files[k * len(files) // count], size) for files in folders)
         if k % 3 == 0:
             yield photo
         elif k % 3 == 1:
@@ -115,23 +131,24 @@ def _pictures(
 
 
 def _regression(
-    inputs: Sequence[Tensor], wanted: Sequence[Tensor], rank: int, rng: torch.Generator
+    inputs: Sequence[Tensor], targets: Sequence[Tensor], rank: int, rng: torch.Generator
 ) -> nn.Sequential:
-    """The convolution of that rank that makes the best of inputs (1, c, H, W) each."""
+    """Fit the best convolution of a rank: inputs and targets are (1, c, H, W), one per picture."""
     moments = torch.zeros((), dtype=torch.float64)
-    for x, y in zip(inputs, wanted, strict=True):
-        chosen = torch.randperm(y[0, 0].numel(), generator=rng)[:_PIXELS]
-        rows = torch.cat([F.unfold(x, 3, padding=1), y.flatten(2)], 1)[0, :, chosen]
+    for x, y in zip(inputs, targets, strict=True):
+        pixels = torch.randperm(y[0, 0].numel(), generator=rng)[:_PIXELS]
+        rows = torch.cat([F.unfold(x, 3, padding=1), y.flatten(2)], 1)[0, :, pixels]
         rows = F.pad(rows, (0, 0, 0, 1), value=1.0)
         moments = moments + (rows @ rows.mT).double()
     moments /= moments[-1, -1].clone()
     mean = moments[-1, :-1]
     covariance = moments[:-1, :-1] - torch.outer(mean, mean)
-    channels, (outputs, width) = inputs[0].shape[1], (wanted[0].shape[1], 9 * inputs[0].shape[1])
-    xx, xy = covariance[:width].split([width, outputs], 1)
+    channels, outputs = inputs[0].shape[1], targets[0].shape[1]
+    width = 9 * channels
+    xx, xy = covariance[:width, :width], covariance[:width, width:]
     ridge = _RIDGE * xx.diagonal().mean() * torch.eye(width, dtype=xx.dtype)
     a = torch.linalg.solve(xx + ridge, xy)  # the best of full rank
-    q = torch.linalg.eigh(a.mT @ xx @ a).eigenvectors[:, -rank:]  # where its results vary
+    q = torch.linalg.eigh(a.mT @ xx @ a).eigenvectors[:, -rank:]  # where its results vary most
     layer = low_rank(channels, rank, outputs)
     first, last = (a @ q).mT.view(rank, channels, 3, 3), q[..., None, None]
     bias = mean[width:] - q @ (q.mT @ (a.mT @ mean[:width]))
@@ -139,19 +156,9 @@ def _regression(
     return layer
 
 
-def _components(features: Iterable[Tensor], kept: int) -> Tensor:
-    """Those of which Gram matrices keep most, (kept, c, 1, 1); every picture weighs the same."""
+def _components(features: Iterable[Tensor], count: int) -> Tensor:
+    """Principal components of the mean Gram matrix, every picture of equal weight: (k, c, 1, 1)."""
     grams = torch.stack([gram(h)[0] for h in features])
     grams = grams / grams.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
-    return torch.linalg.eigh(grams.mean(0)).eigenvectors[:, -kept:].mT[..., None, None]
-
-
-def _in_8_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """As `fastfcs.vgg` reads it: codes, and the table of what they stand for.
-
-    The table is finer near 0, as most weights are: the factors' range is up to 50 deviations.
-    """
-    u = torch.linspace(-1, 1, 256)
-    table = tensor.abs().max() * u * u.abs()
-    codes = torch.bucketize(tensor, (table[1:] + table[:-1]) / 2)
-    return {f"{name}.codes": codes.byte(), f"{name}.table": table}
+    vectors: Tensor = torch.linalg.eigh(grams.mean(0)).eigenvectors
+    return vectors[:, -count:].mT[..., None, None]

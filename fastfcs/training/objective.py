@@ -1,4 +1,4 @@
-"""The artistic loss of a batch: Gatys' two losses made relative (`fastfcs.losses`)."""
+"""The artistic loss of a batch: the two losses of Gatys et al. made relative (`fastfcs.losses`)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,28 @@ def batch_loss(
     style: Sequence[Crop],
     style_weight: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """||F - C||^2 / ||C||^2 + style_weight * mean over l of ||G - S||^2 / (||S||^2 + ||G_C||^2).
+    """Compute the loss that networks are trained on.
 
-    G_C is the content's own Gram matrix. Means over the batch (B, 3, H, W); both terms by name.
+    It is ||F - C||^2 / ||C||^2 + style_weight mean_l ||G_l - H_l||^2 / (||H_l||^2 + ||C_l||^2):
+    F and C are conv4_2 features of the output and the content; G_l, H_l and C_l are Gram matrices
+    of the output, the style and the unchanged content at style layer l.
+
+    Args:
+        vgg: the network of the features.
+        output: X, images (B, 3, H, W).
+        content, style: the targets, B of each.
+        style_weight: weight of the style term.
+
+    Returns:
+        The loss, a mean over the batch, and its two terms, "content" and "style".
+
+    Examples:
+        >>> from fastfcs.training.data import targets
+        >>> vgg, image = VGG19(), torch.rand(1, 3, 16, 16)
+        >>> crops = targets(vgg, image)
+        >>> loss, terms = batch_loss(vgg, image, crops, crops, style_weight=20)
+        >>> round(loss.item(), 4), sorted(terms)
+        (0.0, ['content', 'style'])
     """
     content_term, style_terms = batch_terms(vgg, output, content, style)
     style_term = style_terms.mean()
@@ -32,15 +51,22 @@ def batch_loss(
 def batch_terms(
     vgg: VGG19, output: Tensor, content: Sequence[Crop], style: Sequence[Crop]
 ) -> tuple[Tensor, Tensor]:
-    """The terms of :func:`batch_loss`: content's, a scalar, and style's at each layer, (L,)."""
-    found = vgg(output)
-    features = torch.stack([crop.features for crop in content])
-    content_term = relative_content_loss(found[CONTENT_LAYER].float(), features.float())
+    """Compute the terms of `batch_loss`, the style's by layer.
+
+    Args:
+        vgg, output, content, style: see `batch_loss`.
+
+    Returns:
+        The content term, a scalar, and the style term of every style layer, (L,).
+    """
+    features = vgg(output)
+    content_features = torch.stack([crop.features for crop in content])
+    content_term = relative_content_loss(features[CONTENT_LAYER].float(), content_features.float())
     style_terms = []
     for layer in STYLE_LAYERS:
-        wanted = torch.stack([crop.grams[layer] for crop in style])
+        target = torch.stack([crop.grams[layer] for crop in style])
         before = torch.stack([crop.grams[layer] for crop in content])
-        style_terms.append(relative_style_loss(gram(found[layer]), wanted, before).mean())
+        style_terms.append(relative_style_loss(gram(features[layer]), target, before).mean())
     return content_term, torch.stack(style_terms)
 
 
@@ -48,5 +74,17 @@ def clip_straight_through(image: Tensor) -> Tensor:
     """Clip an image to [0, 1], but let the gradient pass as if it were not clipped.
 
     Otherwise nothing would be learned from pixels outside the range.
+
+    Args:
+        image: any shape.
+
+    Returns:
+        The clipped image.
+
+    Examples:
+        >>> x = torch.tensor([0.5, 1.5], requires_grad=True)
+        >>> clipped = clip_straight_through(x)
+        >>> clipped.tolist(), torch.autograd.grad(clipped.sum(), x)[0].tolist()
+        ([0.5, 1.0], [1.0, 1.0])
     """
     return image + (image.clamp(0, 1) - image).detach()

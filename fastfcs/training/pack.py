@@ -1,7 +1,7 @@
-"""What a network is trained and measured on: folders, or one file that holds them all, a pack.
+"""The pictures a network is trained and measured on, in folders or in one file, a pack.
 
-A pack travels to where the folders are not. It is a ZIP file of JPEGs, beside them `pictures.json`,
-which says what each is for.
+A pack travels to machines where the folders are not available. It is a ZIP file of JPEGs with a
+`pictures.json` that lists the purpose of each.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from PIL import Image
 from torch import Tensor
 
 from ..evaluation.pairs import find_pairs
+from ..files import atomic
 from ..images import list_images
-from .data import read
+from .data import read_pixels
 
-LIMIT = 30 * 2**20  # bytes
-_CONTENTS = "pictures.json"
-# Shorter side and quality of the JPEGs, the best first: detail is what strokes are learned from.
-_RUNGS = [(768, quality) for quality in (95, 92, 90, 85, 80, 78, 76, 74)]
-_RUNGS += [(side, 74) for side in (640, 512, 448, 384, 320, 288, 256)] + [(256, 60)]
-_OF_PAIRS = 320, 90  # longer side and quality
+LIMIT = 30 * 2**20
+"""Size of a pack in bytes, at most."""
+
+_INDEX = "pictures.json"
+# Shorter side and JPEG quality, best first: strokes are learned from detail.
+_QUALITIES = [(768, quality) for quality in (95, 92, 90, 85, 80, 78, 76, 74)]
+_QUALITIES += [(side, 74) for side in (640, 512, 448, 384, 320, 288, 256)] + [(256, 60)]
+_PAIR_QUALITY = 320, 90  # longer side and JPEG quality of pairs
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -35,142 +38,204 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class Pictures(Generic[T]):
-    """Pictures by what they are for; T is a file, its pixels, or its name in a pack.
+    """Pictures by purpose; T is a file, its pixels, or its name in a pack.
 
     Attributes:
-        names: of the folder of contents and those of styles.
+        names: of the content folder and the style folders.
         content: photos to train on.
-        styles: one list a folder, to train on; may hold contents.
-        held: photos that are never trained on.
-        paintings: those styles that are not contents.
-        pairs: name, content and style, only to measure with.
+        styles: one list per folder, to train on; may contain contents.
+        held_out: photos that are never trained on.
+        paintings: the styles that are not contents.
+        pairs: name, content and style, to measure with only.
+
+    Examples:
+        >>> pictures = Pictures(["photos", "art"], [1, 2], [[3], [1, 2]], [], [3], [])
+        >>> pictures.map(lambda k: 10 * k).styles
+        [[30], [10, 20]]
     """
 
     names: list[str]
     content: list[T]
     styles: list[list[T]]
-    held: list[T]
+    held_out: list[T]
     paintings: list[T]
     pairs: list[tuple[str, T, T]]
 
-    def mapped(self, f: Callable[[T], U]) -> Pictures[U]:
-        """With f(picture) in the place of every picture."""
+    def map(self, function: Callable[[T], U]) -> Pictures[U]:
+        """Apply a function to every picture.
 
-        def each(pictures: Sequence[T]) -> list[U]:
-            return [f(picture) for picture in pictures]
+        Args:
+            function: its argument is a picture.
+
+        Returns:
+            New pictures.
+        """
+
+        def all_of(pictures: Sequence[T]) -> list[U]:
+            return [function(picture) for picture in pictures]
 
         return Pictures(
             self.names,
-            each(self.content),
-            [each(style) for style in self.styles],
-            each(self.held),
-            each(self.paintings),
-            [(name, f(content), f(style)) for name, content, style in self.pairs],
+            all_of(self.content),
+            [all_of(style) for style in self.styles],
+            all_of(self.held_out),
+            all_of(self.paintings),
+            [(name, function(content), function(style)) for name, content, style in self.pairs],
         )
 
 
 def from_folders(
     content: str | Path,
     styles: Sequence[str | Path],
-    holdout: int = 50,
+    holdout: int,
     pairs: str | Path | None = None,
 ) -> Pictures[Path]:
-    """The pictures of folders, the last ``holdout`` of ``content`` held out, as styles too.
+    """List the pictures of folders.
+
+    Args:
+        content: folder of photos.
+        styles: folders of styles; may include ``content``.
+        holdout: number of photos, the last of ``content``, to hold out, from the styles too.
+        pairs: folder of pairs, as for ``fastfcs evaluate``.
+
+    Returns:
+        The files by purpose.
 
     Raises:
-        ValueError: a folder without pictures, or one of which none is left to train on.
+        ValueError: a folder contains no pictures, or all of them are held out.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in "abc":
+        ...     Image.new("RGB", (16, 16)).save(folder / f"{name}.png")
+        >>> pictures = from_folders(folder, [folder], holdout=1)
+        >>> len(pictures.content), len(pictures.styles[0]), len(pictures.held_out)
+        (2, 2, 1)
     """
     photos = list_images(content)
-    held = photos[len(photos) - holdout :] if holdout else []
-    folders = [[p for p in list_images(style) if p not in held] for style in styles]
-    photos = [p for p in photos if p not in held]
+    held_out = photos[len(photos) - holdout :] if holdout else []
+    folders = [[p for p in list_images(style) if p not in held_out] for style in styles]
+    photos = [p for p in photos if p not in held_out]
     if not photos or not folders or not all(folders):
-        raise ValueError(f"holdout of {holdout} leaves no picture to train on")
-    known = set(photos)
+        raise ValueError(f"holdout must leave a picture of every folder, got {holdout}")
+    contents = set(photos)
     return Pictures(
         [Path(folder).name for folder in (content, *styles)],
         photos,
         folders,
-        held,
-        [p for folder in folders for p in folder if p not in known],
+        held_out,
+        [p for folder in folders for p in folder if p not in contents],
         [(p.name, p.content, p.style) for p in (find_pairs(Path(pairs)) if pairs else [])],
     )
 
 
 def write_pack(pictures: Pictures[Path], path: str | Path, limit: int = LIMIT) -> str:
-    """Write a pack of at most ``limit`` bytes; a sentence on what became of the pictures.
+    """Write a pack, its JPEGs as large and as little compressed as fits.
 
-    As large and as little compressed as fits: pairs have a longer side of 320 pixels, whatever.
+    Pairs always have a longer side of at most 320 pixels.
+
+    Args:
+        pictures: from `from_folders`.
+        path: the file to write, atomically.
+        limit: size in bytes, at most.
+
+    Returns:
+        A sentence that reports size and quality.
 
     Raises:
         ValueError: the pictures do not fit, however small, or one cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (16, 16)).save(folder / "a.png")
+        >>> _ = write_pack(from_folders(folder, [folder], holdout=0), folder / "a.pack")
+        >>> read_pack(folder / "a.pack", "cpu").content[0].shape
+        torch.Size([3, 16, 16])
     """
     path = Path(path)
-    of_pairs = {file for _, *both in pictures.pairs for file in both}
-    rest = [*pictures.content, *(p for s in pictures.styles for p in s), *pictures.held]
-    names = {file: f"{k:06}.jpg" for k, file in enumerate(dict.fromkeys([*rest, *of_pairs]))}
-
-    with ThreadPoolExecutor() as threads:
-
-        def encoded(rung: tuple[int, int]) -> Iterator[bytes]:
-            def encode(file: Path) -> bytes:
-                return _jpeg(file, *_OF_PAIRS, max) if file in of_pairs else _jpeg(file, *rung, min)
-
-            return threads.map(encode, names)
-
-        best, worst = 0, len(_RUNGS)  # the best that fits is in [best, worst]
-        files: list[bytes] = []
-        while best < worst:
-            middle = (best + worst) // 2
-            found = list(encoded(_RUNGS[middle]))
-            if sum(map(len, found)) + 128 * len(found) + 2**16 <= limit:
-                worst, files = middle, found
-            else:
-                best = middle + 1
-    if not files:
-        side, quality = _RUNGS[-1]
-        raise ValueError(
-            f"pack must hold its {len(names)} pictures in {limit / 2**20:g} MiB, which they exceed "
-            f"even as JPEGs of quality {quality} with a shorter side of {side} pixels: give fewer"
-        )
-    side, quality = _RUNGS[worst]
+    pair_files = {file for _, *both in pictures.pairs for file in both}
+    other = [*pictures.content, *(p for s in pictures.styles for p in s), *pictures.held_out]
+    names = {file: f"{k:06}.jpg" for k, file in enumerate(dict.fromkeys([*other, *pair_files]))}
+    index, jpegs = _best_that_fits(names, pair_files, limit)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    with zipfile.ZipFile(partial, "w") as archive:
-        archive.writestr(_CONTENTS, json.dumps(asdict(pictures.mapped(names.__getitem__))))
-        for name, data in zip(names.values(), files, strict=True):
-            archive.writestr(name, data)
-    size = partial.stat().st_size
-    partial.replace(path)
+    with atomic(path) as partial:
+        with zipfile.ZipFile(partial, "w") as archive:
+            archive.writestr(_INDEX, json.dumps(asdict(pictures.map(names.__getitem__))))
+            for name, jpeg in zip(names.values(), jpegs, strict=True):
+                archive.writestr(name, jpeg)
+        size = partial.stat().st_size
+    side, quality = _QUALITIES[index]
     return (
-        f"{path}: {len(pictures.content)} photos and {len(pictures.held)} held out, "
+        f"{path}: {len(pictures.content)} photos and {len(pictures.held_out)} held out, "
         f"{len(pictures.paintings)} paintings, {len(pictures.pairs)} pairs in "
         f"{size / 2**20:.1f} MiB, as JPEGs of quality {quality} with a shorter side of at most "
         f"{side} pixels"
     )
 
 
+def _best_that_fits(
+    names: dict[Path, str], pair_files: set[Path], limit: int
+) -> tuple[int, list[bytes]]:
+    """Find, by bisection, the index of the best quality that fits; return it with the JPEGs."""
+    with ThreadPoolExecutor() as threads:
+
+        def encode(index: int) -> Iterator[bytes]:
+            def encode_file(file: Path) -> bytes:
+                if file in pair_files:
+                    return _jpeg(file, *_PAIR_QUALITY, max)
+                return _jpeg(file, *_QUALITIES[index], min)
+
+            return threads.map(encode_file, names)
+
+        best, worst = 0, len(_QUALITIES)  # the index is in [best, worst]
+        fitting: list[bytes] = []
+        while best < worst:
+            middle = (best + worst) // 2
+            jpegs = list(encode(middle))
+            if sum(map(len, jpegs)) + 128 * len(jpegs) + 2**16 <= limit:
+                worst, fitting = middle, jpegs
+            else:
+                best = middle + 1
+    if not fitting:
+        side, quality = _QUALITIES[-1]
+        raise ValueError(
+            f"pack must hold its {len(names)} pictures in {limit / 2**20:g} MiB, which they exceed "
+            f"even as JPEGs of quality {quality} with a shorter side of {side} pixels: give fewer"
+        )
+    return worst, fitting
+
+
 def read_pack(path: str | Path, device: str) -> Pictures[Tensor]:
-    """The pictures of a pack, decoded, (3, H, W) uint8 on a device.
+    """Read and decode the pictures of a pack.
+
+    Args:
+        path: a file of `write_pack`.
+        device: where the pixels are kept.
+
+    Returns:
+        The pictures, (3, H, W) uint8.
 
     Raises:
         ValueError: the file is not a pack.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            pictures: Pictures[str] = Pictures(**json.loads(archive.read(_CONTENTS)))
-            files = {n: archive.read(n) for n in archive.namelist() if n != _CONTENTS}
+            pictures: Pictures[str] = Pictures(**json.loads(archive.read(_INDEX)))
+            jpegs = {name: archive.read(name) for name in archive.namelist() if name != _INDEX}
         with ThreadPoolExecutor() as threads:
-            decoded = dict(zip(files, threads.map(read, map(BytesIO, files.values())), strict=True))
-        return pictures.mapped({n: x.to(device) for n, x in decoded.items()}.__getitem__)
+            decoded = threads.map(read_pixels, map(BytesIO, jpegs.values()))
+            pixels = {name: x.to(device) for name, x in zip(jpegs, decoded, strict=True)}
+        return pictures.map(pixels.__getitem__)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"pack must be a file that --pack wrote, got {path}") from error
 
 
-def _jpeg(file: Path, side: int, quality: int, measured: Callable[[tuple[int, int]], int]) -> bytes:
-    """A picture whose shorter (min) or longer (max) side is at most so many pixels."""
-    image = Image.fromarray(read(file).permute(1, 2, 0).numpy())
-    scale = side / measured(image.size)
+def _jpeg(file: Path, side: int, quality: int, measure: Callable[[tuple[int, int]], int]) -> bytes:
+    """Encode a picture whose shorter (min) or longer (max) side is at most ``side`` pixels."""
+    image = Image.fromarray(read_pixels(file).permute(1, 2, 0).numpy())
+    scale = side / measure(image.size)
     if scale < 1:
         width, height = (round(scale * length) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,22 +1,41 @@
-"""A sheet of pictures that shows what a network does."""
+"""A contact sheet that shows what a network does."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..files import atomic
 from ..network import UnrolledSolver
 
 
 @torch.no_grad()
-def write_sheet(
-    solver: UnrolledSolver, contents: list[Tensor], styles: list[Tensor], path: Path
+def write_preview(
+    solver: UnrolledSolver, contents: Sequence[Tensor], styles: Sequence[Tensor], path: Path
 ) -> None:
-    """Styles across the top, contents down the side, results between them."""
-    cell = max(max(image.shape[-2:]) for image in contents + styles)
+    """Write a PNG with the styles across the top, the contents down the side, and all results.
+
+    Args:
+        solver: the network.
+        contents, styles: images (1, 3, H, W) of any size, on the network's device.
+        path: the file to write, atomically.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "preview.png"
+        >>> write_preview(UnrolledSolver(channels=(8, 8)), [torch.rand(1, 3, 16, 16)],
+        ...     [torch.rand(1, 3, 16, 20)], file)
+        >>> Image.open(file).size
+        (40, 40)
+    """
+    cell = max(max(image.shape[-2:]) for image in [*contents, *styles])
     sheet = Image.new("RGB", (cell * (len(styles) + 1), cell * (len(contents) + 1)), "white")
 
     def paste(image: Tensor, column: int, row: int) -> None:
@@ -29,6 +48,5 @@ def write_sheet(
         for row, content in enumerate(contents, start=1):
             paste(content, 0, row)
             paste(solver(content, statistics), column, row)
-    partial = path.with_suffix(".part")
-    sheet.save(partial, "PNG", compress_level=1)  # while a GPU waits
-    partial.replace(path)
+    with atomic(path) as partial:
+        sheet.save(partial, "PNG", compress_level=1)  # fast, since a GPU waits

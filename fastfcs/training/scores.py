@@ -1,7 +1,8 @@
-"""A quick measure of a network, before and after it is trained."""
+"""A quick measurement of a network, before and after it is trained."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -13,70 +14,98 @@ from ..evaluation.pairs import Pair
 from ..network import UnrolledSolver
 from ..stylizer import Stylizer
 from ..vgg import VGG19
-from .data import centre, images, targets, whole
+from .data import Picture, centre_crop, stack_images, targets, whole_picture
 from .objective import batch_terms
 from .pack import Pictures
 
-_PAINTINGS = 4  # for each photo
+_PAINTINGS = 4  # per photo
 _BATCH = 16
-_LONGEST = 320  # side of the pairs, pixels
+_PAIR_SIDE = 320  # pixels
 _DISTANCES = "artistic gram", "photoreal gram", "photoreal ssim"
 
 
 @torch.no_grad()
-def scores(
+def score(
     solver: UnrolledSolver,
     vgg: VGG19,
-    pictures: Pictures,
+    pictures: Pictures[Any],
     *,
     count: int,
     size: int,
     style_weight: float,
 ) -> dict[str, Any]:
-    """Losses on photos never trained on, and distances on pairs; see `fastfcs.evaluation`.
+    """Measure losses on held-out photos, and distances on pairs (`fastfcs.evaluation`).
 
     Args:
-        pictures: whose ``held`` photos are each restyled as four of the paintings, in turn, and
-            whose pairs, at a longer side of 320 pixels, both ways.
-        count: so many photos and so many pairs, at most.
-        size: side of the photos' and the paintings' centres, pixels.
+        solver: the network, on VGG's device.
+        vgg: the network of the features.
+        pictures: each held-out photo is restyled as four of the paintings, in turn; pairs, at a
+            longer side of 320 pixels, are restyled artistically and as photographs.
+        count: number of photos, and of pairs, at most.
+        size: side of the central crops of photos and paintings in pixels.
+        style_weight: weight of the style term in the loss.
+
+    Returns:
+        "held out" with the number of results, their mean terms and loss, and "pairs" with the
+        distances of each pair and their medians; each only if there are such pictures.
+
+    Examples:
+        >>> photo, painting = torch.randint(256, (2, 3, 20, 30)).byte()
+        >>> pictures = Pictures(["photos", "paintings"], [], [], [photo], [painting], [])
+        >>> result = score(UnrolledSolver(channels=(8, 8)), VGG19(), pictures, count=1, size=16,
+        ...     style_weight=20)
+        >>> sorted(result["held out"]), result["held out"]["results"]
+        (['content', 'loss', 'results', 'style'], 4)
     """
-    found: dict[str, Any] = {}
-    device = str(vgg.mean.device)
-    held, paintings = pictures.held[:count], pictures.paintings
-    if held and paintings:
-        combined = [
-            (photo, paintings[(_PAINTINGS * k + j) % len(paintings)])
-            for k, photo in enumerate(held)
+    result: dict[str, Any] = {}
+    if pictures.held_out[:count] and pictures.paintings:
+        combinations = [
+            (photo, pictures.paintings[(_PAINTINGS * k + j) % len(pictures.paintings)])
+            for k, photo in enumerate(pictures.held_out[:count])
             for j in range(_PAINTINGS)
         ]
-        batches = [combined[k : k + _BATCH] for k in range(0, len(combined), _BATCH)]
-        sums = [len(batch) * _terms(solver, vgg, batch, size).cpu() for batch in batches]
-        content_term, style_term = (torch.stack(sums).sum(0) / len(combined)).tolist()
-        found["held out"] = {
-            "results": len(combined),
-            "content": content_term,
-            "style": style_term,
-            "loss": content_term + style_weight * style_term,
+        content, style = _mean_terms(solver, vgg, combinations, size)
+        result["held out"] = {
+            "results": len(combinations),
+            "content": content,
+            "style": style,
+            "loss": content + style_weight * style,
         }
     rows = {}
     for name, *both in pictures.pairs[:count]:
-        content, style = (whole(picture, _LONGEST).to(device) for picture in both)
-        rows[name] = _distances(solver, vgg, Pair(name, content, style))
+        content_image, style_image = (
+            whole_picture(picture, _PAIR_SIDE).to(vgg.mean.device) for picture in both
+        )
+        rows[name] = _distances(solver, vgg, Pair(name, content_image, style_image))
     if rows:
         medians = {key: median(row[key] for row in rows.values()) for key in _DISTANCES}
-        found["pairs"] = {"medians": medians, **rows}
-    return found
+        result["pairs"] = {"medians": medians, **rows}
+    return result
 
 
-def _terms(solver: UnrolledSolver, vgg: VGG19, combined: list[Any], size: int) -> Tensor:
-    """The terms of the loss, content's and style's, means over a batch."""
-    device = vgg.mean.device
+def _mean_terms(
+    solver: UnrolledSolver,
+    vgg: VGG19,
+    combinations: Sequence[tuple[Picture, Picture]],
+    size: int,
+) -> tuple[float, float]:
+    """The content and style term of the loss, means over combinations of photo and painting."""
+    batches = [combinations[k : k + _BATCH] for k in range(0, len(combinations), _BATCH)]
+    sums = [len(batch) * _terms(solver, vgg, batch, size).cpu() for batch in batches]
+    content, style = (torch.stack(sums).sum(0) / len(combinations)).tolist()
+    return content, style
+
+
+def _terms(
+    solver: UnrolledSolver, vgg: VGG19, batch: Sequence[tuple[Picture, Picture]], size: int
+) -> Tensor:
+    """The same of one batch, (2,)."""
     contents, styles = (
-        targets(vgg, torch.stack([centre(p, size) for p in each]).to(device))
-        for each in zip(*combined, strict=True)
+        targets(vgg, torch.stack([centre_crop(p, size) for p in pictures]).to(vgg.mean.device))
+        for pictures in zip(*batch, strict=True)
     )
-    output = solver(images(contents), solver.statistics(images(styles))).clamp(0, 1)
+    statistics = solver.statistics(stack_images(styles))
+    output = solver(stack_images(contents), statistics).clamp(0, 1)
     content, style = batch_terms(vgg, output, contents, styles)
     return torch.stack([content, style.mean()])
 
@@ -87,5 +116,5 @@ def _distances(solver: UnrolledSolver, vgg: VGG19, pair: Pair) -> dict[str, floa
         measure(Stylizer(pair.style, weights=solver, constraint=constraint)(pair.content))
         for constraint in (None, "photoreal")
     )
-    found = artistic["gram"], photoreal["gram"], photoreal["ssim"]
-    return dict(zip(_DISTANCES, found, strict=True))
+    values = artistic["gram"], photoreal["gram"], photoreal["ssim"]
+    return dict(zip(_DISTANCES, values, strict=True))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,63 +14,94 @@ _BETA1, _BETA2, _EPS = 0.9, 0.95, 1e-8
 
 
 class SOAP:
-    """Parameters of the same shape are handled together, so that a step is a few hundred kernels.
+    """The optimiser; parameters of equal shape are stacked, so a step is a few hundred kernels.
 
-    A weight is preconditioned along each of its dimensions; a bias is not, as in Adam. The first
-    step measures and changes nothing.
+    A weight is preconditioned along each of its dimensions. A bias is not, so it moves as in Adam.
+    The first step only initialises the preconditioners and changes no parameter.
 
     Args:
-        parameters: float32. One that has no gradient has a gradient of 0.
-        refresh: steps from one update of the eigenbases to the next.
+        parameters: float32. A parameter without a gradient counts as one whose gradient is 0.
+        refresh: number of steps between updates of the eigenbases.
+
+    Attributes:
+        steps: number of steps taken.
+
+    Examples:
+        >>> x = nn.Parameter(torch.tensor([3.0, -1.0]))
+        >>> optimizer = SOAP([x])
+        >>> for _ in range(200):
+        ...     optimizer.zero_grad()
+        ...     torch.autograd.backward(x.square().sum())
+        ...     optimizer.step(lr=0.05)
+        >>> bool(x.abs().max() < 0.1)
+        True
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], refresh: int = 10) -> None:
         shapes: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         for parameter in parameters:
             shapes[parameter.shape].append(parameter)
-        self._stacks = [_Stack(alike) for alike in shapes.values()]
+        self._stacks = [_Stack(parameters) for parameters in shapes.values()]
         self._refresh = refresh
         self.steps = 0
 
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """All that a checkpoint needs beside the number of steps; copy into these to resume."""
-        return {
-            f"{k}.{name}": tensor
-            for k, stack in enumerate(self._stacks)
-            for name, tensor in stack.state.items()
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's state, for a checkpoint.
+
+        Returns:
+            The number of steps, and the tensors themselves, not copies, of every shape.
+        """
+        return {"steps": self.steps, "stacks": [stack.tensors() for stack in self._stacks]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state.
+
+        Args:
+            state: the result of `state_dict` of an optimiser of the same parameters.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: the state belongs to other parameters.
+        """
+        for stack, saved in zip(self._stacks, state["stacks"], strict=True):
+            for name, tensor in stack.tensors().items():
+                tensor.copy_(saved[name])
+        self.steps = state["steps"]
 
     def zero_grad(self) -> None:
+        """Discard all gradients."""
         for stack in self._stacks:
             for parameter in stack.parameters:
                 parameter.grad = None
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """Move the parameters by their gradients."""
+        """Update the parameters from their gradients.
+
+        Args:
+            lr: the learning rate of this step.
+        """
         if self.steps:
             lr *= sqrt(1 - _BETA2**self.steps) / (1 - _BETA1**self.steps)
         for stack in self._stacks:
             gradient = stack.gradient()
             if self.steps:
-                stack.move(gradient, lr)
-            stack.measure(gradient)
+                stack.update(gradient, lr)
+            stack.accumulate(gradient)
         if self.steps == 0:
-            self._start()
+            self._initialise_bases()
         elif self.steps % self._refresh == 0:
-            self._turn()
+            self._refresh_bases()
         self.steps += 1
 
-    def _start(self) -> None:
+    def _initialise_bases(self) -> None:
         for stack in self._stacks:
             for moment, basis in zip(stack.moments, stack.bases, strict=True):
                 basis.copy_(torch.linalg.eigh(moment).eigenvectors.flip(-1))
 
-    def _turn(self) -> None:
-        """A step of power iteration: matrices of one size, whosever they are, in one QR."""
+    def _refresh_bases(self) -> None:
+        """One power iteration; all matrices of one size, whatever their stack, share one QR."""
         products: dict[int, list[Tensor]] = defaultdict(list)
-        places: dict[int, list[Tensor]] = defaultdict(list)
+        bases: dict[int, list[Tensor]] = defaultdict(list)
         for stack in self._stacks:
             for dimension, (moment, basis) in enumerate(
                 zip(stack.moments, stack.bases, strict=True), start=1
@@ -79,15 +111,16 @@ class SOAP:
                 stack.reorder(dimension, order)
                 size = order.shape[-1]
                 products[size].append(product.take_along_dim(order[:, None], 2))
-                places[size].append(basis)
-        for size, found in products.items():
-            turned = torch.linalg.qr(torch.cat(found)).Q
-            for basis, q in zip(places[size], turned.split([len(b) for b in found]), strict=True):
-                basis.copy_(q)
+                bases[size].append(basis)
+        for size, of_size in products.items():
+            q = torch.linalg.qr(torch.cat(of_size)).Q
+            split = torch.split(q, [len(product) for product in of_size])
+            for basis, part in zip(bases[size], split, strict=True):
+                basis.copy_(part)
 
 
 class _Stack:
-    """Parameters of one shape and their state, (k, d_1, d_2, ...), k being how many there are."""
+    """The k parameters of one shape and their state, tensors (k, d_1, d_2, ...)."""
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = parameters
@@ -98,40 +131,39 @@ class _Stack:
         self.moments = [like.new_zeros(s) for s in square]
         self.bases = [like.new_zeros(s) for s in square]
 
-    @property
-    def state(self) -> dict[str, Tensor]:
-        found = {"mean": self.mean, "variance": self.variance}
+    def tensors(self) -> dict[str, Tensor]:
+        state = {"mean": self.mean, "variance": self.variance}
         for k, (moment, basis) in enumerate(zip(self.moments, self.bases, strict=True)):
-            found |= {f"moment {k}": moment, f"basis {k}": basis}
-        return found
+            state |= {f"moment {k}": moment, f"basis {k}": basis}
+        return state
 
     def gradient(self) -> Tensor:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         return torch.stack([g.contiguous() for g in gradients])
 
-    def move(self, gradient: Tensor, lr: float) -> None:
-        """Adam's step of that rate, in the eigenbases."""
+    def update(self, gradient: Tensor, lr: float) -> None:
+        """Take a step of Adam in the eigenbases."""
         self.mean.lerp_(gradient, 1 - _BETA1)
-        turned = self._turned(gradient, self.bases)
-        self.variance.mul_(_BETA2).addcmul_(turned, turned, value=1 - _BETA2)
-        step = self._turned(self.mean, self.bases) / self.variance.sqrt().add_(_EPS)
-        step = self._turned(step, [basis.mT for basis in self.bases])
+        rotated = self._rotate(gradient, self.bases)
+        self.variance.mul_(_BETA2).addcmul_(rotated, rotated, value=1 - _BETA2)
+        step = self._rotate(self.mean, self.bases) / self.variance.sqrt().add_(_EPS)
+        step = self._rotate(step, [basis.mT for basis in self.bases])
         torch._foreach_add_(list(self.parameters), list(step.unbind()), alpha=-lr)
 
-    def measure(self, gradient: Tensor) -> None:
-        """Update the moments, gradients times themselves along each dimension."""
+    def accumulate(self, gradient: Tensor) -> None:
+        """Update the second moments of the gradient along each dimension."""
         for moment in self.moments:
             x = gradient.reshape(*moment.shape[:2], -1)
             moment.baddbmm_(x, x.mT, beta=_BETA2, alpha=1 - _BETA2)
             gradient = x.mT
 
     def reorder(self, dimension: int, order: Tensor) -> None:
-        """The variances in another order of the basis (k, d) of a dimension."""
+        """Permute the variances as the basis (k, d, d) of a dimension is permuted."""
         index = order.view([n if d in (0, dimension) else 1 for d, n in enumerate(self._shape)])
         self.variance.copy_(self.variance.take_along_dim(index, dimension))
 
-    def _turned(self, x: Tensor, bases: Sequence[Tensor]) -> Tensor:
-        """Along every dimension by its basis; each product puts the first dimension last."""
+    def _rotate(self, x: Tensor, bases: Sequence[Tensor]) -> Tensor:
+        """Multiply every dimension by its basis; each product moves the first dimension last."""
         for basis in bases:
             x = x.reshape(*basis.shape[:2], -1).mT @ basis
         return x.reshape(self._shape)

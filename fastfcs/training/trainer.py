@@ -7,301 +7,409 @@ import math
 import random
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import MIN_SIDE
 from ..constraints import Photoreal
+from ..files import write_text
 from ..losses import squared_norm, structure_loss
 from ..network import ForwardMaps, UnrolledSolver
 from ..statistics import Statistics
 from ..vgg import STYLE_LAYERS, load_vgg19
 from ..weights import load_solver, save_solver
-from . import distributed
-from .data import Picture, Pool, images, random_crop, whole
+from .config import TrainConfig
+from .data import Crop, Picture, Pool, random_crop, stack_images, whole_picture
 from .distillation import distil
+from .distributed import average, data_parallel, process_group
 from .gradient_alignment import gradient_mismatch
-from .loop import Record, descend
+from .loop import Record, autocast, descend, memory_format
 from .objective import batch_terms, clip_straight_through
 from .pack import Pictures, from_folders, read_pack
-from .precision import Precision, convolutions_in, layout
-from .preview import write_sheet
-from .scores import scores as measured
+from .preview import write_preview
+from .scores import score
 
-_CUTOFFS = 0.003, 0.1  # of the projections trained with: log-uniform between these
-_STEPS = 3000  # where neither steps nor minutes are given
-_SHOWN = 320  # longer side of the pictures of a preview, at most
+_CUTOFFS = 0.003, 0.1  # range of the constraint's random cutoff, log-uniform
+_INITIAL_CROPS = 4  # of contents and of styles, on which a new network is initialised
+_PREVIEW_SIDE = 320  # longer side of the pictures of a preview in pixels, at most
 
 
 def train(
     content: str | Path | None,
     style: Sequence[str | Path],
     out: str | Path,
+    config: TrainConfig | None = None,
     *,
     pack: str | Path | None = None,
-    steps: int | None = None,
-    minutes: float | None = None,
-    batch: int = 4,
-    size: int | Sequence[int] = (96, 128, 160),
-    style_weight: float = 20.0,
-    lr: float = 2e-3,
-    photoreal: float = 0.0,
-    structure_weight: float = 0.0,
-    noise_weight: float = 0.0,
-    alignment_weight: float = 0.0,
-    channels: Sequence[int] | None = None,
-    residual: Sequence[int] | None = None,
-    distil_steps: int = 1000,
-    weights: str | Path | None = None,
-    precision: Precision = "float32",
-    seed: int = 0,
-    holdout: int = 50,
-    preview_every: int = 500,
-    scores: int = 0,
-    tensorboard: str | Path | None = None,
     device: str = "cpu",
+    tensorboard: str | Path | None = None,
     vgg: str | Path | None = None,
-    licence: str = "MIT",
 ) -> UnrolledSolver:
-    """Train an :class:`UnrolledSolver` for any style; write its weights to ``out``.
+    """Train a network for any style; write its weights.
 
-    A new network's forward maps first learn to see as VGG does (`fastfcs.training.distillation`). Then
-    every batch pairs contents with as many styles, each its own; H^s comes from the same forward
-    maps. SOAP (Vyas et al., arXiv:2409.11321) with a short warm-up and a linear cool-down: the loss
-    is ill-conditioned, the mean colour outweighing every texture. (On the same batches the style
-    loss, relative to the unchanged contents', was 0.53 after 80 steps, Adam's 0.62 after 300.)
-    What is written is the exponential moving average of the weights, at every checkpoint. Beside
-    ``out`` stand the checkpoint, from which a run that was cut off goes on exactly where it was,
-    and a preview sheet of held-out pictures. All are replaced, never half-written.
+    See `Trainer` for the method. Beside ``out`` stand a checkpoint, from which an interrupted run
+    resumes exactly where it was, and a preview of held-out pictures. All files are complete at any
+    time.
 
-    Under ``torchrun`` each process takes its share of every batch (DistributedDataParallel): the
+    Under ``torchrun`` each process takes its share of every batch (DistributedDataParallel); the
     crops, and thus the losses, are those of one process with the same ``batch``.
 
     Args:
         content: folder of photos; None with a ``pack``.
-        style: folders of styles, each equally likely; may name ``content`` again.
-        pack: a file of `fastfcs.training.pack`, instead of folders: its pictures are kept, decoded,
-            on the device, and cut there.
-        steps, minutes: how long; the rate falls with whichever ends first. By default 3000 steps.
-        batch: pictures a step, of all processes together.
-        size: side of the square crops, pixels, a multiple of 8. Of several, contents and styles
-            take turns independently of each other, so that every combination occurs.
-        style_weight: weight of the style term of :func:`batch_loss`.
-        photoreal: share of the steps, in [0, 1], whose updates are projected as by
-            ``constraint="photoreal"``, the cutoff random in 0.003 ... 0.1.
-        structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
-        noise_weight: against flicker, weight of ||f(C + n) - f(C)||^2 / ||n||^2: how much a noise n
-            of one grey level, which differs from frame to frame, is amplified by the updates f.
-        alignment_weight: weight of `fastfcs.training.gradient_alignment.gradient_mismatch` at the result, one level a step:
-            whether the forward maps see in which direction VGG's style loss still falls.
-        channels, residual: of a new network, see :class:`UnrolledSolver`; fewer are faster.
-        distil_steps: those in which the forward maps of a new network learn from VGG.
-        weights: to go on from, name or file; by default the network starts anew.
-        precision: of the convolutions; losses and parameters stay float32.
-        holdout: the last so many pictures of ``content`` are never trained on, as style neither.
-            A pack has its own.
-        preview_every: steps from one checkpoint and preview to the next; a run of given minutes
-            has them every 30 seconds, too.
-        scores: so many held-out photos, and pairs of the pack, are measured before and after
-            (`fastfcs.training.scores`), for a file ``.scores.json`` beside ``out``.
-        tensorboard: folder for its log: losses, rate, norm of the gradients, pictures a second.
-        vgg: see :func:`fastfcs.vgg.load_vgg19`.
+        style: folders of styles, each equally likely; may include ``content``.
+        out: the safetensors file to write.
+        config: the settings, by default ``TrainConfig()``.
+        pack: a file of `fastfcs.training.pack`, instead of folders: its pictures are decoded once,
+            kept on the device and cropped there.
+        device: where to train; "cuda" is each process's own GPU.
+        tensorboard: folder for losses, learning rate, norm of the gradients, pictures per second.
+        vgg: see `fastfcs.vgg.load_vgg19`.
+
+    Returns:
+        The network, its weights averaged, as written.
 
     Raises:
-        ValueError: an argument out of range, or a folder without pictures.
-        Diverged: the loss is no longer finite.
+        ValueError: there is neither a content folder nor a pack, or both; a folder contains no
+            pictures; the settings do not suit the number of processes; or the checkpoint is of
+            another run.
+        Diverged: the loss or a gradient is no longer finite.
+
+    Examples:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for k in range(2):
+        ...     Image.effect_noise((24, 16), 50).convert("RGB").save(folder / f"{k}.png")
+        >>> config = TrainConfig(steps=1, batch=1, size=16, weights="tiny", holdout=1)
+        >>> _ = train(folder, [folder], folder / "weights.safetensors", config)
+        >>> sorted(file.name for file in folder.glob("weights.*"))
+        ['weights.checkpoint.pt', 'weights.preview.png', 'weights.safetensors']
     """
-    sizes = [size] if isinstance(size, int) else list(size)
-    if not sizes or any(s % 8 or s < MIN_SIDE for s in sizes):
-        raise ValueError(f"size must be a multiple of 8 and at least {MIN_SIDE}, not {size}")
-    if steps is None and minutes is None:
-        steps = _STEPS
-    if batch < 1 or (steps is not None and steps < 1):
-        raise ValueError(f"steps and batch must be at least 1, not {steps} and {batch}")
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise ValueError(f"minutes must be positive, got {minutes}")
-    if (content is None) == (pack is None):
-        raise ValueError("content must be a folder, or pack a file, and not both")
-    if channels is not None and (not channels or min(channels) < 5):
-        raise ValueError(f"channels must be at least 5 on every level, not {channels}")
-    if weights is not None and not (channels is residual is None):
-        raise ValueError(
-            "channels and residual are those of the weights that training goes on from: give one"
-        )
-    if not 0 <= photoreal <= 1:
-        raise ValueError(f"photoreal must be a share of the steps, in [0, 1], not {photoreal}")
-    out = Path(out)
-    with ExitStack() as stack:
-        rank, count = stack.enter_context(distributed.joined(device))
-        if batch % count:
-            raise ValueError(f"batch must divide among {count} processes, not {batch}")
-        if minutes is not None and count > 1:  # whose clocks would not end at the same step
-            raise ValueError(f"minutes must be given to a single process, not to {count}")
-        data: Pictures[Any]
-        if content is not None:
-            data = from_folders(content, style, holdout)
+    config = config or TrainConfig()
+    with process_group(device) as (rank, processes):
+        pictures: Pictures[Any]
+        if content is not None and pack is None:
+            pictures = from_folders(content, style, config.holdout)
+        elif content is None and pack is not None:
+            pictures = read_pack(pack, device)
         else:
-            assert pack is not None
-            data = read_pack(pack, device)
-        words = ["fastfcs", "train", "--content", data.names[0]]  # names only: paths are private
-        for name in data.names[1:]:
-            words += ["--style", name]
-        facts = {
-            "trained by": shlex.join(words),
-            "data": json.dumps(
-                {"content": len(data.content), "style": [len(folder) for folder in data.styles]}
-            ),
-            **{"batch": str(batch), "size": " ".join(map(str, sizes)), "seed": str(seed)},
-            **{"style weight": str(style_weight), "photoreal": str(photoreal)},
-            **{"structure weight": str(structure_weight), "noise weight": str(noise_weight)},
-            **{"sight weight": str(alignment_weight), "precision": precision},
-            "start": Path(weights).name
-            if weights
-            else f"anew, {distil_steps} steps of distillation",
-        }
-        record = stack.enter_context(_recorder(tensorboard if rank == 0 else None, batch))
-
-        torch.manual_seed(seed)
-        memory_format = layout(precision)
-        features = load_vgg19(vgg).to(device)
-        solver = load_solver(weights).train() if weights else _new(channels, residual)
-        solver.to(device)
-        for module in (features, solver):
-            module.to(memory_format=memory_format)  # type: ignore[call-overload]
-        photos: Sequence[Sequence[Picture]] = [data.content]
-        folders: Sequence[Sequence[Picture]] = data.styles
-        checkpoint = out.with_suffix(".checkpoint.safetensors")
-
-        def taught(maps: ForwardMaps) -> None:
-            distil(
-                maps,
-                features,
-                [*photos, *folders],
-                sizes=sizes,
-                steps=distil_steps,
-                seed=seed,
-                precision=precision,
-                device=device,
-                shown=rank == 0,
-            )
-
-        if not weights and not checkpoint.is_file():
-            rng = random.Random(f"{seed}/start")
-            first = [
-                torch.stack(
-                    [random_crop(rng.choice(rng.choice(f)), sizes[0], rng) for _ in range(4)]
-                )
-                for f in (photos, folders)
-            ]
-            begin, wanted = (crops.to(device) for crops in first)
-            solver.initialise(begin, wanted, taught)
-        places = range(rank, batch, count)
-        scored: dict[str, Any] = {}
-
-        def score(when: str, network: UnrolledSolver) -> None:
-            scored[when] = measured(
-                network, features, data, count=scores, size=max(sizes), style_weight=style_weight
-            )
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.with_suffix(".scores.json").write_text(json.dumps(scored, indent=1))
-
-        if weights and scores and rank == 0:
-            score("before", solver)
-        contents = [Pool(photos, features, s, places, f"{seed}/content/{s}") for s in sizes]
-        styles = [Pool(folders, features, s, places, f"{seed}/style/{s}") for s in sizes]
-        restyle = distributed.parallel(_Restyle(solver))
-        seen = min(len(STYLE_LAYERS), len(solver.forward_maps))  # levels with a layer to see
-
-        def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            round_, turn = divmod(step, len(sizes))
-            lap, style_turn = divmod(round_, len(sizes))
-            rng = random.Random(f"{seed}/photoreal/{step}")
-            projected = rng.random() < photoreal
-            cutoff = math.exp(rng.uniform(*map(math.log, _CUTOFFS))) if projected else None
-            with convolutions_in(precision, device):
-                chosen = contents[turn].sample(round_)
-                wanted = styles[style_turn].sample(lap * len(sizes) + turn)
-                pictures, paintings = (
-                    images(crops).contiguous(memory_format=memory_format)
-                    for crops in (chosen, wanted)
-                )
-                noisy = None
-                if noise_weight:
-                    noise = _noise(pictures[0], [f"{seed}/noise/{step}/{p}" for p in places])
-                    noisy = (pictures + noise.to(device)).clamp(0, 1)
-                output, again = restyle(pictures, paintings, cutoff, noisy)
-                content_term, style_terms = batch_terms(features, output, chosen, wanted)
-                total = content_term + style_weight * style_terms.mean()
-                if alignment_weight:
-                    level = random.Random(f"{seed}/sight/{step}").randrange(seen)
-                    blind = gradient_mismatch(
-                        solver.forward_maps, level, style_terms[level], output, pictures, paintings
-                    )
-                    total = total + alignment_weight * blind
-            if cutoff is not None and structure_weight:
-                total = total + structure_weight * structure_loss(output.float(), pictures)
-            if again is not None:
-                assert noisy is not None
-                amplified = squared_norm(again - output) / squared_norm(noisy - pictures)
-                total = total + noise_weight * amplified.mean()
-            return total, distributed.mean({"content": content_term, "style": style_terms.mean()})
-
-        parameters = dict(solver.named_parameters())
-        averages = {name: p.detach().clone() for name, p in parameters.items()}
-        averaged = UnrolledSolver(**solver.architecture).to(device).requires_grad_(False)
-
-        def save(done: int) -> None:
-            averaged.load_state_dict(averages)
-            about = {"steps": str(done), "lr": str(lr), "licence": licence}
-            save_solver(averaged, out, {**facts, **about})
-
-        def on_checkpoint(done: int) -> None:
-            save(done)
-            _preview(averaged, data, min(2 * max(sizes), _SHOWN), out.with_suffix(".preview.png"))
-
-        done = descend(
-            parameters,
-            loss,
-            checkpoint,
-            facts=facts,
-            steps=steps,
-            minutes=minutes,
-            lr=lr,
-            every=preview_every,
-            averages=averages,
-            on_checkpoint=on_checkpoint,
-            record=record,
-            first=rank == 0,
+            raise ValueError(f"content or pack must be given, and not both, got {content}, {pack}")
+        trainer = Trainer(
+            pictures, out, config, device=device, vgg=vgg, rank=rank, processes=processes
         )
-        averaged.load_state_dict(averages)
-        if rank == 0:
-            save(done)
-            if scores:
-                score("after", averaged)
-    return averaged.requires_grad_(True)
+        with _recorder(tensorboard if rank == 0 else None, config.batch) as record:
+            return trainer.run(record)
 
 
-def _preview(solver: UnrolledSolver, data: Pictures, size: int, path: Path) -> None:
-    """A sheet of three held-out photos and two styles of each folder."""
-    device = next(solver.parameters()).device
-    photos = (data.held or data.content)[:: max(1, len(data.held) // 3)][:3]
-    styles = [folder[len(folder) // 3 * k] for folder in data.styles for k in (0, 1)]
-    rows, columns = ([whole(p, size).to(device) for p in each] for each in (photos, styles))
-    write_sheet(solver, rows, columns, path)
+class Trainer:
+    """One run of training.
 
+    The forward maps of a new network first learn to predict VGG's features
+    (`fastfcs.training.distillation`). Every batch then pairs contents with as many styles, each
+    with its own statistics, which the same forward maps compute. SOAP (Vyas et al.,
+    arXiv:2409.11321) minimises the loss with a short warm-up and a linear cool-down. The loss is
+    ill-conditioned, since the mean colour outweighs every texture: on the same batches the style
+    loss, relative to that of the unchanged contents, was 0.53 after 80 steps of SOAP and 0.62 after
+    300 of Adam. The weights that are written are exponential moving averages.
 
-def _new(channels: Sequence[int] | None, residual: Sequence[int] | None) -> UnrolledSolver:
-    if channels is None:
-        return UnrolledSolver(residual=residual)
-    return UnrolledSolver(channels=channels, residual=residual)
+    Args:
+        pictures: files, or pixels on the device.
+        out: the safetensors file to write; all other files of the run stand beside it.
+        config: the settings.
+        device: where to train.
+        vgg: see `fastfcs.vgg.load_vgg19`.
+        rank: of this process; the first, 0, writes all files.
+        processes: number of processes that train together.
+
+    Attributes:
+        solver: the network.
+        vgg: the network of the losses.
+
+    Raises:
+        ValueError: the settings do not suit the number of processes.
+
+    Examples:
+        >>> photo, painting = torch.randint(256, (2, 3, 20, 30)).byte()
+        >>> pictures = Pictures(["photos", "art"], [photo], [[painting]], [photo], [painting], [])
+        >>> config = TrainConfig(batch=1, size=16, weights="tiny")
+        >>> trainer = Trainer(pictures, "weights.safetensors", config)
+        >>> trainer.prepare()
+        >>> loss, terms = trainer.loss(step=0)
+        >>> loss.requires_grad, sorted(terms)
+        (True, ['content', 'style'])
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures[Any],
+        out: str | Path,
+        config: TrainConfig,
+        *,
+        device: str = "cpu",
+        vgg: str | Path | None = None,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        if config.batch % processes:
+            raise ValueError(
+                f"batch must be a multiple of the {processes} processes, got {config.batch}"
+            )
+        if config.minutes is not None and processes > 1:  # their clocks would not agree on the end
+            raise ValueError(f"minutes must be left out with {processes} processes")
+        self.config, self.device, self._pictures = config, device, pictures
+        self._out, self._checkpoint = Path(out), Path(out).with_suffix(".checkpoint.pt")
+        self._is_first = rank == 0
+        self._positions = range(rank, config.batch, processes)
+        self._folders: dict[str, Sequence[Sequence[Picture]]] = {
+            "content": [pictures.content],
+            "style": pictures.styles,
+        }
+        self._scores: dict[str, Any] = {}
+        torch.manual_seed(config.seed)
+        self._layout = memory_format(config.precision)
+        self.vgg = load_vgg19(vgg).to(device)
+        self.solver = self._load().to(device)
+        for module in (self.vgg, self.solver):
+            module.to(memory_format=self._layout)  # type: ignore[call-overload]
+
+    def run(self, record: Record = lambda step, numbers: None) -> UnrolledSolver:
+        """Train, from the checkpoint if there is one, and write all files.
+
+        Args:
+            record: see `fastfcs.training.loop.descend`.
+
+        Returns:
+            The network with averaged weights.
+
+        Raises:
+            ValueError: the checkpoint is of another run, or a file is not a picture.
+            Diverged: the loss or a gradient is no longer finite.
+        """
+        if self.config.weights:
+            self._score("before", self.solver)
+        self.prepare()
+        done = descend(
+            dict(self.solver.named_parameters()),
+            self.loss,
+            self._checkpoint,
+            metadata=self._metadata(),
+            steps=self.config.step_limit,
+            minutes=self.config.minutes,
+            lr=self.config.lr,
+            every=self.config.preview_every,
+            averages=self._averages,
+            on_checkpoint=self._write,
+            record=record,
+            is_first=self._is_first,
+        )
+        if self._is_first:
+            self.save(done)
+        self._score("after", self._averaged())
+        return self._averaged().requires_grad_(True)
+
+    def prepare(self) -> None:
+        """Initialise a new network, unless a checkpoint replaces it anyway, and the data."""
+        config = self.config
+        if not config.weights and not self._checkpoint.is_file():
+            self._initialise()
+        self._pools = {
+            kind: [
+                Pool(folders, self.vgg, size, self._positions, f"{config.seed}/{kind}/{size}")
+                for size in config.sizes
+            ]
+            for kind, folders in self._folders.items()
+        }
+        self._restyle = data_parallel(_Restyle(self.solver))
+        self._averages = {
+            name: parameter.detach().clone() for name, parameter in self.solver.named_parameters()
+        }
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a step.
+
+        Args:
+            step: its number, from 0.
+
+        Returns:
+            The loss of this process's part of the batch, a scalar, and the terms "content" and
+            "style", averaged over the processes.
+
+        Raises:
+            ValueError: a file is not a picture.
+        """
+        config, cutoff = self.config, self._cutoff(step)
+        with autocast(config.precision, self.device):
+            crops, style_crops = self._sample(step)
+            contents, styles = (self._batch(c) for c in (crops, style_crops))
+            noisy = self._add_noise(contents, step) if config.noise_weight else None
+            output, noisy_output = self._restyle(contents, styles, cutoff, noisy)
+            content_term, style_terms = batch_terms(self.vgg, output, crops, style_crops)
+            total: Tensor = content_term + config.style_weight * style_terms.mean()
+            if config.alignment_weight:
+                level = self._level(step)
+                mismatch = gradient_mismatch(
+                    self.solver.forward_maps, level, style_terms[level], output, contents, styles
+                )
+                total = total + config.alignment_weight * mismatch
+        if config.structure_weight and cutoff is not None:
+            total = total + config.structure_weight * structure_loss(output.float(), contents)
+        if noisy is not None:
+            amplification = squared_norm(noisy_output - output) / squared_norm(noisy - contents)
+            total = total + config.noise_weight * amplification.mean()
+        return total, average({"content": content_term, "style": style_terms.mean()})
+
+    def save(self, done: int) -> None:
+        """Write the averaged weights.
+
+        Args:
+            done: number of steps so far, for the header.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        steps = {"steps": str(done), "lr": str(self.config.lr), "licence": self.config.licence}
+        save_solver(self._averaged(), self._out, self._metadata() | steps)
+
+    def preview(self) -> None:
+        """Write the preview: three held-out photos in two styles of each folder.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        size = min(2 * max(self.config.sizes), _PREVIEW_SIDE)
+        held_out = self._pictures.held_out
+        photos = (held_out or self._pictures.content)[:: max(1, len(held_out) // 3)][:3]
+        styles = [folder[len(folder) // 3 * k] for folder in self._pictures.styles for k in (0, 1)]
+        rows, columns = (
+            [whole_picture(picture, size).to(self.device) for picture in pictures]
+            for pictures in (photos, styles)
+        )
+        write_preview(self._averaged(), rows, columns, self._out.with_suffix(".preview.png"))
+
+    def _write(self, done: int) -> None:
+        self.save(done)
+        self.preview()
+
+    def _load(self) -> UnrolledSolver:
+        config = self.config
+        if config.weights:
+            return load_solver(config.weights).train()
+        if config.channels is None:
+            return UnrolledSolver(residual=config.residual)
+        return UnrolledSolver(channels=config.channels, residual=config.residual)
+
+    def _initialise(self) -> None:
+        """Initialise a new network on a few crops; in between, teach its forward maps."""
+        config, rng = self.config, random.Random(f"{self.config.seed}/start")
+        contents, styles = (
+            torch.stack(
+                [
+                    random_crop(rng.choice(rng.choice(folders)), config.sizes[0], rng)
+                    for _ in range(_INITIAL_CROPS)
+                ]
+            ).to(self.device)
+            for folders in self._folders.values()
+        )
+        self.solver.initialise(contents, styles, self._distil)
+
+    def _distil(self, maps: ForwardMaps) -> None:
+        distil(
+            maps,
+            self.vgg,
+            [folder for folders in self._folders.values() for folder in folders],
+            sizes=self.config.sizes,
+            steps=self.config.distil_steps,
+            seed=self.config.seed,
+            precision=self.config.precision,
+            device=self.device,
+            shown=self._is_first,
+        )
+
+    def _sample(self, step: int) -> tuple[list[Crop], list[Crop]]:
+        """The crops of contents and of styles: all combinations of sizes take turns."""
+        sizes = len(self.config.sizes)
+        content_step, content_size = divmod(step, sizes)
+        cycle, style_size = divmod(content_step, sizes)
+        style_step = cycle * sizes + content_size
+        contents = self._pools["content"][content_size].sample(content_step)
+        return contents, self._pools["style"][style_size].sample(style_step)
+
+    def _batch(self, crops: Sequence[Crop]) -> Tensor:
+        return stack_images(crops).contiguous(memory_format=self._layout)
+
+    def _cutoff(self, step: int) -> float | None:
+        """The random cutoff of a constrained step; None for the others."""
+        rng = random.Random(f"{self.config.seed}/photoreal/{step}")
+        if rng.random() >= self.config.photoreal:
+            return None
+        return math.exp(rng.uniform(*map(math.log, _CUTOFFS)))
+
+    def _level(self, step: int) -> int:
+        """The random level of a step whose gradient is aligned; it needs a layer of VGG."""
+        levels = min(len(STYLE_LAYERS), len(self.solver.forward_maps))
+        return random.Random(f"{self.config.seed}/sight/{step}").randrange(levels)
+
+    def _add_noise(self, contents: Tensor, step: int) -> Tensor:
+        """The contents with noise of one grey level, independent of the number of processes."""
+        seeds = (f"{self.config.seed}/noise/{step}/{position}" for position in self._positions)
+        numbers = (random.Random(seed).getrandbits(63) for seed in seeds)
+        generators = (torch.Generator().manual_seed(number) for number in numbers)
+        shape = contents.shape[1:]
+        noise = torch.stack([torch.randn(shape, generator=g) / 255 for g in generators])
+        return (contents + noise.to(self.device)).clamp(0, 1)
+
+    def _averaged(self) -> UnrolledSolver:
+        """A network with the averaged weights."""
+        with torch.device("meta"):
+            solver = UnrolledSolver(**self.solver.architecture)
+        averages = {name: tensor.contiguous() for name, tensor in self._averages.items()}
+        solver.load_state_dict(averages, assign=True)
+        return solver.requires_grad_(False)
+
+    def _metadata(self) -> dict[str, str]:
+        """How the network is trained, for headers; paths are reduced to names for privacy."""
+        config, pictures = self.config, self._pictures
+        words = ["fastfcs", "train", "--content", pictures.names[0]]
+        for name in pictures.names[1:]:
+            words += ["--style", name]
+        numbers = {"content": len(pictures.content), "style": [len(s) for s in pictures.styles]}
+        start = f"from scratch, {config.distil_steps} steps of distillation"
+        return {
+            "trained by": shlex.join(words),
+            "data": json.dumps(numbers),
+            "batch": str(config.batch),
+            "size": " ".join(map(str, config.sizes)),
+            "seed": str(config.seed),
+            "style weight": str(config.style_weight),
+            "photoreal": str(config.photoreal),
+            "structure weight": str(config.structure_weight),
+            "noise weight": str(config.noise_weight),
+            "alignment weight": str(config.alignment_weight),
+            "precision": config.precision,
+            "start": Path(config.weights).name if config.weights else start,
+        }
+
+    def _score(self, when: str, solver: UnrolledSolver) -> None:
+        """Measure a network, "before" or "after"; write all measurements so far."""
+        if not self.config.scores or not self._is_first:
+            return
+        self._scores[when] = score(
+            solver,
+            self.vgg,
+            self._pictures,
+            count=self.config.scores,
+            size=max(self.config.sizes),
+            style_weight=self.config.style_weight,
+        )
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._out.with_suffix(".scores.json"), json.dumps(self._scores, indent=1))
 
 
 class _Restyle(nn.Module):
-    """All of a step that has parameters: the statistics of the styles and the updates."""
+    """The part of a step that has parameters: the statistics of the styles, and the updates."""
 
     def __init__(self, solver: UnrolledSolver) -> None:
         super().__init__()
@@ -310,12 +418,12 @@ class _Restyle(nn.Module):
     def forward(
         self, content: Tensor, style: Tensor, cutoff: float | None, noisy: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """The contents restyled, and so the noisy ones, if there are any."""
+        """Restyle the contents, and the noisy ones if there are any."""
         statistics = self.solver.statistics(style)
-        result = self._restyled(content, statistics, cutoff)
-        return result, None if noisy is None else self._restyled(noisy, statistics, cutoff)
+        result = self._restyle(content, statistics, cutoff)
+        return result, None if noisy is None else self._restyle(noisy, statistics, cutoff)
 
-    def _restyled(self, content: Tensor, statistics: Statistics, cutoff: float | None) -> Tensor:
+    def _restyle(self, content: Tensor, statistics: Statistics, cutoff: float | None) -> Tensor:
         if cutoff is None:
             return clip_straight_through(self.solver(content, statistics))
         photoreal = Photoreal(content, cutoff)
@@ -323,15 +431,9 @@ class _Restyle(nn.Module):
         return photoreal.finish(self.solver(content, statistics, photoreal, start=start))
 
 
-def _noise(like: Tensor, seeds: Sequence[str]) -> Tensor:
-    """Noise of one grey level for pictures of a shape (3, H, W), one a seed; on the CPU."""
-    generators = (torch.Generator().manual_seed(random.Random(s).getrandbits(63)) for s in seeds)
-    return torch.stack([torch.randn(like.shape, generator=g) / 255 for g in generators])
-
-
 @contextmanager
 def _recorder(folder: str | Path | None, batch: int) -> Iterator[Record]:
-    """Writes what `descend` tells of each step for TensorBoard; nothing without a folder."""
+    """Record steps for TensorBoard; without a folder, record nothing."""
     if folder is None:
         yield lambda step, numbers: None
         return
@@ -342,6 +444,6 @@ def _recorder(folder: str | Path | None, batch: int) -> Iterator[Record]:
         def record(step: int, numbers: dict[str, float]) -> None:
             for name in ("content", "style", "rate", "norm"):
                 writer.add_scalar(name, numbers[name], step)
-            writer.add_scalar("pictures a second", batch / numbers["seconds"], step)
+            writer.add_scalar("pictures per second", batch / numbers["seconds"], step)
 
         yield record

@@ -1,4 +1,4 @@
-"""Tuning of H^s for one style, every filter frozen: a preset."""
+"""Tuning of the Gram matrices of one style, with every filter frozen: a preset."""
 
 from __future__ import annotations
 
@@ -7,89 +7,116 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .. import presets
 from ..images import list_images
 from ..ops import gram
-from ..presets import write
 from ..refinement import Refinement
 from ..statistics import Statistics
 from ..vgg import load_vgg19
 from ..weights import load_solver
-from .data import Pool, images, targets, whole
-from .loop import descend
+from .config import TuneConfig
+from .data import Pool, stack_images, targets, whole_picture
+from .loop import autocast, descend
 from .objective import batch_loss, clip_straight_through
-from .precision import Precision, convolutions_in
 
-_LEAST = 0.01  # variance of the tuned features in every direction, of their mean
+_CHECKPOINT_EVERY = 50  # steps
+_LEAST_VARIANCE = 0.01  # in every direction at the start, relative to the mean variance
 
 
 def tune(
     style: str | Path,
     content: str | Path,
     out: str | Path,
+    config: TuneConfig | None = None,
     *,
-    weights: str | Path = "universal",
-    steps: int = 150,
-    batch: int = 2,
-    size: int = 192,
-    style_size: int = 768,
-    style_weight: float = 20.0,
-    lr: float = 0.015,
-    precision: Precision = "float32",
-    title: str = "",
-    seed: int = 0,
     device: str = "cpu",
     vgg: str | Path | None = None,
 ) -> Statistics:
-    """Optimise only H^s for one style, every filter frozen; write it to ``out`` (safetensors).
+    """Optimise the Gram matrices H_{t,l} of one style; write them as a preset.
 
-    Starts from the statistics of the style picture itself; those that `fastfcs.refinement` wants
-    are written as they are. What is learned, by SOAP, is a factor F (c, c) of each
-    H^s = F F^T, which thus stays positive semi-definite, as every Gram matrix is.
-    Arguments and errors as :func:`train`. ``title`` is kept in the file's header. The picture is
-    reduced to a longer side of ``style_size``: the smaller, the finer its strokes, and those of a
-    size that the network sees, below 68 pixels, are taken over best.
+    The start is the statistics of the style picture itself. SOAP learns a factor F (c, c) of each
+    H = F F^T, which therefore stays positive semi-definite, as every Gram matrix is. The Gram
+    matrices of `fastfcs.refinement` are measured and not tuned. An interrupted run resumes from the
+    checkpoint beside ``out``.
+
+    Args:
+        style: the picture.
+        content: folder of photos to tune on.
+        out: the preset to write, a safetensors file.
+        config: the settings, by default ``TuneConfig()``.
+        device: where to tune.
+        vgg: see `fastfcs.vgg.load_vgg19`.
+
+    Returns:
+        The tuned statistics, of one style.
+
+    Raises:
+        ValueError: the folder contains no pictures, a file is not a picture, or the checkpoint is
+            of a run with other settings.
+        Diverged: the loss is no longer finite.
+
+    Examples:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (32, 24), "orange").save(folder / "plain.png")
+        >>> config = TuneConfig(weights="tiny", steps=1, batch=1, size=16, style_size=32)
+        >>> statistics = tune(folder / "plain.png", folder, folder / "preset.safetensors", config)
+        >>> statistics.styles, sorted(file.name for file in folder.iterdir())
+        (1, ['plain.png', 'preset.safetensors'])
     """
-    solver = load_solver(weights).to(device).requires_grad_(False)
+    config, out = config or TuneConfig(), Path(out)
+    solver = load_solver(config.weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
-    picture = whole(Path(style), style_size).to(device)
-    contents = Pool([list_images(content)], features, size, range(batch), f"{seed}/content")
-    wanted = targets(features, picture) * batch
+    picture = whole_picture(Path(style), config.style_size).to(device)
+    folders, positions = [list_images(content)], range(config.batch)
+    contents = Pool(folders, features, config.size, positions, f"{config.seed}/content")
+    style_targets = targets(features, picture) * config.batch
     with torch.no_grad():
         start = solver.statistics(picture)
     factors = {name: nn.Parameter(_factor(h[0])) for name, h in start.named().items()}
 
-    def tuned() -> Statistics:
-        # By the operator: symmetric to the last bit.
-        grams = {name: len(f) * gram(f[None, :, None]) for name, f in factors.items()}
-        return Statistics.from_named(grams)
-
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        statistics = tuned()
-        with convolutions_in(precision, device):
-            chosen = contents.sample(step)
-            output = clip_straight_through(solver(images(chosen), statistics))
-            return batch_loss(features, output, chosen, wanted, style_weight)
+        statistics = _product(factors)
+        with autocast(config.precision, device):
+            crops = contents.sample(step)
+            output = clip_straight_through(solver(stack_images(crops), statistics))
+            return batch_loss(features, output, crops, style_targets, config.style_weight)
 
-    out = Path(out)
-    checkpoint = out.with_suffix(".checkpoint.safetensors")
-    facts = {
+    metadata = {
         "style": Path(style).name,
-        "title": title,
-        "size": str(size),
-        "style size": str(style_size),
-        "style weight": str(style_weight),
+        "title": config.title,
+        "size": str(config.size),
+        "style size": str(config.style_size),
+        "style weight": str(config.style_weight),
     }
-    descend(factors, loss, checkpoint, facts=facts, steps=steps, lr=lr, every=50)
+    checkpoint = out.with_suffix(".checkpoint.pt")
+    descend(
+        factors,
+        loss,
+        checkpoint,
+        metadata=metadata,
+        steps=config.steps,
+        lr=config.lr,
+        every=_CHECKPOINT_EVERY,
+    )
     with torch.no_grad():
-        vgg_statistics = Refinement().to(device).statistics(picture)
-        result = Statistics(tuned().own, vgg_statistics.vgg)
-    write(result.map(lambda h: h.half()), out, facts)
+        result = Statistics(_product(factors).own, Refinement().to(device).statistics(picture).vgg)
+    presets.write(result.map(lambda h: h.half()), out, metadata)
     checkpoint.unlink()
     return result
 
 
 def _factor(h: Tensor) -> Tensor:
-    """F with F F^T = H (c, c), to 1 % of the mean variance: in no direction is its gradient 0."""
+    """F with F F^T = H (c, c) plus 1 % of the mean variance, so that no direction is stuck at 0."""
     variances, directions = torch.linalg.eigh(h.double())
-    variances = variances.clamp(min=0) + _LEAST * variances.mean()
-    return (directions * variances.sqrt()).float()
+    variances = variances.clamp(min=0) + _LEAST_VARIANCE * variances.mean()
+    factor: Tensor = directions * variances.sqrt()
+    return factor.float()
+
+
+def _product(factors: dict[str, nn.Parameter]) -> Statistics:
+    """The statistics F F^T, by the operator, which makes them symmetric to the last bit."""
+    return Statistics.from_named(
+        {name: len(f) * gram(f[None, :, None]) for name, f in factors.items()}
+    )

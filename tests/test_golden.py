@@ -1,0 +1,136 @@
+"""Golden numbers: what the shipped weights and presets make of a photo, within 2 %.
+
+After an intended change of the results, `python tests/test_golden.py` measures them again and
+rewrites golden.json: the change then shows in the diff.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pictures import load_photo
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fastfcs import Stylizer
+from fastfcs.losses import gradient_ssim, gram_distance
+from fastfcs.ops import gram
+from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
+
+GOLDEN = Path(__file__).with_name("golden.json")
+WEIGHTS = Path(str(files("fastfcs"))) / "weights"
+MODES: dict[str, dict[str, Any]] = {
+    "artistic": {},
+    "photoreal": {"constraint": "photoreal"},
+    "refined": {"refine": True},
+}
+golden = json.loads(GOLDEN.read_text())
+CASES = [(name, mode) for name in golden["results"] for mode in MODES]
+
+
+def content() -> Tensor:
+    return load_photo(golden["content"], golden["longer side"]).float()
+
+
+def style() -> Tensor:
+    return load_photo(golden["style"], golden["longer side"]).float()
+
+
+@cache
+def restyled(name: str, mode: str) -> Tensor:
+    """The content restyled with a weights file, or with a preset and the weights "universal"."""
+    if name in golden["presets"]:
+        stylizer = Stylizer(name, **MODES[mode])
+    else:
+        stylizer = Stylizer(style(), weights=name, **MODES[mode])
+    return stylizer(content())
+
+
+@cache
+def targets(name: str) -> tuple[VGG19, dict[str, Tensor]]:
+    """A VGG-19 and the style's Gram matrices in it.
+
+    A preset's painting is not in the repository, but its Gram matrices in the low-rank
+    approximation of VGG-19 are part of the preset: each an upper triangle.
+    """
+    if name not in golden["presets"]:
+        vgg = load_vgg19()
+        features = vgg(style(), STYLE_LAYERS)
+        return vgg, {layer: gram(h) for layer, h in features.items()}
+    vgg = load_vgg19(WEIGHTS / "features" / "vgg19-low-rank.safetensors")
+    triangles = load_file(WEIGHTS / "presets" / f"{name}.safetensors")
+    grams = {}
+    for level, (layer, h) in enumerate(vgg(content(), STYLE_LAYERS).items()):
+        rows, columns = torch.triu_indices(h.shape[1], h.shape[1])
+        grams[layer] = torch.empty(1, h.shape[1], h.shape[1])
+        grams[layer][0, rows, columns] = triangles[f"vgg.{level}"].float()
+        grams[layer][0, columns, rows] = triangles[f"vgg.{level}"].float()
+    return vgg, grams
+
+
+def distance(name: str, image: Tensor) -> float:
+    """The Gram distance of an image to the style."""
+    vgg, grams = targets(name)
+    return gram_distance(vgg(image, STYLE_LAYERS), grams).item()
+
+
+def measure(name: str, image: Tensor) -> dict[str, float]:
+    std, mean = torch.std_mean(image, (0, 2, 3))
+    return {
+        **{f"mean {c}": x for c, x in zip("RGB", mean.tolist(), strict=True)},
+        **{f"std {c}": x for c, x in zip("RGB", std.tolist(), strict=True)},
+        "Gram distance": distance(name, image),
+        "SSIM of gradients": gradient_ssim(image.double(), content().double()).item(),
+    }
+
+
+def deviations(measured: dict[str, float], expected: dict[str, float]) -> dict[str, float]:
+    """Relative deviations of more than 2 %. No golden number is near 0: all are above 0.01."""
+    assert measured.keys() == expected.keys()
+    relative = {key: measured[key] / number - 1 for key, number in expected.items()}
+    return {key: d for key, d in relative.items() if not abs(d) <= golden["tolerance"]}
+
+
+@pytest.mark.parametrize(("name", "mode"), CASES)
+def test_results_are_the_golden_ones(name: str, mode: str) -> None:
+    measured = measure(name, restyled(name, mode))
+    assert not deviations(measured, golden["results"][name][mode])
+
+
+@pytest.mark.parametrize(("name", "mode"), CASES)
+def test_a_network_six_times_worse_fails(name: str, mode: str) -> None:
+    """Noise is mixed into its result until its Gram distance is six times the golden one."""
+    expected = golden["results"][name][mode]
+    worse, share = restyled(name, mode), 0.0
+    while distance(name, worse) < 6 * expected["Gram distance"]:
+        share += 0.2
+        assert share <= 1
+        worse = torch.lerp(restyled(name, mode), torch.rand_like(worse), share)
+    assert "Gram distance" in deviations(measure(name, worse), expected)
+
+
+@pytest.mark.parametrize(("name", "mode"), CASES)
+def test_each_number_is_compared(name: str, mode: str) -> None:
+    expected = golden["results"][name][mode]
+    assert min(expected.values()) > 0.01
+    for key, number in expected.items():
+        for factor in (0.97, 1.03, float("nan")):
+            assert deviations({**expected, key: factor * number}, expected).keys() == {key}
+        assert not deviations({**expected, key: 1.01 * number}, expected)
+
+
+if __name__ == "__main__":
+    golden["results"] = {
+        name: {
+            mode: {key: float(f"{x:.5g}") for key, x in measure(name, restyled(name, mode)).items()}
+            for mode in MODES
+        }
+        for name in [*golden["weights"], *golden["presets"]]
+    }
+    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
