@@ -21,7 +21,7 @@ class Goal(NamedTuple):
     at_most: bool = False
 
     @property
-    def wanted(self) -> str:
+    def target(self) -> str:
         return f"at {'most' if self.at_most else 'least'} {self.shown(self.limit)}"
 
     def met(self, value: float) -> bool:

@@ -424,7 +424,7 @@ class Report:
         self.judge(self)
         for (script, device, key), goal in GOALS.items():
             if (script, device) == (self.script, self.device):
-                print(f"{goal.what}: {goal.verdict(self.goals.get(key))}; target: {goal.wanted}")
+                print(f"{goal.what}: {goal.verdict(self.goals.get(key))}; target: {goal.target}")
         self._write(complete=kind is None)
 
     def _sections(self) -> dict[str, Any]:

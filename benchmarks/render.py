@@ -76,7 +76,7 @@ def goals(machines: list[Sections]) -> str:
             if not section["complete"]:
                 verdict += ", run cut short"
             machine = machine_name(section["machine"])
-            rows.append([_processor(device), goal.what, goal.wanted, verdict, machine])
+            rows.append([_processor(device), goal.what, goal.target, verdict, machine])
     return table(["", "quantity", "goal", "measured", "machine"], rows)
 
 
@@ -85,7 +85,7 @@ def unmeasured(machines: list[Sections]) -> str:
     text = ""
     for device in ("cpu", "cuda"):
         rows = [
-            [goal.what, goal.wanted]
+            [goal.what, goal.target]
             for (script, where, _), goal in GOALS.items()
             if where == device and not _sections(machines, script, device)
         ]
