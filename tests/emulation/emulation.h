@@ -117,12 +117,12 @@ inline int64_t nth(int64_t i, int64_t n) {
 
 // Ends the launch from within a thread, without unwinding its stack. Called by signal handlers and
 // sanitizers.
-[[noreturn]] inline void fail(const std::string& sentence) {
+[[noreturn]] inline void fail(const std::string& message) {
   if (!running) {
-    std::fprintf(stderr, "emulation: on the host, %s\n", sentence.c_str());
+    std::fprintf(stderr, "emulation: on the host, %s\n", message.c_str());
     std::abort();
   }
-  error = sentence;
+  error = message;
   _longjmp(scheduler, 1);
 }
 
@@ -168,11 +168,11 @@ T shuffle(unsigned mask, T value, int from, int line) {
   if (mask != 0xffffffff || blockDim.x % kWarp != 0)
     throw std::runtime_error("a shuffle is not of a whole warp (line " + std::to_string(line) +
                              ")");
-  const int turn = fibers[current].shuffles++ % 2;
-  std::memcpy(&fibers[current].shown[turn], &value, sizeof(T));
+  const int slot = fibers[current].shuffles++ % 2;
+  std::memcpy(&fibers[current].shown[slot], &value, sizeof(T));
   barrier(Scope::warp, line);
   if (from >= 0 && from < kWarp)
-    std::memcpy(&value, &fibers[current - lane() + from].shown[turn], sizeof(T));
+    std::memcpy(&value, &fibers[current - lane() + from].shown[slot], sizeof(T));
   return value;
 }
 
