@@ -20,9 +20,9 @@ using torch::stable::Tensor;
 
 template <typename... Parts>
 [[noreturn]] inline void raise_value_error(const Parts&... parts) {
-  std::ostringstream sentence;
-  (sentence << ... << parts);
-  throw std::invalid_argument(sentence.str());
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
 }
 
 inline std::string shape_of(const Tensor& tensor) {

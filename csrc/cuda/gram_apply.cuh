@@ -165,11 +165,11 @@ struct TensorApplyTiling {
   static constexpr int kPixels = 16384 / sizeof(T) / kSide, kStride = kPixels + 8;
   static constexpr int kOutputs = kSide < 32 ? kSide : 32;         // per warp
   static constexpr int kWarpPixels = 4096 / sizeof(T) / kOutputs;  // per warp
-  using Product = WarpApply<T, kOutputs, kWarpPixels, kStride>;
-  static constexpr int kPartSize = kSide * kSide;                      // numbers per step and part
-  static constexpr int kStepSize = kPartSize * Product::kWeightParts;  // numbers per step
-  static constexpr size_t kTile = kSide * kStride * sizeof(T);  // bytes of h, later of results
-  static_assert(kWarps * 16 * Product::kPieceStride * sizeof(T) <= kTile);
+  using Apply = WarpApply<T, kOutputs, kWarpPixels, kStride>;
+  static constexpr int kPartSize = kSide * kSide;                    // numbers per step and part
+  static constexpr int kStepSize = kPartSize * Apply::kWeightParts;  // numbers per step
+  static constexpr size_t kTile = kSide * kStride * sizeof(T);       // bytes of h, later of results
+  static_assert(kWarps * 16 * Apply::kPieceStride * sizeof(T) <= kTile);
   static size_t bytes(int weight_slots) {
     return 2 * kTile + weight_slots * kStepSize * sizeof(T) + 2 * kSide * 4;
   }
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(kThreads, kTensorBlocks)
     apply_tensor_kernel(ApplyOperands<T, float> operands, T* __restrict__ out /* [B, C, n] */,
                         GramShape shape, int ctas_per_tile, int weight_slots, int width) {
   using Tile = TensorApplyTiling<T, kSide>;
-  using Product = typename Tile::Product;
+  using Apply = typename Tile::Apply;
   T* const weights = shared_memory<T>();  // [weight slot][part][fragment][lane][element]
   unsigned char* const ring =             // two slots of kTile bytes
       reinterpret_cast<unsigned char*>(weights + weight_slots * Tile::kStepSize);
@@ -233,22 +233,22 @@ __global__ void __launch_bounds__(kThreads, kTensorBlocks)
   constexpr int kAcross = kSide / 16;  // fragments
   const auto split_weights = [&](int step) {
     T* const to = weights + (step < weight_slots ? step : 0) * Tile::kStepSize;
-    for (int i = threadIdx.x; i < Tile::kPartSize / Product::kLaneWeights; i += kThreads) {
-      const int k0 = step % chunks * kSide + i / kLanes / kAcross * Product::kFragmentDepth;
+    for (int i = threadIdx.x; i < Tile::kPartSize / Apply::kLaneWeights; i += kThreads) {
+      const int k0 = step % chunks * kSide + i / kLanes / kAcross * Apply::kFragmentDepth;
       const int c0 = i / kLanes % kAcross * 16;
-      Vector<T, Product::kLaneWeights> high, low;
+      Vector<T, Apply::kLaneWeights> high, low;
       FASTFCS_UNROLL
-      for (int e = 0; e < Product::kLaneWeights; ++e) {
-        const int k = k0 + Product::depth_of(i % kLanes, e);
-        const int c = c0 + Product::output_of(i % kLanes, e);
+      for (int e = 0; e < Apply::kLaneWeights; ++e) {
+        const int k = k0 + Apply::depth_of(i % kLanes, e);
+        const int c = c0 + Apply::output_of(i % kLanes, e);
         const float w =
             operands.weight(step / chunks, block.batch, channels, k, block.c0 + c) * inverses[c];
         high.element[e] = rounded<T>(w);
         low.element[e] = rounded<T>(w - static_cast<float>(high.element[e]));
       }
-      auto* const at = reinterpret_cast<Vector<T, Product::kLaneWeights>*>(to) + i;
+      auto* const at = reinterpret_cast<Vector<T, Apply::kLaneWeights>*>(to) + i;
       *at = high;
-      if constexpr (Product::kWeightParts == 2) at[Tile::kPartSize / Product::kLaneWeights] = low;
+      if constexpr (Apply::kWeightParts == 2) at[Tile::kPartSize / Apply::kLaneWeights] = low;
     }
   };
   const bool resident = weight_slots == steps;
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(kThreads, kTensorBlocks)
   int slot = 0;  // of the step that is multiplied
   for (int64_t t = tiles - 1 - block.pixel_tile; t >= 0; t -= ctas_per_tile) {
     const int64_t p0 = t * Tile::kPixels;
-    Product product(lane);
+    Apply apply(lane);
     for (int step = 0; step < steps; ++step, slot ^= 1) {
       copy_wait<0>();
       __syncthreads();  // all copies of this step have arrived, and no warp reads the previous one
@@ -273,35 +273,35 @@ __global__ void __launch_bounds__(kThreads, kTensorBlocks)
       }
       if (block.c0 + warp_c >= channels) continue;
       const T* const high =
-          weights + (resident ? step : 0) * Tile::kStepSize + warp_c / 16 * Product::kFragment;
-      product.template add<kAcross>(high, high + (Product::kWeightParts - 1) * Tile::kPartSize,
-                                    reinterpret_cast<const T*>(ring + slot * Tile::kTile) + warp_p,
-                                    min(kSide, channels - step % chunks * kSide));
+          weights + (resident ? step : 0) * Tile::kStepSize + warp_c / 16 * Apply::kFragment;
+      apply.template add<kAcross>(high, high + (Apply::kWeightParts - 1) * Tile::kPartSize,
+                                  reinterpret_cast<const T*>(ring + slot * Tile::kTile) + warp_p,
+                                  min(kSide, channels - step % chunks * kSide));
     }
     __syncthreads();  // no warp reads the last step's slot any more: it takes the results
     T* const results =
-        reinterpret_cast<T*>(ring + (slot ^ 1) * Tile::kTile) + warp * 16 * Product::kPieceStride;
+        reinterpret_cast<T*>(ring + (slot ^ 1) * Tile::kTile) + warp * 16 * Apply::kPieceStride;
     FASTFCS_UNROLL
-    for (int piece = 0; piece < Product::kPieces; ++piece) {
-      const int c0 = warp_c + Product::output(piece);
-      product.store(piece, scales + c0, results);
+    for (int piece = 0; piece < Apply::kPieces; ++piece) {
+      const int c0 = warp_c + Apply::output(piece);
+      apply.store(piece, scales + c0, results);
       __syncwarp();
-      const int64_t p = p0 + warp_p + Product::pixel(piece);
+      const int64_t p = p0 + warp_p + Apply::pixel(piece);
       T* const to = out + (block.batch * channels + block.c0 + c0) * shape.pixels + p;
       const int rows = min(16, channels - block.c0 - c0);
       if (width == 16) {
-        constexpr int kVector = 16 / sizeof(T), kColumns = Product::kPiecePixels / kVector;
+        constexpr int kVector = 16 / sizeof(T), kColumns = Apply::kPiecePixels / kVector;
         for (int at = lane; at < rows * kColumns; at += kLanes) {
           const int c = at / kColumns, q = at % kColumns * kVector;
           if (p + q < shape.pixels)
             store_once(reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q),
                        *reinterpret_cast<const Vector<T, kVector>*>(results +
-                                                                    c * Product::kPieceStride + q));
+                                                                    c * Apply::kPieceStride + q));
         }
       } else {
         for (int c = 0; c < rows; ++c)
-          for (int q = lane; q < Product::kPiecePixels && p + q < shape.pixels; q += kLanes)
-            store_once(to + c * shape.pixels + q, results[c * Product::kPieceStride + q]);
+          for (int q = lane; q < Apply::kPiecePixels && p + q < shape.pixels; q += kLanes)
+            store_once(to + c * shape.pixels + q, results[c * Apply::kPieceStride + q]);
       }
       __syncwarp();
     }

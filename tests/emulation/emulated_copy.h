@@ -1,7 +1,7 @@
-// Emulates csrc/cuda/async_copy.h. A copy happens when it is waited for, or at once where the order
-// of the threads is reversed: a missing wait then shows as NaN, and a copy into memory that others
-// still read as a result that depends on the order. A misaligned copy, which would trap on a GPU,
-// throws.
+// Emulates csrc/cuda/async_copy.h. A copy is executed when the thread waits for it or, in the
+// reversed order of threads, at once. A missing wait then gives NaN, and a copy into memory that
+// other threads still read gives results that depend on the order. A misaligned copy, which would
+// trap on a GPU, throws.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
-// Emulates csrc/cuda/tensor_core.h. Every operation concerns a whole warp: a lane shows the others
-// its row or its operands, waits for them and takes its share, so that lanes in the wrong place of
-// a fragment give wrong sums. A misaligned row, which would trap on a GPU, throws.
+// Emulates csrc/cuda/tensor_core.h. Every operation involves a whole warp: a lane publishes its row
+// or operands, waits for the other lanes and computes its part of the result, so that a lane with
+// the wrong part of a fragment gives wrong sums. A misaligned row, which would trap on a GPU,
+// throws.
 #pragma once
 
 #include <array>
@@ -13,8 +14,8 @@
 
 namespace emulation {
 
-// Shows `own` to the warp and returns what its lanes show: two places by turns, as a lane may be
-// one operation ahead.
+// Publishes `own` to the warp and returns the values of all its lanes. Two buffers alternate,
+// because a lane may be one operation ahead.
 template <typename T>
 const T* exchanged(const T& own, int line) {
   static std::vector<T> shown[2] = {std::vector<T>(1024), std::vector<T>(1024)};
@@ -34,7 +35,7 @@ inline Row row_at(const void* address) {
   return row;
 }
 
-// Element i of four bytes: the lower half number first.
+// Element i of a word. The lower half number comes first.
 inline float element(fastfcs::cuda::Half, uint32_t word, int i) {
   return fastfcs::cuda::Half(static_cast<unsigned short>(word >> 16 * i),
                              fastfcs::cuda::Half::from_bits());

@@ -1,6 +1,6 @@
-// The kernels as functions.h names them, the emulation's settings and trials of it, for
-// tests/emulated.py, which compiles this file and the .cu files with a C++ compiler and calls them
-// through ctypes.
+// The kernels as C functions (functions.h), and the emulation's settings and trial kernels.
+// tests/emulated.py compiles this file and the .cu files with a C++ compiler and calls them through
+// ctypes.
 #include <map>
 #include <string>
 #include <utility>
@@ -10,8 +10,8 @@
 
 namespace {
 
-// Deliberately wrong kernels: what the emulation is there to catch. Four blocks of 64 threads, `to`
-// and `from` of 64.
+// Deliberately faulty kernels, which the emulation must catch. They run in four blocks of 64
+// threads; `to` and `from` have 64 elements.
 void divergent_barrier(float*, const float*) {
   if (threadIdx.x < 40) __syncthreads();
 }
@@ -68,7 +68,7 @@ void early_copy(float* to, const float* from) {
   shared[threadIdx.x] = static_cast<float>(threadIdx.x);
   __syncthreads();
   copy_async<4>(shared + threadIdx.x, from + threadIdx.x,
-                true);  // before all have read what was there
+                true);  // before all threads have read the old values
   to[threadIdx.x] = shared[(threadIdx.x + 1) % blockDim.x];
   copy_commit();
   copy_wait<0>();
@@ -78,8 +78,8 @@ void dependent_blocks(float* to, const float*) {
   if (threadIdx.x == 0) to[blockIdx.x] = blockIdx.x ? to[blockIdx.x - 1] + 1 : 0;
 }
 
-// A right one: a thread's number, of the lane above it, two below it, and the sixth, as digits of
-// base 100.
+// A correct kernel. Its result has three base-100 digits: the numbers of the threads one lane
+// below, two lanes above, and in lane 5.
 void shuffles(float* to, const float*) {
   const int thread = static_cast<int>(threadIdx.x);
   const int up = __shfl_up_sync(0xffffffff, thread, 1),

@@ -3,10 +3,10 @@
     python tests/emulation/mutants.py            all of them, some minutes
     python tests/emulation/mutants.py PART...    those whose names contain one of these parts
 
-Every mutant replaces one piece of a source. The script compiles it, runs the tests of that source
-until the first failure and says which test that was. It fails if a mutant survives, does not
-compile, is undecided because its tests take too long, or does not apply: then its text has changed,
-and the table below must follow.
+Every mutant replaces one piece of a source file. The script compiles it, runs the tests of that file
+until the first failure and prints which test failed. It fails if a mutant survives, does not compile,
+is undecided because its tests take too long, or does not apply. In the last case its text in the
+source has changed, and the table below must be updated.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import emulated  # noqa: E402
 
-START = "fork"  # of the tests' processes, which then need not import torch
-LIMIT = 400  # seconds, after which nothing is known: its loops do not end, or the machine is busy
+START = "fork"  # start method of the tests' processes, which then need not import torch
+LIMIT = 400  # seconds, after which a mutant is undecided: endless loops, or a busy machine
 
 GRAM = ("gram or weights or narrowed", "test_kernels.py", "test_large_arrays.py")
 MATTING = ("not gram and not weights", "test_kernels.py", "test_large_arrays.py")
 OPS = ("", "test_cuda_ops.py")
-TESTS = {  # of a source: which tests of which files
+TESTS = {  # source: an expression for pytest -k, test files
     "cuda/gram.cu": GRAM,
     "cuda/gram_apply.cuh": GRAM,
     "cuda/gram_product.cuh": GRAM,
@@ -50,7 +50,7 @@ TESTS = {  # of a source: which tests of which files
 class Mutant(NamedTuple):
     name: str
     source: str  # below csrc
-    text: str  # occurs there once
+    text: str  # occurs exactly once in the source
     replacement: str
 
 
@@ -604,7 +604,7 @@ MUTANTS = [
 
 
 class FirstFailure:
-    """A plugin of pytest that remembers which test failed."""
+    """A pytest plugin that records the first failing test."""
 
     name = ""
 
@@ -614,7 +614,7 @@ class FirstFailure:
 
 
 def run_tests(built: Path, tests: tuple[str, ...], answer: multiprocessing.SimpleQueue) -> None:
-    """In a process of its own: the tests with the emulation that is in `built`."""
+    """Runs tests with the emulation in `built`, in a process of its own."""
     emulated.build = lambda folder: shutil.copytree(built, folder, dirs_exist_ok=True)
     selection, *files = tests
     failure = FirstFailure()
@@ -625,7 +625,7 @@ def run_tests(built: Path, tests: tuple[str, ...], answer: multiprocessing.Simpl
 
 
 def verdict(mutant: Mutant, original: Path, built: Path) -> str:
-    """What became of a mutant, whose emulation is made in `built`."""
+    """Builds a mutant's emulation in `built`, runs its tests and returns the result."""
     source = built / "csrc" / mutant.source
     shutil.copytree(original, built)
     text = source.read_text()
@@ -640,7 +640,7 @@ def verdict(mutant: Mutant, original: Path, built: Path) -> str:
 
 
 def outcome(built: Path, tests: tuple[str, ...]) -> str:
-    """What tests say of the emulation in `built`."""
+    """The result of tests with the emulation in `built`."""
     context = multiprocessing.get_context(START)
     answer = context.SimpleQueue()
     process = context.Process(target=run_tests, args=(built, tests, answer))

@@ -1,6 +1,6 @@
-// csrc/cuda/ops.cu as operators of CPU tensors, in a namespace of their own. Stand-ins replace what
-// needs a GPU: the device guard here, the current stream in stream.cpp, which is not linked where a
-// torch without CUDA is imitated.
+// csrc/cuda/ops.cu as operators on CPU tensors, in a namespace of their own. Stand-ins replace the
+// parts that need a GPU: the device guard here, and the current stream in stream.cpp, which is not
+// linked to imitate a torch without CUDA.
 #define aoti_torch_create_device_guard emulated_create_device_guard
 #define aoti_torch_delete_device_guard emulated_delete_device_guard
 #define aoti_torch_get_current_cuda_stream emulated_current_cuda_stream

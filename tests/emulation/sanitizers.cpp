@@ -1,12 +1,12 @@
-// What the compiler's sanitizers (alignment, signed-integer-overflow) call: the launch ends with a
-// sentence.
+// Handlers of the compiler's sanitizers (alignment, signed-integer-overflow), which end the launch
+// with an error.
 #include <string>
 
 #include "emulation.h"
 
 namespace {
 
-struct Place {  // in the source; the data of every call begin with it
+struct Place {  // in the source; the first member of every handler's data
   const char* file;
   unsigned line;
 };

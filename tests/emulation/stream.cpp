@@ -1,5 +1,5 @@
-// The current stream of a device, as torch with CUDA tells it, under the name that ops.cpp gives
-// the function.
+// A stand-in for torch's function that returns the current stream of a device, under the name that
+// ops.cpp gives it.
 #include "emulation.h"
 
 extern "C" int32_t emulated_current_cuda_stream(int32_t device_index, void** stream) {
