@@ -25,8 +25,8 @@ build $build
 minutes=$(awk "BEGIN { print ($left > $margin + 6 ? $left - $margin : 6) / 60 }")
 # As the weights that ship were last trained, but for larger batches of larger crops.
 read -ra options <<<"${OPTIONS:---size 256 --batch 16 --lr 1e-3 --photoreal 0.3 --structure-weight 2.5}"
-((dry)) || rm -f "$folder"/trained.checkpoint.safetensors # of a run that was cut off: minutes count from its start
+((dry)) || rm -f "$folder"/trained.checkpoint.pt # of a run that was cut off: minutes count from its start
 stage train "$left" "$python" -m fastfcs train --pack "$pack" -o "$folder/trained.safetensors" \
   --weights universal --minutes "$minutes" --precision bfloat16 --preview-every 100000 --scores 50 "${options[@]}"
-[[ ! -e $folder/trained.checkpoint.safetensors ]] || mv "$folder/trained.checkpoint.safetensors" build/
+[[ ! -e $folder/trained.checkpoint.pt ]] || mv "$folder/trained.checkpoint.pt" build/
 finish

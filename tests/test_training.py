@@ -9,24 +9,34 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_optimizer
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import nn
 
 from fastfcs.cli import cli
-from fastfcs.constraints import Photoreal, named
+from fastfcs.constraints import Photoreal
 from fastfcs.images import list_images
 from fastfcs.losses import relative_style_loss
-from fastfcs.network import ForwardMaps, UnrolledSolver, load_solver, save_solver
+from fastfcs.network import ForwardMaps, UnrolledSolver
 from fastfcs.refinement import Refinement
-from fastfcs.training import Diverged, descent, preset, train, tune, universal
-from fastfcs.training.data import random_crop, read, targets, whole
+from fastfcs.statistics import Statistics
+from fastfcs.training import (
+    Diverged,
+    TrainConfig,
+    Trainer,
+    TuneConfig,
+    loop,
+    train,
+    trainer,
+    tune,
+    tuning,
+)
+from fastfcs.training.data import random_crop, read_pixels, targets, whole_picture
 from fastfcs.training.distillation import distil
 from fastfcs.training.gradient_alignment import gradient_mismatch
 from fastfcs.training.loop import descend
@@ -34,6 +44,7 @@ from fastfcs.training.objective import batch_loss, batch_terms
 from fastfcs.training.pack import from_folders, read_pack, write_pack
 from fastfcs.training.soap import SOAP
 from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
+from fastfcs.weights import load_solver, save_solver
 
 
 @pytest.fixture
@@ -57,16 +68,27 @@ def _tiny(
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(universal, "UnrolledSolver", _tiny)
+    monkeypatch.setattr(trainer, "UnrolledSolver", _tiny)
 
 
-OPTIONS = {"batch": 2, "size": 32, "holdout": 1, "preview_every": 6, "lr": 3e-3, "distil_steps": 4}
+SETTINGS: dict[str, Any] = {
+    "batch": 2,
+    "size": 32,
+    "holdout": 1,
+    "preview_every": 6,
+    "lr": 3e-3,
+    "distil_steps": 4,
+}
+
+
+def config(**settings: Any) -> TrainConfig:
+    return TrainConfig(**{**SETTINGS, **settings})
 
 
 def test_learns_and_writes_what_it_says(folders, tiny, tmp_path: Path, capsys) -> None:
     content, style = folders
     out = tmp_path / "w.safetensors"
-    train(content, [style], out, steps=100, **OPTIONS)
+    train(content, [style], out, config(steps=100))
     lines = [line.split() for line in capsys.readouterr().err.splitlines() if "content" in line]
     assert [line[0] for line in lines] == ["50/100", "100/100"]
     assert float(lines[1][-1]) < float(lines[0][-1])  # the style loss fell
@@ -116,47 +138,84 @@ def test_distillation_teaches_forward_maps_what_vgg_sees(folders, tiny) -> None:
 def test_channels_of_a_new_network(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
     out = tmp_path / "w.safetensors"
-    train(content, [style], out, steps=1, channels=(8, 12), residual=(0, 2), **OPTIONS)
-    wanted = {"updates": 2, "channels": [8, 12], "residual": [0, 2]}
-    assert load_solver(out).architecture == wanted
+    train(content, [style], out, config(steps=1, channels=(8, 12), residual=(0, 2)))
+    expected = {"updates": 2, "channels": [8, 12], "residual": [0, 2]}
+    assert load_solver(out).architecture == expected
 
 
 def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
-    content, style = folders
-    whole = train(content, [style], tmp_path / "whole.safetensors", steps=12, **OPTIONS)
+    """Bit for bit: an interrupted run has the weights and the state of one that was not.
 
-    class Cut(Exception):
+    With batches of 8 no crop passes through VGG alone; torch computes a single small image by
+    another algorithm, whose rounding differs.
+    """
+    content, style = folders
+    settings = config(
+        steps=10,
+        batch=8,
+        preview_every=5,
+        photoreal=0.5,
+        structure_weight=2.0,
+        noise_weight=0.01,
+        alignment_weight=1.0,
+    )
+    whole = train(content, [style], tmp_path / "whole.safetensors", settings)
+
+    class Interrupted(Exception):
         pass
 
-    real = universal.batch_terms
+    real = trainer.batch_terms
     calls = 0
 
-    def cut(*args):
+    def interrupt(*args):
         nonlocal calls
         calls += 1
-        if calls == 9:
-            raise Cut
+        if calls == 8:
+            raise Interrupted
         return real(*args)
 
-    monkeypatch.setattr(universal, "batch_terms", cut)
-    with pytest.raises(Cut):
-        train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
-    assert calls == 9
-    resumed = train(content, [style], tmp_path / "cut.safetensors", steps=12, **OPTIONS)
-    assert calls == 9 + 6  # from the checkpoint of step 6
+    monkeypatch.setattr(trainer, "batch_terms", interrupt)
+    with pytest.raises(Interrupted):
+        train(content, [style], tmp_path / "cut.safetensors", settings)
+    assert calls == 8
+    resumed = train(content, [style], tmp_path / "cut.safetensors", settings)
+    assert calls == 8 + 5  # from the checkpoint of step 5
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
+        assert torch.equal(a, b)
+    states = [_checkpoint(tmp_path / f"{name}.safetensors") for name in ("whole", "cut")]
+    for state in states:
+        assert state.pop("seconds") > 0
+    assert states[0].pop("metadata") == states[1].pop("metadata")
+    torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
-def test_refuses_the_checkpoint_of_another_run(folders, tiny, tmp_path: Path) -> None:
+def _checkpoint(out: Path) -> dict[str, Any]:
+    return torch.load(out.with_suffix(".checkpoint.pt"), weights_only=True)
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_raises(folders, tiny, tmp_path) -> None:
     content, style = folders
-    out = tmp_path / "w.safetensors"
-    train(content, [style], out, steps=1, **OPTIONS)
-    with pytest.raises(ValueError, match=r"a run with seed 0, not 1; remove it to start anew"):
-        train(content, [style], out, steps=2, seed=1, **OPTIONS)
-    (tmp_path / "w.checkpoint.safetensors").write_bytes(b"garbage")
-    with pytest.raises(ValueError, match=r"is not a checkpoint of this network"):
-        train(content, [style], out, steps=2, **OPTIONS)
+    out, checkpoint = tmp_path / "w.safetensors", tmp_path / "w.checkpoint.pt"
+    train(content, [style], out, config(steps=1))
+    message = r"must be the checkpoint of a run with seed 1, got 0; remove it to start from scratch"
+    with pytest.raises(ValueError, match=message):
+        train(content, [style], out, config(steps=2, seed=1))
+    with pytest.raises(ValueError, match="is not a checkpoint of this network"):
+        train(content, [style], out, config(steps=2, channels=(8, 12)))
+    complete = checkpoint.read_bytes()
+    for damaged in (b"garbage", b"", complete[:-1000], complete[: len(complete) // 2]):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match=r"w\.checkpoint\.pt is not a checkpoint of this network"
+        ):
+            train(content, [style], out, config(steps=2))
+    torch.save({"metadata": {}, "step": 1}, checkpoint)
+    with pytest.raises(ValueError, match="is not a checkpoint of this network"):
+        train(content, [style], out, config(steps=2))
+
+
+def test_a_damaged_picture_raises(folders) -> None:
+    content, _ = folders
     (content / "0.png").write_bytes(b"garbage")
     with pytest.raises(ValueError, match=r"0\.png cannot be read as a picture"):
         random_crop(content / "0.png", 32, random.Random(0))
@@ -164,58 +223,59 @@ def test_refuses_the_checkpoint_of_another_run(folders, tiny, tmp_path: Path) ->
 
 def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypatch) -> None:
     content, style = folders
-    real, calls = universal.batch_terms, 0
+    real, calls = trainer.batch_terms, 0
 
-    def poisoned(*args):
+    def poison(*args):
         nonlocal calls
         calls += 1
         content, style = real(*args)
         return (content * float("nan") if calls == 8 else content), style
 
-    monkeypatch.setattr(universal, "batch_terms", poisoned)
+    monkeypatch.setattr(trainer, "batch_terms", poison)
+    out = tmp_path / "w.safetensors"
     with pytest.raises(Diverged, match=r"step 7: the loss is nan .* last good state"):
-        train(content, [style], tmp_path / "w.safetensors", steps=12, **OPTIONS)
-    with safe_open(tmp_path / "w.checkpoint.safetensors", "pt") as file:
-        assert file.metadata()["step"] == "6"
-        assert all(torch.isfinite(file.get_tensor(k)).all() for k in file.keys())  # noqa: SIM118
+        train(content, [style], out, config(steps=12))
+    state = _checkpoint(out)
+    assert state["step"] == 6
+    for stack in (state["parameters"], state["averages"], *state["optimizer"]["stacks"]):
+        assert all(torch.isfinite(tensor).all() for tensor in stack.values())
 
 
 def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp_path) -> None:
     content, style = folders
     weights = tmp_path / "w.safetensors"
-    train(content, [style], weights, steps=40, **OPTIONS)
+    train(content, [style], weights, config(steps=40))
     before = weights.read_bytes()
     out = tmp_path / "p.safetensors"
-    options = {"weights": weights, "batch": 2, "size": 32}
-    result = tune(style / "0.png", content, out, steps=40, **options)
+    settings = TuneConfig(weights=weights, batch=2, size=32, steps=40)
+    result = tune(style / "0.png", content, out, settings)
     assert weights.read_bytes() == before
     assert sorted(p.name for p in tmp_path.glob("p.*")) == ["p.safetensors"]
 
     solver, vgg = load_solver(weights), load_vgg19()
-    picture = whole(style / "0.png", 512)
-    photo = targets(vgg, whole(content / "0.png", 32))
-    own = {key: result[key] for key in solver.shapes}
+    picture = whole_picture(style / "0.png", 512)
+    photo = targets(vgg, whole_picture(content / "0.png", 32))
     with torch.no_grad():
-        wanted = targets(vgg, picture)
-        plain, tuned = (
-            batch_loss(vgg, solver(photo[0].image[None], h), photo, wanted, 20.0)[0]
-            for h in (solver.statistics(picture), own)
+        style_targets = targets(vgg, picture)
+        untuned, tuned = (
+            batch_loss(vgg, solver(photo[0].image[None], h), photo, style_targets, 20.0)[0]
+            for h in (solver.statistics(picture), Statistics(result.own))
         )
-        behind = Refinement().statistics(picture)
-    assert tuned < 0.98 * plain
-    assert set(result) == {f"{t}.{level}" for t in range(2) for level in range(3)} | set(behind)
-    assert set(behind) == {f"vgg.{level}" for level in range(4)}
-    for key, h in behind.items():
-        torch.testing.assert_close(result[key], h)
-    for matrix in result.values():
-        assert torch.equal(matrix, matrix.mT)
-        assert torch.linalg.eigvalsh(matrix).min() > -1e-5 * matrix.abs().max()
+        measured = Refinement().statistics(picture)
+    assert tuned < 0.98 * untuned
+    assert result.widths == (solver.widths[0], measured.widths[1])
+    assert len(result.vgg) == 4
+    for h, expected in zip(result.vgg, measured.vgg, strict=True):
+        torch.testing.assert_close(h, expected)
+    for h in result.named().values():
+        assert torch.equal(h, h.mT)
+        assert torch.linalg.eigvalsh(h).min() > -1e-5 * h.abs().max()
 
 
 def test_tuning_starts_with_a_variance_in_every_direction_and_next_to_the_style() -> None:
     rows = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     h = rows.mT @ rows  # of rank 3
-    factor = preset._factor(h)
+    factor = tuning._factor(h)
     torch.testing.assert_close(factor @ factor.mT, h + 0.01 * h.trace() / 8 * torch.eye(8))
 
 
@@ -229,29 +289,57 @@ def test_crops_depend_on_the_seed_alone(folders) -> None:
     assert not torch.equal(crops[0], crops[2])
 
 
-def test_refusals(folders, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"size": 20}, "size must be a multiple of 8 and at least 16, got 20"),
+        ({"size": (96, 20)}, r"size must be a multiple of 8 and at least 16, got \(96, 20\)"),
+        ({"photoreal": 1.5}, r"photoreal must be in \[0, 1\], got 1\.5"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"minutes": 0.0}, r"minutes must be finite and positive, got 0\.0"),
+        ({"minutes": float("inf")}, "minutes must be finite and positive, got inf"),
+        ({"noise_weight": float("nan")}, "noise_weight must be at least 0, got nan"),
+        ({"precision": "float16"}, r"precision must be one of \(.*\), got 'float16'"),
+        ({"channels": (8, 4)}, r"channels must be at least 5 on every level, got \(8, 4\)"),
+        ({"channels": (8, 8), "weights": "tiny"}, "channels and residual must be left out with"),
+        ({"residual": (1, 1), "weights": "tiny"}, "channels and residual must be left out with"),
+    ],
+)
+def test_settings_out_of_range_raise(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        TrainConfig(**settings)
+
+
+def test_pictures_that_do_not_suffice_raise(folders, tmp_path: Path) -> None:
     content, style = folders
     (tmp_path / "empty").mkdir()
-    for arguments, sentence in [
-        ({"size": 20}, "size must be a multiple of 8"),
-        ({"size": [96, 20]}, "size must be a multiple of 8"),
-        ({"photoreal": 1.5}, r"photoreal must be a share of the steps, in \[0, 1\], not 1.5"),
-        ({"steps": 0}, "steps and batch must be at least 1"),
-        ({"holdout": 4}, "holdout of 4 leaves no picture"),
-        ({"channels": (8, 4)}, r"channels must be at least 5 on every level, not \(8, 4\)"),
-        (
-            {"channels": (8, 8), "weights": "universal"},
-            "channels and residual are those of the weights",
-        ),
-        (
-            {"residual": (1, 1, 1, 1), "weights": "universal"},
-            "channels and residual are those of the weights",
-        ),
-        ({"style": [tmp_path / "empty"]}, "folder must contain pictures"),
+    out = tmp_path / "w.safetensors"
+    with pytest.raises(ValueError, match="holdout must leave a picture of every folder, got 4"):
+        train(content, [style], out, config(holdout=4))
+    with pytest.raises(ValueError, match="pictures"):
+        train(content, [tmp_path / "empty"], out, config())
+    for folder, pack in ((None, None), (content, tmp_path / "x.pack")):
+        with pytest.raises(ValueError, match="content or pack must be given, and not both"):
+            train(folder, [style], out, config(), pack=pack)
+
+
+def test_settings_must_suit_the_processes(folders, tmp_path: Path) -> None:
+    pictures = from_folders(folders[0], [folders[1]], 1)
+    for settings, sentence in [
+        ({"batch": 3}, "batch must be a multiple of the 2 processes, got 3"),
+        ({"minutes": 1.0}, "minutes must be left out with 2 processes"),
     ]:
-        options = {"style": [style], "steps": 1, **arguments}
         with pytest.raises(ValueError, match=sentence):
-            train(content, out=tmp_path / "w.safetensors", **options)
+            Trainer(pictures, tmp_path / "w.safetensors", config(**settings), processes=2)
+
+
+def _save_initialised(path: Path) -> None:
+    """A new network, initialised, since otherwise its gradients are as small as rounding errors."""
+    torch.manual_seed(0)
+    solver = _tiny()
+    solver.initialise(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) ** 3)
+    save_solver(solver, path, {})
 
 
 def _curve(folder: Path) -> dict[str, list[float]]:
@@ -263,11 +351,7 @@ def _curve(folder: Path) -> dict[str, list[float]]:
 
 def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
-    torch.manual_seed(0)
-    start = _tiny()
-    # Or gradients are of rounding's size.
-    start.initialise(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) ** 3)
-    save_solver(start, tmp_path / "start.safetensors", {})
+    _save_initialised(tmp_path / "start.safetensors")
     options = ["--content", content, "--style", style, "--weights", tmp_path / "start.safetensors"]
     options += ["--steps", 4, "--batch", 4, "--size", 32, "--size", 48, "--holdout", 1]
     options += ["--photoreal", 0.5, "--alignment-weight", 1]
@@ -279,36 +363,36 @@ def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> N
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(list(map(str, command)), check=True, env=environment)
     one, two = _curve(tmp_path / "one"), _curve(tmp_path / "two")
-    assert one.keys() == {"content", "style", "rate", "norm", "pictures a second"}
+    assert one.keys() == {"content", "style", "rate", "norm", "pictures per second"}
     for name in ("content", "style", "norm"):
         assert len(set(one[name])) == 4
         assert two[name] == pytest.approx(one[name], rel=2e-3)
     paths = [tmp_path / f"{name}.safetensors" for name in ("start", "one", "two")]
-    begun, a, b = (torch.cat([p.flatten() for p in load_solver(f).parameters()]) for f in paths)
-    assert (a - b).norm() < 0.2 * (a - begun).norm()  # SOAP divides rounding by rounding
+    initial, a, b = (torch.cat([p.flatten() for p in load_solver(f).parameters()]) for f in paths)
+    assert (a - b).norm() < 0.2 * (a - initial).norm()  # SOAP divides rounding by rounding
 
 
 def test_half_precision_learns_alike(folders, tiny, tmp_path: Path, capsys) -> None:
     content, style = folders
-    found = []
+    losses = []
     for precision in ("float32", "bfloat16"):
         out = tmp_path / f"{precision}.safetensors"
-        train(content, [style], out, steps=30, precision=precision, **OPTIONS)
-        found.append(float(capsys.readouterr().err.split()[-1]))
-    assert found[1] == pytest.approx(found[0], rel=0.1)
+        train(content, [style], out, config(steps=30, precision=precision))
+        losses.append(float(capsys.readouterr().err.split()[-1]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
-def test_what_is_written_is_the_average(folders, tiny, tmp_path: Path) -> None:
+def test_the_weights_that_are_written_are_averages(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
-    train(content, [style], tmp_path / "w.safetensors", steps=20, **OPTIONS)
-    written = load_solver(tmp_path / "w.safetensors").state_dict()
-    last = load_file(tmp_path / "w.checkpoint.safetensors")
-    for name, value in written.items():
-        assert torch.equal(value, last[f"parameter/average of {name}"].half().float())
-        assert not torch.equal(value, last[f"parameter/{name}"].half().float())
+    out = tmp_path / "w.safetensors"
+    train(content, [style], out, config(steps=20))
+    state = _checkpoint(out)
+    for name, weight in load_solver(out).state_dict().items():
+        assert torch.equal(weight, state["averages"][name].half().float())
+        assert not torch.equal(weight, state["parameters"][name].half().float())
 
 
-def test_a_share_of_the_steps_is_projected(folders, tiny, tmp_path: Path, monkeypatch) -> None:
+def test_a_fraction_of_the_steps_is_constrained(folders, tiny, tmp_path, monkeypatch) -> None:
     content, style = folders
     cutoffs = []
 
@@ -317,16 +401,55 @@ def test_a_share_of_the_steps_is_projected(folders, tiny, tmp_path: Path, monkey
             cutoffs.append(cutoff)
             super().__init__(content, cutoff)
 
-    monkeypatch.setattr(named, "Photoreal", Recorded)
+    monkeypatch.setattr(trainer, "Photoreal", Recorded)
     out = tmp_path / "w.safetensors"
-    train(content, [style], out, steps=12, photoreal=0.5, **OPTIONS)
+    train(content, [style], out, config(steps=12, photoreal=0.5))
     assert 3 <= len(cutoffs) <= 9
     assert all(0.003 <= c <= 0.1 for c in cutoffs)
     assert len(set(cutoffs)) == len(cutoffs)
-    also = tmp_path / "structure.safetensors"
-    train(content, [style], also, steps=12, photoreal=0.5, structure_weight=5, **OPTIONS)
-    a, b = (load_solver(path).state_dict() for path in (out, also))
-    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def _first_loss(folders: tuple[Path, Path], **settings: Any) -> torch.Tensor:
+    """The loss of the first step, always of the same network and the same crops."""
+    start = folders[0] / "start.safetensors"
+    _save_initialised(start)
+    pictures = from_folders(folders[0], [folders[1]], 1)
+    run = Trainer(pictures, start, config(weights=start, **settings))
+    run.prepare()
+    return run.loss(0)[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "function", "photoreal"),
+    [
+        ("alignment_weight", "gradient_mismatch", 0.0),
+        ("structure_weight", "structure_loss", 1.0),
+    ],
+)
+def test_a_weight_adds_its_term_to_the_loss(
+    folders, tiny, monkeypatch, setting: str, function: str, photoreal: float
+) -> None:
+    """By exactly the weight times the term, which is not just rounding."""
+    terms = []
+    real = getattr(trainer, function)
+
+    def record(*args):
+        terms.append(real(*args))
+        return terms[-1]
+
+    monkeypatch.setattr(trainer, function, record)
+    without = _first_loss(folders, photoreal=photoreal)
+    assert not terms
+    total = _first_loss(folders, photoreal=photoreal, **{setting: 0.7})
+    (term,) = terms
+    assert torch.equal(total, without + 0.7 * term)
+    assert 1e-3 < term < 2
+    assert term.requires_grad
+
+
+def test_the_structure_weight_belongs_to_constrained_steps(folders, tiny) -> None:
+    without, total = (_first_loss(folders, structure_weight=weight) for weight in (0.0, 5.0))
+    assert torch.equal(total, without)
 
 
 def test_noise_weight_lowers_the_amplification_of_noise(folders, tiny, tmp_path: Path) -> None:
@@ -334,10 +457,10 @@ def test_noise_weight_lowers_the_amplification_of_noise(folders, tiny, tmp_path:
     picture = torch.rand(1, 3, 48, 48)
     noisy = picture + torch.randn_like(picture) / 255
 
-    def amplification(name: str, **options: float) -> float:
-        options = {**OPTIONS, "steps": 30, **options}
-        solver = train(content, [style], tmp_path / name, **options).requires_grad_(False)
-        statistics = solver.statistics(whole(style / "0.png", 64))
+    def amplification(name: str, **settings: float) -> float:
+        solver = train(content, [style], tmp_path / name, config(steps=30, **settings))
+        solver.requires_grad_(False)
+        statistics = solver.statistics(whole_picture(style / "0.png", 64))
         change = solver(noisy, statistics) - solver(picture, statistics)
         return float(change.norm() / (noisy - picture).norm())
 
@@ -345,7 +468,7 @@ def test_noise_weight_lowers_the_amplification_of_noise(folders, tiny, tmp_path:
     assert amplification("with.safetensors", noise_weight=1000.0) < 0.9 * without
 
 
-def test_blindness_is_the_angle_between_the_gradients(folders) -> None:
+def test_gradient_mismatch_is_the_angle_between_the_gradients(folders) -> None:
     torch.manual_seed(0)
     maps = _tiny(channels=(8, 12, 16)).forward_maps
     x, content, style = torch.rand(3, 2, 3, 32, 32)
@@ -357,39 +480,27 @@ def test_blindness_is_the_angle_between_the_gradients(folders) -> None:
     for level in range(3):
         grams = (gram_of(image, level) for image in (output, style, content))
         own = relative_style_loss(*grams).mean()
-        for term, wanted in ((own, 0.0), (-3 * own, 2.0)):
-            found = gradient_mismatch(maps, level, term, output, content, style)
-            assert found.item() == pytest.approx(wanted, abs=1e-4)
+        for term, expected in ((own, 0.0), (-3 * own, 2.0)):
+            mismatch = gradient_mismatch(maps, level, term, output, content, style)
+            assert mismatch.item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_forward_maps_learn_to_see(folders, tiny, tmp_path: Path) -> None:
+def test_forward_maps_learn_to_align_their_gradients(folders, tiny, tmp_path: Path) -> None:
     torch.manual_seed(0)
     vgg, maps = load_vgg19(), _tiny().forward_maps
-    content, style = (whole(list_images(folder)[0], 48) for folder in folders)
-    (shown,), (wanted,) = (targets(vgg, picture) for picture in (content, style))
+    content, style = (whole_picture(list_images(folder)[0], 48) for folder in folders)
+    content_targets, style_targets = (targets(vgg, picture) for picture in (content, style))
     output = content.clone().requires_grad_()
-    terms = batch_terms(vgg, output, [shown], [wanted])[1]
+    terms = batch_terms(vgg, output, content_targets, style_targets)[1]
     optimizer = torch.optim.Adam(maps.parameters(), lr=0.01)
-    angles = []
+    losses = []
     for _ in range(40):
-        angle = sum(gradient_mismatch(maps, k, terms[k], output, content, style) for k in range(3))
+        loss = sum(gradient_mismatch(maps, k, terms[k], output, content, style) for k in range(3))
         optimizer.zero_grad()
-        angle.backward()
+        loss.backward()
         optimizer.step()
-        angles.append(angle.item())
-    assert angles[-1] < 0.8 * angles[0]
-
-
-def test_alignment_weight_is_part_of_the_loss(folders, tiny, tmp_path: Path) -> None:
-    content, style = folders
-    trained = [
-        train(
-            content, [style], tmp_path / f"{w}.safetensors", steps=3, alignment_weight=w, **OPTIONS
-        )
-        for w in (0.0, 1.0)
-    ]
-    a, b = (solver.forward_maps.state_dict() for solver in trained)
-    assert any(not torch.equal(a[name], b[name]) for name in a)
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_soap_is_the_published_optimizer() -> None:
@@ -412,8 +523,31 @@ def test_soap_is_the_published_optimizer() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_soap_continues_from_its_state() -> None:
+    shapes = [(6, 4, 3, 3), (5,), (6, 6)]
+
+    def steps(parameters: list[nn.Parameter], optimizer: SOAP, count: range) -> None:
+        for step in count:
+            generator = torch.Generator().manual_seed(step)
+            for p in parameters:
+                p.grad = torch.randn(p.shape, generator=generator) + p.detach()
+            optimizer.step(0.01)
+
+    whole, first = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    steps(whole, SOAP(whole), range(23))
+    optimizer = SOAP(first)
+    steps(first, optimizer, range(11))
+    second = [nn.Parameter(p.detach().clone()) for p in first]
+    resumed = SOAP(second)
+    resumed.load_state_dict(optimizer.state_dict())
+    steps(second, resumed, range(11, 23))
+    assert all(torch.equal(a, b) for a, b in zip(whole, second, strict=True))
+    with pytest.raises(ValueError, match="longer"):
+        SOAP(second[:1]).load_state_dict(optimizer.state_dict())
+
+
 class _Time:
-    """A clock that goes on by a second at every look."""
+    """A clock that advances by a second whenever it is read."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -427,7 +561,7 @@ def test_rate_follows_the_clock_and_a_resumed_run_has_the_rest_of_the_minutes(
     tmp_path: Path, monkeypatch
 ) -> None:
     clock = _Time()
-    monkeypatch.setattr(descent, "perf_counter", clock)
+    monkeypatch.setattr(loop, "perf_counter", clock)
     rates: list[float] = []
 
     def run(minutes: float, x: nn.Parameter) -> int:
@@ -437,8 +571,8 @@ def test_rate_follows_the_clock_and_a_resumed_run_has_the_rest_of_the_minutes(
         def record(step: int, numbers: dict[str, float]) -> None:
             rates.append(numbers["rate"])
 
-        checkpoint = tmp_path / "checkpoint.safetensors"
-        options = {"facts": {}, "steps": None, "lr": 1.0, "every": 10**6, "record": record}
+        checkpoint = tmp_path / "x.checkpoint.pt"
+        options = {"metadata": {}, "steps": None, "lr": 1.0, "every": 10**6, "record": record}
         return descend({"x": x}, loss, checkpoint, minutes=minutes, **options)
 
     done = run(20, nn.Parameter(torch.ones(3)))
@@ -468,19 +602,20 @@ def pack(folders, tmp_path: Path) -> Path:
 
 def test_a_pack_holds_what_its_folders_do(folders, pack: Path) -> None:
     content, style = folders
-    found = read_pack(pack, "cpu")
-    assert found.names == ["content", "style", "content"]
-    assert [len(f) for f in (found.content, *found.styles, found.held)] == [3, 4, 3, 1]
-    assert [id(p) for p in found.styles[1]] == [id(p) for p in found.content]
-    assert [id(p) for p in found.styles[0]] == [id(p) for p in found.paintings]
-    ((name, *both),) = found.pairs
+    pictures = read_pack(pack, "cpu")
+    assert pictures.names == ["content", "style", "content"]
+    folders_of_pack = pictures.content, *pictures.styles, pictures.held_out
+    assert [len(folder) for folder in folders_of_pack] == [3, 4, 3, 1]
+    assert [id(p) for p in pictures.styles[1]] == [id(p) for p in pictures.content]
+    assert [id(p) for p in pictures.styles[0]] == [id(p) for p in pictures.paintings]
+    ((name, *both),) = pictures.pairs
     assert name == "01"
     for pixels, path in [
-        *zip(found.content, list_images(content), strict=False),
-        *zip(found.held, list_images(content)[3:], strict=True),
+        *zip(pictures.content, list_images(content), strict=False),
+        *zip(pictures.held_out, list_images(content)[3:], strict=True),
         *zip(both, (content / "0.png", style / "0.png"), strict=True),
     ]:
-        original = read(path)
+        original = read_pixels(path)
         assert pixels.shape == original.shape
         assert (pixels.float() - original.float()).square().mean() < 65  # 30 dB
 
@@ -499,7 +634,7 @@ def test_a_pack_is_as_small_as_it_must_be(folders, pack: Path, tmp_path: Path) -
         read_pack(content / "0.png", "cpu")
 
 
-def test_what_does_not_go_with_a_pack_is_refused(folders) -> None:
+def test_options_that_contradict_a_pack_raise(folders) -> None:
     both = ["--content", folders[0], "--style", folders[1]]
     for arguments, sentence in [
         (["--style", folders[1]], "--content must be given with --style, or --pack without either"),
@@ -531,12 +666,12 @@ def test_training_on_a_pack_has_the_losses_of_its_folders(
 ) -> None:
     content, style = folders
     save_solver(_tiny(), tmp_path / "start.safetensors", {})
-    options = {**OPTIONS, "weights": tmp_path / "start.safetensors", "steps": 5, "lr": 0.05}
-    train(content, [style, content], tmp_path / "folders.safetensors", **options)
-    train(None, [], tmp_path / "w.safetensors", pack=pack, scores=1, **options)
+    settings = {"weights": tmp_path / "start.safetensors", "steps": 5, "lr": 0.05}
+    train(content, [style, content], tmp_path / "folders.safetensors", config(**settings))
+    train(None, [], tmp_path / "w.safetensors", config(scores=1, **settings), pack=pack)
     lines = capsys.readouterr().err.splitlines()
-    expected, found = ([float(word) for word in line.split()[2::2]] for line in lines)
-    assert found == pytest.approx(expected, rel=0.03)
+    of_folders, of_pack = ([float(word) for word in line.split()[2::2]] for line in lines)
+    assert of_pack == pytest.approx(of_folders, rel=0.03)
 
     scores = json.loads((tmp_path / "w.scores.json").read_text())
     before, after = (scores[when]["held out"] for when in ("before", "after"))

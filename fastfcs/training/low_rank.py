@@ -14,7 +14,9 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +25,7 @@ from ..ops import gram
 from ..progress import progress_bar
 from ..vgg import VGG19, load_vgg19, low_rank, projected, save_vgg19
 from ..weights import load_solver
-from .data import whole_picture
+from .data import read_pixels
 
 RANKS = (0, 32, 48, 64, 80, 96, 96, 96, 128, 160)
 """Ranks of conv1_1 ... conv4_2; 0 leaves a convolution whole."""
@@ -73,7 +75,6 @@ def reduce_vgg(
 
     Examples:
         >>> import tempfile
-        >>> from PIL import Image
         >>> folder = Path(tempfile.mkdtemp())
         >>> for k in range(2):
         ...     Image.effect_noise((24, 16), 50).convert("RGB").save(folder / f"{k}.png")
@@ -121,13 +122,20 @@ def _pictures(
     solver = load_solver(weights)
     folders = [list_images(content), list_images(style)]
     for k in range(count):
-        photo, painting = (whole_picture(files[k * len(files) // count], size) for files in folders)
+        photo, painting = (_thumbnail(files[k * len(files) // count], size) for files in folders)
         if k % 3 == 0:
             yield photo
         elif k % 3 == 1:
             yield painting
         else:
             yield solver(photo, solver.statistics(painting)).clamp(0, 1)
+
+
+def _thumbnail(file: Path, size: int) -> Tensor:
+    """A picture (1, 3, H, W), reduced by Pillow as the pictures for the file that ships were."""
+    image = Image.fromarray(read_pixels(file).permute(1, 2, 0).numpy())
+    image.thumbnail((size, size))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
 
 
 def _regression(
