@@ -200,7 +200,13 @@ def test_alpha_profile_and_16_bits_go_through(folder: Path) -> None:
         ),
         (("a.png", "-o", "o.png", "--weights", "none"), "weights must be a safetensors file"),
         (("a.png", "-o", "o.png", "--style", "gone.jpg"), "gone.jpg cannot be read: No such file"),
-        (("a.png", "-o", "o.png", "--photoreal", "--cutoff", "0"), "cutoff must be in (0, 9), got 0.0"),
+        (
+            ("a.png", "-o", "o.png", "--photoreal", "--cutoff", "0"),
+            "cutoff must be in (0, 9), got 0.0",
+        ),
+            ("a.png", "-o", "o.png", "--photoreal", "--cutoff", "0"),
+            "cutoff must be in (0, 9), got 0.0",
+        ),
         (("empty", "-o", "out"), "empty must contain pictures"),
     ],
 )
