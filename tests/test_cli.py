@@ -204,9 +204,6 @@ def test_alpha_profile_and_16_bits_go_through(folder: Path) -> None:
             ("a.png", "-o", "o.png", "--photoreal", "--cutoff", "0"),
             "cutoff must be in (0, 9), got 0.0",
         ),
-            ("a.png", "-o", "o.png", "--photoreal", "--cutoff", "0"),
-            "cutoff must be in (0, 9), got 0.0",
-        ),
         (("empty", "-o", "out"), "empty must contain pictures"),
     ],
 )
