@@ -1,7 +1,7 @@
 # make demo   a photo restyled both ways        make test   the whole test suite
 # make mutants   faulty versions of the CUDA kernels, each of which a test must catch (some minutes)
 # make matrix    wheels built against five versions of torch, each run with all five (25 GB in build/matrix)
-# make bench  the benchmarks on this CPU, and the README's table of them (on CUDA: benchmarks/run_gpu.sh)
+# make bench    the benchmarks on this CPU, and the tables and plot of docs/benchmarks.md (on CUDA: benchmarks/run_gpu.sh)
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.py build_backend.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*)
@@ -16,7 +16,7 @@ demo: .venv/installed
 	@echo "The photo, its reference and both results are in $(CURDIR)/demo: photo.jpg, reference.jpg, artistic.jpg, photoreal.jpg"
 
 test: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest --cov
 
 mutants: .venv/installed
 	$(BIN)/python tests/emulation/mutants.py

@@ -1,7 +1,7 @@
-"""Setuptools' build backend; it asks for torch only where the target environment has none.
+"""Setuptools' build backend, with torch as a build requirement only if none is installed.
 
-The operators need torch's headers and libraries, not `import torch`. pip's isolated build sees
-the target environment through sysconfig, so a second torch is never downloaded for the build.
+The build needs torch's headers and libraries but does not import it. pip's isolated build sees the
+target environment through sysconfig, so that it never downloads a second torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from setuptools.build_meta import *  # noqa: F403
 
 
 def find_torch() -> Path | None:
-    """The folder of the torch package of this environment or of the one that is built for."""
+    """The folder of the torch package in this environment or in the target environment."""
     spec = importlib.util.find_spec("torch")
-    found = list(spec.submodule_search_locations or []) if spec else []
-    found += [f"{sysconfig.get_path(key)}/torch" for key in ("purelib", "platlib")]
-    return next((Path(folder) for folder in found if Path(folder, "version.py").exists()), None)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    folders += [f"{sysconfig.get_path(key)}/torch" for key in ("purelib", "platlib")]
+    return next((Path(folder) for folder in folders if Path(folder, "version.py").exists()), None)
 
 
 def torch_requirement() -> list[str]:

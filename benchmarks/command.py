@@ -1,8 +1,9 @@
-"""The whole command, from a shell: seconds and peak resident memory, both ways, at two sizes.
+"""Time and peak memory of the command: artistic and photoreal, at two sizes.
 
 python benchmarks/command.py [--device cpu] [--json OUT]
 
-Medians of three runs of ``fastfcs stylize``, torch's import and the files included.
+Medians of three runs of ``fastfcs stylize`` from a shell, including the import of torch and the
+reading and writing of files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from PIL import Image
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Seconds and megabytes of one process."""
+    """Run a process; returns its seconds and its peak resident memory in megabytes."""
     start = time.perf_counter()
     child = os.spawnv(os.P_NOWAIT, command[0], command)
     _, status, usage = os.wait4(child, 0)

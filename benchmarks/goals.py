@@ -1,4 +1,4 @@
-"""What the kernels are to reach, and on which device; the benchmarks say what came of it."""
+"""Performance goals of the kernels, by benchmark and device, and the verdict on a measurement."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ from typing import NamedTuple
 
 
 class Goal(NamedTuple):
+    """A bound on one measured number.
+
+    Attributes:
+        what: the quantity, as the table in docs/benchmarks.md names it.
+        limit: the bound, in ``unit``.
+        unit: "x", "%" (of 1), "µs", "B per pixel", or "" for a plain number.
+        at_most: whether the number must stay below the limit instead of reaching it.
+    """
+
     what: str
     limit: float
     unit: str
     at_most: bool = False
 
     @property
-    def wanted(self) -> str:
+    def target(self) -> str:
         return f"at {'most' if self.at_most else 'least'} {self.shown(self.limit)}"
 
     def met(self, value: float) -> bool:
-        value = self.rounded(value)  # as it is shown: no digit that is not decides
+        value = self.rounded(value)  # a digit that is not shown must not decide
         return value <= self.limit if self.at_most else value >= self.limit
 
     def verdict(self, value: float | None) -> str:
@@ -25,7 +34,7 @@ class Goal(NamedTuple):
         return f"{self.shown(value)}, {'met' if self.met(value) else 'NOT met'}"
 
     def rounded(self, value: float) -> float:
-        decimals = {"%": 2, "B a pixel": 0}.get(self.unit)
+        decimals = {"%": 2, "B per pixel": 0}.get(self.unit)
         return float(f"{value:.3g}") if decimals is None else round(value, decimals)
 
     def shown(self, value: float) -> str:
@@ -36,12 +45,12 @@ class Goal(NamedTuple):
 # (benchmark, device, key): goal. Filter steps and factors: float32, 3 channels, a step of order 20.
 #
 # The Gram correction on CUDA reads h twice, since G - H must be known before the first row of the
-# result. The floor of 2 |h| is in reach only where the second pass finds h in the L2 cache. Beyond,
-# two passes move 3 |h| (backward 5 |h|, h and the gradient twice, against a floor of 3 |h|): 80 %
-# of what they move is 53 % (48 %) of the floor. Where true float32 arithmetic takes longer than the
-# traffic, at C = 64 and backward mostly from C = 32 on, the model of docs/kernels.md predicts 73 %
-# of the rate that matrix products reach, so the goal is 70 %. What the launches take is a goal of
-# its own and is subtracted before the others are judged.
+# result. The floor of 2 |h| is reachable only where the second pass finds h in the L2 cache.
+# Beyond, two passes move 3 |h| (backward 5 |h|, h and the gradient twice, against a floor of
+# 3 |h|): 80 % of that traffic is 53 % (48 %) of the floor. Where true float32 arithmetic takes
+# longer than the traffic, at C = 64 and backward mostly from C = 32 on, the model of
+# docs/kernels.md predicts 73 % of the rate of matrix products, so the goal is 70 %. The time of
+# the launches is a goal of its own and is subtracted before the others are judged.
 GOALS: dict[tuple[str, str, str], Goal] = {
     ("laplacian", "cpu", "torch"): Goal(
         "filter step, 1 MP, against torch's CSR product alone (MKL)", 3, "x"
@@ -51,7 +60,7 @@ GOALS: dict[tuple[str, str, str], Goal] = {
     ),
     ("laplacian", "cpu", "pymatting"): Goal("factors, 1 MP, against PyMatting's assembly", 20, "x"),
     ("laplacian", "cpu", "memory"): Goal(
-        "factors and filter, 1 MP, memory beyond input and output", 60, "B a pixel", True
+        "factors and filter, 1 MP, memory beyond input and output", 60, "B per pixel", True
     ),
     ("laplacian", "cpu", "exponent"): Goal(
         "filter step, growth with the number of pixels, exponent", 1.1, "", True
@@ -68,13 +77,13 @@ GOALS: dict[tuple[str, str, str], Goal] = {
         "filter step, 4 MP and more, worst case, against a step on cuSPARSE", 8, "x"
     ),
     ("laplacian", "cuda", "overhead"): Goal(
-        "factors, product, filter of a tiny image: host's time a call, worst case", 20, "µs", True
+        "factors, product, filter of a tiny image: host time per call, worst case", 20, "µs", True
     ),
     ("laplacian", "cuda", "exponent"): Goal(
         "filter step, growth with the number of pixels, exponent", 1.1, "", True
     ),
     ("gram", "cuda", "correction resident"): Goal(
-        "Gram correction, C up to 64, h of 16 MB to half of L2, worst, share of the floor, 2 x h",
+        "Gram correction, C up to 64, h of 16 MB to half of L2, worst, share of the floor of 2 x h",
         0.8,
         "%",
     ),
@@ -84,7 +93,7 @@ GOALS: dict[tuple[str, str, str], Goal] = {
         "%",
     ),
     ("gram", "cuda", "backward resident"): Goal(
-        "its backward, h and gradient of 16 MB to half of L2, share of the floor, 3 x h", 0.8, "%"
+        "its backward, h and gradient of 16 MB to half of L2, share of the floor of 3 x h", 0.8, "%"
     ),
     ("gram", "cuda", "backward streamed"): Goal(
         "the same, larger, share of the 5 x h that two passes move (80 %: 48 % of the floor)",
@@ -96,9 +105,9 @@ GOALS: dict[tuple[str, str, str], Goal] = {
         0.7,
         "%",
     ),
-    ("gram", "cuda", "backward arithmetic"): Goal("its backward, likewise", 0.7, "%"),
+    ("gram", "cuda", "backward arithmetic"): Goal("its backward, share of the rate", 0.7, "%"),
     ("gram", "cuda", "launches"): Goal(
-        "Gram correction and backward of 4096 pixels, C = 16, worst case: launches", 12, "µs", True
+        "launches of Gram correction and backward, 4096 pixels, C = 16, worst case", 12, "µs", True
     ),
     ("gram", "cuda", "eager"): Goal(
         "Gram correction, C up to 64, h of 64 MB and more, worst case, against torch eager", 2, "x"
@@ -108,7 +117,7 @@ GOALS: dict[tuple[str, str, str], Goal] = {
         "Gram correction, C above 64, worst case, against torch eager (cuBLAS)", 1, "x"
     ),
     ("gram", "cuda", "overhead"): Goal(
-        "Gram operators on tiny features: host's time a call, worst case", 20, "µs", True
+        "Gram operators on tiny features: host time per call, worst case", 20, "µs", True
     ),
     ("stylizer", "cuda", "graph"): Goal(
         "whole Stylizer as a CUDA graph, worst case, against eager", 1, "x"

@@ -2,12 +2,14 @@
 
 python benchmarks/gram.py [--device cuda] [--sizes 4096 65536 1048576 4194304] [--json OUT]
 
-C = 16 ... 256 channels, n pixels, batch 1 and 8, three types; on CUDA also 262144 pixels, and
-float32 twice, the second time rounded to TF32 as torch.backends.cuda.matmul.allow_tf32 asks all of
-them to. Eager is bmm, sub, bmm in h's own type; compile is torch.compile of the same; backward is
-autograd's, of h and H. What must move: forward, h read and the result written; backward, h and the
-gradient read and dh written. On CUDA what the second pass reads again moves twice, unless it fits
-in half of the L2 cache. Multiply-adds: with G symmetric, C (C + 1) / 2 + C^2 a pixel forward,
+C = 16 ... 256 channels, n pixels, batches of 1 and 8, three types. On CUDA also 262144 pixels, and
+float32 once more with torch.backends.cuda.matmul.allow_tf32, under which all methods round to TF32.
+"eager" is bmm, sub, bmm in the type of h, "compile" is torch.compile of the same, and "backward" is
+autograd's gradient in h and H.
+
+Least traffic: forward, h is read and the result written; backward, h and the gradient are read and
+dh is written. On CUDA, input that the second pass reads again moves twice unless it fits in half of
+the L2 cache. Multiply-adds per pixel, with G symmetric: C (C + 1) / 2 + C^2 forward and
 C (C + 1) / 2 + 3 C^2 backward.
 """
 
@@ -38,15 +40,15 @@ TYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-CPU_BYTES, CPU_HALF_WORK = 2**28, 2**28  # of h, and B C^2 n: what is larger takes a CPU seconds
-LARGE = 64e6  # bytes of h, beyond the caches
-READ = 16e6  # bytes of input that take longer than the launches
+CPU_BYTES, CPU_HALF_WORK = 2**28, 2**28  # of h, and B C^2 n: more takes seconds on a CPU
+LARGE = 64e6  # bytes of h, more than the caches hold
+READ = 16e6  # bytes of input that take longer to read than the kernels to launch
 
 Correction = Callable[[Tensor, Tensor], Tensor]
 
 
 def eager(h: Tensor, target: Tensor) -> Tensor:
-    """h (B, C, n), H (1, C, C): the same formula, H as it is stored, in h's type."""
+    """The formula in torch: h (B, C, n), H (1, C, C) transposed as it is stored, in h's type."""
     gram = torch.bmm(h, h.mT) / h.shape[-1]
     return torch.bmm((gram - target).mT, h)
 
@@ -62,24 +64,26 @@ def compiled() -> Correction:
 
 
 def methods(report: Report, chosen: Sequence[str]) -> Iterator[tuple[str, Correction]]:
-    known = {"fastfcs": ops.gram_correction, "eager": eager}
+    """The chosen methods that are available here, by name."""
+    available = {"fastfcs": ops.gram_correction, "eager": eager}
     if "compile" in chosen:
-        known["compile"] = compiled()
+        available["compile"] = compiled()
     if report.device == "cuda" and find_spec("triton"):
-        known["triton"] = gram_triton.gram_correction
+        available["triton"] = gram_triton.gram_correction
     elif "triton" in chosen:
-        report.leave_out("Triton: it needs CUDA and triton")
-    yield from ((name, known[name]) for name in METHODS if name in chosen and name in known)
+        report.leave_out("Triton: needs CUDA and triton")
+    yield from ((name, available[name]) for name in METHODS if name in {*chosen} & {*available})
 
 
 def resident(report: Report, nbytes: float) -> bool:
-    """Whether the second pass may find so much in the L2 cache."""
+    """Whether the second pass may find this many bytes in the L2 cache."""
     return nbytes <= (report.machine["l2_bytes"] or math.inf) / 2
 
 
 def measure(
     report: Report, chosen: Sequence[str], name: str, batch: int, channels: int, pixels: int
 ) -> None:
+    """Measure the chosen methods on h of one type and size."""
     report.forget()
     dtype = TYPES[name]
     torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
@@ -88,13 +92,15 @@ def measure(
     nbytes = elements * dtype.itemsize
     slow = report.device == "cpu" and dtype != torch.float32
     if report.device == "cpu" and name == "tf32":
-        report.leave_out("TF32: it needs CUDA")
+        report.leave_out("TF32: needs CUDA")
         return
     if report.device == "cpu" and nbytes > CPU_BYTES:
-        report.leave_out(f"h of more than {CPU_BYTES >> 20} MB: seconds a call on a CPU")
+        report.leave_out(f"h of more than {CPU_BYTES >> 20} MB: seconds per call on a CPU")
         return
     if slow and channels * elements > CPU_HALF_WORK:
-        report.leave_out("larger products and the backward of half types: seconds a call on a CPU")
+        report.leave_out(
+            "larger products and the backward of half types: seconds per call on a CPU"
+        )
         return
     if 8 * nbytes > free_bytes(report.device):
         report.leave_out(f"{name}, batch {batch}, C = {channels}, n = {pixels}: not enough memory")
@@ -120,7 +126,7 @@ def measure(
             target = target.to(dtype)
 
         def features(shape: tuple[int, ...] = shape) -> Tensor:
-            # Sums of 4 M squares stay within float16's range.
+            # sums of 4 M squares stay within float16's range
             return (torch.rand(shape, device=report.device) / 32).to(dtype)
 
         def differentiated(
@@ -132,15 +138,15 @@ def measure(
             return correct(*arguments), *arguments, features()
 
         inputs = Rotated(lambda features=features, target=target: (features(), target))
-        known = {**size, **(forward if ours else {}), "dtype": dtype}
-        if math.isnan(report.time("correction", method, correct, inputs, **known)):
+        keywords = {**size, **(forward if ours else {}), "dtype": dtype}
+        if math.isnan(report.time("correction", method, correct, inputs, **keywords)):
             continue
         if nbytes >= LARGE:
             memory(report, method, correct, inputs[0], **size)
         if method != "triton" and not slow:
-            known = {**size, **(backward if ours else {}), "dtype": dtype}
+            keywords = {**size, **(backward if ours else {}), "dtype": dtype}
             inputs = Rotated(differentiated)
-            report.time("backward", method, gradients, inputs, **known)
+            report.time("backward", method, gradients, inputs, **keywords)
 
 
 def gradients(result: Tensor, h: Tensor, target: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
@@ -150,9 +156,9 @@ def gradients(result: Tensor, h: Tensor, target: Tensor, gradient: Tensor) -> tu
 def memory(
     report: Report, method: str, correct: Correction, inputs: tuple[Any, ...], **size: Any
 ) -> None:
-    """Megabytes that a correction takes beyond h and its result."""
-    found = max(0, peak_bytes(lambda: correct(*inputs), report.device) - inputs[0].nbytes)
-    report.add({"operation": "memory", **size, "method": method, "megabytes": found / 1e6})
+    """Measure the megabytes that a correction takes beyond h and its result."""
+    extra = max(0, peak_bytes(lambda: correct(*inputs), report.device) - inputs[0].nbytes)
+    report.add({"operation": "memory", **size, "method": method, "megabytes": extra / 1e6})
 
 
 def bytes_of(row: dict[str, Any]) -> int:
@@ -160,7 +166,7 @@ def bytes_of(row: dict[str, Any]) -> int:
 
 
 def shares(report: Report) -> None:
-    """The worst share of each class of goals.py, C up to 64, once the launches are paid for."""
+    """The worst share of each class of goals.py, C up to 64, after subtracting the launches."""
     classes: dict[str, list[float]] = {}
     launches: list[float] = []
     for operation, arrays in (("correction", 1), ("backward", 2)):
@@ -177,26 +183,28 @@ def shares(report: Report) -> None:
                 limit = "arithmetic"
             share = row["bound"] * row["ms"] / (row["ms"] - min(tiny, default=0))
             classes.setdefault(f"{operation} {limit}", []).append(share)
-    for key, found in classes.items():
-        report.goal(key, min(found))
+    for key, values in classes.items():
+        report.goal(key, min(values))
     if launches:
         report.goal("launches", 1e3 * max(launches))
 
 
 def judge(report: Report) -> None:
-    def worst(key: str, method: str, of: str, rows: Callable[[dict[str, Any]], bool]) -> None:
-        values = [row[of] for row in report.find("correction", method) if of in row and rows(row)]
-        if values:
-            report.goal(key, min(values))
+    """Record the goals whose sizes and alternatives were measured."""
+
+    def worst(key: str, method: str, select: Callable[[dict[str, Any]], bool]) -> None:
+        rows = [row for row in report.find("correction", method) if "ratio" in row and select(row)]
+        if rows:
+            report.goal(key, min(row["ratio"] for row in rows))
 
     def large(row: dict[str, Any]) -> bool:
         return row["channels"] <= 64 and bytes_of(row) >= LARGE
 
     if report.device == "cuda":
         shares(report)
-        worst("eager", "eager", "ratio", large)
-        worst("compile", "compile", "ratio", large)
-        worst("wide", "eager", "ratio", lambda row: row["channels"] > 64)
+        worst("eager", "eager", large)
+        worst("compile", "compile", large)
+        worst("wide", "eager", lambda row: row["channels"] > 64)
         return
 
     def narrow(row: dict[str, Any]) -> bool:
@@ -206,15 +214,13 @@ def judge(report: Report) -> None:
         return row["type"] == "float32" and row["channels"] > 64
 
     megapixel = {"batch": 1, "pixels": 2**20}
-    worst(
-        "megapixel", "eager", "ratio", lambda row: narrow(row) and megapixel.items() <= row.items()
-    )
-    worst("narrow", "eager", "ratio", narrow)
-    worst("wide", "eager", "ratio", wide)
+    worst("megapixel", "eager", lambda row: narrow(row) and megapixel.items() <= row.items())
+    worst("narrow", "eager", narrow)
+    worst("wide", "eager", wide)
 
 
 def main() -> None:
-    given = options(
+    arguments = options(
         __doc__,
         None,
         "pixels, by default those above",
@@ -222,19 +228,19 @@ def main() -> None:
         types=tuple(TYPES),
         methods=METHODS,
     )
-    with Report("gram", given, judge, tuple(dict.fromkeys(TYPES.values()))) as report:
-        h = torch.rand(1, 16, 8, 8, device=given.device)
-        target = torch.rand(1, 16, 16, device=given.device)
-        if "fastfcs" in given.methods:
+    with Report("gram", arguments, judge, tuple(dict.fromkeys(TYPES.values()))) as report:
+        h = torch.rand(1, 16, 8, 8, device=arguments.device)
+        target = torch.rand(1, 16, 16, device=arguments.device)
+        if "fastfcs" in arguments.methods:
             report.overhead(
                 gram=lambda: ops.gram(h),
                 correction=lambda: ops.gram_correction(h, target),
                 backward=lambda: ops.gram_correction_backward(h, target, h),
             )
-        sizes = given.sizes or SIZES[given.device]
-        for case in product((1, 8), given.channels, sizes, given.types):
+        sizes = arguments.sizes or SIZES[arguments.device]
+        for case in product((1, 8), arguments.channels, sizes, arguments.types):
             batch, channels, pixels, name = case
-            measure(report, given.methods, name, batch, channels, int(pixels))
+            measure(report, arguments.methods, name, batch, channels, int(pixels))
 
 
 if __name__ == "__main__":

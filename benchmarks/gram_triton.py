@@ -1,4 +1,4 @@
-"""The Gram correction as one would write it in Triton: two plain kernels, tiles of 64 or less."""
+"""A straightforward Gram correction in Triton: two kernels with tiles of at most 64."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 @triton.jit
-def _gram(h, g, n, share, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr):
-    """One T x T tile of h^T h / n, over the ``share`` pixels of this program."""
-    first, batch, across = tl.program_id(0) * share, tl.program_id(2), C // T
+def _gram(h, g, n, slice_size, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr):
+    """Adds one T x T tile of h^T h / n, over the ``slice_size`` pixels of this program."""
+    first, batch, across = tl.program_id(0) * slice_size, tl.program_id(2), C // T
     i = tl.program_id(1) // across * T + tl.arange(0, T)
     j = tl.program_id(1) % across * T + tl.arange(0, T)
     plane = h + batch.to(tl.int64) * C * n
     total = tl.zeros((T, T), tl.float32)
-    for start in range(first, tl.minimum(first + share, n), N):
+    for start in range(first, tl.minimum(first + slice_size, n), N):
         p = start + tl.arange(0, N)
         a = tl.load(plane + i[:, None].to(tl.int64) * n + p[None], p[None] < n, 0.0)
         b = tl.load(plane + j[:, None].to(tl.int64) * n + p[None], p[None] < n, 0.0)
@@ -26,7 +26,7 @@ def _gram(h, g, n, share, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr):
 
 @triton.jit
 def _correct(h, m, out, n, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr):
-    """A tile of h M: T channels of N pixels."""
+    """Computes a tile of h M: T channels of N pixels."""
     p, batch = tl.program_id(0) * N + tl.arange(0, N), tl.program_id(2)
     j = tl.program_id(1) * T + tl.arange(0, T)
     plane = batch.to(tl.int64) * C * n
@@ -41,14 +41,14 @@ def _correct(h, m, out, n, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr):
 
 
 def gram_correction(h: Tensor, target: Tensor) -> Tensor:
-    """h (h^T h / n - H) for h (B, C, n), C a power of two of at least 16, and H (B or 1, C, C)."""
+    """h (h^T h / n - H) for h (B, C, n), where C is a power of two >= 16, and H (B or 1, C, C)."""
     batch, channels, n = h.shape
     tile, pixels = min(channels, 64), 64
-    tiles, shares = channels // tile, min(triton.cdiv(n, pixels), 256)
-    share = triton.cdiv(triton.cdiv(n, shares), pixels) * pixels
+    tiles, slices = channels // tile, min(triton.cdiv(n, pixels), 256)
+    slice_size = triton.cdiv(triton.cdiv(n, slices), pixels) * pixels
     g = torch.zeros(batch, channels, channels, device=h.device)
     result = torch.empty_like(h)
-    _gram[shares, tiles * tiles, batch](h, g, n, share, channels, tile, pixels)
+    _gram[slices, tiles * tiles, batch](h, g, n, slice_size, channels, tile, pixels)
     grid = (triton.cdiv(n, pixels), tiles, batch)
     _correct[grid](h, g - target, result, n, channels, tile, pixels)
     return result

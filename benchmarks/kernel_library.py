@@ -1,12 +1,13 @@
-"""The kernels as a library of C functions, compiled by nvcc once for each variant of a constant.
+"""The kernels as a library of C functions, compiled by nvcc once per variant of a constant.
 
 python benchmarks/kernel_library.py [VARIANT]
 
-Without VARIANT all are compiled, into build/variants, for the GPU at hand or, if it is set, for
-TORCH_CUDA_ARCH_LIST. With one, such as GRAM_BLOCKS=792, that library is tried against float64, in
-a process of its own, since an invalid access takes the whole process's CUDA with it.
+Without VARIANT, all are compiled into build/variants, for TORCH_CUDA_ARCH_LIST if set, otherwise
+for the installed GPU. With a VARIANT such as GRAM_BLOCKS=792, its library is checked against
+float64, in a process of its own, since an invalid access makes CUDA unusable for the rest of the
+process.
 
-Where build/former holds the sources of an earlier state, its kernels are the variants FORMER:
+If build/former holds the sources of an earlier state, its kernels are the variants FORMER:
 mkdir -p build/former && git archive REVISION csrc | tar -x -C build/former
 """
 
@@ -31,7 +32,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build/variants"
 FORMER = ROOT / "build/former"
-# The constants' other values than their default; each is FASTFCS_... in the kernels' source.
+# Values other than the default of each constant, which is FASTFCS_... in the kernels' source.
 CONSTANTS: dict[str, Sequence[int]] = {
     "MATTING_WARPS": (1, 4),
     "MATTING_STRIP": (900, 3600),
@@ -52,7 +53,7 @@ CLOSE = {"float32": 1e-5, "tf32": 1e-3, "float16": 1e-3, "bfloat16": 8e-3}  # re
 
 class Variant(NamedTuple):
     family: str  # "matting" or "gram"
-    constant: str = ""  # none: as the sources have them
+    constant: str = ""  # empty: all constants have their defaults
     value: int = 0
 
     @property
@@ -61,7 +62,7 @@ class Variant(NamedTuple):
 
     @property
     def root(self) -> Path:
-        """Where its csrc is."""
+        """The folder that contains its csrc."""
         return FORMER if self.constant.endswith("FORMER") else ROOT
 
     @property
@@ -70,7 +71,7 @@ class Variant(NamedTuple):
 
 
 def variants(families: Sequence[str] = ("matting", "gram")) -> list[Variant]:
-    """The defaults first; constants that the sources do not have are left out."""
+    """The defaults first. Constants that the sources do not have are omitted."""
     text = "".join(path.read_text() for path in (ROOT / "csrc").rglob("*.*"))
     former = families if (FORMER / "csrc").exists() else ()
     return [
@@ -87,7 +88,7 @@ def variants(families: Sequence[str] = ("matting", "gram")) -> list[Variant]:
 
 
 def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
-    """What ninja is to do: the variant's own sources with its constant, all others once."""
+    """The text of build.ninja: a variant's own sources with its constant, all others once."""
     functions = "benchmarks/kernel_library.cu", "tests/emulation/functions.h"
     for root in {variant.root for variant in chosen} - {ROOT}:
         for name in functions:  # which include their own csrc
@@ -105,7 +106,7 @@ def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
     ]
     objects, libraries = {}, []
     for variant in chosen:
-        needed = []
+        linked = []
         kernels = sorted((variant.root / "csrc/cuda").glob("*.cu"))
         for source in [*kernels, variant.root / functions[0]]:
             if source.name == "ops.cu":
@@ -115,13 +116,13 @@ def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
             name = f"{source.stem}-{variant.name}.o" if own else f"{source.stem}.o"
             define = f"-DFASTFCS_{variant.name}" if own else ""
             objects[name] = f"build {name}: object {source}\n  define = {define}"
-            needed.append(name)
-        libraries.append(f"build {variant.path.name}: library {' '.join(needed)}")
+            linked.append(name)
+        libraries.append(f"build {variant.path.name}: library {' '.join(linked)}")
     return "\n".join([*rules, *objects.values(), *libraries, ""])
 
 
 def compile_all(chosen: Sequence[Variant]) -> None:
-    """In parallel; those that fail are said to, and have no library then."""
+    """Compiles variants in parallel. Failures are printed and leave no library."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
     nvcc = shutil.which("nvcc", path=path)
     if nvcc is None:
@@ -130,21 +131,21 @@ def compile_all(chosen: Sequence[Variant]) -> None:
     number = listed.groups() if listed else torch.cuda.get_device_capability()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time: the second finds all done
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits and finds all done
         (FOLDER / "build.ninja").write_text(build_file(chosen, nvcc, "sm_{}{}".format(*number)))
-        answer = subprocess.run(
+        result = subprocess.run(
             [Path(ninja.BIN_DIR, "ninja"), "-C", FOLDER, "-k", "0"], capture_output=True, text=True
         )
-        (FOLDER / "build.log").write_text(answer.stdout)
-        for failed in re.findall(r"^FAILED: (?:\[.*?\] )?(.*?) *$", answer.stdout, re.MULTILINE):
+        (FOLDER / "build.log").write_text(result.stdout)
+        for failed in re.findall(r"^FAILED: (?:\[.*?\] )?(.*?) *$", result.stdout, re.MULTILINE):
             print(f"{failed} did not compile: {FOLDER}/build.log", flush=True)
-            for variant in chosen:  # what an earlier source made
+            for variant in chosen:  # libraries of earlier sources
                 if variant.name in failed or "=" not in failed:
                     variant.path.unlink(missing_ok=True)
 
 
 class Library:
-    """The functions of tests/emulation/functions.h for contiguous tensors, results newly made."""
+    """The functions of tests/emulation/functions.h for contiguous tensors, with new results."""
 
     def __init__(self, functions: ctypes.CDLL) -> None:
         self.functions = functions
@@ -152,9 +153,9 @@ class Library:
     def call(self, name: str, *arguments: Any) -> None:
         function = getattr(self.functions, name)
         function.restype = ctypes.c_char_p
-        sentence = function(*map(_argument, arguments))
-        if sentence is not None:
-            raise RuntimeError(sentence.decode())
+        message = function(*map(_argument, arguments))
+        if message is not None:
+            raise RuntimeError(message.decode())
 
     def factors(self, image: Tensor) -> Tensor:
         _, _, height, width = image.shape
@@ -206,9 +207,9 @@ def backward_in_float64(h: Tensor, target: Tensor, grad: Tensor) -> Tensor:
     return (torch.bmm(h, h.mT) / n - target.double()) @ grad + (s + s.mT) @ h / n
 
 
-def error(found: Tensor, want: Tensor) -> float:
+def error(actual: Tensor, expected: Tensor) -> float:
     """The relative error."""
-    return float((found.double() - want).norm() / want.norm())
+    return float((actual.double() - expected).norm() / expected.norm())
 
 
 def attempt(
@@ -218,14 +219,14 @@ def attempt(
     sizes: Sequence[tuple[int, int]],
     channels: Sequence[int],
 ) -> None:
-    """Every function of a family that is timed, against float64; every element must be written."""
+    """Checks every function of a family that is timed against float64, and that it writes all."""
     from fastfcs import ops  # compiling needs no built fastfcs
 
     torch.use_deterministic_algorithms(True, warn_only=True)  # new tensors are full of NaN
 
-    def close(what: str, found: Tensor, want: Tensor, bound: float) -> None:
-        print(f"{what}: relative error {error(found, want):.1e}", flush=True)
-        assert error(found, want) < bound, what
+    def close(name: str, actual: Tensor, expected: Tensor, bound: float) -> None:
+        print(f"{name}: relative error {error(actual, expected):.1e}", flush=True)
+        assert error(actual, expected) < bound, name
 
     for height, width in sizes:
         if family == "matting":
@@ -234,12 +235,12 @@ def attempt(
                 x = torch.rand(1, c, height, width)
                 coefficients = torch.randn(21, dtype=torch.float64)
                 inputs = image.double(), x.double()
-                want = ops.matting_filter(
+                expected = ops.matting_filter(
                     inputs[0], ops.matting_factors(inputs[0]), inputs[1], coefficients
                 )
                 image, x = image.to(device), x.to(device)
-                found = library.filter(image, library.factors(image), x, coefficients)
-                close(f"filter {height} x {width}, {c} channels", found.cpu(), want, 1e-4)
+                actual = library.filter(image, library.factors(image), x, coefficients)
+                close(f"filter {height} x {width}, {c} channels", actual.cpu(), expected, 1e-4)
             continue
         for kind, dtype in TYPES.items():
             for c in channels:
@@ -247,26 +248,28 @@ def attempt(
                 h, grad = h.to(dtype), grad.to(dtype)
                 target = torch.randn(1, c, c, device=device)
                 size = f"{kind}, {c} channels, {height * width} pixels"
-                found, want = library.correction(h, target, kind), correction_in_float64(h, target)
-                close(f"correction {size}", found, want, CLOSE[kind])
-                found = library.backward(h, target, grad, kind)
-                close(f"backward {size}", found, backward_in_float64(h, target, grad), CLOSE[kind])
+                actual = library.correction(h, target, kind)
+                expected = correction_in_float64(h, target)
+                close(f"correction {size}", actual, expected, CLOSE[kind])
+                actual = library.backward(h, target, grad, kind)
+                expected = backward_in_float64(h, target, grad)
+                close(f"backward {size}", actual, expected, CLOSE[kind])
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
     parser.add_argument("variant", nargs="?")
     parser.add_argument("--dry-run", action="store_true", help="compile nothing, need no device")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     known = {variant.name: variant for variant in variants()}
-    if given.variant is not None and given.variant not in known:
-        parser.error(f"no variant is named {given.variant}; there are {', '.join(known)}")
-    if given.dry_run:
+    if arguments.variant is not None and arguments.variant not in known:
+        parser.error(f"VARIANT must be one of {', '.join(known)}, got {arguments.variant}")
+    if arguments.dry_run:
         print(f"would compile {', '.join(known)}")
-    elif given.variant is None:
+    elif arguments.variant is None:
         compile_all(list(known.values()))
     else:
-        variant = known[given.variant]
+        variant = known[arguments.variant]
         torch.manual_seed(0)
         sizes, channels = ((131, 257), (256, 256)), (16, 32, 64, 96, 128, 256)
         if variant.family == "matting":

@@ -1,8 +1,8 @@
-"""Every operator once on CUDA, for compute-sanitizer and ncu.
+"""Runs every operator once on CUDA, for compute-sanitizer and ncu.
 
 python benchmarks/kernels.py SIDE... [--operators matting|gram] [--channels C...] [--check]
 
-Pictures of SIDE x (SIDE + 2) pixels, features likewise; --check compares with the CPU's operators.
+Images and features have SIDE x (SIDE + 2) pixels. --check compares with the operators on the CPU.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bf
 
 
 def compare(name: str, call: Callable[..., Any], *inputs: Tensor, check: bool) -> Any:
-    """Run it on CUDA and, if it is to be checked, on the CPU, too."""
-    there = call(*inputs)
+    """Calls an operator on CUDA and, with `check`, also on the CPU."""
+    cuda = call(*inputs)
     torch.cuda.synchronize()
     if not check:
-        return there
-    here = call(*(x.cpu() for x in inputs))
-    for found, want in zip(
-        *(x if isinstance(x, tuple) else (x,) for x in (there, here)), strict=True
+        return cuda
+    cpu = call(*(x.cpu() for x in inputs))
+    for actual, expected in zip(
+        *(x if isinstance(x, tuple) else (x,) for x in (cuda, cpu)), strict=True
     ):
-        found, want = found.cpu().double(), want.double()
-        error = float((found - want).abs().max() / want.abs().max())
+        actual, expected = actual.cpu().double(), expected.double()
+        error = float((actual - expected).abs().max() / expected.abs().max())
         print(f"{name}: {error:.1e}", flush=True)
         assert error < CLOSE[inputs[0].dtype], name
-    return there
+    return cuda
 
 
 def matting(shape: tuple[int, int], channels: Sequence[int], check: bool) -> None:
@@ -78,16 +78,16 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="run nothing, need no device")
-    given = parser.parse_args()
-    if given.dry_run:
-        print(f"would run {vars(given)}")
+    arguments = parser.parse_args()
+    if arguments.dry_run:
+        print(f"would run {vars(arguments)}")
         return
     if not torch.cuda.is_available():
         parser.error("torch finds no CUDA device here")
     torch.manual_seed(0)
-    for side, name in product(given.sides, given.operators):
+    for side, name in product(arguments.sides, arguments.operators):
         run, channels = OPERATORS[name]
-        run((side, side + 2), given.channels or channels, given.check)
+        run((side, side + 2), arguments.channels or channels, arguments.check)
 
 
 if __name__ == "__main__":

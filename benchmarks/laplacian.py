@@ -1,13 +1,14 @@
-"""The matting Laplacian against explicit matrices: factors, one product, a step of the filter.
+"""The matting Laplacian against explicit matrices: factors, one product, one step of the filter.
 
 python benchmarks/laplacian.py [--device cuda] [--sizes 0.25 1 4 16] [--json OUT]
 
-All in float32. A step is a Chebyshev filter of order 20, the whole of it, over 20. Bytes that must
-move, for each pixel: image 12, factors 24; with C channels, a product also reads x and writes L x,
-4 C each, and a step reads x and two states and writes one. Multiply-adds of either: 90 C.
+All in float32. The time of a step is that of a whole Chebyshev filter of order 20, divided by 20.
+Least traffic in bytes per pixel: image 12, factors 24; with C channels, a product also reads x and
+writes L x, 4 C each, and a step reads x and two states and writes one. Multiply-adds of either,
+per pixel: 90 C.
 
-Explicit matrices are CSR with 32-bit indices, scaled beforehand for the recurrence; their signals
-lie pixel by pixel, as the libraries want them.
+Explicit matrices are CSR with 32-bit indices, scaled for the recurrence beforehand. Their signals
+are stored pixel by pixel, the layout that the libraries expect.
 """
 
 from __future__ import annotations
@@ -33,20 +34,21 @@ if find_spec("cupy"):
 METHODS = ("fastfcs", "CSR", "PyMatting")
 ORDER = 20
 COEFFICIENTS = torch.full((ORDER + 1,), 1 / ORDER, dtype=torch.float64)
-CSR_BYTES = 1200  # a pixel, while an explicit matrix is made, in float64
-SLOW = {"step": 1.1e6, "product": 4.1e6}  # pixels from which alternatives take a CPU seconds
+CSR_BYTES = 1200  # per pixel, while an explicit matrix is assembled in float64
+SLOW = {"step": 1.1e6, "product": 4.1e6}  # pixels above which alternatives take seconds
 
 
 class Csr(NamedTuple):
-    """A library that multiplies with an explicit matrix A = 2 (2 L / 9 - I)."""
+    """A library's operations with an explicit matrix A = 2 (2 L / 9 - I)."""
 
     name: str
-    signal: Callable[[int], Any]  # of so many channels
+    signal: Callable[[int], Any]  # a random signal with this many channels
     product: Callable[[Any], Any]  # A t
     step: Callable[[Any, Any], Any]  # A newer - older
     add: Callable[[Any, Any], Any]  # y + t / ORDER, in y
 
     def filter(self, x: Any) -> Any:
+        """Apply the filter of `COEFFICIENTS` by Chebyshev's recurrence."""
         older, newer = x, self.product(x) / 2
         y = (x + newer) / ORDER
         for _ in range(ORDER - 1):
@@ -56,10 +58,14 @@ class Csr(NamedTuple):
 
 
 def assembled(image: Tensor, scale: float = 1, shift: float = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """CSR of scale L + shift I: row pointers, columns and values, made on the image's device.
+    """Assemble scale L + shift I in CSR on the image's device.
 
-    A row holds 25 entries at most, of the pixels up to two rows and two columns away, so that L is
-    summed as 25 planes, one for each of these distances; CSR is those of them that exist, in order.
+    A row of L has up to 25 entries, for the pixels up to two rows and two columns away. L is
+    therefore summed in 25 planes, one per offset, and CSR takes the entries inside the image, in
+    order.
+
+    Returns:
+        Row pointers, columns and values.
     """
     _, _, height, width = image.shape
     image = image.double()
@@ -68,7 +74,7 @@ def assembled(image: Tensor, scale: float = 1, shift: float = 0) -> tuple[Tensor
     down, right = height - 2, width - 2  # windows
 
     def window(j: int) -> tuple[slice, slice]:
-        """The pixels that are number j of their window."""
+        """The pixels at position j of their windows."""
         return slice(j // 3, j // 3 + down), slice(j % 3, j % 3 + right)
 
     z = []  # K^T (I_j - mu) for each pixel j of all windows
@@ -82,20 +88,20 @@ def assembled(image: Tensor, scale: float = 1, shift: float = 0) -> tuple[Tensor
         plane = planes[2 + j // 3 - i // 3, 2 + j % 3 - i % 3]
         plane[window(i)] += scale * (int(i == j) - a)
 
-    away = torch.arange(-2, 3, device=image.device)
-    rows = torch.arange(height, device=image.device)[:, None] + away
-    columns = torch.arange(width, device=image.device)[:, None] + away
-    exists = ((rows >= 0) & (rows < height))[:, None, :, None]
-    exists = exists & ((columns >= 0) & (columns < width))[None, :, None, :]
-    numbers = ((rows * width)[:, None, :, None] + columns[None, :, None, :]).int()
+    offsets = torch.arange(-2, 3, device=image.device)
+    rows = torch.arange(height, device=image.device)[:, None] + offsets
+    columns = torch.arange(width, device=image.device)[:, None] + offsets
+    inside = ((rows >= 0) & (rows < height))[:, None, :, None]
+    inside = inside & ((columns >= 0) & (columns < width))[None, :, None, :]
+    neighbours = ((rows * width)[:, None, :, None] + columns[None, :, None, :]).int()
     starts = torch.zeros(height * width + 1, dtype=torch.int32, device=image.device)
-    starts[1:] = exists.sum((2, 3)).flatten().cumsum(0)
-    kept = exists.flatten()
-    return starts, numbers.flatten()[kept], planes.permute(2, 3, 0, 1).flatten()[kept]
+    starts[1:] = inside.sum((2, 3)).flatten().cumsum(0)
+    inside = inside.flatten()
+    return starts, neighbours.flatten()[inside], planes.permute(2, 3, 0, 1).flatten()[inside]
 
 
 def libraries(parts: Sequence[Tensor], report: Report) -> Iterator[Csr]:
-    """Those that are installed; ``parts`` are a matrix's row pointers, columns and values."""
+    """The installed libraries; ``parts`` are the matrix's row pointers, columns and values."""
     pixels, cuda = len(parts[0]) - 1, report.device == "cuda"
     shape = (pixels, pixels)
     if not cuda and find_spec("scipy") is None:
@@ -136,11 +142,12 @@ def libraries(parts: Sequence[Tensor], report: Report) -> Iterator[Csr]:
 
 
 def measure(report: Report, chosen: Sequence[str], megapixels: float) -> None:
+    """Measure the chosen methods on square images of one size."""
     side = round((megapixels * 1e6) ** 0.5)
     report.forget()
     pixels, size = side**2, {"mp": megapixels}
 
-    def made(channels: int) -> list[tuple[Any, ...]]:
+    def rotated(channels: int) -> list[tuple[Any, ...]]:
         def make() -> tuple[Any, ...]:
             image = torch.rand(1, 3, side, side, device=report.device)
             x = torch.rand(1, channels, side, side, device=report.device)
@@ -149,7 +156,7 @@ def measure(report: Report, chosen: Sequence[str], megapixels: float) -> None:
         return Rotated(make)
 
     for c in (1, 3, 8) if "fastfcs" in chosen else ():
-        inputs, work = made(c), 90 * c * pixels
+        inputs, work = rotated(c), 90 * c * pixels
         report.time(
             "product",
             "fastfcs",
@@ -191,20 +198,21 @@ def measure(report: Report, chosen: Sequence[str], megapixels: float) -> None:
 
 
 def memory(report: Report, image: Any, factors: Any, x: Any, **size: float) -> None:
-    """Bytes a pixel that factors and filter take beyond image, x and result."""
+    """Measure the bytes per pixel that factors and filter take beyond image, x and result."""
 
     def whole() -> Any:
         return ops.matting_filter(image, ops.matting_factors(image), x, COEFFICIENTS)
 
-    found = (peak_bytes(whole, report.device) - x.nbytes) / (x.numel() / 3)
-    report.add({"operation": "memory", **size, "method": "fastfcs", "bytes_a_pixel": found})
+    extra = (peak_bytes(whole, report.device) - x.nbytes) / (x.numel() / 3)
+    report.add({"operation": "memory", **size, "method": "fastfcs", "bytes_a_pixel": extra})
 
 
 def pymatting(report: Report, image: Tensor, **size: float) -> None:
+    """Measure PyMatting's assembly of L."""
     if find_spec("pymatting") is None:
         report.leave_out("PyMatting: pymatting is not installed")
     elif image[0, 0].numel() >= SLOW["step"]:
-        report.leave_out("PyMatting above 1 MP: seconds a call")
+        report.leave_out("PyMatting above 1 MP: seconds per call")
     else:
         from pymatting import cf_laplacian
 
@@ -213,10 +221,11 @@ def pymatting(report: Report, image: Tensor, **size: float) -> None:
 
 
 def explicit(report: Report, image: Tensor, **size: float) -> None:
+    """Measure products and filters with explicit matrices."""
     pixels = image[0, 0].numel()
     quick = pixels < SLOW["step"]
     if pixels > SLOW["product"]:
-        report.leave_out("explicit matrices above 4 MP, on a CPU their filters above 1: seconds")
+        report.leave_out("explicit matrices above 4 MP, on a CPU their filters above 1 MP: seconds")
         return
     if CSR_BYTES * pixels > free_bytes(report.device):
         report.leave_out(f"explicit matrices at {size['mp']} MP: not enough memory")
@@ -238,6 +247,7 @@ def explicit(report: Report, image: Tensor, **size: float) -> None:
 
 
 def pygsp(report: Report, image: Tensor, **size: float) -> None:
+    """Measure PyGSP's Chebyshev filter."""
     if find_spec("pygsp") is None:
         report.leave_out("PyGSP: pygsp is not installed")
         return
@@ -250,11 +260,11 @@ def pygsp(report: Report, image: Tensor, **size: float) -> None:
 
 
 def judge(report: Report) -> None:
-    """The goals, as far as their sizes and alternatives were measured."""
+    """Record the goals whose sizes and alternatives were measured."""
     steps = report.find("step", "fastfcs", channels=3)
     if len(steps) > 1:
-        grows = exponent([row["mp"] for row in steps], [row["ms"] for row in steps])
-        report.goal("exponent", grows)
+        growth = exponent([row["mp"] for row in steps], [row["ms"] for row in steps])
+        report.goal("exponent", growth)
     if report.device == "cuda":
         large = [row for row in steps if row["mp"] >= 4]
         if large:
@@ -281,18 +291,18 @@ def judge(report: Report) -> None:
 
 
 def main() -> None:
-    given = options(__doc__, (0.25, 1, 4, 16), "megapixels", methods=METHODS)
-    with Report("laplacian", given, judge) as report:
-        image = torch.rand(1, 3, 16, 16, device=given.device)
+    arguments = options(__doc__, (0.25, 1, 4, 16), "megapixels", methods=METHODS)
+    with Report("laplacian", arguments, judge) as report:
+        image = torch.rand(1, 3, 16, 16, device=arguments.device)
         factors = ops.matting_factors(image)
-        if "fastfcs" in given.methods:
+        if "fastfcs" in arguments.methods:
             report.overhead(
                 factors=lambda: ops.matting_factors(image),
                 product=lambda: ops.matting_matvec(image, factors, image),
                 filter=lambda: ops.matting_filter(image, factors, image, COEFFICIENTS),
             )
-        for megapixels in given.sizes:
-            measure(report, given.methods, megapixels)
+        for megapixels in arguments.sizes:
+            measure(report, arguments.methods, megapixels)
 
 
 if __name__ == "__main__":

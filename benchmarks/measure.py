@@ -1,4 +1,4 @@
-"""What the benchmarks share: the clock, ceilings of the machine, peak memory, the report."""
+"""Shared by the benchmarks: timing, the machine's peak rates, peak memory, the report."""
 
 from __future__ import annotations
 
@@ -22,54 +22,66 @@ import torch
 from goals import GOALS
 
 from fastfcs import _C
+from fastfcs.evaluation.cost import peak_memory, reset_peak_memory
+from fastfcs.files import write_text
 
-ROTATED = 2**27  # bytes of inputs taken in turn: beyond the caches of CPUs and GPUs
-BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds of samples a measurement: from 3 to 100 of them
-ROUNDS = ((0.02, 7), (0.5, 3), (math.inf, 1))  # of a comparison on the CPU, by its seconds per call
-AHEAD = 400_000  # cycles, some 0.2 ms, that the GPU waits for the host before a sample
+ROTATED = 2**27  # bytes of inputs in rotation, more than the caches of CPUs and GPUs hold
+BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds per measurement, of 3 to 100 samples
+ROUNDS = ((0.02, 7), (0.5, 3), (math.inf, 1))  # of a CPU comparison, by seconds per call
+AHEAD = 400_000  # cycles, about 0.2 ms, that the GPU waits for the host before a sample
 MEASURES = {
     *("ms", "floor", "bound", "bound_by", "ratio", "microseconds", "megabytes", "bytes_a_pixel"),
     *("value", "error", "spread"),
-}  # keys of a row
+}  # keys of a row that hold results
 PR_SET_THP_DISABLE = 41  # <linux/prctl.h>
-COPIED = {"cpu": 2**26, "cuda": 2**28}  # floats
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices; a quarter for half types on the CPU
+COPIED = {"cpu": 2**26, "cuda": 2**28}  # floats copied to measure the bandwidth
+SIDE = {"cpu": 2048, "cuda": 8192}  # of matrices multiplied; a quarter for half types on the CPU
 
 
 def options(
     doc: str | None, sizes: Sequence[float] | None, meaning: str, **subsets: Sequence[Any]
 ) -> Namespace:
-    """The command line, the same for every benchmark.
+    """Parse the command line, which is the same for every benchmark.
 
     Args:
-        subsets: what may be measured in part: --NAME takes some of these values, by default all.
+        doc: the benchmark's docstring, for --help.
+        sizes: default of --sizes.
+        meaning: help of --sizes.
+        subsets: the option --NAME selects some of these values; the default is all.
+
+    Returns:
+        The arguments. With --dry-run, the program ends here.
     """
     parser = ArgumentParser(description=doc, formatter_class=RawTextHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--sizes", type=float, nargs="+", default=sizes, help=meaning)
     for name, values in subsets.items():
-        kind, shown = type(values[0]), f"by default {' '.join(map(str, values))}"
+        kind, text = type(values[0]), f"by default {' '.join(map(str, values))}"
         parser.add_argument(
-            f"--{name}", type=kind, nargs="+", choices=values, default=values, help=shown
+            f"--{name}", type=kind, nargs="+", choices=values, default=values, help=text
         )
-    parser.add_argument("--json", type=Path, help="put the results into this file, one a machine")
+    parser.add_argument("--json", type=Path, help="write the results to this file; one per machine")
     parser.add_argument(
-        "--add", action="store_true", help="keep the rows that the file has, measure what it lacks"
+        "--add", action="store_true", help="keep the rows of the file and measure the missing ones"
     )
-    parser.add_argument("--dry-run", action="store_true", help="measure nothing, need no device")
-    given = parser.parse_args()
-    if given.dry_run:
-        print(f"would measure {vars(given)}")
+    parser.add_argument("--dry-run", action="store_true", help="only parse the options")
+    arguments = parser.parse_args()
+    if arguments.dry_run:
+        print(f"would measure {vars(arguments)}")
         parser.exit()
-    if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no CUDA device here")
-    # A shell that starts this in the background would have it ignore an interrupt.
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device must be available, got cuda without a CUDA device")
+    # A process that a shell starts in the background ignores interrupts by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return given
+    return arguments
 
 
 class Rotated(list[tuple[Any, ...]]):
-    """Enough inputs that none is still in a cache when its turn comes again."""
+    """Enough inputs that none is still in a cache when it is used again.
+
+    Args:
+        make: makes one tuple of tensors.
+    """
 
     def __init__(self, make: Callable[[], tuple[Any, ...]]) -> None:
         first = make()
@@ -79,27 +91,30 @@ class Rotated(list[tuple[Any, ...]]):
 
 
 def seconds(call: Callable[..., Any], inputs: Iterable[tuple[Any, ...]], device: str) -> float:
-    """The median time of ``call(*inputs)``, inputs in turn, after two calls that warm up.
+    """Measure the median time of ``call(*inputs)``, cycling through the inputs, after two warm-ups.
 
-    On CUDA it is the time between two events. The GPU is kept waiting while the host launches, for
-    launching is measured apart, by `host_seconds`; a call that takes the host longer than that, as
-    a whole network does, is measured as the user has it.
+    On CUDA it is the time between two events. The GPU is kept waiting while the host launches,
+    because launch overhead is measured separately, by `host_seconds`. A call that occupies the host
+    for longer than that wait, such as a whole network, is measured as a user experiences it.
+
+    Returns:
+        Seconds.
     """
     if device == "cpu":
         return alternating((call, inputs))[0]
-    turn = cycle(inputs)
-    warm = []
+    rotation = cycle(inputs)
+    warm_up = []
     for _ in range(2):
         start = time.perf_counter()
-        call(*next(turn))
+        call(*next(rotation))
         torch.cuda.synchronize()
-        warm.append(time.perf_counter() - start)
+        warm_up.append(time.perf_counter() - start)
     events = [
         [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        for _ in range(_samples(min(warm), device))
+        for _ in range(_samples(min(warm_up), device))
     ]
     for before, after in events:
-        arguments = next(turn)
+        arguments = next(rotation)
         torch.cuda._sleep(AHEAD)
         before.record()
         call(*arguments)
@@ -109,111 +124,123 @@ def seconds(call: Callable[..., Any], inputs: Iterable[tuple[Any, ...]], device:
 
 
 def alternating(*calls: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]]) -> list[float]:
-    """The median times of several calls on the CPU, each with its inputs, that take turns.
+    """Measure the median times of several calls on the CPU, which alternate.
 
-    A CPU's clock, and what else runs on it, change from second to second: only times taken in turns
-    can be compared.
+    A CPU's clock and its other load change from second to second, so only alternating calls can be
+    compared.
+
+    Args:
+        calls: functions and their inputs.
+
+    Returns:
+        Seconds per call of each function.
     """
-    turns = [(call, cycle(inputs)) for call, inputs in calls]
+    rotations = [(call, cycle(inputs)) for call, inputs in calls]
 
-    def once(call: Callable[..., Any], turn: Iterator[tuple[Any, ...]]) -> float:
-        arguments = next(turn)
+    def once(call: Callable[..., Any], rotation: Iterator[tuple[Any, ...]]) -> float:
+        arguments = next(rotation)
         start = time.perf_counter()
         call(*arguments)
         return time.perf_counter() - start
 
-    warm = [[once(*turn) for turn in turns] for _ in range(2)]
-    samples = _samples(min(max(times) for times in warm), "cpu")
-    found = [[once(*turn) for turn in turns] for _ in range(samples)]
-    return [statistics.median(times) for times in zip(*found, strict=True)]
+    warm_up = [[once(*rotation) for rotation in rotations] for _ in range(2)]
+    count = _samples(min(max(times) for times in warm_up), "cpu")
+    samples = [[once(*rotation) for rotation in rotations] for _ in range(count)]
+    return [statistics.median(times) for times in zip(*samples, strict=True)]
 
 
 def compared(
     ours: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]],
     theirs: tuple[Callable[..., Any], Iterable[tuple[Any, ...]]],
 ) -> tuple[float, float]:
-    """The time of theirs, and its ratio to that of ours: medians of several alternating rounds.
+    """Compare two functions on the CPU in several alternating rounds.
 
-    Every round after the first makes its inputs anew, for where they lie in the caches is chance.
+    Every round after the first makes fresh inputs, since their placement in the caches is random.
+
+    Args:
+        ours: a function and its inputs.
+        theirs: the function to compare it with, and its inputs.
+
+    Returns:
+        The median over the rounds of the time of ``theirs``, in seconds, and of its ratio to the
+        time of ``ours``.
     """
 
-    def anew(inputs: Iterable[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
+    def fresh(inputs: Iterable[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
         return Rotated(inputs.make) if isinstance(inputs, Rotated) else inputs
 
     rounds = [alternating(ours, theirs)]
-    wanted = next(count for limit, count in ROUNDS if max(rounds[0]) < limit)
-    while len(rounds) < wanted:
-        rounds.append(alternating(*((call, anew(inputs)) for call, inputs in (ours, theirs))))
-    time_of_theirs = statistics.median(their for _, their in rounds)
-    return time_of_theirs, statistics.median(their / our for our, their in rounds)
+    count = next(count for limit, count in ROUNDS if max(rounds[0]) < limit)
+    while len(rounds) < count:
+        rounds.append(alternating(*((call, fresh(inputs)) for call, inputs in (ours, theirs))))
+    their_time = statistics.median(their for _, their in rounds)
+    return their_time, statistics.median(their / our for our, their in rounds)
 
 
-def _samples(each: float, device: str) -> int:
-    return int(min(100, max(3, BUDGET[device] / each)))
+def _samples(per_call: float, device: str) -> int:
+    return int(min(100, max(3, BUDGET[device] / per_call)))
 
 
 def host_seconds(call: Callable[[], Any], device: str) -> float:
-    """How long a call keeps the host: median of 20 runs of 20 calls, the GPU not waited for."""
-    found = []
+    """Measure how long a call occupies the host, without waiting for the GPU.
+
+    Returns:
+        Seconds per call, the median of 20 runs of 20 calls.
+    """
+    times = []
     for _ in range(21):
         if device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
         for _ in range(20):
             call()
-        found.append((time.perf_counter() - start) / 20)
-    return statistics.median(found[1:])
+        times.append((time.perf_counter() - start) / 20)
+    return statistics.median(times[1:])
 
 
 def peak_bytes(call: Callable[[], Any], device: str) -> int:
-    """Memory that a call takes at its peak, results included, beyond what was there.
+    """Measure a call's peak memory, results included, beyond the memory in use before.
 
-    The least of three calls on the CPU, where it is seen as resident pages, anyone's; of 4 KB, for
-    a page of 2 MB counts whole as soon as one byte of it is touched.
+    On the CPU it is the minimum of three calls, because the resident pages of the whole process are
+    counted. They have 4 KB each: a huge page of 2 MB would count as a whole once one of its bytes
+    is touched.
+
+    Returns:
+        Bytes.
     """
+
+    def once() -> int:
+        before = reset_peak_memory(device)
+        call()
+        return max(0, peak_memory(device) - before)
+
     call()
     if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    found = []
+        return once()
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
-    for _ in range(3):
-        libc.malloc_trim(0)  # memory freed but kept would hide what the call takes
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
-        before = _status("VmRSS")
-        call()
-        found.append(max(0, _status("VmHWM") - before))
+    smallest = min(once() for _ in range(3))
     libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
-    return min(found)
-
-
-def _status(key: str) -> int:
-    found = re.search(rf"{key}:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
+    return smallest
 
 
 def free_bytes(device: str) -> int:
-    """Memory that can still be had."""
+    """Return the available memory in bytes."""
     if device == "cuda":
-        torch.cuda.empty_cache()  # what torch keeps for its next tensors can be had, too
+        torch.cuda.empty_cache()  # memory that torch holds for its next tensors is available, too
         return torch.cuda.mem_get_info()[0]
-    found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
+    match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    assert match is not None
+    return 1024 * int(match[1])
 
 
 def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """e of the power law time ~ size^e that fits best."""
+    """Fit the power law time ~ size^e and return e."""
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Describe the machine and the software that the numbers depend on."""
     name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "device": device,
@@ -229,41 +256,47 @@ def machine(device: str) -> dict[str, Any]:
 
 
 class Report:
-    """The rows of one benchmark: printed as they come, compared, and put into a JSON file.
+    """The rows of one benchmark, which are printed, compared and written to a JSON file.
 
-    What was measured is in the file at once, so that a benchmark may be stopped at any time, and
-    continued by --add.
+    Every row is written as soon as it is measured, so a benchmark can be stopped at any time and
+    continued with --add.
+
+    Args:
+        script: name of the benchmark.
+        arguments: of the command line, see `options`.
+        judge: called at the end, to record the goals by `goal`.
+        dtypes: types whose rate of multiply-adds is measured.
     """
 
     def __init__(
         self,
         script: str,
-        given: Namespace,
+        arguments: Namespace,
         judge: Callable[[Report], None],
         dtypes: Sequence[torch.dtype] = (torch.float32,),
     ) -> None:
-        self.script, self.device, self.path = script, given.device, given.json
+        self.script, self.device, self.path = script, arguments.device, arguments.json
         self.judge = judge
         self.machine = machine(self.device)
-        before = self._sections().get(script, {}) if given.add else {}
+        before = self._sections().get(script, {}) if arguments.add else {}
         self.rows: list[dict[str, Any]] = before.get("rows", [])
         self.left_out: list[str] = []
         self.goals: dict[str, float] = {}
         self._ours: dict[Any, tuple[tuple[Any, Any], int]] = {}
         print(json.dumps(self.machine))
-        if before:  # their rows' ceilings
+        if before:  # the rates that its rows were compared with
             self.copy = 1e9 * before["copy_gb_s"]
-            known = before["multiply_adds_g_s"]
-            self.rates = {dtype: 1e9 * known[_name(dtype)] for dtype in dtypes}
+            rates = before["multiply_adds_g_s"]
+            self.rates = {dtype: 1e9 * rates[_name(dtype)] for dtype in dtypes}
         else:
-            self.copy, self.rates = self._ceilings(dtypes)
+            self.copy, self.rates = self._peak_rates(dtypes)
 
-    def _ceilings(self, dtypes: Sequence[torch.dtype]) -> tuple[float, dict[torch.dtype, float]]:
-        """Bytes a second of a copy, read and written; multiply-adds a second of matrix products."""
+    def _peak_rates(self, dtypes: Sequence[torch.dtype]) -> tuple[float, dict[torch.dtype, float]]:
+        """Bytes per second of a copy, reads and writes, and multiply-adds of matrix products."""
         source = torch.rand(COPIED[self.device], device=self.device)
         target = torch.empty_like(source)
         copy = 2 * source.nbytes / seconds(target.copy_, [(source,)], self.device)
-        print(f"ceilings: copy {copy / 1e9:.1f} GB/s", end="")
+        print(f"peak rates: copy {copy / 1e9:.1f} GB/s", end="")
         rates = {}
         for dtype in dtypes:
             slow = self.device == "cpu" and dtype != torch.float32
@@ -290,38 +323,47 @@ class Report:
         dtype: torch.dtype = torch.float32,
         **size: Any,
     ) -> float:
-        """Measure a call of so many steps; milliseconds a step.
+        """Measure a method and add its row.
 
-        On the CPU, a method's calls alternate with those of fastfcs. The ratio is of these times,
-        not of those in the rows, which were taken minutes apart.
+        On the CPU, a method's calls alternate with those of fastfcs. The ratio is that of these
+        times, not of those in the rows, which are measured minutes apart.
 
         Args:
-            operation, size: what is done; methods of the same operation and size are compared.
-            method: by what, "fastfcs" first. One that fails is left out, unless it is "fastfcs".
-            device: if not the benchmark's own.
-            bytes, multiply_adds: a step must move and do at least so many.
-            moved: bytes that it must move as it is designed, if more.
+            operation: name of the operation; methods of the same operation and size are compared.
+            method: name of the method, "fastfcs" first. Any other that fails is left out.
+            call: the function.
+            inputs: arguments of the calls, used cyclically.
+            device: where ``call`` works, by default the benchmark's device.
+            steps: number of equal steps that a call consists of; times are per step.
+            bytes: the least that a step must move, for the memory-bandwidth bound.
+            moved: bytes that a step moves by design, if more.
+            multiply_adds: the least that a step must compute.
+            dtype: type of the arithmetic.
+            size: keys and values that describe the operation's size.
+
+        Returns:
+            Milliseconds per step, or NaN if the method failed.
         """
         subject, device = (operation, frozenset(size.items())), device or self.device
         if method == "fastfcs":
             self._ours[subject] = (call, inputs), steps
-        for known in self.find(operation, method, **size):
-            return float(known["ms"])
+        for row in self.find(operation, method, **size):
+            return float(row["ms"])
         ratio = None
         try:
             if device == "cpu" and method != "fastfcs" and subject in self._ours:
                 ours, our_steps = self._ours[subject]
-                found, ratio = compared(ours, (call, inputs))
+                duration, ratio = compared(ours, (call, inputs))
                 ratio *= our_steps / steps
             else:
-                found = seconds(call, inputs, device)
+                duration = seconds(call, inputs, device)
         except Exception as error:
             if method == "fastfcs":
                 raise
             self.leave_out(f"{operation} by {method}, {size}: {type(error).__name__}: {error}")
             return math.nan
-        ms = 1e3 * found / steps
-        row: dict[str, Any] = {"operation": operation, **size, "method": method, "ms": ms}
+        ms = 1e3 * duration / steps
+        row = {"operation": operation, **size, "method": method, "ms": ms}
         if bytes is not None:
             traffic = 1e3 * bytes / self.copy
             row["floor"] = traffic / ms
@@ -337,56 +379,56 @@ class Report:
         return ms
 
     def forget(self) -> None:
-        """Let go of the calls of fastfcs and their inputs; rivals no longer alternate with them."""
+        """Release the calls of fastfcs, with which later methods then do not alternate."""
         self._ours.clear()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Put a row in; one that was read from the file and tells of the same makes way."""
+        """Add a row. It replaces a row of the same operation, method and size."""
         self.rows = [other for other in self.rows if _subject(other) != _subject(row)]
         self.rows.append(row)
         self._write(complete=False)
-        shown = (f"{key} {_text(value)}" for key, value in row.items() if key != "operation")
-        print(f"{row['operation']:18}", "  ".join(shown), flush=True)
+        columns = (f"{key} {_text(value)}" for key, value in row.items() if key != "operation")
+        print(f"{row['operation']:18}", "  ".join(columns), flush=True)
 
     def find(self, operation: str, method: str, **size: Any) -> list[dict[str, Any]]:
-        """The rows of an operation, a method and a size."""
-        wanted = {"operation": operation, "method": method, **size}
-        return [row for row in self.rows if all(row.get(k) == v for k, v in wanted.items())]
+        """Return the rows of an operation, a method and a size."""
+        subject = {"operation": operation, "method": method, **size}
+        return [row for row in self.rows if all(row.get(k) == v for k, v in subject.items())]
 
     def leave_out(self, sentence: str) -> None:
-        """Say, once, what is not measured and why."""
+        """Report, once, that something is not measured, and why."""
         if sentence not in self.left_out:
             self.left_out.append(sentence)
             print(f"left out: {sentence}", flush=True)
 
     def overhead(self, **calls: Callable[[], Any]) -> None:
-        """How long each of these calls, on tiny inputs, keeps the host; the longest is judged."""
-        found = {name: 1e6 * host_seconds(call, self.device) for name, call in calls.items()}
-        for name, microseconds in found.items():
+        """Measure how long calls with tiny inputs occupy the host; on CUDA a goal limits it."""
+        times = {name: 1e6 * host_seconds(call, self.device) for name, call in calls.items()}
+        for name, microseconds in times.items():
             self.add({"operation": "overhead", "method": name, "microseconds": microseconds})
         if self.device == "cuda":
-            self.goal("overhead", max(found.values()))
+            self.goal("overhead", max(times.values()))
 
     def goal(self, key: str, value: float) -> None:
-        """What came of a goal; its text and the value wanted are in goals.py."""
-        GOALS[self.script, self.device, key]  # or a KeyError now
+        """Record the value measured for a goal of goals.py."""
+        GOALS[self.script, self.device, key]  # raises KeyError for an unknown goal
         self.goals[key] = value
 
     def __enter__(self) -> Report:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Judge and print the goals; put all into the file, beside other benchmarks."""
+        """Evaluate and print the goals, and write the file, which holds other benchmarks too."""
         if kind is not None:
-            self.leave_out(f"what comes after this: stopped by {kind.__name__}")
+            self.leave_out(f"everything after this: stopped by {kind.__name__}")
         self.judge(self)
         for (script, device, key), goal in GOALS.items():
             if (script, device) == (self.script, self.device):
-                print(f"{goal.what}: {goal.verdict(self.goals.get(key))}; wanted: {goal.wanted}")
+                print(f"{goal.what}: {goal.verdict(self.goals.get(key))}; target: {goal.target}")
         self._write(complete=kind is None)
 
     def _sections(self) -> dict[str, Any]:
-        """What the file holds, by benchmark."""
+        """The content of the file, by benchmark."""
         exists = self.path is not None and self.path.exists()
         return json.loads(self.path.read_text()) if exists else {}
 
@@ -406,13 +448,11 @@ class Report:
         text = json.dumps(sections)
         rounded = json.loads(text, parse_float=lambda number: float(f"{float(number):.4g}"))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".part")
-        partial.write_text(json.dumps(rounded, indent=1) + "\n")
-        partial.replace(self.path)
+        write_text(self.path, json.dumps(rounded, indent=1))
 
 
 def _subject(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row is about: everything but what was measured."""
+    """The keys of a row that identify it: all except the measurements."""
     return {key: value for key, value in row.items() if key not in MEASURES}
 
 

@@ -1,24 +1,24 @@
-"""What each projection of fastfcs.constraints costs, and how far it is from the exact one.
+"""Measures the cost of every projection of fastfcs.constraints, and its distance to the exact one.
 
 python benchmarks/projections.py [--sizes PX ...] [--write]
 
-A photo of scikit-image at each size (longer side), roughly restyled: posterised, recoloured, noisy.
-The exact projection keeps k = n / 100 eigenvectors; the others get the cutoff counted for this k.
+The input is a photo of scikit-image at each size (longer side), roughly restyled: posterised,
+recoloured, noisy. The exact projection uses k = n / 100 eigenvectors, and the others the cutoff
+estimated for this k.
 
     error      ||P[X] - exact|| / ||exact||
-    products   of L with one channel, to make the projection and to apply it to one image
-    make, use  seconds, on the CPU
-    memory     resident, at the peak of making and applying it, MB beyond what was there
-    energy     left, Tr(Y^T L Y) / (3 n), 1e-5
+    products   products of L with one channel, to construct the projection and to apply it once
+    make, use  time of the construction and of one application, on the CPU
+    memory     peak resident memory of both, in MB above the initial one
+    energy     remaining energy of Y = P[X], Tr(Y^T L Y) / (3 n), in units of 1e-5
 
-The second table counts eigenvalues below the cutoff of `LowPass.for_bandwidth`, on three photos,
-and times it at one megapixel. --write puts all into benchmarks/results/projections.json and the
-tables into docs/constraints.md.
+The second table counts the eigenvalues below the cutoff of `LowPass.for_bandwidth` on three photos,
+and times it at one megapixel. --write stores the results in benchmarks/results/projections.json and
+the tables in docs/constraints.md.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import time
 from argparse import ArgumentParser, RawTextHelpFormatter
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
-from measure import _status, machine, seconds
+from measure import machine, seconds
 from PIL import Image
 from scipy.sparse.linalg import eigsh
 from tables import between, table
@@ -38,18 +38,19 @@ from torch import Tensor
 
 from fastfcs import LowPass, MattingLaplacian, ops
 from fastfcs.constraints import (
-    RandomizedProjection,
-    SpectralProjection,
     GraphLowPass,
     Photoreal,
     PhotorealisticSmoothing,
+    RandomizedProjection,
+    SpectralProjection,
     Tikhonov,
 )
+from fastfcs.evaluation.cost import peak_memory, reset_peak_memory
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks/results/projections.json", ROOT / "docs/constraints.md"
 PHOTOS = ("chelsea", "coffee", "rocket")
-MATRIX_FREE = 128  # px: larger ones take minutes
+MATRIX_FREE = 128  # px: beyond this size matrix-free Lanczos takes minutes
 COUNTED = ((64, 20), (64, 100), (128, 50), (128, 200))  # px, k
 MEGAPIXEL = (8000, 4000, 2000, 1000)  # k
 
@@ -57,7 +58,7 @@ Row = dict[str, Any]
 
 
 def photo(name: str, size: int) -> Tensor:
-    """(1,3,H,W) in [0,1], `size` px long."""
+    """Load a photo, (1,3,H,W) in [0,1], `size` px on its longer side."""
     image = Image.fromarray(getattr(skimage.data, name)())
     scale = size / max(image.size)
     image = image.resize([round(side * scale) for side in image.size], Image.Resampling.LANCZOS)
@@ -73,35 +74,33 @@ def restyled(image: Tensor) -> Tensor:
 
 @contextmanager
 def counted() -> Iterator[list[int]]:
-    """Products of L with one channel, done within."""
-    found, matvec, polynomial = [0], ops.matting_matvec, ops.matting_filter
+    """Count the products of L with one channel inside the block."""
+    products, matvec, polynomial = [0], ops.matting_matvec, ops.matting_filter
 
     def counted_matvec(image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
-        found[0] += x[:, :, 0, 0].numel()
+        products[0] += x[:, :, 0, 0].numel()
         return matvec(image, factors, x)
 
     def counted_filter(image: Tensor, factors: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
-        found[0] += x[:, :, 0, 0].numel() * (len(coefficients) - 1)
+        products[0] += x[:, :, 0, 0].numel() * (len(coefficients) - 1)
         return polynomial(image, factors, x, coefficients)
 
     ops.matting_matvec, ops.matting_filter = counted_matvec, counted_filter
     try:
-        yield found
+        yield products
     finally:
         ops.matting_matvec, ops.matting_filter = matvec, polynomial
 
 
 def measured(make: Callable[[], Callable[[Tensor], Tensor]], x: Tensor) -> tuple[Tensor, Row]:
-    """P[X], and what it took."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of VmRSS
-    before = _status("VmRSS")
+    """Return P[X] and its cost."""
+    before = reset_peak_memory("cpu")
     with counted() as products:
         start = time.perf_counter()
         projection = make()
         made, making = time.perf_counter() - start, products[0]
         result = projection(x)
-    memory = max(0, _status("VmHWM") - before)
+    memory = max(0, peak_memory("cpu") - before)
     return result, {
         "products_to_make": making,
         "products": products[0] - making,
@@ -112,7 +111,7 @@ def measured(make: Callable[[], Callable[[Tensor], Tensor]], x: Tensor) -> tuple
 
 
 def without_a_matrix(content: Tensor, k: int) -> Callable[[Tensor], Tensor]:
-    """The exact projection by Lanczos on the matrix-free operator, in float64."""
+    """Make the exact projection by Lanczos on the matrix-free operator, in float64."""
     operator = MattingLaplacian(content.double()).to_linear_operator()
     _, vectors = eigsh(operator, k, which="SA", tol=1e-6)
     basis = torch.from_numpy(vectors).float()
@@ -137,7 +136,7 @@ def compare(size: int) -> list[Row]:
         "GraphLowPass, LowPass(c), order doubled": lambda: GraphLowPass(
             content, LowPass(cutoff, 2 * order)
         ),
-        "Photoreal(c), the change filtered": lambda: Photoreal(content, cutoff, eps=1e-7),
+        "Photoreal(c).projection": lambda: Photoreal(content, cutoff, eps=1e-7).projection,
         "GraphLowPass, heat": lambda: GraphLowPass(content, LowPass(cutoff, kind="heat")),
         "GraphLowPass, Tikhonov's kernel": lambda: GraphLowPass(
             content, LowPass(cutoff, 2 * order, kind="tikhonov")
@@ -168,8 +167,8 @@ def count() -> list[Row]:
             cutoff = LowPass.for_bandwidth(laplacian, k).cutoff
             took = time.perf_counter() - start
             values = eigsh(laplacian.to_scipy(), k + k // 5 + 5, sigma=-1e-6)[0]
-            found = int((values <= cutoff).sum())
-            rows.append({"photo": name, "n": laplacian.pixels, "k": k, "count": found})
+            below = int((values <= cutoff).sum())
+            rows.append({"photo": name, "n": laplacian.pixels, "k": k, "count": below})
             rows[-1] |= {"cutoff": cutoff, "seconds": took}
             print(rows[-1], flush=True)
     laplacian = MattingLaplacian(photo("coffee", 1225))
@@ -184,14 +183,22 @@ def count() -> list[Row]:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """What stands between the markers of docs/constraints.md."""
+    """Render the text between the markers of docs/constraints.md."""
     where = results["machine"]
     text = f"{where['cpu']}, {where['cores']} cores, torch {where['torch']}, {where['date']}.\n"
     for size in dict.fromkeys(row["size"] for row in results["projections"]):
         rows = [row for row in results["projections"] if row["size"] == size]
         n, k, cutoff = (rows[0][key] for key in ("n", "k", "cutoff"))
-        text += f"\n**{size} px**: n = {n} pixels, k = {k}, counted cutoff c = {cutoff:.3g}\n\n"
-        head = ["", "error", "products, make + use", "make, s", "use, ms", "MB", "energy, 1e-5"]
+        text += f"\n**{size} px**: n = {n} pixels, k = {k}, estimated cutoff c = {cutoff:.3g}\n\n"
+        head = [
+            "projection",
+            "error",
+            "products, make + use",
+            "make, s",
+            "use, ms",
+            "MB",
+            "energy, 1e-5",
+        ]
         text += table(
             head,
             [
@@ -215,7 +222,7 @@ def tables(results: dict[str, Any]) -> str:
                 row["photo"],
                 str(row["n"]),
                 str(row["k"]),
-                "not known" if row["count"] is None else str(row["count"]),
+                "unknown" if row["count"] is None else str(row["count"]),
                 f"{row['cutoff']:.3g}",
                 f"{row['seconds']:.2g}",
             ]
@@ -225,14 +232,14 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def with_tables(text: str, results: dict[str, Any]) -> str:
-    """The guide with its tables replaced."""
+    """Replace the tables of the guide."""
     return between(text, "projections", tables(results))
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256])
-    parser.add_argument("--write", action="store_true", help="into the results and the guide")
+    parser.add_argument("--write", action="store_true", help="store the results and tables")
     options = parser.parse_args()
     rows = [row for size in options.sizes for row in compare(size)]
     results = {"machine": machine("cpu"), "projections": rows, "bandwidth": count()}

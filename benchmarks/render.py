@@ -1,12 +1,13 @@
-"""README's tables of what was measured, and docs/benchmarks.png, from benchmarks/results/*.json.
+"""Renders the documents' tables, and docs/benchmarks.png, from benchmarks/results/*.json.
 
 python benchmarks/render.py
 
-Every number between README's markers comes from those files, and goes there by this script.
-pairs.json is what `fastfcs evaluate PAIRS` wrote as report.json, that of --refine merged into it
-as "artistic, refined", and iterations-*.json what it did with --equivalent-iterations, the rows of
-single pairs left out; command-cpu.json is of command.py,
-networks.json of networks.py.
+Every number between the markers of README.md, docs/results.md and docs/benchmarks.md comes from
+those files. pairs.json is the report.json of `fastfcs evaluate PAIRS`, with the medians of
+--refine merged into it as "artistic, refined"; iterations-*.json are the iterations.json of
+--equivalent-iterations without their rows of single pairs; command-cpu.json is written by
+command.py, networks.json by networks.py, and each machine's file by laplacian.py, gram.py and
+stylizer.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from goals import GOALS
 from tables import between, table
 
 ROOT = Path(__file__).parents[1]
-README, PLOT, RESULTS = ROOT / "README.md", "docs/benchmarks.png", ROOT / "benchmarks/results"
+RESULTS, PLOT = ROOT / "benchmarks/results", ROOT / "docs/benchmarks.png"
 SCRIPTS = ("laplacian", "gram", "stylizer")
 METHODS = {
     "content": "content, unchanged",
@@ -31,49 +32,81 @@ METHODS = {
 }
 MEASURES = {
     "gram": "Gram distance to the style",
-    "ratio": "of the unchanged content's",
-    "region_gram": "region by region",
+    "ratio": "relative to the content's",
+    "region_gram": "Gram distance by region",
     "ssim": "SSIM of gradients",
     "energy": "energy Tr(XᵀLX)/3n, 1e-5",
+    "seconds": "seconds",
+}
+SUMMARY = ("gram", "ssim", "seconds")  # the measures in the README
+FORMATS = {"energy": "{:.1f}", "seconds": "{:.1f}"}
+
+# Method: what it is, how it keeps a photograph, what it needs beside the pair.
+APPROACHES = {
+    "published": ("optimisation", "penalty Tr(XᵀLX)", "region masks"),
+    "projected:0.3": ("optimisation", "projection", "nothing"),
+    "photoreal": ("4 network updates", "projection", "nothing"),
+    "regional": ("4 network updates", "projection", "region masks"),
+    "artistic": ("4 network updates", "not at all", "nothing"),
+    "artistic, refined": ("4 + 6 network updates", "not at all", "nothing"),
 }
 
-Sections = dict[str, Any]  # of one machine: benchmark -> what it put into the file
+Sections = dict[str, Any]  # of one machine: benchmark -> its section of the file
 
 
 def load(folder: Path = RESULTS) -> list[Sections]:
-    """The machines' results; other files in the folder are left alone."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return [sections for sections in found if set(sections) & set(SCRIPTS)]
+    """The results of each machine; other files in the folder are ignored."""
+    contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [sections for sections in contents if set(sections) & set(SCRIPTS)]
 
 
-def name(machine: dict[str, Any]) -> str:
+def machine_name(machine: dict[str, Any]) -> str:
+    """The GPU, or the CPU with its cores and instruction set."""
     if machine["gpu"]:
         return str(machine["gpu"])
     return f"{machine['cpu']}, {machine['cores']} cores, {machine['fastfcs']['cpu'].upper()}"
 
 
 def goals(machines: list[Sections]) -> str:
-    """One row a goal and machine; a goal without a machine of its device awaits one."""
+    """One row per goal and machine on which it was measured."""
     rows = []
     for (script, device, key), goal in GOALS.items():
-        where = "GPU" if device == "cuda" else "CPU"
-        measured = [
-            sections[script]
-            for sections in machines
-            if script in sections and sections[script]["machine"]["device"] == device
-        ]
-        for section in measured:
+        for section in _sections(machines, script, device):
             verdict = goal.verdict(section["goals"].get(key))
             if not section["complete"]:
                 verdict += ", run cut short"
-            rows.append([where, goal.what, goal.wanted, verdict, name(section["machine"])])
-        if not measured:
-            rows.append([where, goal.what, goal.wanted, f"awaits a {where}", ""])
-    return table(["", "what", "wanted", "measured", "machine"], rows)
+            machine = machine_name(section["machine"])
+            rows.append([_processor(device), goal.what, goal.target, verdict, machine])
+    return table(["", "quantity", "goal", "measured", "machine"], rows)
 
 
-def pictures(machines: list[Sections]) -> str:
-    """The whole Stylizer: one row a machine, kind and size."""
+def unmeasured(machines: list[Sections]) -> str:
+    """The goals for which no machine has results, under a heading for each kind of device."""
+    text = ""
+    for device in ("cpu", "cuda"):
+        rows = [
+            [goal.what, goal.target]
+            for (script, where, _), goal in GOALS.items()
+            if where == device and not _sections(machines, script, device)
+        ]
+        if rows:
+            heading = f"## Unmeasured: awaiting a {_processor(device)}\n\n"
+            text += heading + table(["quantity", "goal"], rows) + "\n"
+    return text
+
+
+def _sections(machines: list[Sections], script: str, device: str) -> list[dict[str, Any]]:
+    """A benchmark's sections from every machine that ran it on this kind of device."""
+    sections = [machine[script] for machine in machines if script in machine]
+    return [section for section in sections if section["machine"]["device"] == device]
+
+
+def _processor(device: str) -> str:
+    return "GPU" if device == "cuda" else "CPU"
+
+
+def stylizer(machines: list[Sections]) -> str:
+    """The whole Stylizer: one row per machine, kind and size."""
     rows = []
     for section in (sections["stylizer"] for sections in machines if "stylizer" in sections):
         memory = {
@@ -88,91 +121,144 @@ def pictures(machines: list[Sections]) -> str:
             how = kind if method == "fastfcs" else f"{kind}, {method}"
             peak = memory.get((kind, mp, method), "")
             ms = f"{row['ms']:.0f}" if row["ms"] >= 100 else f"{row['ms']:.3g}"
-            rows.append([f"{mp:.2g} MP", how, ms, peak, name(section["machine"])])
+            machine = machine_name(section["machine"])
+            rows.append([f"{mp:.2g} MP", how, ms, peak, machine])
     return table(["size", "Stylizer", "ms", "peak MB", "machine"], rows)
 
 
 def conditions(machines: list[Sections]) -> str:
-    """What every machine ran, in a sentence each."""
+    """One sentence per machine: the versions, and the rates that bound the kernels."""
     lines = []
     for sections in machines:
         section = next(sections[script] for script in SCRIPTS if script in sections)
         machine = section["machine"]
-        line = f"{name(machine)}: torch {machine['torch']}, {machine['date']}"
+        line = f"{machine_name(machine)}: torch {machine['torch']}, {machine['date']}"
         line += f", copies {section['copy_gb_s']:.0f} GB/s, float32 matrix products "
         line += f"{section['multiply_adds_g_s']['float32'] / 1e3:.2g} T multiply-adds/s."
         lines.append(line)
     return " ".join(lines)
 
 
+def method_name(method: str) -> str:
+    """A method of `fastfcs evaluate` in words, for example "projected:0.3"."""
+    name, _, refined = method.partition(", ")
+    family, _, cutoff = name.partition(":")
+    words = METHODS.get(family, family) + (f", cutoff {cutoff}" if cutoff else "")
+    return words + (f", {refined}" if refined else "")
+
+
+def measured(medians: dict[str, Any], measure: str) -> str:
+    """A median as a table's cell; empty where it was not measured."""
+    if measure not in medians:
+        return ""
+    value = medians[measure]["value"] * (1e5 if measure == "energy" else 1)
+    return FORMATS.get(measure, "{:.3f}").format(value)
+
+
 def pairs(report: dict[str, Any]) -> str:
-    """One row a method, medians."""
-
-    def cell(medians: dict[str, Any], key: str) -> str:
-        if key not in medians:
-            return ""
-        value = medians[key]["value"]
-        return f"{1e5 * value:.1f}" if key == "energy" else f"{value:.3f}"
-
-    rows = []
-    for method, medians in report["medians"].items():
-        way, _, refined = method.partition(", ")
-        family, _, cutoff = way.partition(":")
-        what = METHODS.get(family, family) + (f", cut-off {cutoff}" if cutoff else "")
-        what += f", {refined}" if refined else ""
-        rows.append([what, *(cell(medians, key) for key in MEASURES)])
+    """One row of medians per method."""
+    rows = [
+        [method_name(method), *(measured(medians, measure) for measure in MEASURES)]
+        for method, medians in report["medians"].items()
+    ]
     return table([f"{report['pairs']} pairs", *MEASURES.values()], rows)
 
 
+def summary(report: dict[str, Any]) -> str:
+    """The medians that matter most, of the content and the methods in `APPROACHES`."""
+    rows = [
+        [method_name(method), *(measured(report["medians"][method], m) for m in SUMMARY)]
+        for method in ("content", *APPROACHES)
+    ]
+    return table([f"{report['pairs']} pairs", *(MEASURES[measure] for measure in SUMMARY)], rows)
+
+
+def approaches(report: dict[str, Any]) -> str:
+    """How the methods work, beside the medians that sum them up."""
+    rows = [
+        [
+            method_name(method),
+            *words,
+            *(measured(report["medians"][method], measure) for measure in SUMMARY),
+        ]
+        for method, words in APPROACHES.items()
+    ]
+    head = ["", "solver", "photorealism by", "needs beside the pair"]
+    return table([*head, *(MEASURES[measure] for measure in SUMMARY)], rows)
+
+
+def speed(report: dict[str, Any], machines: list[Sections]) -> str:
+    """Seconds for 0.25 MP on each CPU that measured them, in one sentence."""
+    times = []
+    row = next(r for r in report["rows"] if r["network"] == "universal" and "photoreal" in r)
+    seconds = {kind: row[kind]["picture"] for kind in ("artistic", "photoreal")}
+    times.append((report["machine"], seconds))
+    for section in _sections(machines, "stylizer", "cpu"):
+        rows = select({"stylizer": section}, "stylizer", operation="picture", method="fastfcs")
+        quarter = {r["kind"]: r["ms"] / 1e3 for r in rows if round(r["mp"], 2) == 0.25}
+        times.append((section["machine"], quarter))
+    clauses = [
+        f"{seconds['artistic']:.1f} s (artistic) and {seconds['photoreal']:.1f} s (photoreal) on "
+        f"{machine['cores']} cores of an {machine['cpu'].replace('(R)', '')}"
+        for machine, seconds in times
+    ]
+    return f"A picture of 0.25 megapixels takes {', '.join(clauses)}.\n"
+
+
 def iterations(reports: dict[str, dict[str, Any]]) -> str:
-    """One row a file: how many iterations of Adam the network is worth."""
+    """One row per file: the equivalent iterations of Adam, and the losses."""
     rows = []
     for what, report in reports.items():
-        worth, losses = (
+        equivalent, losses = (
             report["equivalent iterations"],
             report["loss over the unchanged content's, medians"],
         )
-        after = [f"{losses['curve'][k]:.3f}" for k in (25, 50) if k <= report["steps"]]
+        curve = [f"{losses['curve'][k]:.3f}" for k in (25, 50) if k <= report["steps"]]
         missed = f", {report['not reached']} not reached" if report["not reached"] else ""
         rows.append(
             [
                 what.replace("-", " ").replace(" refined", ", refined"),
-                f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g}){missed}",
+                f"{interval(equivalent)}{missed}",
                 f"{losses['network']['value']:.3f}",
-                ", ".join(after),
-                f"{worth['pairs']}, {of_size(report['size'])}",
+                ", ".join(curve),
+                f"{equivalent['pairs']}, {size_in_words(report['size'])}",
             ]
         )
-    head = ["", "iterations", "loss over the content's", "Adam's after 25, 50", "pairs"]
-    return table(head, rows)
+    head = ["styles", "equivalent iterations", "loss relative to the content's"]
+    return table([*head, "the same after 25, 50 of Adam", "pairs"], rows)
 
 
-def of_size(size: int | str) -> str:
-    return f"longer side {size}" if isinstance(size, int) else "as they are"
+def interval(median: dict[str, Any]) -> str:
+    """A median with its confidence interval."""
+    return f"{median['value']:g} ({median['low']:g} to {median['high']:g})"
+
+
+def size_in_words(size: int | str) -> str:
+    """The size to which pictures were reduced."""
+    return f"longer side {size} px" if isinstance(size, int) else "full size"
 
 
 def networks(report: dict[str, Any]) -> str:
-    """One row a network that ships."""
+    """One row per network that ships."""
     rows = []
     for row in report["rows"]:
-        artistic, worth = row["artistic"], row["iterations"]
-        photoreal = row.get("photoreal")  # not of a refined network
+        artistic, photoreal = row["artistic"], row.get("photoreal")  # not of a refined network
         rows.append(
             [
                 f"`{row['network']}`" + (", refined" if row.get("refine") else ""),
                 f"{row['megabytes']:.1f}",
-                ", ".join(f"{way['picture']:.2f}" for way in (artistic, photoreal) if way),
-                f"{worth['value']:g} ({worth['low']:g} to {worth['high']:g})",
+                ", ".join(f"{kind['picture']:.2f}" for kind in (artistic, photoreal) if kind),
+                interval(row["iterations"]),
                 f"{artistic['gram']:.3f}",
                 f"{photoreal['gram']:.3f}, {photoreal['ssim']:.3f}" if photoreal else "",
             ]
         )
-    head = ["weights", "MB", "seconds, 0.25 MP: artistic, photoreal", "iterations, never seen"]
-    return table([*head, "artistic Gram distance", "photoreal Gram distance, SSIM"], rows)
+    head = ["weights", "MB", "seconds at 0.25 MP: artistic, photoreal", "equivalent iterations"]
+    return table([*head, "artistic: Gram distance", "photoreal: Gram distance, SSIM"], rows)
 
 
 def command(report: dict[str, Any]) -> str:
-    """The whole command: one row a size and kind."""
+    """The whole command: one row per size and kind."""
     rows = [
         [f"{run['size']} px, {run['kind']}", f"{run['seconds']:.1f}", str(run["peak_mb"])]
         for run in report["runs"]
@@ -180,32 +266,53 @@ def command(report: dict[str, Any]) -> str:
     return table(["", "seconds", "peak MB"], rows)
 
 
-def block(machines: list[Sections]) -> str:
-    """What the machines measured."""
-    parts = ["Written by `benchmarks/render.py` from `benchmarks/results/`.\n", goals(machines)]
+def benchmarks(machines: list[Sections]) -> str:
+    """The goals that were measured, the Stylizer's times, and the goals that were not measured."""
+    text = goals(machines)
     if machines:
-        parts += [conditions(machines) + "\n", pictures(machines), f"![Benchmarks]({PLOT})\n"]
-    return "\n".join(parts)
+        text += f"\n{conditions(machines)}\n\n{stylizer(machines)}"
+        text += f"\n![Benchmarks]({PLOT.name})\n"
+    return f"{text}\n{unmeasured(machines)}".rstrip() + "\n"
 
 
-def with_blocks(readme: str) -> str:
-    """README with every block replaced."""
-    read = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    worth = {k.removeprefix("iterations-"): r for k, r in read.items() if k[:10] == "iterations"}
-    readme = between(readme, "pairs", pairs(read["pairs"]))
-    readme = between(readme, "iterations", iterations(worth))
-    readme = between(readme, "networks", networks(read["networks"]))
-    readme = between(readme, "command", command(read["command-cpu"]))
-    return between(readme, "benchmarks", block(load()))
+def documents() -> dict[Path, str]:
+    """Every document that has rendered tables: its path, and its text with the present results."""
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    reports = {
+        stem.removeprefix("iterations-"): report
+        for stem, report in results.items()
+        if stem.startswith("iterations-")
+    }
+    machines = load()
+    overview = summary(results["pairs"]) + "\n" + speed(results["networks"], machines)
+    tables = {
+        "README.md": {"results": overview},
+        "docs/results.md": {
+            "approaches": approaches(results["pairs"]),
+            "pairs": pairs(results["pairs"]),
+            "iterations": iterations(reports),
+            "networks": networks(results["networks"]),
+            "command": command(results["command-cpu"]),
+        },
+        "docs/benchmarks.md": {"benchmarks": benchmarks(machines)},
+    }
+    texts = {}
+    for name, blocks in tables.items():
+        text = (ROOT / name).read_text()
+        for marker, block in blocks.items():
+            text = between(text, marker, block)
+        texts[ROOT / name] = text
+    return texts
 
 
-def select(sections: Sections, script: str, **wanted: Any) -> list[dict[str, Any]]:
+def select(sections: Sections, script: str, **values: Any) -> list[dict[str, Any]]:
+    """The rows of a benchmark that have these values."""
     rows = sections.get(script, {}).get("rows", [])
-    return [row for row in rows if wanted.items() <= row.items()]
+    return [row for row in rows if values.items() <= row.items()]
 
 
 def plot(machines: list[Sections]) -> None:
-    """One row a machine: the filter step, the Gram correction, the whole Stylizer."""
+    """Draws one row per machine: the filter step, the Gram correction, the whole Stylizer."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -228,9 +335,9 @@ def plot(machines: list[Sections]) -> None:
             axes.set_xticks([], minor=True)
 
     for (steps, grams, whole), sections in zip(grid, machines, strict=True):
-        machine = name(next(iter(sections.values()))["machine"])
+        machine = machine_name(next(iter(sections.values()))["machine"])
         steps.set_title(f"{machine}\nfilter step, 3 channels, ms over megapixels")
-        grams.set_title("Gram correction, float32, batch 1\ntimes as fast as torch, over channels")
+        grams.set_title("Gram correction, float32, batch 1\nspeed-up over torch, over channels")
         whole.set_title("whole Stylizer\nms over megapixels")
         for axes in (steps, grams, whole):
             axes.set_xscale("log")
@@ -259,12 +366,13 @@ def plot(machines: list[Sections]) -> None:
         for axes in (steps, grams, whole):
             axes.legend(fontsize="small")
         whole.set_ylim(bottom=0)
-    figure.savefig(ROOT / PLOT, dpi=100, metadata={"Software": None})
+    figure.savefig(PLOT, dpi=100, metadata={"Software": None})
 
 
 def main() -> None:
+    for path, text in documents().items():
+        path.write_text(text)
     machines = load()
-    README.write_text(with_blocks(README.read_text()))
     if machines:
         plot(machines)
 

@@ -1,10 +1,10 @@
-"""The whole Stylizer, shipped weights, float32: milliseconds a picture and peak memory.
+"""Time and peak memory of the whole Stylizer per picture, with the weights that ship, in float32.
 
 python benchmarks/stylizer.py [--device cuda] [--sizes 0.25 1] [--json OUT]
 
-Sizes are squares, in megapixels; on CUDA by default 512 x 512, 1920 x 1080 and 3840 x 2160. Style
-and contents are noise: the time depends on sizes alone. On CUDA also captured into a CUDA graph and
-replayed, the content copied in; its result must be the eager one's.
+Sizes are squares, in megapixels; the default on CUDA is 512 x 512, 1920 x 1080 and 3840 x 2160.
+Style and contents are noise, since the time depends on sizes alone. On CUDA the call is also
+captured into a CUDA graph and replayed on copied contents; the result must equal the eager one's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastfcs import Stylizer
 
-STYLE = 768  # pixels, a side: what larger styles are reduced to
+STYLE = 768  # pixels per side, to which the Stylizer reduces larger styles
 KINDS: dict[str, Any] = {"artistic": None, "photoreal": "photoreal"}
 SHAPES = {"cpu": ((500, 500), (1000, 1000)), "cuda": ((512, 512), (1080, 1920), (2160, 3840))}
 
@@ -53,8 +53,8 @@ def judge(report: Report) -> None:
     for kind in KINDS:
         rows = report.find("picture", "fastfcs", kind=kind)
         if len(rows) > 1:
-            grows = exponent([row["mp"] for row in rows], [row["ms"] for row in rows])
-            report.add({"operation": "exponent", "kind": kind, "method": "fastfcs", "value": grows})
+            value = exponent([row["mp"] for row in rows], [row["ms"] for row in rows])
+            report.add({"operation": "exponent", "kind": kind, "method": "fastfcs", "value": value})
     graphs = report.find("picture", "CUDA graph")
     if graphs:
         report.goal("graph", min(1 / row["ratio"] for row in graphs))
@@ -65,12 +65,12 @@ def judge(report: Report) -> None:
 
 @torch.no_grad()
 def main() -> None:
-    given = options(__doc__, None, "megapixels, by default those above")
-    sides = [round((megapixels * 1e6) ** 0.5) for megapixels in given.sizes or ()]
-    shapes = [(side, side) for side in sides] or SHAPES[given.device]
-    with Report("stylizer", given, judge) as report:
-        style = torch.rand(1, 3, STYLE, STYLE, device=given.device)
-        module = Stylizer().to(given.device)
+    arguments = options(__doc__, None, "megapixels; by default those above")
+    sides = [round((megapixels * 1e6) ** 0.5) for megapixels in arguments.sizes or ()]
+    shapes = [(side, side) for side in sides] or SHAPES[arguments.device]
+    with Report("stylizer", arguments, judge) as report:
+        style = torch.rand(1, 3, STYLE, STYLE, device=arguments.device)
+        module = Stylizer().to(arguments.device)
         report.time("set_style", "fastfcs", module.set_style, [(style,)], mp=STYLE**2 / 1e6)
         for kind, shape in product(KINDS, shapes):
             measure(report, style, kind, shape)

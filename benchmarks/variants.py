@@ -1,13 +1,14 @@
-"""The kernels compiled with other constants, beside the kernels as they are: which are faster?
+"""Compares the kernels with kernels compiled with other constants: which are faster?
 
 python benchmarks/variants.py --device cuda [--sizes 1 4 16] [--families matting|gram] [--json OUT]
 
-Variants are in kernel_library.py. Each is first tried against float64 in a process of its own, and
-left out if it does not compile, start or agree. Then they are timed on the same inputs in turn,
-twice, and the better time counts: "spread" is how much worse the other was, "ratio" the time over
-the default's, "error" the relative difference from float64, or where that has no room, from the
-default's result. Sizes are units of 2^20 pixels, of pictures with 3 channels and, up to 4, of
-features. The table at the end holds the fastest of each case.
+Variants are defined in kernel_library.py. Each is first checked against float64 in a process of
+its own, and omitted if it does not compile, start or agree. Then all are timed twice on the same
+inputs, in turn, and the better time counts. "spread" is the relative excess of the other time,
+"ratio" the time relative to the default's, "error" the relative difference from float64 or, if
+there is no memory for that, from the default's result. Sizes are in units of 2^20 pixels, for
+images with 3 channels and, up to 4, for features. The table at the end shows the fastest variant of
+each case.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from torch import Tensor
 
 ORDER = 20  # of the filter
 ROUNDS = 2
-# In the order of their weight, for time may be short.
+# The most important cases first, in case time runs out.
 FEATURES = (
     *product(["float32"], (16, 32, 64)),
     *product(["float16"], (64, 96, 128, 256)),
@@ -51,7 +52,7 @@ Libraries = dict[Variant, Library]
 
 
 def relevant(variant: Variant, kind: str, channels: int) -> bool:
-    """Whether a constant can change the Gram kernels of this type and so many channels."""
+    """Whether a constant can affect the Gram kernels for this type and number of channels."""
     if variant.constant == "GRAM_TF32_TERMS":
         return kind == "tf32"
     if variant.constant == "GRAM_SHARED":
@@ -60,7 +61,7 @@ def relevant(variant: Variant, kind: str, channels: int) -> bool:
 
 
 def tried(report: Report, chosen: Sequence[Variant]) -> Libraries:
-    """Those that compiled and gave right results, all tried at once."""
+    """The variants that compiled and give correct results; all are checked in parallel."""
     trial = [sys.executable, str(FOLDER.parents[1] / "benchmarks/kernel_library.py")]
     running = {}
     for variant in chosen:
@@ -86,24 +87,24 @@ def compare(
     libraries: Libraries,
     call: Callable[..., Tensor],
     inputs: list[tuple[Any, ...]],
-    want: Tensor | None,
+    expected: Tensor | None,
     **size: Any,
 ) -> None:
-    """call(library, *inputs) by all of them; the first is the default."""
+    """Times call(library, *inputs) for all libraries, of which the first is the default."""
     errors, times = {}, {}
     for variant, library in libraries.items():
         try:
-            found = call(library, *inputs[0])
+            result = call(library, *inputs[0])
             torch.cuda.synchronize()
         except RuntimeError as failure:
             report.leave_out(f"{operation} by {variant.name}, {size}: {failure}")
             continue
-        want = found.double() if want is None else want
-        errors[variant], times[variant] = error(found, want), []
-    for _, (variant, found) in product(range(ROUNDS), times.items()):
-        found.append(seconds(partial(call, libraries[variant]), inputs, report.device))
-    for variant, found in times.items():
-        best = 1e3 * min(found)
+        expected = result.double() if expected is None else expected
+        errors[variant], times[variant] = error(result, expected), []
+    for _, (variant, samples) in product(range(ROUNDS), times.items()):
+        samples.append(seconds(partial(call, libraries[variant]), inputs, report.device))
+    for variant, samples in times.items():
+        best = 1e3 * min(samples)
         default = report.find(operation, "default", **size)
         report.add(
             {
@@ -111,7 +112,7 @@ def compare(
                 **size,
                 "method": variant.name if variant.constant else "default",
                 "ms": best,
-                "spread": 1e3 * max(found) / best - 1,
+                "spread": 1e3 * max(samples) / best - 1,
                 "error": errors[variant],
                 **({"ratio": best / default[0]["ms"]} if default else {}),
             }
@@ -126,19 +127,19 @@ def matting(report: Report, libraries: Libraries, megapixels: float) -> None:
         return library.filter(image, factors[library, image], x, coefficients)
 
     inputs = Rotated(lambda: tuple(torch.rand(2, 1, 3, side, side, device=report.device)))
-    factors = {  # their layouts may differ
+    factors = {  # per variant, since layouts differ
         (library, image): library.factors(image)
         for library, (image, _) in product(libraries.values(), inputs)
     }
     image, x = (tensor.double() for tensor in inputs[0])
     default = next(iter(libraries.values()))
-    want = default.filter(image, default.factors(image), x, coefficients)
-    compare(report, "filter", libraries, call, inputs, want, mp=megapixels)
+    expected = default.filter(image, default.factors(image), x, coefficients)
+    compare(report, "filter", libraries, call, inputs, expected, mp=megapixels)
 
 
 def gram(report: Report, libraries: Libraries, batch: int, n: int, kind: str, c: int) -> None:
     size = {"type": kind, "batch": batch, "channels": c, "pixels": n}
-    nbytes = 8 * batch * c * n  # of a double for each of h
+    nbytes = 8 * batch * c * n  # of h in float64
     if 3 * nbytes > free_bytes(report.device):
         report.leave_out(f"{size}: not enough memory")
         return
@@ -154,9 +155,10 @@ def gram(report: Report, libraries: Libraries, batch: int, n: int, kind: str, c:
         ("correction", Library.correction, correction_in_float64, 2),
         ("backward", Library.backward, backward_in_float64, 3),
     ):
-        given = [each[:arguments] for each in inputs]
-        want = reference(*given[0]) if room else None
-        compare(report, operation, chosen, partial(_of_kind, call, kind), given, want, **size)
+        tensors = [sample[:arguments] for sample in inputs]
+        expected = reference(*tensors[0]) if room else None
+        call_kind = partial(_of_kind, call, kind)
+        compare(report, operation, chosen, call_kind, tensors, expected, **size)
 
 
 def _of_kind(
@@ -166,7 +168,7 @@ def _of_kind(
 
 
 def table(report: Report) -> None:
-    """The fastest of each case, and what each variant makes of all its cases."""
+    """Prints the fastest variant of each case, and the mean ratio of each variant."""
     cases: dict[str, list[dict[str, Any]]] = {}
     ratios: dict[str, list[float]] = {}
     for row in report.rows:
@@ -180,28 +182,28 @@ def table(report: Report) -> None:
             f"{case:42} {default['ms']:8.4f} ms, fastest {best['ms']:8.4f} by {best['method']}"
             f" ({best['ms'] / default['ms'] - 1:+.1%}, noise {noise:.1%})"
         )
-    for name, found in ratios.items():
-        print(f"{name:24} {geometric_mean(found) - 1:+.1%} time over {len(found)} cases")
+    for name, values in ratios.items():
+        print(f"{name:24} {geometric_mean(values) - 1:+.1%} time over {len(values)} cases")
 
 
 def main() -> None:
-    given = options(__doc__, (1, 4, 16), "2^20 pixels", families=("matting", "gram"))
-    if given.device != "cuda":
-        sys.exit("variants.py: --device cuda is needed; the kernels are CUDA's.")
-    clock.BUDGET["cuda"] = 0.03  # seconds of samples, for there are many cases
-    chosen = variants(given.families)
+    settings = options(__doc__, (1, 4, 16), "2^20 pixels", families=("matting", "gram"))
+    if settings.device != "cuda":
+        sys.exit("variants.py: --device must be cuda, since the kernels are CUDA's")
+    clock.BUDGET["cuda"] = 0.03  # seconds of samples per case: there are many
+    chosen = variants(settings.families)
     compile_all(chosen)
-    with Report("variants", given, table, ()) as report:
+    with Report("variants", settings, table, ()) as report:
         libraries = tried(report, chosen)
         by_family = {
             family: {v: library for v, library in libraries.items() if v.family == family}
-            for family in given.families
+            for family in settings.families
         }
         if of_matting := by_family.get("matting"):
-            for megapixels in given.sizes:
+            for megapixels in settings.sizes:
                 matting(report, of_matting, megapixels)
         if of_gram := by_family.get("gram"):
-            sizes = [round(size * 2**20) for size in given.sizes if size <= 4]
+            sizes = [round(size * 2**20) for size in settings.sizes if size <= 4]
             for (batch, n), (kind, channels) in product(product((1, 8), sizes), FEATURES):
                 gram(report, of_gram, batch, n, kind, channels)
 

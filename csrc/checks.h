@@ -1,4 +1,5 @@
-// What the operators refuse, in one sentence each, whatever the device. Every refusal is a ValueError in Python.
+// Argument checks of the operators, the same on every device. Each failure is a ValueError in
+// Python with one sentence: "ARGUMENT must ..., got ...".
 #pragma once
 
 #include <cmath>
@@ -18,10 +19,10 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 template <typename... Parts>
-[[noreturn]] inline void refuse(const Parts&... parts) {
-  std::ostringstream sentence;
-  (sentence << ... << parts);
-  throw std::invalid_argument(sentence.str());
+[[noreturn]] inline void raise_value_error(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
 }
 
 inline std::string shape_of(const Tensor& tensor) {
@@ -44,69 +45,82 @@ inline std::string dtype_of(const Tensor& tensor) {
 
 inline std::string device_of(const Tensor& tensor) {
   if (tensor.is_cpu()) return "cpu";
-  const std::string type = tensor.is_cuda() ? "cuda" : "device type " + std::to_string(int(tensor.device().type()));
+  const std::string type =
+      tensor.is_cuda() ? "cuda" : "device type " + std::to_string(int(tensor.device().type()));
   return type + ":" + std::to_string(tensor.get_device_index());
 }
 
-inline void check_with(const char* name, const Tensor& tensor, const char* other_name, const Tensor& other) {
+inline void check_with(const char* name, const Tensor& tensor, const char* other_name,
+                       const Tensor& other) {
   if (tensor.device() != other.device())
-    refuse(name, " must be on ", other_name, "'s device ", device_of(other), ", got ", device_of(tensor));
+    raise_value_error(name, " must be on ", other_name, "'s device ", device_of(other), ", got ",
+                      device_of(tensor));
   if (tensor.scalar_type() != other.scalar_type())
-    refuse(name, " must have ", other_name, "'s dtype ", dtype_of(other), ", got ", dtype_of(tensor));
+    raise_value_error(name, " must have ", other_name, "'s dtype ", dtype_of(other), ", got ",
+                      dtype_of(tensor));
 }
 
-[[noreturn]] inline void refuse_not_finite(const char* name) {
-  refuse(name, " must be finite, got at least one NaN or infinity");
+[[noreturn]] inline void raise_not_finite(const char* name) {
+  raise_value_error(name, " must be finite, got at least one NaN or infinity");
 }
 
 inline void check_image(const Tensor& image) {
   if (image.dim() != 4 || image.size(1) != 3 || image.size(2) < 3 || image.size(3) < 3)
-    refuse("image must have shape (B, 3, H, W) with H and W at least 3, got ", shape_of(image));
+    raise_value_error("image must have shape (B, 3, H, W) with H and W at least 3, got ",
+                      shape_of(image));
   if (image.scalar_type() != ScalarType::Float && image.scalar_type() != ScalarType::Double)
-    refuse("image must be float32 or float64, got ", dtype_of(image));
+    raise_value_error("image must be float32 or float64, got ", dtype_of(image));
 }
 
 inline void check_eps(double eps) {
-  if (!(eps > 0 && std::isfinite(eps))) refuse("eps must be a positive number, got ", eps);
+  if (!(eps > 0 && std::isfinite(eps)))
+    raise_value_error("eps must be a positive number, got ", eps);
 }
 
-// image, factors and x of a product with L.
+// Arguments of a product with L: image [B, 3, H, W], factors [B, kFactors, H-2, W-2],
+// x [B, C, H, W].
 inline void check_product(const Tensor& image, const Tensor& factors, const Tensor& x) {
   check_image(image);
   const int64_t b = image.size(0), h = image.size(2), w = image.size(3);
-  if (factors.dim() != 4 || factors.size(0) != b || factors.size(1) != kFactors || factors.size(2) != h - 2 ||
-      factors.size(3) != w - 2)
-    refuse("factors must have shape (", b, ", ", kFactors, ", ", h - 2, ", ", w - 2, "), those of image ",
-           shape_of(image), ", got ", shape_of(factors));
+  if (factors.dim() != 4 || factors.size(0) != b || factors.size(1) != kFactors ||
+      factors.size(2) != h - 2 || factors.size(3) != w - 2)
+    raise_value_error("factors must have shape (", b, ", ", kFactors, ", ", h - 2, ", ", w - 2,
+                      "), those of image ", shape_of(image), ", got ", shape_of(factors));
   check_with("factors", factors, "image", image);
   if (x.dim() != 4 || x.size(0) != b || x.size(2) != h || x.size(3) != w)
-    refuse("x must have shape (", b, ", C, ", h, ", ", w, "), like image ", shape_of(image), ", got ", shape_of(x));
+    raise_value_error("x must have shape (", b, ", C, ", h, ", ", w, "), like image ",
+                      shape_of(image), ", got ", shape_of(x));
   check_with("x", x, "image", image);
 }
 
 inline void check_coefficients(const Tensor& coefficients) {
-  if (coefficients.dim() != 1 || coefficients.numel() < 1 || coefficients.scalar_type() != ScalarType::Double ||
-      !coefficients.is_cpu())
-    refuse("coefficients must be a float64 tensor on the CPU of shape (order + 1,) with order at least 0, got ",
-           dtype_of(coefficients), " on ", device_of(coefficients), " of shape ", shape_of(coefficients));
+  if (coefficients.dim() != 1 || coefficients.numel() < 1 ||
+      coefficients.scalar_type() != ScalarType::Double || !coefficients.is_cpu())
+    raise_value_error(
+        "coefficients must be a float64 tensor on the CPU of shape (order + 1,) with order at "
+        "least 0, got ",
+        dtype_of(coefficients), " on ", device_of(coefficients), " of shape ",
+        shape_of(coefficients));
   const double* c = coefficients.const_data_ptr<double>();
   for (int64_t k = 0; k < coefficients.numel(); ++k)
-    if (!std::isfinite(c[k * coefficients.stride(0)])) refuse_not_finite("coefficients");
+    if (!std::isfinite(c[k * coefficients.stride(0)])) raise_not_finite("coefficients");
 }
 
 inline void check_features(const Tensor& h) {
   if (h.dim() != 4 || h.size(1) < 1 || h.size(2) < 1 || h.size(3) < 1)
-    refuse("h must have shape (B, C, H, W) with C, H and W at least 1, got ", shape_of(h));
+    raise_value_error("h must have shape (B, C, H, W) with C, H and W at least 1, got ",
+                      shape_of(h));
   switch (h.scalar_type()) {
     case ScalarType::Float:
     case ScalarType::Double:
     case ScalarType::Half:
     case ScalarType::BFloat16: return;
-    default: refuse("h must be float16, bfloat16, float32 or float64, got ", dtype_of(h));
+    default:
+      raise_value_error("h must be float16, bfloat16, float32 or float64, got ", dtype_of(h));
   }
 }
 
-// The dtype of Gram matrices: h's, but float32 for half types.
+// The dtype of Gram matrices: that of h, or float32 for half types.
 inline ScalarType gram_dtype(const Tensor& h) {
   return h.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
@@ -114,18 +128,21 @@ inline ScalarType gram_dtype(const Tensor& h) {
 inline void check_target(const Tensor& h, const Tensor& target) {
   check_features(h);
   const int64_t b = h.size(0), c = h.size(1);
-  if (target.dim() != 3 || (target.size(0) != b && target.size(0) != 1) || target.size(1) != c || target.size(2) != c)
-    refuse("target must have shape (", b, ", ", c, ", ", c, ") or (1, ", c, ", ", c, ") for h ", shape_of(h), ", got ",
-           shape_of(target));
+  if (target.dim() != 3 || (target.size(0) != b && target.size(0) != 1) || target.size(1) != c ||
+      target.size(2) != c)
+    raise_value_error("target must have shape (", b, ", ", c, ", ", c, ") or (1, ", c, ", ", c,
+                      ") for h ", shape_of(h), ", got ", shape_of(target));
   if (target.scalar_type() != gram_dtype(h))
-    refuse("target must be ", gram_dtype(h) == ScalarType::Double ? "float64" : "float32", " for h in ", dtype_of(h),
-           ", got ", dtype_of(target));
+    raise_value_error("target must be ",
+                      gram_dtype(h) == ScalarType::Double ? "float64" : "float32", " for h in ",
+                      dtype_of(h), ", got ", dtype_of(target));
   if (target.device() != h.device())
-    refuse("target must be on h's device ", device_of(h), ", got ", device_of(target));
+    raise_value_error("target must be on h's device ", device_of(h), ", got ", device_of(target));
 }
 
 inline void check_grad(const Tensor& h, const Tensor& grad) {
-  if (shape_of(grad) != shape_of(h)) refuse("grad must have h's shape ", shape_of(h), ", got ", shape_of(grad));
+  if (shape_of(grad) != shape_of(h))
+    raise_value_error("grad must have h's shape ", shape_of(h), ", got ", shape_of(grad));
   check_with("grad", grad, "h", h);
 }
 

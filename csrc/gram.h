@@ -1,12 +1,13 @@
-// The Gram matrix and its correction, shared by every device. h is n x c, one row a pixel; G = h^T h / n.
+// The Gram matrix and its correction: formulas shared by every device. h is n x c, one row per
+// pixel, and G = h^T h / n.
 //
 //   correction   out = h (G - H)
 //   backward     S = h^T g,   dh = g (G - H)^T + h (S + S^T) / n,   dH = -S
 //
-// H, the target, is not assumed symmetric. Half types are stored as such and accumulated in float.
+// The target H is not assumed symmetric. Half types are stored as such and accumulated in float32.
 #pragma once
 
-#include "matting.h"
+#include "macros.h"
 
 namespace fastfcs {
 

@@ -1,47 +1,43 @@
-// The matting Laplacian's arithmetic (Levin et al. 2008), one window and one pixel at a time, shared by every device.
+// Arithmetic of the matting Laplacian (Levin et al. 2008), per window and per pixel, shared by
+// every device.
 //
-//   L = sum_w (I - A_w),   A_w(i,j) = 1/9 [1 + (I_i - mu_w)^T (S_w + eps/9 I)^-1 (I_j - mu_w)],   windows w of 3x3 pixels
+//   L = sum_w (I - A_w)
+//   A_w(i,j) = 1/9 [1 + (I_i - mu_w)^T (S_w + eps/9 I)^-1 (I_j - mu_w)]
 //
-// Six numbers are kept for each window: the upper triangular K with K K^T = (S_w + eps/9 I)^-1. K is computed in double,
-// and rounding it to float costs two digits less than rounding the inverse itself would. The mean mu_w is recomputed from
-// the nine pixels, which are at hand anyway. With both, A_w p is the least-squares affine model of p in the window:
+// over the windows w of 3x3 pixels. Six numbers are stored per window: the upper triangular K with
+// K K^T = (S_w + eps/9 I)^-1. K is computed in double. Rounding K to float costs two digits less
+// than rounding the inverse. The mean mu_w is recomputed from the nine pixels, which are loaded in
+// any case. A_w p is then the least-squares affine model of p in the window:
 //
-//   a_w = K (K^T cov_w(I, p)),   b_w = mean_w(p) - a_w . mu_w,   (L p)_i = n_i p_i - (sum_w a_w) . I_i - sum_w b_w
+//   a_w = K (K^T cov_w(I, p)),   b_w = mean_w(p) - a_w . mu_w
+//   (L p)_i = n_i p_i - (sum_w a_w) . I_i - sum_w b_w
 //
-// over the n_i windows that hold pixel i. T below is float, double, or (on the CPU) a vector of them.
+// over the n_i windows that contain pixel i. T is float, double or (on the CPU) a vector of either.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define FASTFCS_HD __host__ __device__ inline
-#else
-#define FASTFCS_HD static inline  // static: objects for different instruction sets must not share a copy
-#endif
-
-#if defined(__GNUC__) && !defined(__CUDACC__)
-#define FASTFCS_UNROLL _Pragma("GCC unroll 9")
-#else
-#define FASTFCS_UNROLL _Pragma("unroll")
-#endif
+#include "macros.h"
 
 namespace fastfcs {
 
-// 1: mu_w is stored and loaded instead of recomputed, for comparing the two on a GPU. The operators need 0.
+// 1 stores mu_w and loads it instead of recomputing it, to compare the two on a GPU. The operators
+// require 0.
 #ifndef FASTFCS_MATTING_MEANS
 #define FASTFCS_MATTING_MEANS 0
 #endif
 
-constexpr int kWindow = 9;  // pixels of a window, row by row
+constexpr int kWindow = 9;  // pixels per window, in row-major order
 constexpr int kMiddle = 4;
 constexpr bool kStoredMeans = FASTFCS_MATTING_MEANS;
-constexpr int kFactors = kStoredMeans ? 9 : 6;  // K_00 K_01 K_02 K_11 K_12 K_22, then mu_0 mu_1 mu_2 if stored
+// K_00 K_01 K_02 K_11 K_12 K_22, then mu_0 mu_1 mu_2 if stored
+constexpr int kFactors = kStoredMeans ? 9 : 6;
 
-// 0 <= L <= 9: every window's block is a contraction, and a pixel lies in nine windows at most.
+// 0 <= L <= 9: 0 <= I - A_w <= I for every window, and a pixel lies in at most nine windows.
 constexpr int kLambdaMax = 9;
 
-// The type of T's elements: T itself, unless T is a vector (specialised where there are vectors).
+// The element type of T: T itself unless T is a vector (specialised in cpu/matting_rows.cpp).
 template <typename T>
 struct Scalar {
   using type = T;
@@ -60,7 +56,7 @@ FASTFCS_HD T square_root(T value) {
   }
 }
 
-// The factors of a window. image[c][j]: channel c of pixel j. T is double or a vector of it.
+// The factors of one window. image[c][j] is channel c of pixel j. T is double or a vector of it.
 template <typename T>
 FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&factors)[kFactors]) {
   T centred[3][kWindow];
@@ -86,7 +82,8 @@ FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&fac
     }
     s[c][c] = s[c][c] + eps / kWindow;
   }
-  // R R^T = S_w + eps/9 I with R lower triangular. No pivot can truly be below the smallest eigenvalue, so none below eps/9.
+  // R R^T = S_w + eps/9 I with R lower triangular. In exact arithmetic every pivot is at least the
+  // smallest eigenvalue, hence at least eps/9.
   const T floor = T{} + eps / kWindow;
   const T r00 = square_root(s[0][0] > floor ? s[0][0] : floor);
   const T r10 = s[1][0] / r00;
@@ -110,18 +107,23 @@ FASTFCS_HD void window_factors(const T (&image)[3][kWindow], double eps, T (&fac
   factors[5] = k22;
 }
 
-// The affine models a_w . I + b_w of C signals in one window. image(d, j) is channel d of the image at pixel j of the
-// window, signal(c, j) likewise. Both are taken relative to the middle pixel. Differences of neighbours are nearly exact,
-// so rounding, which K may magnify ten thousand times, meets only variation and not level; a constant signal gives exact
-// zeros; and the means need no second pass. Moving the covariance from the middle pixel to the means loses one digit at
-// worst, since a pixel is at most sqrt(8) standard deviations from the mean of nine.
+// The affine models a_w . I + b_w of C signals in one window. image(d, j) is channel d of the image
+// at pixel j of the window, and signal(c, j) likewise.
+//
+// Both are taken relative to the middle pixel, for three reasons. Differences of neighbours are
+// nearly exact, so that rounding errors, which K may amplify 10^4 times, scale with the variation
+// and not with the level. A constant signal gives exact zeros. And the means need no second pass.
+// Shifting the covariance from the middle pixel to the means loses at most one digit, since a pixel
+// is at most sqrt(8) standard deviations from the mean of nine.
 template <int C, typename T, typename Image, typename Signal>
-FASTFCS_HD void window_models(const T (&factors)[kFactors], Image image, Signal signal, T (&a)[C][3], T (&b)[C]) {
+FASTFCS_HD void window_models(const T (&factors)[kFactors], Image image, Signal signal,
+                              T (&a)[C][3], T (&b)[C]) {
   constexpr scalar_t<T> ninth = scalar_t<T>(1) / kWindow;
   T origin[3], offset[3];  // mu_w = origin + offset
   T middle[C], sum[C], covariance[C][3];
   FASTFCS_UNROLL
-  for (int d = 0; d < 3; ++d) origin[d] = kStoredMeans ? factors[kFactors - 3 + d] : image(d, kMiddle);
+  for (int d = 0; d < 3; ++d)
+    origin[d] = kStoredMeans ? factors[kFactors - 3 + d] : image(d, kMiddle);
   FASTFCS_UNROLL
   for (int c = 0; c < C; ++c) {
     middle[c] = signal(c, kMiddle);
@@ -167,16 +169,17 @@ FASTFCS_HD void window_models(const T (&factors)[kFactors], Image image, Signal 
   }
 }
 
-// What one pass over the image makes of x: L x, or T_1 x, or T_{k+1} x from T_k x and T_{k-1} x.
-enum class Step { laplacian, chebyshev_first, chebyshev_next };
+// One pass over the image computes L x, or T_1 x, or T_{k+1} x from T_k x and T_{k-1} x.
+enum class StepKind { laplacian, chebyshev_first, chebyshev_next };
 
-// (L p)_i from the sums over the n_i windows that hold pixel i.
+// (L p)_i from the sums of a_w and b_w over the n_i windows that contain pixel i.
 template <typename T>
 FASTFCS_HD T laplacian_at(T windows, T p, T a0, T a1, T a2, T b, T i0, T i1, T i2) {
   return windows * p - (a0 * i0 + a1 * i1 + a2 * i2) - b;
 }
 
-// The Chebyshev recurrence on 2 L / lambda_max - I:  T_1 p, and T_{k+1} p from L T_k p, T_k p and T_{k-1} p.
+// The Chebyshev recurrence in 2 L / lambda_max - I: T_1 p from L p and p, and T_{k+1} p from
+// L T_k p, T_k p and T_{k-1} p.
 template <typename T>
 FASTFCS_HD T chebyshev_first(T laplacian, T p) {
   return laplacian * (scalar_t<T>(2) / kLambdaMax) - p;
@@ -187,22 +190,26 @@ FASTFCS_HD T chebyshev_next(T laplacian, T current, T previous) {
   return laplacian * (scalar_t<T>(4) / kLambdaMax) - (current + current) - previous;
 }
 
-// A step's share of a filter's result, sum = [sum] + previous T_{k-1} x + current T_k x + next T_{k+1} x.
+// A step's contribution to the result of a filter:
+// sum = [sum] + previous T_{k-1} x + current T_k x + next T_{k+1} x
 template <typename T>
-struct Sum {
-  T* to;         // null: this step adds nothing
-  bool started;  // whether anything is there to add to
+struct SumUpdate {
+  T* sum;           // null if this step adds nothing
+  bool accumulate;  // whether `sum` already holds earlier terms
   T previous, current, next;
 };
 
-// What the step that makes T_{k+1} x adds of sum_k c[k] T_k x. It has three terms at hand, so the sum is touched in every
-// third step only, and in the last: 8 B a pixel and channel saved in each of the others.
+// The terms of sum_k c[k] T_k x that the step computing T_{k+1} x adds. A step has three terms in
+// registers, so only every third step and the last one touch the sum. Every other step saves 8
+// bytes per pixel and channel.
 template <typename T>
-inline Sum<T> sum_of_step(std::int64_t k, const double* c, std::int64_t order, T* to) {
+inline SumUpdate<T> sum_update(int64_t k, const double* c, int64_t order, T* sum) {
   if (k % 3 != 1 && k < order - 1) return {};
-  const std::int64_t added = (k + 1) / 3 * 3;  // terms
-  const auto term = [=](std::int64_t i) { return i >= added && i <= order ? static_cast<T>(c[i]) : T{}; };
-  return {to, added > 0, term(k - 1), term(k), term(k + 1)};
+  const int64_t added = (k + 1) / 3 * 3;  // number of terms that are already in the sum
+  const auto term = [=](int64_t i) {
+    return i >= added && i <= order ? static_cast<T>(c[i]) : T{};
+  };
+  return {sum, added > 0, term(k - 1), term(k), term(k + 1)};
 }
 
 }  // namespace fastfcs

@@ -1,12 +1,15 @@
-// The operators' schemas. Each device registers its own implementation.
+// Schemas of the operators. Each device registers its own implementation.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(fastfcs, library) {
   library.def("matting_factors(Tensor image, float eps) -> Tensor");
   library.def("matting_matvec(Tensor image, Tensor factors, Tensor x) -> Tensor");
-  library.def("matting_filter(Tensor image, Tensor factors, Tensor x, Tensor coefficients) -> Tensor");
-  // tf32: whether a GPU may multiply float32 on tensor cores, rounded to TF32. A CPU does not.
+  library.def(
+      "matting_filter(Tensor image, Tensor factors, Tensor x, Tensor coefficients) -> Tensor");
+  // tf32: whether CUDA may round float32 to TF32 and use tensor cores. The CPU ignores it.
   library.def("gram(Tensor h, bool tf32=False) -> Tensor");
   library.def("gram_correction(Tensor h, Tensor target, bool tf32=False) -> Tensor");
-  library.def("gram_correction_backward(Tensor h, Tensor target, Tensor grad, bool tf32=False) -> (Tensor, Tensor)");
+  library.def(
+      "gram_correction_backward(Tensor h, Tensor target, Tensor grad, bool tf32=False) -> (Tensor, "
+      "Tensor)");
 }

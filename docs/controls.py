@@ -1,65 +1,59 @@
-"""The pictures of docs/controls.md: package photos, shipped weights and presets.
+"""The figure of docs/controls.md: package photographs, shipped weights and presets.
 
 python docs/controls.py           writes docs/controls.jpg
 """
 
 from pathlib import Path
 
-import numpy as np
-import skimage.data
 import torch
-from PIL import Image, ImageDraw
+from pictures import Row, grid, photo
+from PIL import Image
 
 from fastfcs import Stylizer
 
-SIDE, TITLE = 300, 22
+SIZE = (300, 200)
 SCREAM, STARRY = "the-scream", "starry-night"
 
 
-def photo(name: str) -> Image.Image:
-    return Image.fromarray(getattr(skimage.data, name)())
+def blended(content: Image.Image, second: float) -> Image.Image:
+    """The content in a blend of two presets; ``second`` is the weight of the second one."""
+    stylizer = Stylizer().set_style([SCREAM, STARRY], blend=[1 - second, second])
+    return stylizer(content)
 
 
-def rows(content: Image.Image) -> list[list[tuple[str, Image.Image]]]:
-    """Each control: what it was set to, and the result."""
-    both = Stylizer().set_style([SCREAM, STARRY])
-    across = torch.linspace(0, 1, content.width).mul(6).sub(2.5).clamp(0, 1)  # a soft border
-    right = across.expand(1, content.height, content.width)
+def in_two_regions(content: Image.Image) -> Image.Image:
+    """The content in one preset on the left and another on the right, with a soft border."""
+    right = torch.linspace(0, 1, content.width).mul(6).sub(2.5).clamp(0, 1)
+    right = right.expand(1, content.height, content.width)
+    return Stylizer().set_style([SCREAM, STARRY])(content, torch.cat([1 - right, right]))
 
-    def blend(share: float) -> Image.Image:
-        stylizer = Stylizer().set_style([SCREAM, STARRY], blend=[1 - share, share])
-        return stylizer(content)
 
-    tissue = photo("immunohistochemistry")
+def rows(content: Image.Image, style: Image.Image) -> list[Row]:
+    """One row per control, with captions that say what it was set to."""
     return [
         [
-            (f"{name}, {how}", Stylizer(name, refine=how == "refined")(content))
+            (f"{name}{', refined' if refine else ''}", Stylizer(name, refine=refine)(content))
             for name in ("udnie", "mondrian")
-            for how in ("as it is", "refined")
+            for refine in (False, True)
         ],
         [(f"strength {s}", Stylizer(SCREAM, strength=s)(content)) for s in (0.25, 0.5, 0.75, 1.0)],
-        [(f"blend {1 - s:g}, {s:g}", blend(s)) for s in (0.0, 0.3, 0.7, 1.0)],
-        [("style", tissue)]
-        + [(f"brush {b}", Stylizer(tissue, brush=b)(content)) for b in (0.5, 1.0, 2.5)],
+        [(f"blend {1 - s:g}, {s:g}", blended(content, s)) for s in (0.0, 0.3, 0.7, 1.0)],
+        [
+            ("style", style),
+            *((f"brush {b}", Stylizer(style, brush=b)(content)) for b in (0.5, 1.0, 2.5)),
+        ],
         [
             ("content", content),
             ("keep-colour", Stylizer(STARRY, constraint="keep-colour")(content)),
             ("keep-luminance", Stylizer(STARRY, constraint="keep-luminance")(content)),
-            ("two regions", both(content, torch.cat([1 - right, right]))),
+            ("two regions", in_two_regions(content)),
         ],
     ]
 
 
 def main() -> None:
-    found = rows(photo("astronaut"))
-    sheet = Image.new("RGB", (4 * SIDE, len(found) * (SIDE + TITLE)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for y, row in enumerate(found):
-        for x, (title, image) in enumerate(row):
-            corner = x * SIDE, y * (SIDE + TITLE)
-            draw.text((corner[0] + 4, corner[1] + 3), title, fill="black", font_size=14)
-            small = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-            sheet.paste(Image.fromarray(np.asarray(small)), (corner[0], corner[1] + TITLE))
+    """Write docs/controls.jpg."""
+    sheet = grid(rows(photo("china"), photo("coffee")), SIZE)
     sheet.save(Path(__file__).with_name("controls.jpg"), quality=90)
 
 

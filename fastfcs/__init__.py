@@ -1,4 +1,4 @@
-"""Photorealistic and artistic style transfer in milliseconds (Puy and Pérez, arXiv:1806.05285)."""
+"""Photorealistic and artistic style transfer (Puy and Pérez, arXiv:1806.05285)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = version("fastfcs")
 
-# Imported when first used: `import fastfcs` costs nothing beyond torch.
+# Each name is imported when it is first used, so that `fastfcs --help` does not import torch.
 _MODULES = {
     "LowPass": "filters",
     "MattingLaplacian": "laplacian",

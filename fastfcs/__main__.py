@@ -1,4 +1,4 @@
-"""python -m fastfcs is the command fastfcs."""
+"""``python -m fastfcs`` runs the command ``fastfcs``."""
 
 from .cli import main
 

@@ -1,4 +1,4 @@
-"""Chebyshev polynomials on [0, 9], the interval that holds a matting Laplacian's eigenvalues."""
+"""Chebyshev polynomials on [0, 9], the interval that contains a matting Laplacian's spectrum."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _KAISER_BETA = 4.0
 def expand(
     function: Callable[[NDArray[np.float64]], NDArray[np.float64]], order: int, nodes: int
 ) -> NDArray[np.float64]:
-    """Expand a function of the eigenvalue into Chebyshev polynomials, f = sum_k c_k T_k.
+    """Expand a function into Chebyshev polynomials, f(lambda) = sum_k c_k T_k(2 lambda / 9 - 1).
 
-    T_k is evaluated at 2 lambda / 9 - 1. By Chebyshev-Gauss quadrature at M nodes,
-    c_k = 2/M sum_j f(lambda_j) cos(k theta_j) and half of that for c_0: a cosine transform.
+    By Chebyshev-Gauss quadrature at M nodes, c_k = 2/M sum_j f(lambda_j) cos(k theta_j), and half
+    of that for k = 0, which is a cosine transform.
 
     Args:
-        function: f, vectorised, of eigenvalues in [0, 9].
+        function: f, vectorised, on [0, 9].
         order: degree of the polynomial, less than ``nodes``.
-        nodes: M.
+        nodes: M, the number of quadrature nodes.
 
     Returns:
         c_0 ... c_order, (order + 1,).
@@ -43,7 +43,7 @@ def expand(
 
 
 def kaiser_window(order: int) -> NDArray[np.float64]:
-    """Kaiser's window (beta = 4) for the Chebyshev coefficients of a step, which damps ringing.
+    """Compute Kaiser's window (beta = 4), which damps the ringing of a step's expansion.
 
     Args:
         order: degree of the polynomial.

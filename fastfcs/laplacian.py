@@ -1,4 +1,4 @@
-"""The matting Laplacian of an image as an operator: L itself never exists in memory."""
+"""The matting Laplacian of an image as an operator: L itself is never stored."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,18 +19,36 @@ class MattingLaplacian:
         A_w(i,j) = 1/9 [1 + (I_i - mu_w)^T (S_w + eps/9 I_3)^-1 (I_j - mu_w)]
 
     over the 3x3 windows w wholly inside the image, with mean mu_w and covariance S_w. L is
-    symmetric, positive semi-definite, and almost annihilates every signal that is an affine
-    function of the colours in every window. Only six numbers per window are kept, `factors`: 24
-    bytes per pixel in float32, where an explicit L needs some 300.
+    symmetric, positive semi-definite, and nearly annihilates every signal that in each window is an
+    affine function of the colours. Each window is represented by six numbers, its `factors`: 24
+    bytes per pixel in float32, where an explicit L takes about 300.
 
     Args:
-        image: (3,H,W) or (B,3,H,W), float32 or float64 in [0,1], H and W at least 3; a constant,
-            to which no gradient flows.
-        eps: regularisation, positive, as PyMatting's `epsilon`: how far a signal may be from affine
+        image: (3,H,W) or (B,3,H,W), float32 or float64 in [0,1], H and W at least 3. It is a
+            constant, to which no gradient flows.
+        eps: regularisation, positive, PyMatting's `epsilon`: how far a signal may be from affine
             where the image is nearly flat.
 
+    Attributes:
+        shape: the image's shape.
+        image: (B,3,H,W), contiguous.
+        factors: (B,6,H-2,W-2), see :func:`fastfcs.ops.matting_factors`.
+
     Raises:
-        ValueError: the image's shape, dtype or values are none of these, or eps is not positive.
+        ValueError: the image's shape, dtype or values are wrong, or eps is not positive.
+
+    Examples:
+        >>> image = torch.rand(3, 8, 9, dtype=torch.float64)
+        >>> laplacian = MattingLaplacian(image)
+        >>> (laplacian @ torch.rand(5, 8, 9, dtype=torch.float64)).shape
+        torch.Size([5, 8, 9])
+
+        Any recolouring that is affine in RGB costs nearly nothing, noise does not:
+
+        >>> laplacian.energy(1 - image).item() < 1e-4
+        True
+        >>> laplacian.energy(torch.rand_like(image)).item() > 1
+        True
     """
 
     lambda_max: float = 9.0
@@ -39,9 +57,7 @@ class MattingLaplacian:
 
     def __init__(self, image: Tensor, eps: float = 1e-7) -> None:
         if image.dim() not in (3, 4):
-            raise ValueError(
-                f"image has shape {tuple(image.shape)}; a (3,H,W) or (B,3,H,W) tensor is wanted"
-            )
+            raise ValueError(f"image must be (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}")
         self.shape = tuple(image.shape)
         self.eps = eps
         self.image = (image if image.dim() == 4 else image[None]).detach().contiguous()
@@ -59,39 +75,88 @@ class MattingLaplacian:
 
     @property
     def pixels(self) -> int:
-        """H W, the size of the matrix: for what is made of one image only.
+        """H W, the size of the matrix of a single image.
 
         Raises:
             ValueError: the batch holds more than one image.
         """
         if len(self.image) != 1:
             raise ValueError(
-                f"image is a batch of {len(self.image)}; an explicit matrix, a linear operator or"
-                " a count of eigenvalues is made of one image"
+                "image must be a batch of 1 for a matrix, linear operator or eigenvalue count, "
+                f"got a batch of {len(self.image)}"
             )
         return self.shape[-2] * self.shape[-1]
 
     def batched(self, x: Tensor) -> Tensor:
-        """x as the operators want it, (B,C,H,W); it must have as many dimensions as the image."""
+        """Bring a signal into the shape that the operators expect.
+
+        Args:
+            x: (C,H,W) or (B,C,H,W), with as many dimensions as the image.
+
+        Returns:
+            (B,C,H,W), a view.
+
+        Raises:
+            ValueError: the number of dimensions differs.
+
+        Examples:
+            >>> MattingLaplacian(torch.rand(3, 8, 9)).batched(torch.rand(5, 8, 9)).shape
+            torch.Size([1, 5, 8, 9])
+        """
         if x.dim() != len(self.shape):
             raise ValueError(
-                f"x has shape {tuple(x.shape)}; {len(self.shape)} dimensions are wanted, as in the"
-                f" image {self.shape}"
+                f"x must have {len(self.shape)} dimensions, like image {self.shape}, "
+                f"got {tuple(x.shape)}"
             )
         return x if x.dim() == 4 else x[None]
 
     def __matmul__(self, x: Tensor) -> Tensor:
-        """L x, of x's shape: (C,H,W) or (B,C,H,W) as the image, any C. Differentiable in x."""
+        """Compute L x. Differentiable in x.
+
+        Args:
+            x: (C,H,W) or (B,C,H,W), like the image, any C, in its dtype and on its device.
+
+        Returns:
+            L x, of x's shape.
+
+        Raises:
+            ValueError: x's shape, dtype, device or values are wrong.
+        """
         return ops.matting_matvec(self.image, self.factors, self.batched(x)).reshape(x.shape)
 
     def energy(self, x: Tensor) -> Tensor:
-        """Tr(x^T L x), summed over channels: one number an image, (B,) or (). Differentiable."""
+        """Compute Tr(x^T L x), summed over channels. Differentiable in x.
+
+        Args:
+            x: as for L x.
+
+        Returns:
+            One number per image, (B,), or () for an image without a batch.
+
+        Raises:
+            ValueError: see L x.
+
+        Examples:
+            >>> laplacian = MattingLaplacian(torch.rand(2, 3, 8, 9))
+            >>> laplacian.energy(torch.rand(2, 1, 8, 9)).shape
+            torch.Size([2])
+        """
         return (x * (self @ x)).flatten(-3).sum(-1)
 
     def diagonal(self) -> Tensor:
-        """The diagonal of L, (H,W) or (B,H,W), in closed form.
+        """Compute the diagonal of L in closed form.
 
         L_ii = sum of 8/9 - |K^T (I_i - mu_w)|^2 / 9 over the windows w of pixel i.
+
+        Returns:
+            (H,W) or (B,H,W).
+
+        Examples:
+            >>> _ = torch.manual_seed(0)
+            >>> laplacian = MattingLaplacian(torch.rand(3, 4, 5))
+            >>> trace = laplacian.to_scipy().trace()
+            >>> bool(abs(laplacian.diagonal().sum() - trace) < 1e-3)
+            True
         """
         batch, _, height, width = self.image.shape
         colours = F.unfold(self.image, 3).reshape(batch, 3, 9, height - 2, width - 2)
@@ -103,12 +168,18 @@ class MattingLaplacian:
         return diagonal.reshape(*self.shape[:-3], height, width)
 
     def to_scipy(self) -> "csr_matrix":
-        """The explicit (HW,HW) matrix of one image, float64, pixels row by row.
+        """Assemble the explicit matrix of one image, as PyMatting's `cf_laplacian` does.
 
-        It is PyMatting's `cf_laplacian`. In memory it takes about 300 bytes a pixel.
+        Returns:
+            (HW,HW), float64, pixels in row-major order; about 300 bytes per pixel.
 
         Raises:
             ValueError: the batch holds more than one image.
+            ImportError: scipy is not installed.
+
+        Examples:
+            >>> MattingLaplacian(torch.rand(3, 4, 5)).to_scipy().shape
+            (20, 20)
         """
         from scipy.sparse import csr_matrix
 
@@ -119,13 +190,26 @@ class MattingLaplacian:
         return csr_matrix(_C.laplacian_csr(image, self.eps), shape=(pixels, pixels))
 
     def to_linear_operator(self, library: Literal["scipy", "cupy"] = "scipy") -> Any:
-        """L of one image as an (HW,HW) `LinearOperator`, for scipy's or cupy's solvers.
+        """Wrap L of one image as a `LinearOperator` for scipy's or cupy's solvers.
+
+        Args:
+            library: "scipy", whose arrays are on the CPU, or "cupy", for an image on CUDA.
+
+        Returns:
+            (HW,HW), in the image's dtype, pixels in row-major order.
 
         Raises:
             ValueError: the library is neither, or the batch holds more than one image.
+            ImportError: the library is not installed.
+
+        Examples:
+            >>> from scipy.sparse.linalg import eigsh
+            >>> operator = MattingLaplacian(torch.rand(3, 4, 5)).to_linear_operator()
+            >>> eigsh(operator, 1, return_eigenvectors=False) <= 9
+            array([ True])
         """
         if library not in ("scipy", "cupy"):
-            raise ValueError(f'library is {library!r}; "scipy" or "cupy" is wanted')
+            raise ValueError(f"library must be 'scipy' or 'cupy', got {library!r}")
         pixels = self.pixels
 
         if library == "scipy":
@@ -140,7 +224,7 @@ class MattingLaplacian:
             export = from_dlpack
 
         def matmat(columns: Any) -> Any:
-            # A copy, because torch takes neither negative strides nor read-only arrays.
+            # A copy, because torch accepts neither negative strides nor read-only arrays.
             x = torch.as_tensor(columns.copy(), dtype=self.dtype, device=self.device)
             signals = x.reshape(pixels, -1).T.reshape(1, -1, *self.shape[-2:])
             product = ops.matting_matvec(self.image, self.factors, signals)

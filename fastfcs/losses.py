@@ -1,12 +1,12 @@
-"""The losses of neural style transfer: plain formulas, means over the batch.
+"""The losses and measures of neural style transfer, written as plain formulas.
 
-Features F_l (B, c_l, H_l, W_l) are VGG-19's, n_l = H_l W_l;
-Gram matrices S_l^T S_l / n'_l are (B, c_l, c_l).
+Features h_l are VGG-19's, (B,c_l,H_l,W_l), with n_l = H_l W_l. Gram matrices are (B,c_l,c_l):
+G_l = h_l^T h_l / n_l of the image X, H_l of the style and G_l^C of the content C.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,61 +17,174 @@ from .ops import gram
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """L_c = 1/(n c) ||F - C||_F^2 (Gatys et al. 2016), F and C (B, c, H, W); a scalar."""
+    """Compute Gatys et al.'s (2016) content loss, L_c = 1/(n_l c_l) ||h_l - h_l^C||^2.
+
+    Args:
+        features: h_l, (B,c_l,H_l,W_l).
+        target: h_l^C, the content's, of the same shape.
+
+    Returns:
+        A scalar, the mean over the batch.
+
+    Examples:
+        >>> content_loss(torch.ones(2, 8, 4, 5), torch.zeros(2, 8, 4, 5))
+        tensor(1.)
+    """
     return (features - target).square().mean()
 
 
 def style_loss(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> Tensor:
-    """L_s = 1/|I_s| sum_l 1/c_l^2 ||F_l^T F_l / n_l - G_l||_F^2 (Gatys et al. 2016); a scalar.
+    """Compute Gatys et al.'s (2016) style loss, the mean over l of 1/c_l^2 ||G_l - H_l||^2.
 
-    The layers are those of ``grams``, each (B or 1, c_l, c_l).
+    Args:
+        features: h_l by layer, (B,c_l,H_l,W_l). Layers without a target are ignored.
+        grams: H_l by layer, (B,c_l,c_l) or (1,c_l,c_l).
+
+    Returns:
+        A scalar, the mean over the batch.
+
+    Examples:
+        >>> style_loss({"conv1_2": torch.ones(1, 8, 4, 5)}, {"conv1_2": torch.zeros(1, 8, 8)})
+        tensor(1.)
     """
     terms = [(gram(features[layer]) - target).square().mean() for layer, target in grams.items()]
     return sum(terms) / len(terms)  # type: ignore[return-value]
 
 
 def relative_content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """||F - C||^2 / ||C||^2, a mean over the batch: `content_loss`, whatever VGG's scale."""
+    """Compute ||h_l - h_l^C||^2 / ||h_l^C||^2: a `content_loss` that VGG's scale does not affect.
+
+    Args:
+        features: h_l, (B,c_l,H_l,W_l).
+        target: h_l^C, the content's, of the same shape.
+
+    Returns:
+        A scalar, the mean over the batch.
+
+    Examples:
+        >>> target = torch.rand(1, 8, 4, 5)
+        >>> round(relative_content_loss(1.5 * target, target).item(), 3)
+        0.25
+    """
     return (squared_norm(features - target) / squared_norm(target)).mean()
 
 
-def relative_style_loss(gram: Tensor, target: Tensor, before: Tensor) -> Tensor:
-    """||G - S||^2 / (||S||^2 + ||G_C||^2) at one layer, (B, c_l, c_l) each; one an image, (B,).
+def relative_style_loss(gram: Tensor, target: Tensor, content: Tensor) -> Tensor:
+    """Compute ||G_l - H_l||^2 / (||H_l||^2 + ||G_l^C||^2) at one layer.
 
-    G_C is the unchanged content's: it keeps a dark style for a bright content from outweighing
-    all else, as the squares alone do in `style_loss`.
+    Dividing by the content's norm as well keeps a dark style for a bright content from outweighing
+    everything else, as it does in `style_loss`.
+
+    Args:
+        gram: G_l, (B,c_l,c_l).
+        target: H_l, the style's, of the same shape.
+        content: G_l^C, the unchanged content's, of the same shape.
+
+    Returns:
+        One number per image, (B,).
+
+    Examples:
+        >>> gram = torch.rand(2, 8, 8)
+        >>> relative_style_loss(gram, torch.zeros_like(gram), gram)
+        tensor([1., 1.])
     """
-    return squared_norm(gram - target) / (squared_norm(target) + squared_norm(before))
+    return squared_norm(gram - target) / (squared_norm(target) + squared_norm(content))
+
+
+def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize masks by averaging over areas, so that a pixel is the covered share of its area.
+
+    Args:
+        masks: (R,H,W), floating.
+        size: the height h and width w.
+
+    Returns:
+        (R,h,w).
+
+    Examples:
+        >>> resize_masks(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2))
+        tensor([[[1.0000, 0.5000]]])
+    """
+    return F.interpolate(masks[None], list(size), mode="area")[0]
 
 
 def region_grams(features: Tensor, masks: Tensor) -> Tensor:
-    """A Gram matrix a region (Luan et al. 2017), F^T diag(m_r) F / sum m_r: (R, c, c).
+    """Compute one Gram matrix per region (Luan et al. 2017), h_l^T diag(m_r) h_l / sum m_r.
 
     Args:
-        features: (1, c, h, w).
-        masks: m, (R, H, W) in [0, 1], none of them empty; brought to h x w by area.
+        features: h_l, (1,c_l,H_l,W_l).
+        masks: m, (R,H,W) in [0,1], none of them empty, of any size.
+
+    Returns:
+        (R,c_l,c_l).
+
+    Examples:
+        >>> features = torch.rand(1, 8, 4, 6)
+        >>> left = torch.zeros(1, 4, 6)
+        >>> left[..., :3] = 1
+        >>> torch.allclose(region_grams(features, left), gram(features[..., :3]))
+        True
     """
-    m = F.interpolate(masks[None], features.shape[-2:], mode="area")[0][:, None]
+    m = resize_masks(masks, features.shape[-2:])[:, None]
     pixels = features.shape[-2] * features.shape[-1]
     share = m.flatten(1).sum(1) / pixels
     return gram(features * m.sqrt()) / share.view(-1, 1, 1)
 
 
 def matting_loss(laplacian: MattingLaplacian, image: Tensor) -> Tensor:
-    """Tr(X^T L X) (Luan et al. 2017), L the content's matting Laplacian; summed over the batch."""
+    """Compute Luan et al.'s (2017) photorealism penalty, Tr(X^T L X).
+
+    Args:
+        laplacian: L, the content's matting Laplacian.
+        image: X, (B,3,H,W).
+
+    Returns:
+        A scalar, the sum over the batch.
+
+    Raises:
+        ValueError: X does not match L's image.
+
+    Examples:
+        >>> content = torch.rand(1, 3, 8, 9, dtype=torch.float64)
+        >>> matting_loss(MattingLaplacian(content), content).item() < 1e-4
+        True
+    """
     return laplacian.energy(image).sum()
 
 
 def structure_loss(image: Tensor, content: Tensor) -> Tensor:
-    """1 - `gradient_ssim`: what is lost of the content's edges; a scalar in [0, 2]."""
+    """Compute 1 - `gradient_ssim`, the loss of the content's edges.
+
+    Args:
+        image, content: (B,3,H,W) in [0,1], H and W at least 7.
+
+    Returns:
+        A scalar in [0,2].
+
+    Examples:
+        >>> content = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+        >>> round(structure_loss(content, content).item(), 6)
+        0.0
+    """
     return 1 - gradient_ssim(image, content)
 
 
 def gradient_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM of the gradient magnitudes (Sobel, luma) of images (B, 3, H, W) in [0, 1]; a scalar.
+    """Compute the SSIM of the gradient magnitudes (Sobel, of luma) of two images.
 
-    SSIM as scikit-image's: windows of 7 x 7, sample covariances, K1 = 0.01, K2 = 0.03, range 1.
-    Differentiable; float64 keeps rounding out of its variances.
+    SSIM is scikit-image's: windows of 7 x 7, sample covariances, K1 = 0.01, K2 = 0.03, range 1.
+    Differentiable. In float64, rounding does not affect the variances.
+
+    Args:
+        a, b: (B,3,H,W) in [0,1], H and W at least 7.
+
+    Returns:
+        A scalar in [-1,1], the mean over the batch.
+
+    Examples:
+        >>> image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+        >>> round(gradient_ssim(image, 1 - image).item(), 6)
+        1.0
     """
     x, y = _gradient_magnitude(a), _gradient_magnitude(b)
     unbias = 49 / 48
@@ -84,25 +197,65 @@ def gradient_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gradient_magnitude(image: Tensor) -> Tensor:
-    # Nothing here is copied from the host, which would wait for the device.
-    red, green, blue = image.split(1, 1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    # The kernels are made on the device: copied from the host, they would make it wait.
     difference = torch.arange(-1, 2, dtype=image.dtype, device=image.device)
     across = (2 - difference.abs())[:, None] * difference / 4
     kernels = torch.stack([across, across.T])[:, None]
-    gradient = F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), kernels)
-    return torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    gradient = F.conv2d(F.pad(luma(image), (1, 1, 1, 1), mode="replicate"), kernels)
+    magnitude: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    return magnitude
+
+
+def luma(image: Tensor) -> Tensor:
+    """Compute Rec. 601 luma, the Y of YIQ: 0.299 R + 0.587 G + 0.114 B.
+
+    Args:
+        image: (B,3,H,W).
+
+    Returns:
+        (B,1,H,W).
+
+    Examples:
+        >>> round(luma(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)).item(), 4)
+        0.5925
+    """
+    # No tensor of weights, whose copy to the device would make the host wait.
+    red, green, blue = torch.split(image, 1, 1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def gram_distance(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> Tensor:
-    """Mean over l of ||F_l^T F_l / n_l - G_l||^2 / ||G_l||^2, without unit; one an image, (B,).
+    """Compute the distance to a style, the mean over l of ||G_l - H_l||^2 / ||H_l||^2.
 
-    The measure of how much of a style is taken over: 0 when every Gram matrix is the style's.
+    It is 0 where every Gram matrix equals the style's.
+
+    Args:
+        features: h_l by layer, (B,c_l,H_l,W_l). Layers without a target are ignored.
+        grams: H_l by layer, (B,c_l,c_l) or (1,c_l,c_l).
+
+    Returns:
+        One number per image, (B,), without a unit.
+
+    Examples:
+        >>> features = {"conv1_2": torch.rand(2, 8, 4, 5)}
+        >>> gram_distance(features, {"conv1_2": gram(features["conv1_2"])})
+        tensor([0., 0.])
     """
     terms = [squared_norm(gram(features[k]) - g) / squared_norm(g) for k, g in grams.items()]
     return sum(terms) / len(terms)  # type: ignore[return-value]
 
 
 def squared_norm(x: Tensor) -> Tensor:
-    """||x_b||_F^2 of each batch element: (B, ...) -> (B,)."""
+    """Compute ||x_b||^2 of every batch element.
+
+    Args:
+        x: (B, ...).
+
+    Returns:
+        (B,).
+
+    Examples:
+        >>> squared_norm(torch.ones(2, 3, 4))
+        tensor([12., 12.])
+    """
     return x.flatten(1).square().sum(1)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from .checks import check_image, check_regions
 from .constraints import Constraint
-from .losses import region_grams
+from .losses import region_grams, resize_masks
 from .ops import gram, gram_correction
 from .statistics import Statistics, Widths
 
@@ -231,7 +231,7 @@ def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
 
 def _correction_by_region(h: Tensor, targets: Tensor, regions: Tensor) -> Tensor:
     """sum_r m_r times the normalised correction of the features inside region r; h (1, c, H, W)."""
-    masks = F.interpolate(regions[None].to(h), h.shape[-2:], mode="area")[0]
+    masks = resize_masks(regions.to(h), h.shape[-2:])
     total = torch.zeros_like(h)
     for m, target in zip(masks, targets, strict=True):
         share = m.mean()

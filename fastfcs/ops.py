@@ -1,12 +1,12 @@
 """The operators `torch.ops.fastfcs.*`, compiled for CPU and CUDA, traceable and differentiable.
 
-Shapes: image (B,3,H,W) in [0,1], x (B,C,H,W), h (B,C,H,W) with n = H W, Gram matrices (B,C,C).
-Any strides are accepted. Every refusal is a ValueError of one sentence. Values that are not finite
-are refused on the CPU; on CUDA, where looking for them would make the host wait, they give results
-that are not finite.
+Shapes: image (B,3,H,W) in [0,1], x (B,C,H,W), features h (B,C,H,W), which are an n x C matrix with
+n = H W, and Gram matrices (B,C,C). Strides are arbitrary. A wrong argument raises a ValueError of
+one sentence. Values that are not finite raise it on the CPU as well; on CUDA, where finding them
+would make the host wait, they give results that are not finite.
 
-x is differentiated, and so are h and the target of a Gram correction, once. Images, factors and
-coefficients are constants: no gradient flows to them.
+Gradients, first and second, flow to x, to h and to the target of a Gram correction. Images, factors
+and coefficients are constants.
 """
 
 from __future__ import annotations
@@ -21,41 +21,32 @@ from torch.library import register_autograd, register_fake
 
 from . import _C  # noqa: F401  registers the operators
 
-_ops = torch.ops.fastfcs
 
-
-@register_fake("fastfcs::matting_factors")
-def _(image: Tensor, eps: float) -> Tensor:
+def _fake_factors(image: Tensor, eps: float) -> Tensor:
     batch, _, height, width = image.shape
     return image.new_empty(batch, 6, height - 2, width - 2)
 
 
-@register_fake("fastfcs::matting_matvec")
-def _(image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
+def _fake_matvec(image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@register_fake("fastfcs::matting_filter")
-def _(image: Tensor, factors: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
+def _fake_filter(image: Tensor, factors: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _gram_dtype(h: Tensor) -> torch.dtype:
-    return torch.float64 if h.dtype == torch.float64 else torch.float32
+def _fake_gram(h: Tensor, tf32: bool = False) -> Tensor:
+    dtype = torch.float64 if h.dtype == torch.float64 else torch.float32
+    return h.new_empty(h.shape[0], h.shape[1], h.shape[1], dtype=dtype)
 
 
-@register_fake("fastfcs::gram")
-def _(h: Tensor, tf32: bool = False) -> Tensor:
-    return h.new_empty(h.shape[0], h.shape[1], h.shape[1], dtype=_gram_dtype(h))
-
-
-@register_fake("fastfcs::gram_correction")
-def _(h: Tensor, target: Tensor, tf32: bool = False) -> Tensor:
+def _fake_correction(h: Tensor, target: Tensor, tf32: bool = False) -> Tensor:
     return h.new_empty(h.shape)
 
 
-@register_fake("fastfcs::gram_correction_backward")
-def _(h: Tensor, target: Tensor, grad: Tensor, tf32: bool = False) -> tuple[Tensor, Tensor]:
+def _fake_correction_backward(
+    h: Tensor, target: Tensor, grad: Tensor, tf32: bool = False
+) -> tuple[Tensor, Tensor]:
     return h.new_empty(h.shape), target.new_empty(target.shape)
 
 
@@ -96,7 +87,7 @@ def _correction_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
 
 
 def _differentiable_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """`gram_correction_backward` by torch's own products, for a second derivative."""
+    """`gram_correction_backward` written with torch's own products, for second derivatives."""
     x, g = h.flatten(2).to(target.dtype), grad.flatten(2).to(target.dtype)
     n = x.shape[2]
     s = x @ g.mT
@@ -108,74 +99,116 @@ def _no_gradient(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
     return (None,) * len(ctx.needs_input_grad)
 
 
-def _constant(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _mark_constant(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
 
 
-def _refuse_tangents(name: str, inputs: tuple[Any, ...]) -> None:
-    """Forward-mode derivatives would be 0 without a word."""
+def _check_no_tangents(name: str, inputs: tuple[Any, ...]) -> None:
+    """Raise where torch would silently take a forward-mode derivative to be 0."""
     for x in inputs:
-        if isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None:
+        if not isinstance(x, Tensor):
+            continue
+        if forward_ad.unpack_dual(x).tangent is not None:
             raise NotImplementedError(f"fastfcs.{name} has no forward-mode derivative")
 
 
 def _operator(
-    name: str, gradient: Callable[..., Any] = _no_gradient, save: Callable[..., None] = _constant
+    name: str,
+    fake: Callable[..., Any],
+    gradient: Callable[..., Any] = _no_gradient,
+    save: Callable[..., None] = _mark_constant,
 ) -> Callable[..., Any]:
-    """The operator, differentiable, and cheap to call.
+    """Register an operator's shapes and gradient, and return the function that calls it.
 
-    What `register_autograd` makes of it serves tracing and direct calls of the operator, but costs
-    8 us a call, 30 us with a gradient. The same formulas are reached here in 2 us and 11 us.
+    Tracing and function transforms go through torch.library's dispatch. So could every call, but it
+    costs 8 us, and 30 us with a gradient; `_direct` reaches the same kernels and formulas in 2 us
+    and 11 us, by private names of torch. A torch without them takes the public path.
     """
-    operator = getattr(_ops, name).default
+    operator = getattr(torch.ops.fastfcs, name).default
+    register_fake(f"fastfcs::{name}", fake)
     register_autograd(f"fastfcs::{name}", gradient, setup_context=save)
+
+    def dispatched(*inputs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            _check_no_tangents(name, inputs)
+        return operator(*inputs)
+
+    try:
+        return _direct(operator, gradient, save, dispatched)
+    except AttributeError:
+        return dispatched
+
+
+def _direct(
+    operator: Callable[..., Any],
+    gradient: Callable[..., Any],
+    save: Callable[..., None],
+    dispatched: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Call an operator without torch.library's dispatch, unless it is traced or transformed.
+
+    The only user of private names of torch besides `_tf32_allowed`.
+
+    Raises:
+        AttributeError: torch lacks one of them.
+    """
+    below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+    transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+    any_requires_grad: Callable[..., bool] = torch._C._any_requires_grad
+    _ = forward_ad._current_level  # the level itself changes, and is read in every call
 
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
-            with torch._C._AutoDispatchBelowAutograd():
+            with below_autograd():
                 output = operator(*inputs)
             save(ctx, inputs, output)
             return output
 
         backward = staticmethod(gradient)
 
-    # Function.apply itself, without what it does for function transforms, which takes 4 us.
-    apply = super(torch.autograd.Function, Function).apply  # type: ignore[misc]
+    # The inherited apply: Function's own adds 4 us of support for function transforms.
+    apply: Callable[..., Any] = super(torch.autograd.Function, Function).apply
 
     def call(*inputs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return operator(*inputs)
-        if forward_ad._current_level >= 0:
-            _refuse_tangents(name, inputs)
-        if torch._C._are_functorch_transforms_active():
-            return operator(*inputs)
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+        if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or transforms_active():
+            return dispatched(*inputs)
+        if torch.is_grad_enabled() and any_requires_grad(*inputs):
             return apply(*inputs)
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             return operator(*inputs)
 
     return call
 
 
-_matting_factors = _operator("matting_factors")
-_matting_matvec = _operator("matting_matvec", _matvec_backward, _save_constants)
-_matting_filter = _operator("matting_filter", _filter_backward, _save_constants)
-_gram = _operator("gram", _gram_backward, _save)
-_gram_correction = _operator("gram_correction", _correction_backward, _save)
-_gram_correction_backward = _operator("gram_correction_backward")
+_matting_factors: Callable[..., Tensor] = _operator("matting_factors", _fake_factors)
+_matting_matvec: Callable[..., Tensor] = _operator(
+    "matting_matvec", _fake_matvec, _matvec_backward, _save_constants
+)
+_matting_filter: Callable[..., Tensor] = _operator(
+    "matting_filter", _fake_filter, _filter_backward, _save_constants
+)
+_gram: Callable[..., Tensor] = _operator("gram", _fake_gram, _gram_backward, _save)
+_gram_correction: Callable[..., Tensor] = _operator(
+    "gram_correction", _fake_correction, _correction_backward, _save
+)
+_gram_correction_backward: Callable[..., tuple[Tensor, Tensor]] = _operator(
+    "gram_correction_backward", _fake_correction_backward
+)
 
 
 def _tf32_allowed() -> bool:
-    """Whether torch's own products of float32 on CUDA may be rounded to TF32, now.
+    """Whether torch's own float32 products on CUDA may currently be rounded to TF32.
 
-    However it was asked for: ``torch.backends.cuda.matmul.fp32_precision`` and the older
-    ``allow_tf32`` know of each other, but the latter raises where both were used, and the former is
-    not traced by torch.compile.
+    ``torch.backends.cuda.matmul.fp32_precision`` and the older ``allow_tf32`` set the same state.
+    Reading the latter raises where both were used, and the former cannot be traced by
+    torch.compile, so the private getter is preferred.
     """
-    if torch.compiler.is_compiling():
-        return torch.backends.cuda.matmul.allow_tf32
-    return torch._C._get_fp32_precision_getter("cuda", "matmul") == "tf32"
+    if torch.compiler.is_compiling() or not hasattr(torch._C, "_get_fp32_precision_getter"):
+        allowed: bool = torch.backends.cuda.matmul.allow_tf32
+        return allowed
+    precision: str = torch._C._get_fp32_precision_getter("cuda", "matmul")
+    return precision == "tf32"
 
 
 def _tf32(h: Tensor) -> bool:
@@ -183,7 +216,9 @@ def _tf32(h: Tensor) -> bool:
 
 
 def matting_factors(image: Tensor, eps: float = 1e-7) -> Tensor:
-    """What a matting Laplacian (Levin et al. 2008) needs of its image, once an image.
+    """Precompute the per-window factors of a matting Laplacian (Levin et al. 2008).
+
+    Call once per image.
 
     Args:
         image: (B,3,H,W), float32 or float64, finite, H and W at least 3.
@@ -194,13 +229,19 @@ def matting_factors(image: Tensor, eps: float = 1e-7) -> Tensor:
         with K K^T = (S_w + eps/9 I)^-1, computed in float64.
 
     Raises:
-        ValueError: a wrong shape, dtype or eps, or an image that is not finite.
+        ValueError: the image's shape, dtype or values are wrong, or eps is not positive.
+
+    Examples:
+        >>> matting_factors(torch.rand(1, 3, 8, 9)).shape
+        torch.Size([1, 6, 6, 7])
     """
     return _matting_factors(image, eps)
 
 
 def matting_matvec(image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
-    """L x, L the image's matting Laplacian (Levin et al. 2008), which never exists in memory.
+    """Compute L x, where L is the image's matting Laplacian (Levin et al. 2008).
+
+    L itself is never stored.
 
     Args:
         image: (B,3,H,W), float32 or float64, finite.
@@ -211,13 +252,20 @@ def matting_matvec(image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
         (B,C,H,W). In float32 the relative error is below 1e-5 on photographs.
 
     Raises:
-        ValueError: a wrong shape, dtype or device, or values that are not finite.
+        ValueError: a shape, dtype or device is wrong, or a value is not finite.
+
+    Examples:
+        >>> image = torch.rand(1, 3, 8, 9)
+        >>> constant = torch.ones(1, 1, 8, 9)
+        >>> product = matting_matvec(image, matting_factors(image), constant)
+        >>> torch.allclose(product, torch.zeros_like(constant), atol=1e-6)
+        True
     """
     return _matting_matvec(image, factors, x)
 
 
 def matting_filter(image: Tensor, factors: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
-    """p(L) x = sum_k c_k T_k(2 L / 9 - I) x, the whole Chebyshev recurrence in one call.
+    """Compute p(L) x = sum_k c_k T_k(2 L / 9 - I) x: the whole Chebyshev recurrence in one call.
 
     Args:
         image: (B,3,H,W), float32 or float64, finite.
@@ -229,29 +277,44 @@ def matting_filter(image: Tensor, factors: Tensor, x: Tensor, coefficients: Tens
         (B,C,H,W).
 
     Raises:
-        ValueError: a wrong shape, dtype or device, or values that are not finite.
+        ValueError: a shape, dtype or device is wrong, or a value is not finite.
+
+    Examples:
+        One step of diffusion, I - L / 9:
+
+        >>> image, x = torch.rand(2, 1, 3, 8, 9, dtype=torch.float64)
+        >>> factors = matting_factors(image)
+        >>> coefficients = torch.tensor([0.5, -0.5], dtype=torch.float64)
+        >>> diffused = x - matting_matvec(image, factors, x) / 9
+        >>> torch.allclose(matting_filter(image, factors, x, coefficients), diffused)
+        True
     """
     return _matting_filter(image, factors, x, coefficients)
 
 
 def gram(h: Tensor) -> Tensor:
-    """The Gram matrix G = h^T h / n of features h, an n x C matrix (Gatys et al. 2016).
+    """Compute the Gram matrix G = h^T h / n of features h, an n x C matrix (Gatys et al. 2016).
 
     Args:
         h: (B,C,H,W), float16, bfloat16, float32 or float64. On CUDA, float32 is multiplied in TF32
-            where ``torch.backends.cuda.matmul.allow_tf32`` asks for it; so it is below.
+            where ``torch.backends.cuda.matmul.allow_tf32`` is set, as in the functions below.
 
     Returns:
-        (B,C,C) in h's dtype, float32 for half types; accumulated in float32 at least.
+        (B,C,C) in h's dtype, or float32 for half types; accumulated at least in float32.
 
     Raises:
-        ValueError: a wrong shape or dtype.
+        ValueError: h's shape or dtype is wrong.
+
+    Examples:
+        >>> gram(torch.tensor([[1.0, 2.0], [0.0, 2.0]]).view(1, 2, 1, 2))
+        tensor([[[2.5000, 2.0000],
+                 [2.0000, 2.0000]]])
     """
     return _gram(h, _tf32(h))
 
 
 def gram_correction(h: Tensor, target: Tensor) -> Tensor:
-    """h (h^T h / n - H): the gradient of a Gram loss but for its scale (Puy and Pérez 2018).
+    """Compute h (h^T h / n - H), the gradient of a Gram loss up to scale (Puy and Pérez 2018).
 
     Args:
         h: (B,C,H,W), float16, bfloat16, float32 or float64.
@@ -261,25 +324,42 @@ def gram_correction(h: Tensor, target: Tensor) -> Tensor:
         (B,C,H,W) in h's dtype.
 
     Raises:
-        ValueError: a wrong shape, dtype or device.
+        ValueError: a shape, dtype or device is wrong.
+
+    Examples:
+        For a symmetric H it is the gradient of n/4 ||G - H||^2:
+
+        >>> h = torch.rand(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+        >>> target = torch.eye(3, dtype=torch.float64)[None]
+        >>> loss = 20 / 4 * (gram(h) - target).square().sum()
+        >>> (gradient,) = torch.autograd.grad(loss, h)
+        >>> torch.allclose(gram_correction(h, target), gradient)
+        True
     """
     return _gram_correction(h, target, _tf32(h))
 
 
 def gram_correction_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of :func:`gram_correction` with respect to h and H. Not differentiable itself.
+    """Compute the gradients of :func:`gram_correction` with respect to h and H.
 
-    With S = h^T g: dh = g (G - H)^T + h (S + S^T) / n and dH = -S.
+    With S = h^T g: dh = g (G - H)^T + h (S + S^T) / n and dH = -S. This function itself is not
+    differentiable.
 
     Args:
         h: (B,C,H,W), as in :func:`gram_correction`.
         target: H, (B,C,C) or (1,C,C), as there.
-        grad: g, the gradient at the output, of h's shape and dtype.
+        grad: g, the gradient with respect to the output, of h's shape and dtype.
 
     Returns:
-        dh, of h's shape, and dH, of the target's (for a single one, summed over the batch).
+        dh, of h's shape, and dH, of the target's; a single target's is summed over the batch.
 
     Raises:
-        ValueError: a wrong shape, dtype or device.
+        ValueError: a shape, dtype or device is wrong.
+
+    Examples:
+        >>> h, grad = torch.rand(2, 4, 3, 5, 6)
+        >>> dh, dtarget = gram_correction_backward(h, torch.eye(3)[None], grad)
+        >>> dh.shape, dtarget.shape
+        (torch.Size([4, 3, 5, 6]), torch.Size([1, 3, 3]))
     """
     return _gram_correction_backward(h, target, grad, _tf32(h))

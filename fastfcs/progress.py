@@ -1,29 +1,120 @@
-"""The progress bar of everything that takes minutes."""
+"""The progress bar of every loop that takes minutes."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import Console
+
+_LINE = 50  # steps per line where standard error is not a terminal
+
+
+class ProgressBar:
+    """A progress bar on standard error that also shows numbers, as a context manager.
+
+    Where standard error is not a terminal, every fiftieth step and the last one print a line.
+
+    Args:
+        total: the number of all steps, or None if it is not known.
+        done: the number of steps that are already done.
+        shown: False shows nothing.
+        smoothing: weight of the past in the moving averages of the numbers; 0 shows the latest.
+        console: a console of `rich` that prints other lines meanwhile; by default a new one.
+
+    Examples:
+        >>> with ProgressBar(2, shown=False, smoothing=0) as bar:
+        ...     for step in range(2):
+        ...         bar.report({"loss": 1 / (step + 1)})
+        ...         bar.advance()
+        >>> bar.text
+        'loss 0.5000'
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        done: int = 0,
+        *,
+        shown: bool = True,
+        smoothing: float = 0.98,
+        console: Console | None = None,
+    ) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        console = console or Console(stderr=True)
+        self._total, self._done, self._printed = total, done, done
+        self._smoothing, self._averages = smoothing, dict[str, float]()
+        self._prints_lines = shown and not console.is_terminal
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not shown or self._prints_lines,
+        )
+        self._task = self._bar.add_task("", total=total, completed=done)
+
+    @property
+    def text(self) -> str:
+        """The numbers as they are shown."""
+        return "  ".join(f"{name} {value:#.4g}" for name, value in self._averages.items())
+
+    def report(self, numbers: Mapping[str, float]) -> None:
+        """Take the numbers of a step, by name, into the averages; `advance` shows them."""
+        for name, value in numbers.items():
+            average = self._averages.get(name, value)
+            self._averages[name] = self._smoothing * average + (1 - self._smoothing) * value
+
+    def advance(self) -> None:
+        """Count one more step."""
+        self._done += 1
+        self._bar.update(self._task, completed=self._done, description=self.text)
+        if self._prints_lines and self._done % _LINE == 0:
+            self._print_line()
+
+    def __enter__(self) -> ProgressBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        if error is None and self._prints_lines and self._printed < self._done:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        of_total = "" if self._total is None else f"/{self._total}"
+        print(f"{self._done}{of_total}  {self.text}", file=sys.stderr, flush=True)
+        self._printed = self._done
 
 
 def progress_bar(
-    steps: Iterable[int],
-    start: int,
-    total: int | None,
-    shown: bool = True,
-    *,
-    smoothing: float = 0.98,
+    steps: Iterable[int], start: int, total: int | None, shown: bool = True
 ) -> Iterator[tuple[int, Callable[[Mapping[str, float]], None]]]:
-    """Iterate over steps with a progress bar on standard error that also shows numbers.
-
-    Where standard error is not a terminal, every fiftieth step and the last print a line instead.
+    """Iterate over steps with a `ProgressBar`.
 
     Args:
-        steps: step numbers, ascending.
-        start: number of the first step.
-        total: number of all steps, or None if it is not known.
+        steps: consecutive step numbers.
+        start: the number of the first step.
+        total: the number of all steps, or None if it is not known.
         shown: False shows nothing.
-        smoothing: weight of the past in the moving average of the numbers; 0 shows the latest.
 
     Yields:
         Each step, and a function to report its numbers, by name.
@@ -32,44 +123,7 @@ def progress_bar(
         >>> for step, report in progress_bar(range(2), 0, 2, shown=False):
         ...     report({"loss": 1 / (step + 1)})
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    averages: dict[str, float] = {}
-
-    def report(numbers: Mapping[str, float]) -> None:
-        for name, value in numbers.items():
-            averages[name] = smoothing * averages.get(name, value) + (1 - smoothing) * value
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    lines = shown and not console.is_terminal
-
-    def print_line() -> None:
-        of_total = "" if total is None else f"/{total}"
-        print(f"{done}{of_total}  {text}", file=sys.stderr, flush=True)
-
-    done, printed, text = start, start, ""
-    with Progress(*columns, console=console, disable=lines or not shown) as bar:
-        task = bar.add_task("", total=total, completed=start)
+    with ProgressBar(total, start, shown=shown) as bar:
         for step in steps:
-            yield step, report
-            done = step + 1
-            text = "  ".join(f"{name} {value:.4f}" for name, value in averages.items())
-            bar.update(task, completed=done, description=text)
-            if lines and done % 50 == 0:
-                print_line()
-                printed = done
-    if lines and printed < done:
-        print_line()
+            yield step, bar.report
+            bar.advance()

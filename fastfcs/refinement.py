@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .constraints import Constraint
-from .losses import region_grams, squared_norm
+from .losses import region_grams, resize_masks, squared_norm
 from .network import UnrolledSolver
 from .ops import gram, gram_correction
 from .statistics import Statistics, Widths
@@ -297,7 +297,7 @@ def _correction(h: Tensor, target: Tensor, scale: Tensor, regions: Tensor | None
     """h (G - H) times scale (B,), or by region sum_r m_r h (G_r - H_r) times scale_r."""
     if regions is None:
         return (gram_correction(h, target) * scale.view(-1, 1, 1, 1)).to(h)
-    masks = F.interpolate(regions[None].to(h), h.shape[-2:], mode="area")[0]
+    masks = resize_masks(regions.to(h), h.shape[-2:])
     weights = regions.mean((1, 2)) / regions.mean((1, 2)).sum()
     total = torch.zeros_like(h)
     for weight, m, target_r, scale_r in zip(weights, masks, target, scale, strict=True):

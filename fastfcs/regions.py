@@ -1,4 +1,4 @@
-"""Region masks of a content/style pair: one flat colour a region, the same colour in both.
+"""Region masks of a content and a style: one flat colour per region, the same in both masks.
 
 The colours are those of Luan et al., "Deep Photo Style Transfer" (CVPR 2017).
 """
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import images
+from .losses import resize_masks
 
 COLOURS = {
     "blue": (0, 0, 1),
@@ -26,20 +27,24 @@ COLOURS = {
     "light blue": (0, 1, 1),
     "purple": (1, 0, 1),
 }
+"""The colours of regions by name, RGB in [0, 1]."""
 
-_NEAR = 0.1  # of a pure colour, the largest difference of a channel: JPEG and resizing blur masks
-_FLAT = 5  # a colour appears where a square of so many pixels has it: a blurred border is thinner
-_FAR = 0.25  # from all pure colours: where such a square is, and of one colour, it is a mistake
-_ONE = 0.02  # the largest difference within one colour
+# A colour appears in a mask where a square of _SIDE pixels has it: the blurred border between two
+# other colours is thinner. A square of a single colour that is far from all of COLOURS is a mistake
+# of whoever drew the mask. Differences are the largest of the three channels.
+_SIDE = 5
+_NEAR = 0.1  # still the same colour: JPEG and resizing blur masks
+_FAR = 0.25  # none of the colours
+_FLAT = 0.02  # a single colour
 
 
 class Regions(NamedTuple):
-    """The regions that both pictures of a pair have.
+    """The regions that the masks of a content and a style have in common.
 
     Attributes:
-        colours: their names, R of them, in the order of `COLOURS`.
+        colours: the names of the R regions, in the order of `COLOURS`.
         content: (R, H, W) float32, 1 inside each region of the content and 0 outside.
-        style: (R, H', W'), likewise.
+        style: (R, H', W') float32, the same for the style.
     """
 
     colours: tuple[str, ...]
@@ -48,59 +53,89 @@ class Regions(NamedTuple):
 
 
 def read_regions(content: str | Path, style: str | Path) -> Regions:
-    """Read the two masks of a pair.
+    """Read the masks of a content and a style.
 
-    A colour counts where it is flat, not where two others blur into it, and may be a little off;
-    every pixel then belongs to the nearest colour that counts in its mask. Pixels whose region the
-    other mask lacks are in no region of the result.
+    A colour may be slightly off, and it counts only where it is flat, not where two others blur
+    into it. Every pixel belongs to the nearest colour that counts in its mask. Pixels of a colour
+    that the other mask lacks are in no region of the result.
+
+    Args:
+        content: picture file, the mask of the content.
+        style: picture file, the mask of the style.
+
+    Returns:
+        The masks of the regions that both have.
 
     Raises:
-        PictureError: a file that is not a picture.
+        PictureError: a file cannot be read.
         ValueError: the masks have no colour in common, or one has a flat area of another colour.
+
+    Examples:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "mask.png"
+        >>> pixels = torch.zeros(3, 16, 24)
+        >>> pixels[2, :, 8:] = 1
+        >>> images.write(images.Picture(pixels), file)
+        >>> regions = read_regions(file, file)
+        >>> regions.colours, regions.content.mean((1, 2))
+        (('blue', 'black'), tensor([0.6667, 0.3333]))
     """
-    found = [_read(path) for path in (content, style)]
-    colours = tuple(colour for colour in COLOURS if all(colour in mask for mask in found))
+    masks = [_read_mask(path) for path in (content, style)]
+    colours = tuple(colour for colour in COLOURS if all(colour in mask for mask in masks))
     if not colours:
-        names = [
-            f"{', '.join(mask) or 'none of ' + ', '.join(COLOURS)} in {p}"
-            for mask, p in zip(found, (content, style), strict=True)
-        ]
-        raise ValueError(f"masks must have colours in common, not {names[0]} and {names[1]}")
-    return Regions(colours, *(torch.stack([mask[c] for c in colours]).float() for mask in found))
+        of_content, of_style = (
+            f"{', '.join(mask) or 'none of ' + ', '.join(COLOURS)} in {path}"
+            for mask, path in zip(masks, (content, style), strict=True)
+        )
+        raise ValueError(f"masks must have colours in common, got {of_content} and {of_style}")
+    return Regions(colours, *(torch.stack([mask[c] for c in colours]).float() for mask in masks))
 
 
 def resize(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Masks (R, H, W) at another size (H', W'): the share of each new pixel that is covered."""
-    # Rounding may leave their range by an ulp; what is outside [0, 1] stays so, to be refused.
-    return F.interpolate(masks[None], list(size), mode="area")[0].clamp(masks.min(), masks.max())
+    """Resize masks: each new pixel holds the share of it that a region covers.
+
+    Args:
+        masks: (R, H, W), floating.
+        size: H' and W'.
+
+    Returns:
+        (R, H', W').
+
+    Examples:
+        >>> resize(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2))
+        tensor([[[1.0000, 0.5000]]])
+    """
+    # Clamped to the input's range, which rounding may leave by an ulp; values outside [0, 1] are
+    # kept for `check_regions` to report.
+    return resize_masks(masks, size).clamp(masks.min(), masks.max())
 
 
-def _read(path: str | Path) -> dict[str, Tensor]:
+def _read_mask(path: str | Path) -> dict[str, Tensor]:
     """The mask (H, W) of each colour that a picture has."""
-    picture = images.read(path).pixels
+    pixels = images.read(path).pixels
     pure = torch.tensor(list(COLOURS.values())).view(len(COLOURS), 3, 1, 1)
-    distances = (picture - pure).abs().amax(1)  # (9, H, W)
+    distances = (pixels - pure).abs().amax(1)  # (9, H, W)
     near = (distances < _NEAR).float()
     far = (distances > _FAR).all(0, keepdim=True).float()
-    unlike = _within(far) & (_spread(picture) < _ONE)
-    if unlike.any():
-        y, x = unlike[0].nonzero()[0].tolist()
-        r, g, b = (255 * picture[:, y + _FLAT // 2, x + _FLAT // 2]).round().int().tolist()
+    mistakes = _full_squares(far) & (_spread(pixels) < _FLAT)
+    if mistakes.any():
+        y, x = mistakes[0].nonzero()[0].tolist()
+        r, g, b = (255 * pixels[:, y + _SIDE // 2, x + _SIDE // 2]).round().int().tolist()
         raise ValueError(
-            f"masks must have flat areas of {', '.join(COLOURS)} alone, "
-            f"not of the RGB colour ({r}, {g}, {b}) as {path} has"
+            f"masks must have flat areas only of {', '.join(COLOURS)}, "
+            f"got RGB ({r}, {g}, {b}) in {path}"
         )
-    appears = _within(near).flatten(1).any(1)
+    appears = _full_squares(near).flatten(1).any(1)
     nearest = distances.where(appears.view(-1, 1, 1), torch.inf).argmin(0)
     return {name: nearest == k for k, name in enumerate(COLOURS) if appears[k]}
 
 
-def _within(masks: Tensor) -> Tensor:
-    """Which squares of `_FLAT` pixels, (R, H - 4, W - 4), masks (R, H, W) cover wholly."""
-    return F.avg_pool2d(masks, _FLAT, stride=1) > 1 - 1e-6
+def _full_squares(masks: Tensor) -> Tensor:
+    """Which squares of `_SIDE` pixels are entirely in a mask: (R, H, W) -> (R, H - 4, W - 4)."""
+    return F.avg_pool2d(masks, _SIDE, stride=1) > 1 - 1e-6
 
 
-def _spread(picture: Tensor) -> Tensor:
-    """The largest difference within each such square of (3, H, W): (1, H - 4, W - 4)."""
-    high, low = (F.max_pool2d(sign * picture, _FLAT, stride=1) for sign in (1, -1))
+def _spread(pixels: Tensor) -> Tensor:
+    """The largest difference within each such square: (3, H, W) -> (1, H - 4, W - 4)."""
+    high, low = (F.max_pool2d(sign * pixels, _SIDE, stride=1) for sign in (1, -1))
     return (high + low).amax(0, keepdim=True)

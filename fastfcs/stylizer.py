@@ -16,12 +16,12 @@ from . import images, presets
 from .checks import MIN_SIDE, check_regions
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
+from .images import AnyImage
 from .network import UnrolledSolver
 from .refinement import RefinedSolver, load_network
 from .regions import resize
 from .statistics import Statistics, StatisticsBuffers
 
-AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any]
 Style: TypeAlias = AnyImage | str | Path
 T = TypeVar("T", Tensor, Image.Image, NDArray[Any])
 

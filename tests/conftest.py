@@ -13,7 +13,16 @@ from torch import Tensor
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
+collect_ignore = ["matrix.py", "emulation"]  # programs
+
 PHOTOS = ("chelsea", "coffee", "rocket")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device"))
 
 
 @pytest.fixture

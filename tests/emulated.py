@@ -1,4 +1,4 @@
-"""The emulation of the CUDA kernels (tests/emulation), compiled, and its kernels as functions."""
+"""Compiles the emulation of the CUDA kernels (tests/emulation) and wraps its functions."""
 
 import ctypes
 import importlib.util
@@ -16,7 +16,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
-# Without the file that registers the operators, which needs a whole torch and no emulation.
+# All but the file that registers the operators; tests/emulation/ops.cpp includes that one.
 EMULATED = [source for source in KERNELS if source.name != "ops.cu"]
 TORCH = Path(torch.__file__).parent
 TORCH_HEADERS = TORCH / "include"
@@ -36,7 +36,7 @@ needs_compiler = pytest.mark.skipif(
 FLAGS = [
     "-std=c++17",
     "-O1",
-    "-U_FORTIFY_SOURCE",  # its longjmp refuses to change stacks
+    "-U_FORTIFY_SOURCE",  # its longjmp does not allow a change of stacks
     "-fPIC",
     # accesses of 16 bytes, offsets of 32 bits
     "-fsanitize=alignment,signed-integer-overflow",
@@ -46,7 +46,7 @@ FLAGS = [
     "-Werror",
     "-Wconversion",
     "-Wno-sign-conversion",
-    "-Wno-maybe-uninitialized",  # false alarms with sanitizers
+    "-Wno-maybe-uninitialized",  # false positives with sanitizers
     "-Wno-error=conversion",  # see test_no_offset_is_narrowed
     "-Wno-unknown-pragmas",
     "-DFASTFCS_GRAM_BLOCKS=::emulation::gram_blocks",
@@ -54,7 +54,7 @@ FLAGS = [
 
 
 def build(folder: Path) -> None:
-    """Compiles a copy of the sources in `folder`."""
+    """Copies the sources to `folder` and compiles them there."""
     for part in ("csrc", "tests/emulation"):
         shutil.copytree(ROOT / part, folder / part)
     abi = re.search(r"TORCH_ABI = \((\d+), (\d+)\)", (ROOT / "setup.py").read_text())
@@ -84,23 +84,23 @@ def build(folder: Path) -> None:
 
 
 def compile(folder: Path) -> None:
-    """Compiles what has changed in `folder`; the compiler's warnings go to build.log."""
+    """Compiles changed sources in `folder`; the compiler's warnings go to build.log."""
     import ninja
 
     command = [Path(ninja.BIN_DIR, "ninja"), "-C", folder]
-    done = subprocess.run(
+    result = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
     )
-    (folder / "build.log").write_text(done.stdout)
-    if done.returncode:
-        raise RuntimeError(f"the emulation does not compile:\n{done.stdout}")
+    (folder / "build.log").write_text(result.stdout)
+    if result.returncode:
+        raise RuntimeError(f"the emulation does not compile:\n{result.stdout}")
 
 
 class Protected:
-    """A copy of an array against a page of memory that cannot be accessed: its end, or its start.
+    """A copy of an array whose end, or start, is next to a page of memory without access.
 
-    Between the page and the array lie `offset` elements of NaN, on its other side NaN to the end
-    of a page, then another page without access.
+    There are `offset` elements of NaN between that page and the array. On the other side, NaN fills
+    the rest of a page, which is followed by another page without access.
     """
 
     def __init__(self, tensor: Tensor, at_end: bool, offset: int) -> None:
@@ -123,11 +123,11 @@ class Protected:
 
 
 class Kernels:
-    """The emulated kernels, run twice: with threads and blocks in either order, and with arrays
-    whose ends, then whose beginnings lie against protected memory.
+    """The emulated kernels. Every call runs once per order of threads and blocks.
 
-    The array `misaligned`, in the order of a C function's arguments, begins `offset` elements
-    further on than the other ones do.
+    In the forward order the ends of all arrays are next to protected memory, in the other orders
+    their starts. The array number `misaligned`, counted as in the C function's arguments, is
+    shifted by `offset` elements.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Kernels:
         offset: int = 0,
     ) -> None:
         self.library = library
-        self.tf32 = tf32  # of the Gram kernels, given float32
+        self.tf32 = tf32  # for the Gram kernels with float32
         self.orders = orders
         self.misaligned, self.offset = misaligned, offset
 
@@ -161,7 +161,7 @@ class Kernels:
     def run(
         self, name: str, inputs: list[object], outputs: list[Tensor], sizes: list[int]
     ) -> list[Tensor]:
-        """The outputs, once they are the same in every order and nothing beside them is written."""
+        """The outputs. Fails if they depend on the order or if anything else is written."""
         suffix = "tf32" if self.tf32 else _suffix(inputs)
         runs = []
         for order in self.orders:
@@ -172,14 +172,14 @@ class Kernels:
                 else value
                 for i, value in enumerate([*inputs, *outputs])
             ]
-            given = [a.tensor if isinstance(a, Protected) else a for a in arrays]
-            self.call(f"{name}_{suffix}", *given, *sizes)
+            arguments = [a.tensor if isinstance(a, Protected) else a for a in arrays]
+            self.call(f"{name}_{suffix}", *arguments, *sizes)
             results = arrays[len(inputs) :]
             for array in results:
                 assert array.margins_intact(), f"{name} wrote outside its output"
             runs.append(results)
-        for one, *others in zip(*runs, strict=True):
-            assert all(torch.equal(one.bytes, other.bytes) for other in others), (
+        for first, *others in zip(*runs, strict=True):
+            assert all(torch.equal(first.bytes, other.bytes) for other in others), (
                 f"{name} depends on the order of its threads or blocks"
             )
         return [array.tensor for array in runs[0]]

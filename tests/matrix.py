@@ -1,7 +1,8 @@
 """Builds a wheel against every torch and runs each wheel with every torch: `make matrix`.
 
-The binary uses nothing but torch's stable ABI, so one wheel must serve all of them. The
-environments stay in build/matrix for the next run; one with a CUDA build of torch takes 5 to 7 GB.
+The binary uses only torch's stable ABI, so that a wheel must work with all of them. The
+environments remain in build/matrix for the next run. One with a CUDA build of torch takes 5 to 7
+GB.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ torch.testing.assert_close(fastfcs.gram(x), torch.einsum("bchw,bdhw->bcd", x, x)
 
 
 def run(folder: Path, *arguments: object) -> str:
-    """What an environment's Python prints; it sees no package outside the environment."""
+    """The output of an environment's Python, which sees no package outside the environment."""
     return subprocess.run(
         [folder / "bin/python", "-I", *map(str, arguments)],
         cwd=ROOT,
@@ -40,23 +41,23 @@ def environment(version: str) -> Path:
     if not folder.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     torch = "torch" if version == "newest" else f"torch=={version}.*"
-    needed = (torch, "numpy", "setuptools>=77", "pybind11>=2.13", "ninja")
-    run(folder, "-m", "pip", "install", "-q", *needed)
+    packages = (torch, "numpy", "setuptools>=77", "pybind11>=2.13", "ninja")
+    run(folder, "-m", "pip", "install", "-q", *packages)
     return folder
 
 
 def build(folder: Path) -> Path | None:
-    """The wheel that an environment makes of a source distribution, if it can."""
-    made = folder / "dist"
-    for old in made.glob("*"):
+    """The wheel that an environment builds from a source distribution; None if that fails."""
+    dist = folder / "dist"
+    for old in dist.glob("*"):
         old.unlink()
-    wheel = ("-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", made)
+    wheel = ("-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", dist)
     try:
-        run(folder, "setup.py", "-q", "sdist", "-d", made)
-        run(folder, *wheel, *made.glob("*.tar.gz"))
+        run(folder, "setup.py", "-q", "sdist", "-d", dist)
+        run(folder, *wheel, *dist.glob("*.tar.gz"))
     except subprocess.CalledProcessError:
         return None
-    return next(made.glob("*.whl"))
+    return next(dist.glob("*.whl"))
 
 
 def works(wheel: Path, folder: Path) -> bool:
@@ -70,8 +71,8 @@ def works(wheel: Path, folder: Path) -> bool:
 
 def main() -> None:
     folders = [environment(version) for version in sys.argv[1:] or VERSIONS]
-    asked = "from importlib.metadata import version; print(version('torch'))"
-    versions = [run(folder, "-c", asked).strip() for folder in folders]
+    query = "from importlib.metadata import version; print(version('torch'))"
+    versions = [run(folder, "-c", query).strip() for folder in folders]
     wheels = [build(folder) for folder in folders]
     print("built against \\ run with", *(f"{version:>13}" for version in versions))
     failed = False

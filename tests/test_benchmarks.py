@@ -1,4 +1,4 @@
-"""The benchmarks run, their numbers make sense, and the README holds the committed ones."""
+"""The benchmarks run, their numbers make sense, and the documents hold the committed ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """run(script, *sizes) -> what the benchmark put into its file, as quickly as it goes."""
+    """run(script, *sizes) runs a benchmark with tiny budgets and returns its file."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     measure = import_module("measure")
     monkeypatch.setattr(measure, "ROTATED", 0)
@@ -41,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         monkeypatch.setattr(sys, "argv", [script, "--json", str(path), "--sizes", *map(str, sizes)])
         module = import_module(script)
         if script == "gram":
-            monkeypatch.setattr(module, "compiled", lambda: module.eager)  # compiling takes long
+            monkeypatch.setattr(module, "compiled", lambda: module.eager)  # compiling is slow
             monkeypatch.setattr(module, "CHANNELS", (16, 96))
         module.main()
         sections: dict[str, Any] = json.loads(path.read_text())
@@ -51,20 +51,20 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
 
 def check(section: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The rows by operation and method; every number is a possible one."""
+    """Check that every number is plausible; return the rows by operation and method."""
     assert section["machine"]["torch"] == torch.__version__
     assert section["machine"]["device"] == "cpu"
     assert section["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert 0 < section["copy_gb_s"] < math.inf
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in section["rows"]:
-        found.setdefault((row["operation"], row["method"]), []).append(row)
+        rows.setdefault((row["operation"], row["method"]), []).append(row)
         for key in ("ms", "floor", "bound", "ratio", "microseconds"):
             assert row.get(key, 1) > 0
         if "bound" in row:
             assert row["bound"] >= row["floor"]
             assert row["bound_by"] in ("traffic", "arithmetic")
-    return found
+    return rows
 
 
 def test_laplacian(run: Run) -> None:
@@ -77,7 +77,7 @@ def test_laplacian(run: Run) -> None:
             assert sorted(keys) == [(mp, c) for mp in sizes for c in (1, 3, 8)]
     assert all("ratio" in row for row in rows["step", "SciPy CSR"])
     assert {row["mp"] for row in rows["factors", "PyMatting"]} == set(sizes)
-    # 25 entries a row of 12 bytes, and a row pointer; fewer at the border
+    # 25 entries of 12 bytes per row and a row pointer; fewer at the border
     assert 270 < rows["memory", "CSR"][-1]["bytes_a_pixel"] < 304
     assert math.isfinite(section["goals"]["exponent"])
 
@@ -92,12 +92,12 @@ def test_the_assembled_matrix_is_the_explicit_one(
 
     image = torch.rand(1, 3, *size, dtype=torch.float64)
     starts, columns, values = laplacian.assembled(image, 4 / 9, -2)
-    want = MattingLaplacian(image).to_scipy()
-    assert starts.tolist() == want.indptr.tolist()
-    assert columns.tolist() == want.indices.tolist()
-    want.data *= 4 / 9
-    want.setdiag(want.diagonal() - 2)
-    torch.testing.assert_close(values, torch.from_numpy(want.data), rtol=0, atol=1e-9)
+    expected = MattingLaplacian(image).to_scipy()
+    assert starts.tolist() == expected.indptr.tolist()
+    assert columns.tolist() == expected.indices.tolist()
+    expected.data *= 4 / 9
+    expected.setdiag(expected.diagonal() - 2)
+    torch.testing.assert_close(values, torch.from_numpy(expected.data), rtol=0, atol=1e-9)
 
 
 def test_explicit_steps_are_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,15 +106,15 @@ def test_explicit_steps_are_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastfcs import ops
 
     image, x = torch.rand(2, 1, 3, 12, 15)
-    want = ops.matting_filter(image, ops.matting_factors(image), x, laplacian.COEFFICIENTS)
-    *where, values = laplacian.assembled(image, 4 / 9, -2)
+    expected = ops.matting_filter(image, ops.matting_factors(image), x, laplacian.COEFFICIENTS)
+    *structure, values = laplacian.assembled(image, 4 / 9, -2)
     report = object.__new__(measure.Report)
     report.device = "cpu"
     columns = x[0].flatten(1).T.contiguous()
-    for library in laplacian.libraries((*where, values.float()), report):
-        given = columns.numpy() if library.name == "SciPy CSR" else columns
-        found = torch.as_tensor(library.filter(given)).T.reshape(x.shape)
-        torch.testing.assert_close(found, want, rtol=0, atol=1e-4)
+    for library in laplacian.libraries((*structure, values.float()), report):
+        signal = columns.numpy() if library.name == "SciPy CSR" else columns
+        result = torch.as_tensor(library.filter(signal)).T.reshape(x.shape)
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
 
 
 def test_gram(run: Run) -> None:
@@ -199,43 +199,43 @@ def test_an_alternative_that_fails_is_left_out(run: Run, monkeypatch: pytest.Mon
         run("gram", 64)
 
 
-def test_what_is_measured_is_in_the_file_at_once(
+def test_every_row_is_written_at_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     counts: list[int] = []
     measure = import_module("measure")
 
     def counted(*calls: Any) -> list[float]:
-        counts.append(len(found().get("rows", ())))
+        counts.append(len(section().get("rows", ())))
         return [1.0] * len(calls)
 
     monkeypatch.setattr(measure, "alternating", counted)
 
-    def found() -> dict[str, Any]:
+    def section() -> dict[str, Any]:
         path = tmp_path / "machine.json"
         return json.loads(path.read_text())["gram"] if path.exists() else {}
 
     run("gram", 64)
-    assert counts[-1] == len(found()["rows"]) - 1 > 3
+    assert counts[-1] == len(section()["rows"]) - 1 > 3
 
 
-def test_rivals_take_turns_with_fastfcs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ratio is that of times taken together, each a step, and not of the times in the rows."""
+def test_alternatives_alternate_with_fastfcs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ratio is that of alternating times per step, not of the times in the rows."""
     measure = import_module("measure")
-    given = Namespace(device="cpu", json=None, add=False)
+    arguments = Namespace(device="cpu", json=None, add=False)
     called: list[tuple[str, int]] = []
     clock = 0.0
     seconds = {"ours": 4.0, "theirs": 30.0}
 
     def call(name: str) -> Callable[[int], None]:
-        def now(number: int) -> None:
+        def timed(number: int) -> None:
             nonlocal clock
             clock += seconds[name]
             called.append((name, number))
 
-        return now
+        return timed
 
-    with measure.Report("laplacian", given, lambda report: None) as report:
+    with measure.Report("laplacian", arguments, lambda report: None) as report:
         monkeypatch.setattr(measure.time, "perf_counter", lambda: clock)
         report.time("step", "fastfcs", call("ours"), [(1,), (2,)], steps=2, mp=1.0)
         seconds["ours"] = 8.0  # the clock is slower now
@@ -268,42 +268,46 @@ def test_short_calls_are_compared_in_seven_rounds(
     times = iter([[0.001, 0.002], [0.001, 0.004], [0.001, 0.009], [0.1, 0.3], *[[1, 5]] * 4])
     monkeypatch.setattr(measure, "alternating", lambda *calls: next(times))
     inputs = measure.Rotated(make)
-    one = len(made)
-    assert measure.compared((print, inputs), (print, [()])) == (0.3, 5)  # the medians of each
+    per_round = len(made)
+    assert measure.compared((print, inputs), (print, [()])) == (0.3, 5)  # the median of each
     assert next(times) == [1, 5]
-    assert len(made) == 7 * one  # ours: the first round's, and six times anew
+    assert len(made) == 7 * per_round  # every round has fresh inputs
 
 
-def test_the_readme_holds_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documents_hold_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    render = import_module("render")
-    readme = render.README.read_text()
-    assert readme == render.with_blocks(readme), "run benchmarks/render.py"
+    documents = import_module("render").documents()
+    assert {path.name for path in documents} == {"README.md", "results.md", "benchmarks.md"}
+    for path, text in documents.items():
+        assert path.read_text() == text, "run benchmarks/render.py"
 
 
 def test_rendered_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     render, goals = import_module("render"), import_module("goals").GOALS
-    nothing = render.goals([])
-    assert nothing.count("awaits a GPU") == sum(device == "cuda" for _, device, _ in goals)
-    gpu = {"device": "cuda", "gpu": "NVIDIA Test"}
+    nothing = render.unmeasured([])
+    _, cpu, gpu = nothing.split("## Unmeasured: awaiting a ")
+    for device, text in {"cpu": cpu, "cuda": gpu}.items():
+        assert text.count("\n| ") - 2 == sum(where == device for _, where, _ in goals)
+    machine = {"device": "cuda", "gpu": "NVIDIA Test"}
     sections = {
         "gram": {
-            "machine": gpu,
+            "machine": machine,
             "complete": True,
             "goals": {"correction streamed": 0.811, "launches": 13.2, "eager": 1.96},
         }
     }
     lines = render.goals([sections]).splitlines()
-    assert sum(line.endswith("| NVIDIA Test |") for line in lines) == sum(
-        key[:2] == ("gram", "cuda") for key in goals
-    )
+    of_gram = sum(key[:2] == ("gram", "cuda") for key in goals)
+    assert sum(line.endswith("| NVIDIA Test |") for line in lines) == of_gram == len(lines) - 2
     assert any("| at least 80 % | 81 %, met | NVIDIA Test |" in line for line in lines)
     assert any("| at most 12 µs | 13.2 µs, NOT met | NVIDIA Test |" in line for line in lines)
     assert any("| at least 2 x | 1.96 x, NOT met | NVIDIA Test |" in line for line in lines)
     assert any("| at least 1.3 x | not measured | NVIDIA Test |" in line for line in lines)
+    awaited = render.unmeasured([sections])
+    assert awaited.count("\n| ") == nothing.count("\n| ") - of_gram
     measured = run("stylizer", 0.0004, 0.0016)
-    assert "| 0.0016 MP | photoreal |" in render.block([measured])
+    assert "| 0.0016 MP | photoreal |" in render.benchmarks([measured])
 
 
 def test_add_keeps_what_the_file_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

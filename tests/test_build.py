@@ -1,4 +1,4 @@
-"""The build: what it says of itself, what it contains, and the sentence when it cannot go on."""
+"""The build: its information about itself, its contents, and its errors."""
 
 import os
 import shutil
@@ -19,9 +19,9 @@ TORCH = Path(torch.__file__).parent
 
 
 def run_setup(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
-    """setup.py with nothing of this environment that would steer it."""
-    steering = ("CXX", "CUDA_HOME", "CUDA_PATH", "FASTFCS_CUDA", "TORCH_CUDA_ARCH_LIST")
-    inherited = {key: value for key, value in os.environ.items() if key not in steering}
+    """Runs setup.py without the variables of this environment that configure it."""
+    settings = ("CXX", "CUDA_HOME", "CUDA_PATH", "FASTFCS_CUDA", "TORCH_CUDA_ARCH_LIST")
+    inherited = {key: value for key, value in os.environ.items() if key not in settings}
     return subprocess.run(
         [sys.executable, "setup.py", "-q", *map(str, arguments)],
         cwd=ROOT,
@@ -31,8 +31,8 @@ def run_setup(*arguments: object, **environment: object) -> subprocess.Completed
     )
 
 
-def refusal(folder: Path, **environment: object) -> str:
-    """The last line of a build that must fail, with no traceback before it."""
+def build_error(folder: Path, **environment: object) -> str:
+    """The last line of a build that must fail without a traceback."""
     build = run_setup("build_ext", "-b", folder / "lib", "-t", folder / "temp", **environment)
     assert build.returncode == 1
     assert "Traceback" not in build.stderr
@@ -56,9 +56,8 @@ def test_build_info() -> None:
 
 
 def test_no_compiler(tmp_path: Path) -> None:
-    assert refusal(tmp_path, CXX=tmp_path / "absent") == (
-        f"fastfcs: a C++ compiler is needed to build, {tmp_path}/absent was not found; "
-        "install one or set CXX."
+    assert build_error(tmp_path, CXX=tmp_path / "absent") == (
+        f"fastfcs: CXX must be an installed C++ compiler, got no {tmp_path}/absent"
     )
 
 
@@ -66,8 +65,8 @@ def test_failing_compiler_gives_its_first_error(tmp_path: Path) -> None:
     fails = program(
         tmp_path / "c++", "echo 'x.cpp:1:1: error: first'; echo 'error: second'; exit 1"
     )
-    sentence = refusal(tmp_path, CXX=fails, FASTFCS_CUDA=0)
-    assert sentence == "fastfcs: compiling failed: x.cpp:1:1: error: first"
+    message = build_error(tmp_path, CXX=fails, FASTFCS_CUDA=0)
+    assert message == "fastfcs: compilation failed: x.cpp:1:1: error: first"
 
 
 def test_failing_nvcc_gives_its_first_error(tmp_path: Path) -> None:
@@ -77,25 +76,25 @@ def test_failing_nvcc_gives_its_first_error(tmp_path: Path) -> None:
         """[ "$1" = --version ] && echo "release 13.0, V13" && exit
            echo "nvcc fatal   : Unsupported gpu architecture 'compute_80'"; exit 1""",
     )
-    sentence = refusal(tmp_path, CXX=compiles, CUDA_HOME=tmp_path / "cuda", FASTFCS_CUDA=1)
-    assert "compiling failed: nvcc fatal   : Unsupported gpu architecture" in sentence
+    message = build_error(tmp_path, CXX=compiles, CUDA_HOME=tmp_path / "cuda", FASTFCS_CUDA=1)
+    assert "compilation failed: nvcc fatal   : Unsupported gpu architecture" in message
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "sentence"),
+    ("name", "value", "message"),
     [
-        ("FASTFCS_CUDA", "yes", "fastfcs: FASTFCS_CUDA must be 0 or 1, got 'yes'."),
+        ("FASTFCS_CUDA", "yes", "fastfcs: FASTFCS_CUDA must be 0 or 1, got 'yes'"),
         (
             "TORCH_CUDA_ARCH_LIST",
             "Hopper",
-            "fastfcs: TORCH_CUDA_ARCH_LIST must be numbers such as \"8.0 9.0+PTX\", got 'Hopper'.",
+            "fastfcs: TORCH_CUDA_ARCH_LIST must be numbers such as \"8.0 9.0+PTX\", got 'Hopper'",
         ),
     ],
 )
-def test_wrong_settings(tmp_path: Path, name: str, value: str, sentence: str) -> None:
+def test_wrong_settings(tmp_path: Path, name: str, value: str, message: str) -> None:
     program(tmp_path / "cuda/bin/nvcc", 'echo "release 13.0"')
     settings = {"CXX": program(tmp_path / "c++", "exit 0"), "CUDA_HOME": tmp_path / "cuda"}
-    assert refusal(tmp_path, **settings, **{name: value}) == sentence
+    assert build_error(tmp_path, **settings, **{name: value}) == message
 
 
 def test_old_torch(tmp_path: Path) -> None:
@@ -104,12 +103,12 @@ def test_old_torch(tmp_path: Path) -> None:
     (torch / "__init__.py").touch()
     (torch / "version.py").write_text("__version__ = '2.4.1+cpu'\n")
     compiles = program(tmp_path / "c++", "exit 0")
-    sentence = refusal(tmp_path, CXX=compiles, PYTHONPATH=tmp_path / "site")
-    assert sentence == f"fastfcs: torch 2.10 or newer is needed, {torch} is 2.4.1+cpu."
+    message = build_error(tmp_path, CXX=compiles, PYTHONPATH=tmp_path / "site")
+    assert message == f"fastfcs: torch must be 2.10 or newer, got 2.4.1+cpu in {torch}"
 
 
 def run_python(code: str) -> str:
-    """What a fresh interpreter prints."""
+    """The output of a fresh interpreter."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -125,14 +124,17 @@ LOADED = "print(*{line.split()[-1] for line in open('/proc/self/maps') if '/%s' 
         False,
         pytest.param(
             True,
-            marks=pytest.mark.skipif(
-                cuda_tool("nvcc") is None, reason="no CUDA compiler (nvcc) found"
-            ),
+            marks=[
+                pytest.mark.toolchain,
+                pytest.mark.skipif(
+                    cuda_tool("nvcc") is None, reason="no CUDA compiler (nvcc) found"
+                ),
+            ],
         ),
     ],
 )
-def test_beside_another_torch(tmp_path: Path, cuda: bool) -> None:
-    """Torch's own pybind11 is not used; the library of the torch next to the binary is."""
+def test_next_to_another_torch(tmp_path: Path, cuda: bool) -> None:
+    """Torch's own pybind11 headers are not used; the torch next to the binary is."""
     site = tmp_path / "lib"
     (site / "torch/include/pybind11").mkdir(parents=True)
     (site / "torch/__init__.py").touch()
@@ -147,7 +149,7 @@ def test_beside_another_torch(tmp_path: Path, cuda: bool) -> None:
     command = ["c++", "-shared", "-Wl,-soname,libtorch.so", "-xc++", os.devnull, "-o", stub]
     subprocess.run(command, check=True)
 
-    # Preprocessing module.cpp and linking are real, objects are empty.
+    # module.cpp is really preprocessed and the objects, which are empty, really linked.
     program(
         tmp_path / "c++",
         """case " $*" in
@@ -182,15 +184,16 @@ def test_extension_is_imported_before_torch() -> None:
     assert loaded == [str((TORCH / "lib/libtorch_cpu.so").resolve())]
 
 
+@pytest.mark.toolchain
 @pytest.mark.parametrize("name", ["cuobjdump", "nvdisasm"])
 def test_disassembler_comes_with_the_test_dependencies(name: str) -> None:
-    found = cuda_tool(name)
-    assert found is not None
-    answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
-    assert "NVIDIA" in answer.stdout
+    path = cuda_tool(name)
+    assert path is not None
+    result = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+    assert "NVIDIA" in result.stdout
 
 
-def test_torch_is_required_only_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_required_only_if_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
     import build_backend
 
@@ -199,9 +202,9 @@ def test_torch_is_required_only_where_there_is_none(monkeypatch: pytest.MonkeyPa
     assert build_backend.torch_requirement() == ["torch>=2.10"]
 
 
-def test_source_distribution_is_whole(tmp_path: Path) -> None:
-    made = run_setup("egg_info", "-e", tmp_path, "sdist", "-d", tmp_path)
-    assert made.returncode == 0, made.stderr
+def test_source_distribution_is_complete(tmp_path: Path) -> None:
+    built = run_setup("egg_info", "-e", tmp_path, "sdist", "-d", tmp_path)
+    assert built.returncode == 0, built.stderr
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}

@@ -1,4 +1,4 @@
-"""The commands, in process and once as a process of their own, with a small network."""
+"""The commands, with a small network, in this process and once in a process of their own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from PIL import Image
 
 from fastfcs import images
 from fastfcs.cli import cli
-from fastfcs.network import UnrolledSolver, save_solver
+from fastfcs.network import UnrolledSolver
 from fastfcs.stylizer import Stylizer
+from fastfcs.weights import save_solver
 
 W, H = 40, 32
 
@@ -91,9 +92,13 @@ def test_many_files_and_one_bad_one(folder: Path) -> None:
     assert reports[0]["output"] == "out/a.png"
     assert reports[0]["notes"] == []
     assert reports[0]["seconds"] > 0
-    assert reports[1]["error"] == "bad.png is not a JPEG, PNG, TIFF, WebP, BMP or GIF picture"
+    assert reports[1]["error"] == (
+        "bad.png cannot be read: not a JPEG, PNG, TIFF, WebP, BMP or GIF picture"
+    )
     assert reports[2]["error"] == "gone.png cannot be read: No such file or directory"
-    assert reports[3]["error"] == ("tiny.png: content must be at least 16 pixels a side, not 8 x 8")
+    assert reports[3]["error"] == (
+        "tiny.png: content must be at least 16 pixels per side, got 8 x 8"
+    )
     for report in reports[1:4]:
         assert report["error"] in result.stderr
 
@@ -107,7 +112,7 @@ def test_a_folder(folder: Path) -> None:
     result = run("photos", "-o", "new/out")
     assert result.exit_code == 0
     assert sorted(p.name for p in Path("new/out").iterdir()) == ["a.png", "c.png"]
-    assert "photos: 1 other files left alone" in result.stderr
+    assert "photos: 1 other files ignored" in result.stderr
     Image.open("a.png").save(photos / "c.png")
     result = run("photos", "-o", "other")
     assert result.exit_code == 2
@@ -140,10 +145,10 @@ def test_standard_input_and_output(folder: Path) -> None:
     np.testing.assert_array_equal(found, restyled("a.png"))
     result = run("-", "-o", "-", stdin=b"nothing")
     assert (result.exit_code, result.stdout_bytes) == (2, b"")
-    assert "is not a JPEG" in result.stderr
+    assert "cannot be read: not a JPEG" in result.stderr
 
 
-def test_sizes_are_said(folder: Path) -> None:
+def test_reductions_are_reported(folder: Path) -> None:
     Image.open("a.png").resize((1000, 500)).save("large.png")
     result = run("large.png", "-o", "out.png", "--max-size", "100", "--json", style="large.png")
     (report,) = map(json.loads, result.stdout.splitlines())
@@ -182,21 +187,27 @@ def test_alpha_profile_and_16_bits_go_through(folder: Path) -> None:
     ("args", "sentence"),
     [
         (("a.png", "-o", "out.gif"), "out.gif must end in one of .jpg, .jpeg, .png"),
-        (("a.png", "-o", "no/out.png"), "no is not a folder to write no/out.png in"),
-        (("a.png", "b.jpg", "-o", "w.safetensors"), "the output must be a folder"),
-        (("a.png", "b.jpg", "-o", "-"), "the output must be a folder"),
-        (("a.png", "-", "-o", "out"), "- cannot be among the content"),
-        (("a.png", "-o", "-", "--json"), "--json and -o - both want standard output"),
-        (("a.png", "-o", "o.png", "--cutoff", "0.1"), "--cutoff belongs to --photoreal"),
-        (("a.png", "-o", "o.png", "--strength", "2"), "strength must be in [0, 1], not 2.0"),
-        (("a.png", "-o", "o.png", "--device", "abacus"), "device 'abacus' is not to be had here"),
+        (("a.png", "-o", "no/out.png"), "no/out.png cannot be written: no is not a folder"),
+        (("a.png", "b.jpg", "-o", "w.safetensors"), "output must be a folder"),
+        (("a.png", "b.jpg", "-o", "-"), "output must be a folder"),
+        (("a.png", "-", "-o", "out"), "content must be - alone"),
+        (("a.png", "-o", "-", "--json"), "--json must be given without -o -"),
+        (("a.png", "-o", "o.png", "--cutoff", "0.1"), "--cutoff must be given with --photoreal"),
+        (("a.png", "-o", "o.png", "--strength", "2"), "strength must be in [0, 1], got 2.0"),
+        (
+            ("a.png", "-o", "o.png", "--device", "abacus"),
+            "device must be available here, got 'abacus'",
+        ),
         (("a.png", "-o", "o.png", "--weights", "none"), "weights must be a safetensors file"),
         (("a.png", "-o", "o.png", "--style", "gone.jpg"), "gone.jpg cannot be read: No such file"),
-        (("a.png", "-o", "o.png", "--photoreal", "--cutoff", "0"), "cutoff is 0.0"),
-        (("empty", "-o", "out"), "empty holds no picture"),
+        (
+            ("a.png", "-o", "o.png", "--photoreal", "--cutoff", "0"),
+            "cutoff must be in (0, 9), got 0.0",
+        ),
+        (("empty", "-o", "out"), "empty must contain pictures"),
     ],
 )
-def test_refusals(folder: Path, args: tuple[str, ...], sentence: str) -> None:
+def test_bad_options_are_one_sentence(folder: Path, args: tuple[str, ...], sentence: str) -> None:
     Path("empty").mkdir()
     defaults = ["--style", "style.png", "--weights", "w.safetensors"]
     result = CliRunner().invoke(cli, ["stylize", *defaults, *args])
@@ -249,7 +260,7 @@ def test_training_commands_pass_on_what_is_given(
 
 
 def test_as_a_process(folder: Path) -> None:
-    """What is on the screen is the report alone, though the picture makes Pillow warn."""
+    """The screen shows the report alone, although the picture makes Pillow warn."""
     with Image.open("a.png") as image:
         image.save("odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
     with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open("odd.jpg") as image:

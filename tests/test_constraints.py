@@ -1,4 +1,4 @@
-"""Photoreal on rough updates of photographs; constraints on pixels; what combines constraints."""
+"""Photoreal on rough updates of photographs; constraints on pixels; combinations of constraints."""
 
 import math
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from fastfcs import LowPass, MattingLaplacian
 from fastfcs.constraints import (
-    Box,
-    Change,
+    Clip,
     GraphLowPass,
     KeepColour,
     KeepLuminance,
     Masked,
-    Near,
     Photoreal,
+    ProximalContent,
+    ResidualProjection,
     SoftClip,
     TotalVariation,
     compose,
@@ -31,32 +31,37 @@ def test_photoreal_removes_what_is_not_photographic(photo: Photo, any_photo: str
     content = photo(any_photo, 160)
     x = aggressive_update(content)
     laplacian = MattingLaplacian(content)
-    result = Photoreal(content)(x)
+    result = Photoreal(content).projection(x)
     assert result.dtype == torch.float64
     before, after = laplacian.energy(x).item(), laplacian.energy(result).item()
     assert after < 1e-3 * before
-    # The colours of the update stay: its mean, which no projection may touch.
+    # The projection keeps the update's mean colour.
     torch.testing.assert_close(result.mean((2, 3)), x.mean((2, 3)), atol=1e-4, rtol=0)
     # The lower the cutoff, the closer to the content's structure.
-    energies = [laplacian.energy(Photoreal(content, cutoff)(x)).item() for cutoff in (1.0, 0.1)]
+    projections = [Photoreal(content, cutoff).projection for cutoff in (1.0, 0.1)]
+    energies = [laplacian.energy(projection(x)).item() for projection in projections]
     assert after < energies[1] < energies[0]
 
 
-def test_photoreal_is_the_filtered_change() -> None:
+def test_photoreal_filters_the_change() -> None:
     content, x = torch.rand(2, 2, 3, 9, 12)
     change = LowPass(0.2, 20)(MattingLaplacian(content, 1e-3), x - content)
-    torch.testing.assert_close(Photoreal(content, 0.2, 20, 1e-3)(x), content + change)
+    photoreal = Photoreal(content, 0.2, 20, 1e-3)
+    torch.testing.assert_close(photoreal.projection(x), content + change)
+    pulled = SoftClip(content)(ProximalContent(content, 0.05)(x))
+    torch.testing.assert_close(photoreal(x), photoreal.projection(pulled))
+    torch.testing.assert_close(photoreal.finish(x), SoftClip(content)(x))
 
 
 def test_the_change_follows_no_blocks() -> None:
-    """Of the JPEG of a black sky, grey levels apart, when it is made bright."""
+    """A black sky whose JPEG blocks differ by a few grey levels is made bright."""
     generator = torch.Generator().manual_seed(0)
     blocks = torch.rand(1, 1, 5, 6, generator=generator).mul(3).round() / 255
     sky = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3).expand(1, 3, 40, 48)
     bright = (12 * sky + 0.3).clamp(0, 1)
     rough = []
     for options in ({}, {"cutoff": 0.0003, "eps": 1e-7}):
-        change = Photoreal(sky, **options)(bright) - sky
+        change = Photoreal(sky, **options).projection(bright) - sky
         rough.append(float((change - change.mean((2, 3), keepdim=True)).std()))
     assert float((bright - sky).std()) > 10 / 255
     assert rough[0] < 1 / 255
@@ -93,23 +98,23 @@ def test_compose_applies_first_to_last() -> None:
 
 def test_change_projects_the_change_only() -> None:
     content, x = torch.rand(2, 1, 3, 5, 6, dtype=torch.float64)
-    half = Change(content, lambda y: y / 2)
+    half = ResidualProjection(content, lambda y: y / 2)
     torch.testing.assert_close(half(x), (content + x) / 2)
     assert torch.equal(half(content), content)
 
 
-def test_box() -> None:
+def test_clip() -> None:
     x = torch.tensor([-0.5, 0.25, 1.5])
-    assert Box()(x).tolist() == [0, 0.25, 1]
-    assert Box(-1, 0)(x).tolist() == [-0.5, 0, 0]
-    with pytest.raises(ValueError, match="low is 1 and high 0; low <= high is wanted"):
-        Box(1, 0)
+    assert Clip()(x).tolist() == [0, 0.25, 1]
+    assert Clip(-1, 0)(x).tolist() == [-0.5, 0, 0]
+    with pytest.raises(ValueError, match="low must be at most high, 0, got 1"):
+        Clip(1, 0)
 
 
-def test_soft_box_bends_what_box_cuts() -> None:
+def test_soft_clip_compresses_where_clip_cuts() -> None:
     content = torch.full((1, 3, 1, 2), 0.5, dtype=torch.float64)
     soft = SoftClip(content)
-    for x in (0.2, 0.5, 0.8):  # down to 0.25 C, and up to as near to 1, nothing is bent
+    for x in (0.2, 0.5, 0.8):  # between 0.25 C and 1 - 0.25 (1 - C) nothing changes
         assert torch.equal(soft(content * 0 + x), content * 0 + x)
     for x in (-0.3, 0.0, 0.1):
         low = soft(content * 0 + x)
@@ -120,32 +125,32 @@ def test_soft_box_bends_what_box_cuts() -> None:
     assert soft(x.half()).dtype == torch.float16
 
 
-def test_soft_box_keeps_the_detail_of_shadows(photo: Photo) -> None:
-    """All driven below what can be shown: dark, but in proportion to the photograph."""
+def test_soft_clip_keeps_the_detail_of_shadows(photo: Photo) -> None:
+    """Values driven far below 0 end up dark, but in proportion to the photograph."""
     content = photo("chelsea", 64).float()
-    content[..., :2] = 0  # where there is nothing to be seen, and no division by it
+    content[..., :2] = 0  # black, by which nothing may be divided
     assert torch.equal(SoftClip(content)(content), content)
     result = SoftClip(content)(content * 0 - 0.1)
     assert 0 <= result.min() <= result.max() < 0.2
-    seen = torch.corrcoef(torch.stack([result.flatten(), content.flatten()]))[0, 1]
-    assert seen > 0.9
+    correlation = torch.corrcoef(torch.stack([result.flatten(), content.flatten()]))[0, 1]
+    assert correlation > 0.9
     for shift in (-9.0, 9.0):
         far = SoftClip(content)(content + shift)
         assert 0 <= far.min() <= far.max() <= 1
 
 
-def test_near_is_a_proximal_step() -> None:
+def test_proximal_content_is_a_proximal_step() -> None:
     content, x = torch.rand(2, 1, 3, 4, 5, dtype=torch.float64)
-    near = Near(content, 0.25)
-    y = near(x).requires_grad_()
+    pull = ProximalContent(content, 0.25)
+    y = pull(x).requires_grad_()
     (0.5 * (y - x).square().sum() + 0.125 * (y - content).square().sum()).backward()
     assert y.grad is not None
     assert y.grad.abs().max() < 1e-12
-    assert torch.equal(Near(content, 0)(x), x)
-    assert torch.equal(near(content), content)
-    assert near(x.half()).dtype == torch.float16
-    with pytest.raises(ValueError, match="weight is -1; at least 0 is wanted"):
-        Near(content, -1)
+    assert torch.equal(ProximalContent(content, 0)(x), x)
+    assert torch.equal(pull(content), content)
+    assert pull(x.half()).dtype == torch.float16
+    with pytest.raises(ValueError, match="weight must be at least 0, got -1"):
+        ProximalContent(content, -1)
 
 
 def yiq(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,25 +176,25 @@ def test_total_variation_is_the_minimiser(photo: Photo, weight: float) -> None:
     x = photo("chelsea", 48)
     x = x + 0.1 * torch.randn_like(x)
     result = TotalVariation(weight)(x)
-    for channel, found in zip(x[0], result[0], strict=True):
+    for channel, ours in zip(x[0], result[0], strict=True):
         reference = denoise_tv_chambolle(channel.numpy(), weight, eps=1e-12, max_num_iter=5000)
-        assert (found - torch.from_numpy(reference)).square().mean().sqrt() < 1e-3 * weight / 0.1
-    # A constant is added as it is, and in the limit the mean is all that stays.
+        assert (ours - torch.from_numpy(reference)).square().mean().sqrt() < 1e-3 * weight / 0.1
+    # It commutes with adding a constant, and preserves the mean.
     torch.testing.assert_close(TotalVariation(weight)(x + 1), result + 1)
     torch.testing.assert_close(result.mean((2, 3)), x.mean((2, 3)))
 
 
-def test_total_variation_refuses_and_differentiates() -> None:
-    with pytest.raises(ValueError, match="weight is 0; a positive number"):
+def test_total_variation_checks_arguments_and_differentiates() -> None:
+    with pytest.raises(ValueError, match="weight must be positive and finite, got 0"):
         TotalVariation(0)
-    with pytest.raises(ValueError, match="iterations is 0; an integer of at least 1"):
+    with pytest.raises(ValueError, match="iterations must be an integer of at least 1, got 0"):
         TotalVariation(0.1, 0)
     x = torch.rand(1, 1, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(TotalVariation(0.1, 5), (x,))
     assert TotalVariation(0.1)(x.half()).dtype == torch.float16
 
 
-def test_masked_keeps_what_is_outside() -> None:
+def test_masked_changes_nothing_outside_the_mask() -> None:
     x = torch.rand(2, 3, 4, 6)
     mask = torch.zeros(1, 1, 4, 6)
     mask[..., 2], mask[..., 3:] = 0.25, 1
@@ -202,19 +207,19 @@ def test_masked_keeps_what_is_outside() -> None:
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (torch.ones(4, 6), r"mask has shape \(4, 6\); \(B,1,H,W\) is wanted"),
-        (torch.full((1, 1, 4, 6), 255.0), "mask goes from 255 to 255; values in"),
-        (torch.full((1, 1, 4, 6), torch.nan), "mask goes from nan"),
+        (torch.ones(4, 6), r"mask must be \(B, 1, H, W\), got \(4, 6\)"),
+        (torch.full((1, 1, 4, 6), 255.0), r"mask must be .* \[0, 1\], got values from 255 to 255"),
+        (torch.full((1, 1, 4, 6), torch.nan), "mask must be .* got values from nan"),
     ],
 )
-def test_masked_refuses(mask: Tensor, words: str) -> None:
+def test_masked_checks_the_mask(mask: Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Masked(mask, Box())
+        Masked(mask, Clip())
 
 
-def test_masked_refuses_another_size() -> None:
-    with pytest.raises(ValueError, match="the height and width of the mask"):
-        Masked(torch.ones(1, 1, 4, 1), Box())(torch.rand(1, 3, 4, 6))
+def test_masked_checks_the_size() -> None:
+    with pytest.raises(ValueError, match="x must have the height and width of mask"):
+        Masked(torch.ones(1, 1, 4, 1), Clip())(torch.rand(1, 3, 4, 6))
 
 
 @pytest.mark.parametrize(
@@ -224,16 +229,16 @@ def test_masked_refuses_another_size() -> None:
         SoftClip,
         KeepColour,
         KeepLuminance,
-        lambda content: Near(content, 0.1),
+        lambda content: ProximalContent(content, 0.1),
         lambda content: GraphLowPass(content, LowPass(0.1)),
-        lambda content: Change(content, Box()),
+        lambda content: ResidualProjection(content, Clip()),
     ],
 )
-def test_contents_that_are_no_images_are_refused(made) -> None:
+def test_contents_that_are_not_images_raise(made) -> None:
     content = torch.rand(1, 3, 8, 9)
     made(content)
-    with pytest.raises(ValueError, match=r"content is torch\.uint8; a floating image"):
+    with pytest.raises(ValueError, match=r"content must be floating, .* got torch\.uint8"):
         made((255 * content).byte())
-    for other, text in ((2 * content, "not from .* to 1.9"), (content * torch.nan, "nan")):
+    for other, text in ((2 * content, "from .* to 1.9"), (content * torch.nan, "nan")):
         with pytest.raises(ValueError, match=rf"content must be finite and in \[0, 1\], .*{text}"):
             made(other)

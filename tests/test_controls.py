@@ -187,12 +187,15 @@ def test_every_control_is_an_option(folder: Path) -> None:
 def test_what_does_not_go_together_is_refused(folder: Path) -> None:
     for args, sentence in [
         (["--style", "coffee.png", "--blend", "1,2"], "blend must be 1 weights"),
-        (["--style", "coffee.png", "--blend", "x"], "a weight, or several with commas, is wanted"),
+        (
+            ["--style", "coffee.png", "--blend", "x"],
+            "must be one or several numbers separated by commas",
+        ),
         (
             ["--style", "coffee.png", "--style", "chelsea.png", "--mask", "a", "b"],
-            "--mask takes one content and one style",
+            "--mask must be given with one content and one style",
         ),
-        (["--style", "coffee.png", "--brush", "9"], "brush must be in [0.25, 4], not 9.0"),
+        (["--style", "coffee.png", "--brush", "9"], "brush must be in [0.25, 4], got 9.0"),
         (["--style", "the-cry"], "style must be a picture file or a preset (composition-vii, "),
         (["--style", "cry.jpg"], "cry.jpg cannot be read: No such file or directory"),
     ]:
@@ -216,7 +219,7 @@ def test_what_a_style_does_not_give_is_said(folder: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "cut-out.png: its transparency is ignored" in result.stderr
-    assert "rocket.png: 25% of it stays as it is: the style's mask lacks those" in result.stderr
+    assert "rocket.png: 25% of it is not restyled: the style's mask lacks those" in result.stderr
 
 
 # Presets
@@ -277,4 +280,4 @@ def test_presets_are_listed_and_shown(folder: Path) -> None:
     Image.open("coffee.png").save("the-scream", "PNG")  # a picture of that name changes nothing
     assert CliRunner().invoke(cli, ["presets"]).output.splitlines() == lines
     alone = CliRunner().invoke(cli, ["presets", "-o", "t.png"])
-    assert "a contact sheet takes both a CONTENT and -o OUTPUT" in alone.stderr
+    assert "CONTENT and -o must be given together" in alone.stderr

@@ -1,7 +1,7 @@
 """The operators on a GPU against the float64 formulas.
 
-The same kernels run on the CPU, emulated, in test_kernels.py. Here is what the emulation cannot
-show: tensor cores, streams, graphs, gradients through the dispatcher, the sizes of real pictures.
+The same kernels run on the CPU, emulated, in test_kernels.py. These tests cover what the emulation
+cannot: tensor cores, streams, graphs, gradients through the dispatcher, the sizes of real pictures.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import reference
 import torch
 from torch import Tensor
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+pytestmark = pytest.mark.gpu
 ops = pytest.importorskip("fastfcs.ops", reason="fastfcs is not built")
 MattingLaplacian = pytest.importorskip("fastfcs.laplacian").MattingLaplacian
 
@@ -117,17 +117,18 @@ def test_misaligned_views(dtype: torch.dtype) -> None:
             ops.gram_correction(h, target),
             *ops.gram_correction_backward(h, target, grad),
         ]
-        # By an odd number of features, and by one alone, where rows are multiples of 16 bytes.
+        # Shifted by an odd number of features, and by a single one where rows are multiples of 16
+        # bytes.
         moved_h = torch.cat([one, h.flatten()])[1:].view(shape)
         moved_grad = torch.cat([one, grad.flatten()])[1:].view(shape)
         assert moved_h.data_ptr() % 16 == one.element_size()
-        for each, outer in [(view_of(h), grad), (moved_h, grad), (h, moved_grad)]:
-            found = [
-                ops.gram(each),
-                ops.gram_correction(each, view_of(target)),
-                *ops.gram_correction_backward(each, view_of(target), outer),
+        for view, outer in [(view_of(h), grad), (moved_h, grad), (h, moved_grad)]:
+            results = [
+                ops.gram(view),
+                ops.gram_correction(view, view_of(target)),
+                *ops.gram_correction_backward(view, view_of(target), outer),
             ]
-            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
     if dtype in (torch.float32, torch.float64):
         images = torch.rand(3, 3, 5, 7, dtype=dtype, device="cuda")
         factors = ops.matting_factors(images, EPS)
@@ -137,7 +138,7 @@ def test_misaligned_views(dtype: torch.dtype) -> None:
 
 
 def test_more_than_two_to_the_31_elements() -> None:
-    """The last element of a batch, whose offsets need 64 bits."""
+    """The offsets of the last element of this batch need 64 bits."""
     shape = (2**20 + 1, 16, 1, 136)
     free, _ = torch.cuda.mem_get_info()
     if free < (needed := 12 * 2**30):
@@ -153,7 +154,7 @@ def test_more_than_two_to_the_31_elements() -> None:
     assert relative_error(correction[-1:], expected) < STORED[h.dtype]
 
 
-def test_tf32_only_if_asked(allow_tf32: Callable[[], None]) -> None:
+def test_tf32_only_if_allowed(allow_tf32: Callable[[], None]) -> None:
     h, grad = torch.randn(2, 2, 48, 40, 41)
     target = torch.randn(1, 48, 48)
     expected = [
@@ -166,8 +167,8 @@ def test_tf32_only_if_asked(allow_tf32: Callable[[], None]) -> None:
         on = h.cuda().requires_grad_(), target.cuda().requires_grad_()
         correction = ops.gram_correction(*on)
         correction.backward(grad.cuda())
-        found = [ops.gram(on[0]), correction, *(x.grad for x in on)]
-        return [relative_error(a.detach(), b) for a, b in zip(found, expected, strict=True)]
+        results = [ops.gram(on[0]), correction, *(x.grad for x in on)]
+        return [relative_error(a.detach(), b) for a, b in zip(results, expected, strict=True)]
 
     assert max(errors()) < DTYPES[torch.float32]
     allow_tf32()
@@ -244,15 +245,14 @@ def test_same_bits_every_time_on_any_stream(large: Tensor) -> None:
         ]
 
     expected = everything()
-    kept = image.clone()
+    copy = image.clone()
     image.zero_()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        torch.cuda._sleep(
-            100_000_000
-        )  # kernels on another stream would not wait for this, and see zeros
-        image.copy_(kept)
+        # Kernels on another stream would not wait for this, and would read zeros.
+        torch.cuda._sleep(100_000_000)
+        image.copy_(copy)
         again = everything()
     torch.cuda.synchronize()
     assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))

@@ -1,6 +1,6 @@
-"""csrc/cuda/ops.cu without a GPU: on CPU tensors, with the emulated kernels and stand-ins of CUDA.
+"""csrc/cuda/ops.cu without a GPU: on CPU tensors, with emulated kernels and stand-ins for CUDA.
 
-tests/emulation/ops.cpp registers it a second time, under a namespace of its own.
+tests/emulation/ops.cpp registers its operators a second time, in a namespace of their own.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ cpu = pytest.importorskip("fastfcs.ops", reason="fastfcs is not built")
 pytestmark = needs_compiler
 
 STREAM = 4242  # tests/emulation/stream.cpp
-NO_DEVICE = -1  # the index of a CPU tensor's device: no other is within a CPU's reach
+NO_DEVICE = -1  # the device index of a CPU tensor, the only one available without a GPU
 TOLERANCE = {
     torch.float64: 1e-10,
     torch.float32: 5e-5,
@@ -34,7 +34,7 @@ def ops(library: ctypes.CDLL) -> object:
 
 @pytest.fixture
 def events(library: ctypes.CDLL) -> Callable[[], list[str]]:
-    """events() -> guards, streams and launches since the last call."""
+    """events() returns the guards, streams and launches since the last call."""
     library.take_events.restype = ctypes.c_char_p
 
     def take() -> list[str]:
@@ -46,7 +46,7 @@ def events(library: ctypes.CDLL) -> Callable[[], list[str]]:
 
 
 def arguments(dtype: torch.dtype, shape: tuple[int, ...] = (2, 20, 7, 9)) -> dict[str, tuple]:
-    """Of every operator, for features of a dtype; a float32 image where it is of half a type."""
+    """Arguments of every operator for a dtype; images are float32 if it is a half type."""
     h, grad = torch.randn(2, *shape).to(dtype)
     target = torch.randn(shape[0], shape[1], shape[1]).to(gram_dtype(h))
     matting = dtype if dtype in (torch.float32, torch.float64) else torch.float32
@@ -66,59 +66,59 @@ def arguments(dtype: torch.dtype, shape: tuple[int, ...] = (2, 20, 7, 9)) -> dic
 OPERATORS = list(arguments(torch.float32))
 
 
-def results(operator: object, given: tuple) -> list[Tensor]:
-    made = operator(*given)
-    return list(made) if isinstance(made, (tuple, list)) else [made]
+def results(operator: object, inputs: tuple) -> list[Tensor]:
+    outputs = operator(*inputs)
+    return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_equals_the_cpu_operator(ops: object, name: str, dtype: torch.dtype) -> None:
-    given = arguments(dtype)[name]
-    made = results(getattr(ops, name), given)
-    expected = results(getattr(cpu, name), given)
-    assert [tensor.dtype for tensor in made] == [tensor.dtype for tensor in expected]
-    assert [tensor.shape for tensor in made] == [tensor.shape for tensor in expected]
-    for actual, wanted in zip(made, expected, strict=True):
-        error = (actual.double() - wanted.double()).norm() / wanted.double().norm()
+    inputs = arguments(dtype)[name]
+    outputs = results(getattr(ops, name), inputs)
+    expected = results(getattr(cpu, name), inputs)
+    assert [tensor.dtype for tensor in outputs] == [tensor.dtype for tensor in expected]
+    assert [tensor.shape for tensor in outputs] == [tensor.shape for tensor in expected]
+    for actual, reference in zip(outputs, expected, strict=True):
+        error = (actual.double() - reference.double()).norm() / reference.double().norm()
         assert error < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_any_strides(ops: object, name: str) -> None:
-    given = arguments(torch.float32)[name]
+    inputs = arguments(torch.float32)[name]
     strided = [
         value.mT.contiguous().mT if isinstance(value, Tensor) and value.dim() > 1 else value
-        for value in given
+        for value in inputs
     ]
     assert not strided[0].is_contiguous()
-    for actual, wanted in zip(
+    for actual, reference in zip(
         results(getattr(ops, name), tuple(strided)),
-        results(getattr(ops, name), given),
+        results(getattr(ops, name), inputs),
         strict=True,
     ):
         assert actual.is_contiguous()
-        assert torch.equal(actual, wanted)
+        assert torch.equal(actual, reference)
 
 
 def test_strided_coefficients(ops: object) -> None:
-    *given, coefficients = arguments(torch.float32)["matting_filter"]
+    *inputs, coefficients = arguments(torch.float32)["matting_filter"]
     every_second = torch.stack([coefficients, coefficients + 1], -1)[:, 0]
     assert not every_second.is_contiguous()
-    made = ops.matting_filter(*given, every_second)
-    assert torch.equal(made, ops.matting_filter(*given, coefficients))
+    actual = ops.matting_filter(*inputs, every_second)
+    assert torch.equal(actual, ops.matting_filter(*inputs, coefficients))
 
 
 def test_one_target_for_all(ops: object) -> None:
     h, target, grad = arguments(torch.float64)["gram_correction_backward"]
-    for name, given in (
+    for name, inputs in (
         ("gram_correction", (h, target[:1])),
         ("gram_correction_backward", (h, target[:1], grad)),
     ):
-        made, expected = (results(getattr(module, name), given) for module in (ops, cpu))
-        for actual, wanted in zip(made, expected, strict=True):
-            assert actual.shape == wanted.shape
-            assert (actual - wanted).norm() < 1e-10 * wanted.norm()
+        outputs, expected = (results(getattr(module, name), inputs) for module in (ops, cpu))
+        for actual, reference in zip(outputs, expected, strict=True):
+            assert actual.shape == reference.shape
+            assert (actual - reference).norm() < 1e-10 * reference.norm()
 
 
 LAUNCHES = {
@@ -155,39 +155,39 @@ def test_launches_on_the_current_stream_within_the_guard(
 
 
 @pytest.mark.parametrize("name", OPERATORS[3:])
-def test_tf32_is_the_caller_s_wish(ops: object, library: ctypes.CDLL, name: str) -> None:
-    given = arguments(torch.float32)[name]
+def test_tf32_is_the_choice_of_the_caller(ops: object, library: ctypes.CDLL, name: str) -> None:
+    inputs = arguments(torch.float32)[name]
     rounded = Kernels(library, tf32=True)
     kernel = getattr(rounded, name.removeprefix("gram_").removeprefix("correction_"))
-    expected = results(kernel, given)
-    made = results(lambda *given: getattr(ops, name)(*given, tf32=True), given)
-    exact = results(getattr(ops, name), given)
-    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(made, exact, strict=True))
+    expected = results(kernel, inputs)
+    outputs = results(lambda *inputs: getattr(ops, name)(*inputs, tf32=True), inputs)
+    exact = results(getattr(ops, name), inputs)
+    assert all(torch.equal(a, b) for a, b in zip(outputs, expected, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(outputs, exact, strict=True))
     half = arguments(torch.float16)[name]  # float32 alone is rounded to TF32
-    made = results(lambda *given: getattr(ops, name)(*given, tf32=True), half)
+    outputs = results(lambda *inputs: getattr(ops, name)(*inputs, tf32=True), half)
     assert all(
-        torch.equal(a, b) for a, b in zip(made, results(getattr(ops, name), half), strict=True)
+        torch.equal(a, b) for a, b in zip(outputs, results(getattr(ops, name), half), strict=True)
     )
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_empty_batches(ops: object, events: Callable[[], list[str]], name: str) -> None:
-    """Nothing is launched; the sum over no batch, for one target, is zero."""
-    given = [
+    """Nothing is launched. The gradient of a shared target is an empty sum, zero."""
+    inputs = [
         value[:0] if isinstance(value, Tensor) and value.dim() > 1 else value
         for value in arguments(torch.float32)[name]
     ]
     if name == "gram_correction_backward":
-        given[1] = torch.randn(1, 20, 20)
-    made = results(getattr(ops, name), tuple(given))
-    expected = results(getattr(cpu, name), tuple(given))
-    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+        inputs[1] = torch.randn(1, 20, 20)
+    outputs = results(getattr(ops, name), tuple(inputs))
+    expected = results(getattr(cpu, name), tuple(inputs))
+    assert all(torch.equal(a, b) for a, b in zip(outputs, expected, strict=True))
     assert not any("kernel" in event for event in events())
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_wrong_arguments_are_refused_before_anything_else(
+def test_wrong_arguments_raise_before_anything_else(
     ops: object, events: Callable[[], list[str]], name: str
 ) -> None:
     first, *others = arguments(torch.float32)[name]
@@ -196,7 +196,7 @@ def test_wrong_arguments_are_refused_before_anything_else(
     assert events() == []
 
 
-def test_features_that_do_not_fit_are_refused(ops: object, events: Callable) -> None:
+def test_mismatched_arguments_raise(ops: object, events: Callable) -> None:
     h, target, grad = arguments(torch.float32)["gram_correction_backward"]
     with pytest.raises(ValueError, match="target must have shape"):
         ops.gram_correction(h, target[:, :3])
@@ -213,9 +213,9 @@ def test_features_that_do_not_fit_are_refused(ops: object, events: Callable) -> 
 
 
 def test_torch_without_cuda(emulation: Path) -> None:
-    """The sentence where aoti_torch_get_current_cuda_stream does not exist, which is weak."""
+    """The error if the weak symbol aoti_torch_get_current_cuda_stream is undefined."""
     without = ctypes.CDLL(str(emulation / "without_stream.so"))
     without.register_operators(b"without_stream")
-    sentence = re.escape("fastfcs: this torch has no CUDA, so its CUDA stream is not known")
-    with pytest.raises(RuntimeError, match=sentence):
+    message = re.escape("fastfcs: torch is built without CUDA, so it has no current CUDA stream")
+    with pytest.raises(RuntimeError, match=message):
         torch.ops.without_stream.gram(torch.rand(1, 3, 4, 4))

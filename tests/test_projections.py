@@ -1,4 +1,4 @@
-"""Every projection against the dense eigendecomposition, or a direct solution, on small images."""
+"""Every projection on small images, against the dense eigendecomposition or a direct solution."""
 
 import json
 import re
@@ -17,21 +17,21 @@ from torch import Tensor
 
 from fastfcs import LowPass
 from fastfcs.constraints import (
-    RandomizedProjection,
-    Change,
-    SpectralProjection,
+    Constraint,
     GraphLowPass,
     PhotorealisticSmoothing,
+    RandomizedProjection,
+    ResidualProjection,
+    SpectralProjection,
     Tikhonov,
 )
-from fastfcs.network import Constraint
 
 ROOT = Path(__file__).parents[1]
 CROPS = {"astronaut": (20, 200), "chelsea": (100, 150), "coffee": (100, 150)}
 
 
 class Case:
-    """A 24 x 28 crop of a photo, a rough update of it, and h(L) of that by `eigh`."""
+    """A 24 x 28 crop of a photo and a rough update of it, which h(L) filters by `eigh`."""
 
     def __init__(self, name: str) -> None:
         from pictures import load_photo
@@ -60,7 +60,7 @@ def distance(result: Tensor, exact: Tensor, relative_to: Tensor | None = None) -
 
 
 @pytest.mark.parametrize("k", [20, 200])
-def test_exact(case: Case, k: int) -> None:
+def test_spectral_projection(case: Case, k: int) -> None:
     projection = SpectralProjection(case.content, k)
     exact = case.projected(k)
     np.testing.assert_allclose(projection.eigenvalues[0], case.eigenvalues[:k], atol=1e-9)
@@ -70,7 +70,7 @@ def test_exact(case: Case, k: int) -> None:
 
 
 @pytest.mark.parametrize("k", [20, 50, 200])
-def test_filtered_imitates_exact(case: Case, k: int) -> None:
+def test_low_pass_imitates_the_exact_projection(case: Case, k: int) -> None:
     content = case.content
     lowpass = LowPass.for_bandwidth(GraphLowPass(content, LowPass(1.0)).laplacian, k)
     count = (case.eigenvalues <= lowpass.cutoff).sum()
@@ -79,7 +79,7 @@ def test_filtered_imitates_exact(case: Case, k: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ideal", "heat", "tikhonov"])
-def test_filtered_is_its_response(case: Case, kind: str) -> None:
+def test_low_pass_applies_its_response(case: Case, kind: str) -> None:
     lowpass = LowPass(0.05, kind=kind)  # type: ignore[arg-type]
     exact = case.filtered(lowpass.response(case.eigenvalues).numpy())
     assert distance(GraphLowPass(case.content, lowpass)(case.update), exact) < 1e-9
@@ -87,7 +87,7 @@ def test_filtered_is_its_response(case: Case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("k", [20, 50, 200])
-def test_approximate_basis(case: Case, k: int) -> None:
+def test_randomized_projection(case: Case, k: int) -> None:
     projection = RandomizedProjection(case.content, k)
     assert projection.basis.shape == (1, k, 24 * 28)
     gram = projection.basis[0] @ projection.basis[0].T
@@ -142,9 +142,9 @@ def test_smoothing_does_not_darken_the_border(case: Case) -> None:
 
 Make = Callable[[Tensor], Constraint]
 EVERY: dict[str, Make] = {
-    "exact": lambda content: SpectralProjection(content, 20),
-    "approximate": lambda content: RandomizedProjection(content, 20),
-    "filtered": lambda content: GraphLowPass(content, LowPass(0.1)),
+    "spectral": lambda content: SpectralProjection(content, 20),
+    "randomized": lambda content: RandomizedProjection(content, 20),
+    "low-pass": lambda content: GraphLowPass(content, LowPass(0.1)),
     "tikhonov": lambda content: Tikhonov(content, 10.0, 1e-10),
     "smoothing": lambda content: PhotorealisticSmoothing(content, 0.1, 1e-10),
 }
@@ -175,7 +175,7 @@ def test_the_gradient_is_the_adjoint(make: Make) -> None:
 def test_the_change_is_projected_by_any_of_them(make: Make) -> None:
     content, x = torch.rand(2, 1, 3, 9, 11, dtype=torch.float64)
     projection = make(content)
-    constraint = Change(content, projection)
+    constraint = ResidualProjection(content, projection)
     torch.testing.assert_close(constraint(x), content + projection(x - content))
     assert torch.equal(constraint(content), content)
     assert constraint(x.half()).dtype == torch.float16
@@ -191,16 +191,16 @@ def test_a_basis_projects_many_images_of_one_content() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda c: SpectralProjection(c, 0), "k is 0; an integer from 1 to 71"),
-        (lambda c: SpectralProjection(c, 72), "k is 72; an integer from 1 to 71"),
-        (lambda c: RandomizedProjection(c, 37), "k is 37; an integer from 1 to 36"),
-        (lambda c: Tikhonov(c, 0), "gamma is 0; a positive number"),
-        (lambda c: Tikhonov(c, 1, 1), r"tolerance is 1; a number in \(0, 1\)"),
-        (lambda c: PhotorealisticSmoothing(c, -1), "lambda_ is -1; a positive number"),
-        (lambda c: SpectralProjection(c, 9)(torch.rand(1, 3, 9, 9)), "x has shape"),
+        (lambda c: SpectralProjection(c, 0), "k must be an integer from 1 to 71, got 0"),
+        (lambda c: SpectralProjection(c, 72), "k must be an integer from 1 to 71, got 72"),
+        (lambda c: RandomizedProjection(c, 37), "k must be an integer from 1 to 36, got 37"),
+        (lambda c: Tikhonov(c, 0), "gamma must be positive and finite, got 0"),
+        (lambda c: Tikhonov(c, 1, 1), r"tolerance must be in \(0, 1\), got 1"),
+        (lambda c: PhotorealisticSmoothing(c, -1), "lambda_ must be positive and finite, got -1"),
+        (lambda c: SpectralProjection(c, 9)(torch.rand(1, 3, 9, 9)), "x must have the content's"),
     ],
 )
-def test_refusals(call: Callable[[Tensor], object], words: str) -> None:
+def test_errors(call: Callable[[Tensor], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(torch.rand(1, 3, 8, 9))
 
@@ -211,7 +211,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return import_module("projections")
 
 
-def test_the_guide_holds_the_committed_results(benchmark: ModuleType) -> None:
+def test_the_guide_shows_the_committed_results(benchmark: ModuleType) -> None:
     guide, results = benchmark.DOCS.read_text(), json.loads(benchmark.RESULTS.read_text())
     assert guide == benchmark.with_tables(guide, results), "run benchmarks/projections.py --write"
 
@@ -222,9 +222,9 @@ def test_the_benchmark(benchmark: ModuleType) -> None:
     lanczos = rows["the same by Lanczos, without a matrix"]
     assert lanczos["error"] < 1e-4
     assert lanczos["products_to_make"] > rows["SpectralProjection(k)"]["products_to_make"] == 0
-    filtered, doubled = (rows[f"GraphLowPass, LowPass(c){more}"] for more in ("", ", order doubled"))
-    assert doubled["products"] == 2 * filtered["products"] > 0
-    assert filtered["energy"] < 1e-2 * rows["X, not projected"]["energy"]
+    lowpass, doubled = (rows[f"GraphLowPass, LowPass(c){more}"] for more in ("", ", order doubled"))
+    assert doubled["products"] == 2 * lowpass["products"] > 0
+    assert lowpass["energy"] < 1e-2 * rows["X, not projected"]["energy"]
 
 
 def code_of_the_guide() -> list[str]:

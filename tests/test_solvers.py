@@ -329,4 +329,4 @@ def test_command(tmp_path, pair) -> None:
     assert "exists already; --force overwrites" in again.output
     bad = CliRunner().invoke(cli, [*command, "--force", "--style-layers", "conv1_1=x"])
     assert bad.exit_code == 2
-    assert "layers and weights are wanted" in bad.output
+    assert "must be layers and weights" in bad.output

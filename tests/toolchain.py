@@ -1,4 +1,4 @@
-"""Programs of the CUDA toolkit, wherever they are installed."""
+"""Finds programs of the CUDA toolkit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, files
 
 
 def cuda_tool(name: str) -> str | None:
-    """The path of a program: the one on the PATH or that of its wheel, nvidia-cuda-NAME."""
-    if found := shutil.which(name):
-        return found
+    """The path of a program on the PATH or in the wheel nvidia-cuda-NAME; None if there is none."""
+    if path := shutil.which(name):
+        return path
     try:
         wheel = files(f"nvidia-cuda-{name}") or []
     except PackageNotFoundError:

@@ -1,5 +1,6 @@
-// The instruction set of the inner loops (*_rows.cpp, compiled once for each): the CPU's best, or a lower one that the
-// environment variable FASTFCS_ISA names. Chosen once, when the program first asks.
+// Instruction sets of the inner loops. Each *_rows.cpp is compiled once per instruction set, in a
+// namespace of that name. The best one that the CPU supports is used, or a lower one that the
+// environment variable FASTFCS_ISA names. The choice is made once, on first use.
 #pragma once
 
 #include <cstdlib>
@@ -16,8 +17,8 @@ inline const char* name_of(Isa isa) {
 
 inline Isa best_isa() {
 #ifdef __x86_64__
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx2) return avx512 ? Isa::avx512 : Isa::avx2;
@@ -25,26 +26,40 @@ inline Isa best_isa() {
   return Isa::plain;
 }
 
-inline Isa chosen_isa() {
+inline Isa choose_isa() {
   const Isa best = best_isa();
-  const char* wish = std::getenv("FASTFCS_ISA");
-  if (!wish || !*wish) return best;
+  const char* name = std::getenv("FASTFCS_ISA");
+  if (!name || !*name) return best;
   for (Isa isa : {Isa::plain, Isa::avx2, Isa::avx512})
-    if (isa <= best && std::string(wish) == name_of(isa)) return isa;
-  throw std::invalid_argument("FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's " +
-                              std::string(name_of(best)) + ", got " + wish);
+    if (isa <= best && std::string(name) == name_of(isa)) return isa;
+  throw std::invalid_argument(
+      "FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's " +
+      std::string(name_of(best)) + ", got " + name);
 }
 
 inline Isa isa() {
-  static const Isa chosen = chosen_isa();
+  static const Isa chosen = choose_isa();
   return chosen;
 }
 
-// The instruction set's own copy of a function.
+// Repeats declarations in the namespace of every instruction set.
+#define FASTFCS_FOR_EACH_ISA(DECLARE) \
+  namespace plain {                   \
+  DECLARE                             \
+  }                                   \
+  namespace avx2 {                    \
+  DECLARE                             \
+  }                                   \
+  namespace avx512 {                  \
+  DECLARE                             \
+  }
+
+// The function as compiled for the chosen instruction set.
 #ifdef __x86_64__
-#define FASTFCS_FOR_ISA(...)                                            \
-  (::fastfcs::isa() == ::fastfcs::Isa::avx512 ? avx512::__VA_ARGS__     \
-   : ::fastfcs::isa() == ::fastfcs::Isa::avx2 ? avx2::__VA_ARGS__ : plain::__VA_ARGS__)
+#define FASTFCS_FOR_ISA(...)                                        \
+  (::fastfcs::isa() == ::fastfcs::Isa::avx512 ? avx512::__VA_ARGS__ \
+   : ::fastfcs::isa() == ::fastfcs::Isa::avx2 ? avx2::__VA_ARGS__   \
+                                              : plain::__VA_ARGS__)
 #else
 #define FASTFCS_FOR_ISA(...) plain::__VA_ARGS__
 #endif

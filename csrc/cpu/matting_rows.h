@@ -1,9 +1,11 @@
-// The inner loops of the matting operators, over rows, compiled once for each instruction set. All arrays contiguous.
+// Inner loops of the matting operators, over rows, compiled once per instruction set. All arrays
+// are contiguous.
 #pragma once
 
 #include <cstdint>
 
 #include "../matting.h"
+#include "isa.h"
 
 namespace fastfcs {
 
@@ -13,43 +15,41 @@ struct Size {
   int64_t windows() const { return (height - 2) * (width - 2); }
 };
 
-// One step of `channels` (1 to 3) signals x of one image.
+// One step on up to three signals x of one image.
 //   laplacian        result = L x
 //   chebyshev_first  result = T_1 x
-//   chebyshev_next   result = T_{k+1} from x = T_k and previous = T_{k-1}, which may be the same array
+//   chebyshev_next   result = T_{k+1} from x = T_k and previous = T_{k-1}, which may be the same
+//   array as result
 template <typename T>
-struct Product {
+struct StepArguments {
   Size size;
-  const T *image, *factors, *x, *previous;
-  int channels;
-  Step step;
-  T* result;
-  Sum<T> sum;
+  const T* image;     // [3, H, W]
+  const T* factors;   // [kFactors, H-2, W-2]
+  const T* x;         // [channels, H, W]
+  const T* previous;  // [channels, H, W]
+  int channels;       // 1 to 3
+  StepKind kind;
+  T* result;  // [channels, H, W]
+  SumUpdate<T> update;
 };
 
-// Window rows [first, last) of one image's factors.
+// Window rows [first, last) of the factors [kFactors, H-2, W-2] of one image [3, H, W].
 template <typename T>
-using FactorRows = void (*)(Size size, const T* image, double eps, T* factors, int64_t first, int64_t last);
+using FactorRows = void (*)(Size size, const T* image, double eps, T* factors, int64_t first,
+                            int64_t last);
 
-// Pixel rows [first, last) of a step. Rows do not depend on how they are divided into calls.
+// Pixel rows [first, last) of a step. The values do not depend on how rows are divided into calls.
 template <typename T>
-using ProductRows = void (*)(const Product<T>& product, int64_t first, int64_t last);
+using StepRows = void (*)(const StepArguments<T>& step, int64_t first, int64_t last);
 
-#define FASTFCS_DECLARE_ROWS                                                                          \
-  template <typename T>                                                                               \
-  void factor_rows(Size size, const T* image, double eps, T* factors, int64_t first, int64_t last);   \
-  template <typename T>                                                                               \
-  void product_rows(const Product<T>& product, int64_t first, int64_t last);
+#define FASTFCS_DECLARE_ROWS                                                         \
+  template <typename T>                                                              \
+  void factor_rows(Size size, const T* image, double eps, T* factors, int64_t first, \
+                   int64_t last);                                                    \
+  template <typename T>                                                              \
+  void step_rows(const StepArguments<T>& step, int64_t first, int64_t last);
 
-namespace plain {
-FASTFCS_DECLARE_ROWS
-}
-namespace avx2 {
-FASTFCS_DECLARE_ROWS
-}
-namespace avx512 {
-FASTFCS_DECLARE_ROWS
-}
+FASTFCS_FOR_EACH_ISA(FASTFCS_DECLARE_ROWS)
 #undef FASTFCS_DECLARE_ROWS
 
 }  // namespace fastfcs

@@ -1,6 +1,9 @@
-// Vectors of float and double for the inner loops. Each instruction set compiles its own copy: FASTFCS_ISA is its name,
-// FASTFCS_VECTOR the bytes of its vectors. Nothing here may be shared between objects, or code for a newer CPU could be
-// linked into an older one's path: hence the namespace, and no library function that might not be inlined.
+// Vectors of float and double for the inner loops, compiled once per instruction set. FASTFCS_ISA
+// is the instruction set's name, FASTFCS_VECTOR the size of its vectors in bytes.
+//
+// Objects for different instruction sets must not share any function: the linker keeps one copy,
+// which could then contain instructions that the CPU lacks. Hence the namespaces, and no library
+// function that might not be inlined.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +27,7 @@ struct VectorOf<double> {
   using type = DoubleVector;
 };
 
-// V is T itself or its vector.
+// V is T or a vector of T.
 template <typename V, typename T>
 inline V load(const T* from) {
   V value;
@@ -37,7 +40,7 @@ inline void store(T* to, V value) {
   std::memcpy(to, &value, sizeof(V));
 }
 
-// The same for arrays of another type than V's elements, which are double.
+// The same with a conversion: V is double or a vector of doubles, T any floating type.
 template <typename V, typename T>
 inline V load_as(const T* from) {
   if constexpr (sizeof(V) == sizeof(double)) {

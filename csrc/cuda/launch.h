@@ -1,5 +1,5 @@
-// What the kernels need of the machine: a stream, dynamic shared memory, a launch, and what the device has.
-// Without nvcc the same names come from the emulation header of the tests.
+// The CUDA runtime as far as the kernels use it: a stream, dynamic shared memory, launches and
+// device properties. Without nvcc, the tests' emulation provides the same names.
 #pragma once
 
 #ifdef __CUDACC__
@@ -21,15 +21,16 @@ __device__ __forceinline__ T* shared_memory() {
   return reinterpret_cast<T*>(fastfcs_shared);
 }
 
-// The grid is one-dimensional, so only its 2^31 - 1 blocks limit batch, channels and size.
+// The grid is one-dimensional: the only limit on batch, channels and pixels is its 2^31 - 1 blocks.
 template <typename... P, typename... A>
-void launch(const char* name, void (*kernel)(P...), std::int64_t blocks, int threads,
-            std::size_t shared_bytes, Stream stream, A... args) {
+void launch(const char* name, void (*kernel)(P...), int64_t blocks, int threads,
+            size_t shared_bytes, Stream stream, A... args) {
   if (blocks > 2147483647)
     throw std::runtime_error(std::string("fastfcs: the tensors are too large for one launch of ") +
                              name);
-  if (shared_bytes > 48 * 1024)  // what every kernel may have; more must be asked for
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  if (shared_bytes > 48 * 1024)  // more than the default limit requires an opt-in
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(shared_bytes));
   kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream>>>(args...);
   if (const cudaError_t status = cudaGetLastError(); status != cudaSuccess)
     throw std::runtime_error(std::string("fastfcs: the CUDA kernel ") + name +
@@ -38,16 +39,16 @@ void launch(const char* name, void (*kernel)(P...), std::int64_t blocks, int thr
 
 struct Device {
   int multiprocessors;
-  std::size_t shared, shared_of_block;  // bytes of shared memory of a multiprocessor, and the most that a block may have
+  size_t shared_per_multiprocessor, shared_per_block;  // shared memory in bytes; per block at most
 };
 
 inline Device current_device() {
-  int device = 0, multiprocessors = 0, shared = 0, shared_of_block = 0;
+  int device = 0, multiprocessors = 0, per_multiprocessor = 0, per_block = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
-  cudaDeviceGetAttribute(&shared_of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return {multiprocessors, static_cast<std::size_t>(shared), static_cast<std::size_t>(shared_of_block)};
+  cudaDeviceGetAttribute(&per_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+  cudaDeviceGetAttribute(&per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return {multiprocessors, static_cast<size_t>(per_multiprocessor), static_cast<size_t>(per_block)};
 }
 
 }  // namespace fastfcs::cuda

@@ -1,6 +1,6 @@
-// The operators on CUDA tensors: arguments checked as on the CPU, made contiguous, and given to the kernels on torch's
-// current stream. Non-finite images are not refused here, since finding them would make the host wait for the device:
-// they give non-finite results.
+// The operators on CUDA tensors. Arguments are checked as on the CPU, made contiguous and passed to
+// the kernels on torch's current stream. Unlike on the CPU, non-finite images raise no error,
+// because looking for them would make the host wait for the device: they give non-finite results.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -12,17 +12,20 @@
 #include "kernels.h"
 #include "warp_product.h"
 
-// Weak, so that this library also loads where torch has no CUDA: no CUDA tensor can then reach the functions below.
-extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+// Weak, so that this library also loads with a torch without CUDA. No CUDA tensor can then reach
+// the functions below.
+extern "C" __attribute__((weak)) AOTITorchError
+aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
 
 namespace fastfcs::cuda::ops {
 namespace {
 
-// The tensor's device is current, and its current stream known, while this lives.
-struct OnDevice {
-  explicit OnDevice(const Tensor& tensor) : guard(tensor.get_device_index()) {
+// Makes the tensor's device current for its lifetime and holds that device's current stream.
+struct DeviceScope {
+  explicit DeviceScope(const Tensor& tensor) : guard(tensor.get_device_index()) {
     if (!aoti_torch_get_current_cuda_stream)
-      throw std::runtime_error("fastfcs: this torch has no CUDA, so its CUDA stream is not known");
+      throw std::runtime_error(
+          "fastfcs: torch is built without CUDA, so it has no current CUDA stream");
     void* current = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &current));
     stream = static_cast<Stream>(current);
@@ -32,12 +35,12 @@ struct OnDevice {
 };
 
 template <typename T>
-const T* in(const Tensor& tensor) {
+const T* input(const Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());
 }
 
 template <typename T>
-T* out(const Tensor& tensor) {
+T* output(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
@@ -46,7 +49,7 @@ struct Type {
   using type = T;
 };
 
-// call(Type<T>{}) for the tensor's T. The checks leave no other.
+// Calls call(Type<T>{}) for the tensor's dtype, which has been checked.
 template <typename Call>
 void dispatch(const Tensor& tensor, Call call) {
   tensor.scalar_type() == ScalarType::Double ? call(Type<double>{}) : call(Type<float>{});
@@ -62,11 +65,11 @@ void dispatch_features(const Tensor& tensor, bool tf32, Call call) {
   }
 }
 
-Shape shape_of_signal(const Tensor& x) {
+MattingShape matting_shape(const Tensor& x) {
   return {x.size(0), x.size(1), static_cast<int>(x.size(2)), static_cast<int>(x.size(3))};
 }
 
-Features features_of(const Tensor& h, std::int64_t targets) {
+GramShape gram_shape(const Tensor& h, int64_t targets) {
   return {h.size(0), h.size(1), h.size(2) * h.size(3), targets};
 }
 
@@ -77,91 +80,96 @@ Tensor empty(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
 Tensor matting_factors(const Tensor& image, double eps) {
   check_image(image);
   check_eps(eps);
-  const OnDevice on(image);
+  const DeviceScope scope(image);
   const Tensor from = torch::stable::contiguous(image);
-  const Tensor factors =
-      empty(image, {image.size(0), kFactors, image.size(2) - 2, image.size(3) - 2}, image.scalar_type());
+  const Tensor factors = empty(
+      image, {image.size(0), kFactors, image.size(2) - 2, image.size(3) - 2}, image.scalar_type());
   dispatch(image, [&](auto type) {
     using T = typename decltype(type)::type;
-    cuda::matting_factors(in<T>(from), out<T>(factors), shape_of_signal(image), eps, on.stream);
+    cuda::matting_factors(input<T>(from), output<T>(factors), matting_shape(image), eps,
+                          scope.stream);
   });
   return factors;
 }
 
 Tensor matting_matvec(const Tensor& image, const Tensor& factors, const Tensor& x) {
   check_product(image, factors, x);
-  const OnDevice on(image);
+  const DeviceScope scope(image);
   const Tensor i = torch::stable::contiguous(image), f = torch::stable::contiguous(factors),
                v = torch::stable::contiguous(x), y = torch::stable::empty_like(v);
   dispatch(x, [&](auto type) {
     using T = typename decltype(type)::type;
-    cuda::matting_matvec(in<T>(i), in<T>(f), in<T>(v), out<T>(y), shape_of_signal(x), on.stream);
+    cuda::matting_matvec(input<T>(i), input<T>(f), input<T>(v), output<T>(y), matting_shape(x),
+                         scope.stream);
   });
   return y;
 }
 
-Tensor matting_filter(const Tensor& image, const Tensor& factors, const Tensor& x, const Tensor& coefficients) {
+Tensor matting_filter(const Tensor& image, const Tensor& factors, const Tensor& x,
+                      const Tensor& coefficients) {
   check_product(image, factors, x);
   check_coefficients(coefficients);
-  const OnDevice on(image);
+  const DeviceScope scope(image);
   const Tensor i = torch::stable::contiguous(image), f = torch::stable::contiguous(factors),
                v = torch::stable::contiguous(x), c = torch::stable::contiguous(coefficients),
                y = torch::stable::empty_like(v),
                buffers = empty(v, {c.numel() > 2 ? 2 * v.numel() : 0}, v.scalar_type());
   dispatch(x, [&](auto type) {
     using T = typename decltype(type)::type;
-    cuda::matting_filter(in<T>(i), in<T>(f), in<T>(v), in<double>(c), c.numel() - 1, out<T>(y), out<T>(buffers),
-                   shape_of_signal(x), on.stream);
+    cuda::matting_filter(input<T>(i), input<T>(f), input<T>(v), input<double>(c), c.numel() - 1,
+                         output<T>(y), output<T>(buffers), matting_shape(x), scope.stream);
   });
   return y;
 }
 
 Tensor gram(const Tensor& h, bool tf32) {
   check_features(h);
-  const OnDevice on(h);
-  const Features shape = features_of(h, h.size(0));
-  const Tensor from = torch::stable::contiguous(h),
+  const DeviceScope scope(h);
+  const GramShape shape = gram_shape(h, h.size(0));
+  const Tensor features = torch::stable::contiguous(h),
                result = empty(h, {shape.batch, shape.channels, shape.channels}, gram_dtype(h)),
                workspace = empty(h, {gram_workspace(shape)}, gram_dtype(h));
   dispatch_features(h, tf32, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = typename Accumulate<T>::type;
-    cuda::gram(in<T>(from), out<A>(result), out<A>(workspace), shape, on.stream);
+    cuda::gram(input<T>(features), output<A>(result), output<A>(workspace), shape, scope.stream);
   });
   return result;
 }
 
 Tensor gram_correction(const Tensor& h, const Tensor& target, bool tf32) {
   check_target(h, target);
-  const OnDevice on(h);
-  const Features shape = features_of(h, target.size(0));
-  const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),
-               result = torch::stable::empty_like(from),
+  const DeviceScope scope(h);
+  const GramShape shape = gram_shape(h, target.size(0));
+  const Tensor features = torch::stable::contiguous(h), targets = torch::stable::contiguous(target),
+               result = torch::stable::empty_like(features),
                workspace = empty(h, {gram_correction_workspace(shape)}, gram_dtype(h));
   dispatch_features(h, tf32, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = typename Accumulate<T>::type;
-    cuda::gram_correction(in<T>(from), in<A>(goal), out<T>(result), out<A>(workspace), shape, on.stream);
+    cuda::gram_correction(input<T>(features), input<A>(targets), output<T>(result),
+                          output<A>(workspace), shape, scope.stream);
   });
   return result;
 }
 
-std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target, const Tensor& grad,
-                                                    bool tf32) {
+std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target,
+                                                    const Tensor& grad, bool tf32) {
   check_target(h, target);
   check_grad(h, grad);
-  const OnDevice on(h);
-  const Features shape = features_of(h, target.size(0));
-  const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),
-               outer = torch::stable::contiguous(grad), dh = torch::stable::empty_like(from),
+  const DeviceScope scope(h);
+  const GramShape shape = gram_shape(h, target.size(0));
+  const Tensor features = torch::stable::contiguous(h), targets = torch::stable::contiguous(target),
+               gradient = torch::stable::contiguous(grad), dh = torch::stable::empty_like(features),
                workspace = empty(h, {gram_correction_backward_workspace(shape)}, gram_dtype(h));
-  Tensor dtarget = torch::stable::empty_like(goal);
-  if (h.size(0) == 0) torch::stable::zero_(dtarget);  // no kernel runs: the sum over no batch
+  Tensor dtarget = torch::stable::empty_like(targets);
+  if (h.size(0) == 0) torch::stable::zero_(dtarget);  // an empty sum: no kernel runs
   dispatch_features(h, tf32, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = typename Accumulate<T>::type;
-    cuda::gram_correction_backward(in<T>(from), in<A>(goal), in<T>(outer), out<T>(dh), out<A>(dtarget),
-                                   out<A>(workspace), shape, on.stream);
+    cuda::gram_correction_backward(input<T>(features), input<A>(targets), input<T>(gradient),
+                                   output<T>(dh), output<A>(dtarget), output<A>(workspace), shape,
+                                   scope.stream);
   });
   return {dh, dtarget};
 }

@@ -1,18 +1,20 @@
-// Accesses to values that are touched once: marked to be the first to leave L2, where they would displace h.
+// Accesses to values that are touched once, marked evict-first so that they do not displace h from
+// L2.
 #pragma once
 
 #include "launch.h"
 
 namespace fastfcs::cuda {
 
-// 0: as all other accesses are; 1: results are stored so; 2: and h is loaded so where it is read for the last time.
+// 0: ordinary accesses. 1: results are stored evict-first. 2: h is also loaded evict-first when it
+// is read for the last time.
 #ifndef FASTFCS_GRAM_STREAMING
 #define FASTFCS_GRAM_STREAMING 1
 #endif
 
 #ifdef __CUDACC__
 template <int bytes>
-struct Bits;
+struct Bits;  // an integer type of that size
 template <>
 struct Bits<2> {
   using type = unsigned short;

@@ -1,16 +1,18 @@
-// What a warp asks of its tensor cores (sm_80 and newer): 8 x 8 matrices from shared memory, and products of them.
+// Warp-level tensor core instructions (sm_80 and newer): ldmatrix and mma.
 //
-// A matrix has eight rows of 16 bytes: of eight half numbers, or of four TF32 numbers. Lane l passes the address of row
-// l % 8 of matrix l / 8 and receives four bytes of each matrix: bytes 4 (l % 4) to 4 (l % 4) + 3 of row l / 4, or, from
-// transposed matrices of half numbers, rows 2 (l % 4) and 2 (l % 4) + 1 of column l / 4.
+// load_matrices loads four matrices from shared memory. A matrix has eight rows of 16 bytes: eight
+// half numbers or four TF32 numbers per row. Lane l passes the address of row l % 8 of matrix l
+// / 8. It receives four bytes of each matrix: bytes 4 (l % 4) to 4 (l % 4) + 3 of row l / 4 or, of
+// a transposed matrix of half numbers, rows 2 (l % 4) and 2 (l % 4) + 1 of column l / 4.
 //
-// A product is sum (16 x 8) += a (16 x k) b (k x 8), where k is 32 bytes: 16 half numbers or 8 TF32 numbers. Lane l holds
+// multiply computes sum (16 x 8) += a (16 x k) b (k x 8). k spans 32 bytes: 16 half numbers or 8
+// TF32 numbers. Lane l holds
 //
-//   a[m]     row l / 4 + 8 (m % 2), the four bytes of k from 4 (l % 4) + 16 (m / 2) on
-//   b[m]     column l / 4, the four bytes of k from 4 (l % 4) + 16 m on
+//   a[m]     row l / 4 + 8 (m % 2), four bytes along k from byte 4 (l % 4) + 16 (m / 2)
+//   b[m]     column l / 4, four bytes along k from byte 4 (l % 4) + 16 m
 //   sum[e]   row l / 4 + 8 (e / 2), column 2 (l % 4) + e % 2
 //
-// Without nvcc the same names come from the emulation of the tests.
+// Without nvcc, the tests' emulation provides the same functions.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -22,9 +24,9 @@ namespace fastfcs::cuda {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
-using Word = std::uint32_t;
+using Word = uint32_t;
 
-// float32 in memory that tensor cores may round to ten explicit bits of the mantissa.
+// float32 in memory, which tensor cores may round to a 10-bit mantissa.
 struct Tf32 {
   Tf32() = default;
   __host__ __device__ explicit Tf32(float from) : value(from) {}
@@ -38,7 +40,8 @@ struct Tf32 {
 
 namespace fastfcs::cuda {
 
-// The barrier of a warp orders its shared memory, but the compiler must not move a load across one: hence "memory".
+// A warp's barrier orders its accesses to shared memory. The "memory" clobber keeps the compiler
+// from moving a load across it.
 __device__ __forceinline__ void load_matrices(Word (&to)[4], const void* row) {
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -55,19 +58,19 @@ __device__ __forceinline__ void load_matrices_transposed(Word (&to)[4], const vo
                : "memory");
 }
 
-#define FASTFCS_MULTIPLY(T, shape, type)                                                                       \
-  __device__ __forceinline__ void multiply(T, float (&sum)[4], const Word (&a)[4], const Word* b) {            \
-    asm("mma.sync.aligned." shape ".row.col.f32." type "." type                                       \
-                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                        \
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])                                      \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                          \
+#define FASTFCS_MULTIPLY(T, shape, type)                                                           \
+  __device__ __forceinline__ void multiply(T, float (&sum)[4], const Word(&a)[4], const Word* b) { \
+    asm("mma.sync.aligned." shape ".row.col.f32." type "." type                                    \
+        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                     \
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])                                   \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                       \
   }
 FASTFCS_MULTIPLY(Half, "m16n8k16", "f16")
 FASTFCS_MULTIPLY(BFloat16, "m16n8k16", "bf16")
 FASTFCS_MULTIPLY(Tf32, "m16n8k8", "tf32")
 #undef FASTFCS_MULTIPLY
 
-// To nearest, ties away from zero: the tensor core itself would cut off.
+// Rounds to nearest, ties away from zero. The tensor core itself would truncate.
 __device__ __forceinline__ Word rounded_to_tf32(float value) {
   Word bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));

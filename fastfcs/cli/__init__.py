@@ -1,4 +1,4 @@
-"""The command line; torch is imported only when a command runs, so ``--help`` is instant."""
+"""The command line. Torch is imported only when a command runs, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .train import train, tune
 
 
 def main() -> None:
-    """The entry point."""
-    warnings.simplefilter("ignore")  # a user of the command can do nothing about Python's
+    """Run the command ``fastfcs``."""
+    warnings.simplefilter("ignore")  # a user of the command can do nothing about them
     cli()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fastfcs")
 def cli() -> None:
-    """Style transfer in milliseconds, as a painting or as a photograph."""
+    """Give a picture the style of another one, as a painting or as a photograph."""
 
 
 for command in (stylize, presets, train, tune, optimize, evaluate, info):

@@ -1,4 +1,4 @@
-"""Bad input becomes one sentence on standard error and exit code 2."""
+"""Errors of the user's making: one sentence on standard error and exit code 2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BAD_INPUT = (ValueError, OSError, RuntimeError, MemoryError)
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Bad input as one sentence and exit code 2."""
+    """Report bad input as one sentence and exit with code 2."""
     try:
         yield
     except BAD_INPUT as error:
@@ -22,6 +22,20 @@ def sentences() -> Iterator[None]:
 
 
 def sentence(error: Exception) -> str:
+    """Describe an error in one line.
+
+    Args:
+        error: one of `BAD_INPUT`.
+
+    Returns:
+        The sentence.
+
+    Examples:
+        >>> sentence(ValueError("strength must be in [0, 1], got 2"))
+        'strength must be in [0, 1], got 2'
+        >>> sentence(RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"))
+        'not enough memory; smaller pictures need less'
+    """
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import sentences
-from .options import DEVICE, FOLDER, PATH, PRECISION, REFINE, STEPS, device_named
+from .options import (
+    DEVICE,
+    FOLDER,
+    INTEGERS,
+    PATH,
+    PRECISION,
+    REFINE,
+    WEIGHTS,
+    device_named,
+)
 
 if TYPE_CHECKING:
     from ..evaluation.pairs import PairFiles
-    from ..evaluation.report import Medians
+    from ..evaluation.summary import Medians
 
 
 @click.command()
@@ -22,32 +31,48 @@ if TYPE_CHECKING:
     "--method",
     "names",
     multiple=True,
-    help="content, artistic, photoreal[:CUTOFF,...], regional[:...], gatys, luan, "
-    "projected[:...], or "
-    "NAME='FOLDER/x*.png', somebody's results, * standing for the pair's name; repeatable.",
+    help="Method to compare: content, artistic, photoreal[:CUTOFF,...], regional[:CUTOFF,...], "
+    "gatys, luan, projected[:CUTOFF,...], or NAME='FOLDER/x*.png' for the results of another "
+    "program, where * stands for the pair's name. Repeatable.",
 )
-@click.option("--size", type=click.IntRange(min=16), help="Reduce pictures to this longer side.")
-@click.option("--only", multiple=True, help="Name of a pair; repeatable.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=16),
+    help="Reduce larger pictures to this longer side, in pixels.",
+)
+@click.option("--only", multiple=True, help="Evaluate only the pair of this name. Repeatable.")
 @click.option(
     "--style",
     type=FOLDER,
     multiple=True,
-    help="Styles for the pictures of FOLDER, which are not pairs then; taken in turn; repeatable.",
+    help="Folder of styles: the pictures in FOLDER are then contents, which take the styles in "
+    "turn. Repeatable.",
 )
-@click.option("--last", type=click.IntRange(min=1), help="With --style: the last so many photos.")
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --style: use only the last N photos.",
+)
 @click.option(
     "--equivalent-iterations",
     is_flag=True,
-    help="How many iterations of descent the network is worth, instead of comparing methods.",
+    help="Measure how many iterations of descent the network is worth, instead of comparing "
+    "methods.",
 )
-@click.option("--steps", type=STEPS, help="Of the iterative solvers; several: coarse to fine.")
+@click.option(
+    "--steps",
+    type=INTEGERS,
+    metavar="N[,N...]",
+    help="Iterations of the iterative solvers. Several numbers go from coarse to fine.",
+)
 @PRECISION
 @click.option(
     "--presets",
     type=FOLDER,
-    help="With --equivalent-iterations: what tune made of each style, under its name.",
+    help="With --equivalent-iterations: folder of presets, each named after its style.",
 )
-@click.option("--weights", default="universal", show_default=True, help="Name or file.")
+@WEIGHTS
 @REFINE
 @DEVICE
 def evaluate(
@@ -66,46 +91,50 @@ def evaluate(
     refine: bool,
     device: str | None,
 ) -> None:
-    """Compare methods on the pairs of a FOLDER: style taken over, structure kept, time, memory.
+    """Compare methods on the pairs of pictures in FOLDER.
 
-    A pair is content01.png and style01.png, and perhaps content01_mask.png and style01_mask.png.
-    OUTPUT gets index.html (all pictures side by side), report.json, results.csv and trade-off.png.
-    What is done is never done again: an interrupted run goes on with the same command.
+    The comparison covers how much style is taken over, how much structure is kept, time and
+    memory.
+
+    A pair is content01.png and style01.png, optionally with content01_mask.png and
+    style01_mask.png. OUTPUT gets index.html (all pictures side by side), report.json, results.csv
+    and trade-off.png. Finished results are not computed again: the same command continues an
+    interrupted run.
     """
     with sentences():
         if equivalent_iterations and names:
-            raise ValueError("--method does not go with --equivalent-iterations")
+            raise ValueError("--method must be given without --equivalent-iterations")
         if equivalent_iterations and steps and len(steps) > 1:
-            raise ValueError("--steps must be one number with --equivalent-iterations")
+            raise ValueError("--steps must be a single number with --equivalent-iterations")
         if equivalent_iterations and precision:
-            raise ValueError("--precision does not go with --equivalent-iterations")
+            raise ValueError("--precision must be given without --equivalent-iterations")
         if presets and not equivalent_iterations:
-            raise ValueError("--presets belongs to --equivalent-iterations, which was not given")
+            raise ValueError("--presets must be given with --equivalent-iterations")
         if last and not style:
-            raise ValueError("--last belongs to --style, which was not given")
-        chosen = _chosen(folder, style, last, only)
+            raise ValueError("--last must be given with --style")
+        pairs = _select_pairs(folder, style, last, only)
         device = device_named(device)
-        options: dict[str, Any] = {"size": size, "device": device, "say": click.echo}
-        facts = _facts(folder, len(chosen), size, steps, precision, weights, refine, device)
+        options: dict[str, Any] = {"size": size, "device": device, "log": click.echo}
+        metadata = _metadata(folder, len(pairs), size, steps, precision, weights, refine, device)
         output.mkdir(parents=True, exist_ok=True)
         if equivalent_iterations:
             from ..evaluation import iterations
 
-            found = iterations.equivalent_iterations(
-                chosen,
+            result = iterations.equivalent_iterations(
+                pairs,
                 output,
                 weights=weights,
                 refine=refine,
                 presets=presets,
                 steps=steps[0] if steps else None,
-                facts=facts,
+                metadata=metadata,
                 **options,
             )
-            _show_iterations(found)
+            _show_iterations(result)
         else:
             from ..evaluation import compare, methods, report
 
-            compared = methods.methods(
+            compared = methods.select_methods(
                 names or (methods.PAINTED if refine else methods.DEFAULT),
                 weights=weights,
                 refine=refine,
@@ -113,27 +142,28 @@ def evaluate(
                 precision=precision,
                 device=device,
             )
-            rows, notes = compare.compare(chosen, compared, output, **options)
-            medians = report.write_report(rows, notes, compared, output, facts)
+            rows, notes = compare.compare_methods(pairs, compared, output, **options)
+            medians = report.write_report(rows, notes, compared, output, metadata)
             click.echo(_table(medians))
             for note in (*notes, f"pictures and intervals: {output / 'index.html'}"):
                 click.echo(note)
 
 
-def _chosen(
+def _select_pairs(
     folder: Path, style: tuple[Path, ...], last: int | None, only: tuple[str, ...]
 ) -> list[PairFiles]:
+    """The pairs in a folder, or photos with styles in turn, restricted to the names in ``only``."""
     from ..evaluation.pairs import find_pairs, pair_up
 
-    found = pair_up(folder, style, last) if style else find_pairs(folder)
-    names = [pair.name for pair in found]
+    pairs = pair_up(folder, style, last) if style else find_pairs(folder)
+    names = [pair.name for pair in pairs]
     for name in only:
         if name not in names:
-            raise ValueError(f"--only must be one of {', '.join(names)}, not {name!r}")
-    return [pair for pair in found if not only or pair.name in only]
+            raise ValueError(f"--only must be one of {', '.join(names)}, got {name!r}")
+    return [pair for pair in pairs if not only or pair.name in only]
 
 
-def _facts(
+def _metadata(
     folder: Path,
     pairs: int,
     size: int | None,
@@ -143,7 +173,7 @@ def _facts(
     refine: bool,
     device: str,
 ) -> dict[str, Any]:
-    """On the run, for the report; no private path."""
+    """The settings of the run, for the report; paths are reduced to names."""
     import torch
 
     from .. import __version__
@@ -164,12 +194,13 @@ def _facts(
 
 
 def _table(medians: Medians) -> str:
+    """The medians as aligned text, one line per method."""
     from ..evaluation.metrics import METRICS
 
-    shown = [key for key in METRICS if any(key in each for each in medians.values())]
-    lines = [("medians", *shown)]
-    for method, each in medians.items():
-        lines.append((method, *(f"{each[k].value:.3g}" if k in each else "-" for k in shown)))
+    columns = [key for key in METRICS if any(key in row for row in medians.values())]
+    lines = [("medians", *columns)]
+    for method, row in medians.items():
+        lines.append((method, *(f"{row[k].value:.3g}" if k in row else "-" for k in columns)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
@@ -177,13 +208,14 @@ def _table(medians: Medians) -> str:
     )
 
 
-def _show_iterations(found: dict[str, Any]) -> None:
-    worth = found["equivalent iterations"]
+def _show_iterations(report: dict[str, Any]) -> None:
+    worth = report["equivalent iterations"]
     click.echo(
-        f"{found['updates']} updates of the network are worth {worth['value']:g} iterations "
+        f"{report['updates']} updates of the network are worth {worth['value']:g} iterations "
         f"(median of {worth['pairs']} pairs, 95 % interval {worth['low']:g} to {worth['high']:g})"
     )
-    if found["not reached"]:
+    if report["not reached"]:
         click.echo(
-            f"at least: {found['steps']} iterations did not do for {found['not reached']} pairs"
+            f"this is a lower bound: for {report['not reached']} pairs, {report['steps']} "
+            "iterations did not reach the network's loss"
         )

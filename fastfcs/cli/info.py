@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from .errors import sentences
+from .options import WEIGHTS
 
 
 @click.command()
-@click.option("--weights", default="universal", show_default=True, help="Name or file.")
+@WEIGHTS
 def info(weights: str) -> None:
-    """How the package was built, and what its weights are."""
+    """Show how fastfcs was built and what a file of weights contains."""
     import torch
     from safetensors import safe_open
 
@@ -22,7 +23,7 @@ def info(weights: str) -> None:
     path = find_weights(weights)
     with safe_open(path, "pt") as file:
         header = file.metadata()
-    facts = {
+    properties = {
         **_C.build_info(),
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -31,5 +32,5 @@ def info(weights: str) -> None:
         "parameters": sum(p.numel() for p in solver.parameters()),
         **header,
     }
-    for name, value in facts.items():
+    for name, value in properties.items():
         click.echo(f"{name}: {value}")

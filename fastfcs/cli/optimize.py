@@ -3,173 +3,225 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..progress import ProgressBar
 from .errors import sentences
-from .jobs import fitted, plan, reduction
-from .options import DEVICE, PATH, PRECISION, STEPS, device_named
+from .jobs import plan
+from .options import (
+    CUTOFF,
+    DEVICE,
+    FORCE,
+    INTEGERS,
+    MASK,
+    PATH,
+    PICTURE,
+    PRECISION,
+    device_named,
+)
+from .pictures import fit_masks, message_console, open_content, open_style, write_result
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..images import Picture
 
 
-class _Weights(click.ParamType):
-    """Layers and weights, as "conv1_2=1,conv3_1=0.5"; a layer alone weighs 1."""
+def layer_weights(text: str) -> dict[str, float]:
+    """Parse the weights of layers.
 
-    name = "LAYER[=WEIGHT],..."
+    Args:
+        text: layers, each with its weight if that is not 1.
 
-    def convert(self, value: Any, *_: Any) -> Any:
-        try:
-            pairs = [part.partition("=") for part in value.split(",")]
-            return {layer: float(weight or 1) for layer, _, weight in pairs}
-        except ValueError:
-            self.fail(f"{value!r}: layers and weights are wanted, such as conv1_2=1,conv3_1=0.5")
+    Returns:
+        The weights by layer.
+
+    Raises:
+        click.BadParameter: a weight is not a number.
+
+    Examples:
+        >>> layer_weights("conv1_2,conv3_1=0.5")
+        {'conv1_2': 1.0, 'conv3_1': 0.5}
+    """
+    try:
+        pairs = [part.partition("=") for part in text.split(",")]
+        return {layer: float(weight or 1) for layer, _, weight in pairs}
+    except ValueError as error:
+        raise click.BadParameter(
+            f"must be layers and weights such as conv1_2=1,conv3_1=0.5, got {text!r}"
+        ) from error
 
 
 @click.command()
-@click.argument("content")
-@click.option("--style", required=True, help="Reference picture.")
-@click.option("-o", "--output", required=True, help="A file; - is standard output (PNG).")
+@click.argument("content", type=PICTURE)
+@click.option("--style", required=True, help="Picture whose style to apply.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    help="A file (its suffix sets the format), or - for standard output (PNG).",
+)
 @click.option(
     "--steps",
-    type=STEPS,
+    type=INTEGERS,
+    metavar="N[,N...]",
     default="200",
     show_default=True,
-    help="Iterations; several, as 200,100,50, go from coarse to fine, each scale twice the last.",
+    help="Iterations. Several numbers, for example 200,100,50, go from coarse to fine: each scale "
+    "is twice the size of the one before.",
 )
 @click.option(
     "--method",
     type=click.Choice(["lbfgs", "adam", "gradient"]),
     default="lbfgs",
     show_default=True,
+    help="Optimiser.",
 )
-@click.option("--lr", type=float, help="Step size; the method's own by default.")
+@click.option("--lr", type=float, help="Step size; by default the optimiser's own.")
 @click.option(
-    "--start", type=click.Choice(["content", "noise"]), default="content", show_default=True
+    "--start",
+    type=click.Choice(["content", "noise"]),
+    default="content",
+    show_default=True,
+    help="Image to start from.",
 )
-@click.option("--photoreal", is_flag=True, help="Project after every update.")
-@click.option("--cutoff", type=float, help="With --photoreal: larger takes over more style.")
-@click.option("--content-weight", type=float)
-@click.option("--style-weight", type=float)
+@click.option("--photoreal", is_flag=True, help="Keep the result a photograph, by projection.")
+@CUTOFF
+@click.option("--content-weight", type=float, help="Weight of the content loss.")
+@click.option("--style-weight", type=float, help="Weight of the style loss.")
 @click.option(
-    "--matting-weight", type=float, help="Of the photorealism term of Luan et al.; they take 1e4."
+    "--matting-weight",
+    type=float,
+    help="Weight of the photorealism term of Luan et al., who take 1e4.",
 )
-@click.option("--structure-weight", type=float, help="Of 1 - SSIM of the gradient magnitudes.")
-@click.option("--content-layers", type=_Weights(), help="conv4_2 by default.")
-@click.option("--style-layers", type=_Weights(), help="conv1_2,conv2_2,conv3_2,conv4_2 by default.")
 @click.option(
-    "--mask",
-    nargs=2,
-    metavar="CONTENT STYLE",
-    help="Two pictures, a flat colour a region: a Gram matrix for each region.",
+    "--structure-weight", type=float, help="Weight of 1 - SSIM of the gradient magnitudes."
 )
-@click.option("--tolerance", type=float, help="Stop once 10 iterations gain less than this share.")
-@click.option("--seed", type=int, help="Of the noise.")
+@click.option(
+    "--content-layers",
+    type=layer_weights,
+    metavar="LAYER[=WEIGHT],...",
+    help="VGG-19 layers of the content loss; by default conv4_2.",
+)
+@click.option(
+    "--style-layers",
+    type=layer_weights,
+    metavar="LAYER[=WEIGHT],...",
+    help="VGG-19 layers of the style loss; by default conv1_2,conv2_2,conv3_2,conv4_2.",
+)
+@MASK
+@click.option(
+    "--tolerance",
+    type=float,
+    help="Stop once 10 iterations lower the loss by less than this fraction.",
+)
+@click.option("--seed", type=int, help="Seed of --start noise.")
 @PRECISION
-@click.option("--max-size", type=click.IntRange(min=16), help="Longest side, pixels, of both.")
-@click.option("--vgg", type=PATH, help="Other weights of VGG-19, torchvision's.")
+@click.option(
+    "--max-size",
+    type=click.IntRange(min=16),
+    help="Reduce larger pictures, the style too, to this longer side, in pixels.",
+)
+@click.option("--vgg", type=PATH, help="Other weights of VGG-19, in the format of torchvision.")
 @DEVICE
-@click.option("--force", is_flag=True, help="Overwrite existing files.")
+@FORCE
 def optimize(
     content: str,
     style: str,
     output: str,
-    photoreal: bool,
     mask: tuple[str, str] | None,
     max_size: int | None,
-    vgg: Any,
     device: str | None,
     force: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
-    """Restyle a picture by an iterative solver: minutes, where stylize takes seconds.
+    """Restyle CONTENT with an iterative solver, which takes minutes.
 
-    Gatys et al. (2016) by default; Luan et al. (2017) with --matting-weight 1e4 and --mask; the
-    projected gradient of Puy and Pérez (2018) with --photoreal --method adam.
+    CONTENT is a picture, or - for standard input.
+
+    The default is Gatys et al. (2016). Luan et al. (2017) is --matting-weight 1e4 with --mask; the
+    projected gradient of Puy and Pérez (2018) is --photoreal with --method adam.
     """
     with sentences():
         [(_, target)] = plan([content], output, force)
-        _optimize(content, style, target, photoreal, mask, max_size, vgg, device, given)
+        start = time.perf_counter()
+        place = device_named(device)
+        picture, style_picture, regions, notes = _open_pair(content, style, target, mask, max_size)
+        console = message_console()
+        for note in notes:
+            console.print(note)
+        photo, reference = picture.pixels.to(place), style_picture.pixels.to(place)
+        masks = None if regions is None else tuple(masks.to(place) for masks in regions)
+        write_result(picture, _solve(photo, reference, masks, **options), target)
+        width, height = picture.size
+        console.print(f"{target}: {width} x {height}, {time.perf_counter() - start:.0f} s")
 
 
-def _optimize(
-    content: str,
-    style: str,
-    target: str,
-    photoreal: bool,
-    mask: tuple[str, str] | None,
-    max_size: int | None,
-    vgg: Any,
-    device: str | None,
-    given: dict[str, Any],
-) -> None:
-    import sys
-    from dataclasses import replace
-
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from .. import images
+def _open_pair(
+    content: str, style: str, target: str, mask: tuple[str, str] | None, max_size: int | None
+) -> tuple[Picture, Picture, tuple[Tensor, Tensor] | None, list[str]]:
+    """Open the content and the style, their masks (R, H, W) if there are any, and take notes."""
     from ..regions import read_regions
+
+    picture, content_notes = open_content(content, target, max_size)
+    style_picture, style_notes = open_style(style, max_size)
+    regions = None
+    if mask:
+        masks = read_regions(*mask)
+        of_content, content_mask_notes = fit_masks(masks.content, picture)
+        of_style, style_mask_notes = fit_masks(masks.style, style_picture)
+        regions = of_content, of_style
+        content_notes += content_mask_notes
+        style_notes += style_mask_notes
+    notes = [f"{content}: {note}" for note in content_notes]
+    notes += [f"{style}: {note}" for note in style_notes]
+    return picture, style_picture, regions, notes
+
+
+def _solve(
+    content: Tensor,
+    style: Tensor,
+    regions: Any,
+    *,
+    steps: list[int],
+    photoreal: bool,
+    vgg: Path | None,
+    **options: Any,
+) -> Tensor:
+    """Run the solver with a progress bar. Options that are None keep the solver's defaults.
+
+    Args:
+        content, style: (3, H, W), on the device to compute on.
+        regions: masks (R, H, W) of both, or None.
+        steps: iterations per scale.
+        photoreal: whether to project.
+        vgg: file of other VGG-19 weights.
+        options: keyword arguments of `fastfcs.solvers.solve`.
+
+    Returns:
+        The result (3, H, W) on the CPU.
+    """
     from ..solvers import solve
     from ..vgg import load_vgg19
 
-    start = time.perf_counter()
-    place = device_named(device)
-    options = {name: value for name, value in given.items() if value is not None}
-    names, pictures = (content, style), [images.read(name) for name in (content, style)]
-    masks = read_regions(*mask) if mask else None
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    format = "PNG" if target == "-" else images.format_of(target)
-    for k, (name, picture) in enumerate(zip(names, pictures, strict=True)):
-        notes = [
-            *picture.notes,
-            *(images.style_notes(picture) if k else images.conversion_notes(picture, format)),
-        ]
-        if max_size is not None and max(picture.size) > max_size:
-            notes.append(reduction(picture, max_size))
-            pictures[k] = images.fit_picture(picture, max_size)
-        for note in notes:
-            console.print(f"{name}: {note}")
-    photo, reference = (picture.pixels.to(place) for picture in pictures)
-    regions: Any = None
-    if masks:
-        regions = ()
-        for name, m, image in zip(
-            names, (masks.content, masks.style), (photo, reference), strict=True
-        ):
-            m, notes = fitted(m, image)
-            regions += (m.to(place),)
-            for note in notes:
-                console.print(f"{name}: {note}")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=sum(options["steps"]))
+    with ProgressBar(sum(steps), smoothing=0) as bar:
 
-        def show(step: int, image: Any, losses: dict[str, float]) -> None:
-            text = "  ".join(f"{name} {loss:.3g}" for name, loss in losses.items() if loss)
-            progress.update(task, description=text, advance=1 if step else 0)
+        def show(step: int, image: Tensor, losses: dict[str, float]) -> None:
+            if step > 0:  # step 0 is the image that a scale starts from
+                bar.report({name: loss for name, loss in losses.items() if loss})
+                bar.advance()
 
         result = solve(
-            photo,
-            reference,
+            content,
+            style,
+            steps=steps,
             regions=regions,
             constraint="photoreal" if photoreal else None,
             callback=show,
             vgg=load_vgg19(vgg),
-            **options,
+            **{name: value for name, value in options.items() if value is not None},
         )
-    picture = replace(pictures[0], pixels=result[0].cpu())
-    images.write(picture, sys.stdout.buffer if target == "-" else target, format)
-    width, height = picture.size
-    console.print(f"{target}: {width} x {height}, {time.perf_counter() - start:.0f} s")
+    return result[0].cpu()

@@ -1,49 +1,96 @@
-"""What the options of several commands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 
+T = TypeVar("T")
 
-class _Several(click.ParamType):
-    """Numbers with commas between them."""
 
-    def __init__(self, number: Callable[[str], float], name: str, wanted: str) -> None:
-        self.number, self.name, self.wanted = number, name, wanted
+def separated_by_commas(parse: Callable[[str], T], noun: str) -> Callable[[str], list[T]]:
+    """Make the type of an option that takes a list such as 200,100,50.
 
-    def convert(self, value: Any, *_: Any) -> Any:
+    Args:
+        parse: converts one item; raises ValueError if it cannot.
+        noun: the items in the plural, for the error message.
+
+    Returns:
+        The conversion of the whole text.
+
+    Examples:
+        >>> separated_by_commas(int, "integers")("200,100,50")
+        [200, 100, 50]
+    """
+
+    def convert(text: str) -> list[T]:
         try:
-            return [self.number(part) for part in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r}: {self.wanted}, or several with commas, is wanted")
+            return [parse(item) for item in text.split(",")]
+        except ValueError as error:
+            message = f"must be one or several {noun} separated by commas, got {text!r}"
+            raise click.BadParameter(message) from error
+
+    return convert
 
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+PICTURE = click.Path(dir_okay=False, allow_dash=True)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-STEPS = _Several(int, "N[,N...]", "a number of iterations")  # a list, coarse to fine
-WEIGHTS = _Several(float, "W[,W...]", "a weight")
-DEVICE = click.option(
-    "--device",
-    help="cpu, cuda, cuda:1 ...; cuda if there is one, by default.",
+INTEGERS = separated_by_commas(int, "integers")
+NUMBERS = separated_by_commas(float, "numbers")
+CUTOFF = click.option(
+    "--cutoff",
+    type=float,
+    help="With --photoreal: a larger value takes over more style, a smaller one keeps more "
+    "structure.",
+)
+MASK = click.option(
+    "--mask",
+    nargs=2,
+    metavar="CONTENT STYLE",
+    help="Two pictures with one flat colour per region: each region of the content takes the "
+    "style of the region of the same colour.",
+)
+FORCE = click.option("--force", is_flag=True, help="Overwrite existing files.")
+DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; by default cuda if available.")
+WEIGHTS = click.option(
+    "--weights",
+    default="universal",
+    show_default=True,
+    help="Network: universal, small, tiny, or a .safetensors file.",
 )
 REFINE = click.option(
     "--refine",
     is_flag=True,
-    help="Six further updates, which see more: paintings nearer to their style, slower.",
+    help="Six more updates with VGG-like features: closer to a painting's style, but slower.",
 )
 PRECISION = click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
-    help="Of the convolutions that are differentiated; float32 by default.",
+    help="Number format of the convolutions that are differentiated; float32 by default.",
 )
 
 
 def device_named(name: str | None) -> str:
+    """Check the value of --device.
+
+    Args:
+        name: a device of torch; None is cuda if that is available, and cpu otherwise.
+
+    Returns:
+        The device's name.
+
+    Raises:
+        ValueError: there is no such device.
+
+    Examples:
+        >>> device_named("cpu")
+        'cpu'
+    """
     import torch
 
     if name is None:
@@ -51,5 +98,5 @@ def device_named(name: str | None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not to be had here") from error
+        raise ValueError(f"device must be available here, got {name!r}") from error
     return name

@@ -8,22 +8,27 @@ import click
 
 from .errors import sentences
 from .jobs import plan
-from .options import DEVICE, device_named
+from .options import DEVICE, FORCE, PICTURE, device_named
+from .pictures import open_picture
 
-_SIDE = 360  # of a cell of the contact sheet, pixels
+_SIDE = 360  # longer side of a picture on the contact sheet, in pixels
+_CAPTION = 20  # height of the line below it
 _COLUMNS = 4
 
 
 @click.command()
-@click.argument("content", required=False)
-@click.option("-o", "--output", help="Contact sheet: CONTENT in every style; a file.")
+@click.argument("content", type=PICTURE, required=False)
+@click.option("-o", "--output", help="File for a contact sheet of CONTENT in every style.")
 @click.option("--photoreal", is_flag=True, help="Keep the results photographs.")
 @DEVICE
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@FORCE
 def presets(
     content: str | None, output: str | None, photoreal: bool, device: str | None, force: bool
 ) -> None:
-    """List the styles that ship, for stylize --style; with CONTENT and -o also show them."""
+    """List the styles that come with fastfcs, for stylize --style.
+
+    With CONTENT and -o, also draw CONTENT in each of them.
+    """
     from ..presets import shipped, title
 
     for path in shipped():
@@ -32,7 +37,7 @@ def presets(
         return
     with sentences():
         if content is None or output is None:
-            raise ValueError("a contact sheet takes both a CONTENT and -o OUTPUT")
+            raise ValueError("CONTENT and -o must be given together for a contact sheet")
         plan([content], output, force)
         _write_sheet(content, output, photoreal, device_named(device), shipped())
 
@@ -40,6 +45,7 @@ def presets(
 def _write_sheet(
     content: str, output: str, photoreal: bool, device: str, styles: list[Path]
 ) -> None:
+    """Write a contact sheet of the content in each style, with its name below."""
     import numpy as np
     import torch
     from PIL import Image, ImageDraw, ImageFont
@@ -47,15 +53,14 @@ def _write_sheet(
     from .. import images
     from ..stylizer import Stylizer
 
-    photo = images.fit_picture(images.read(content), _SIDE)
+    photo, _ = open_picture(content, _SIDE)
     stylizer = Stylizer(constraint="photoreal" if photoreal else None).to(device)
     width, height = photo.size
-    line = 20
     rows = -(-len(styles) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * width, rows * (height + line)), "white")
+    sheet = Image.new("RGB", (_COLUMNS * width, rows * (height + _CAPTION)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for k, style in enumerate(styles):
-        x, y = k % _COLUMNS * width, k // _COLUMNS * (height + line)
+        x, y = k % _COLUMNS * width, k // _COLUMNS * (height + _CAPTION)
         with torch.inference_mode():
             result = stylizer.set_style(style)(photo.pixels)
         sheet.paste(Image.fromarray(images.to_samples(result, 8)), (x, y))

@@ -1,4 +1,4 @@
-"""Constraints made of other constraints."""
+"""Constraints made from other constraints."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,17 +8,26 @@ from torch import Tensor
 from ..checks import check_range
 
 Constraint = Callable[[Tensor], Tensor]
-"""A constraint X -> X on images (B,3,H,W), enforced after an update."""
+"""A map X -> X on images (B,3,H,W), enforced after an update."""
 
 
 class ResidualProjection:
-    """C + P[X - C]: only the change to the content C is projected, C's own grain stays.
+    """C + P[X - C]: projects only the change to the content C, so that C keeps its own grain.
 
-    An unchanged content comes back bit for bit, whatever the linear projection P.
+    Any linear projection P returns an unchanged content bit for bit.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
-        projection: P, a linear constraint: any of this package's that is called P[X].
+        projection: P, a linear constraint, such as `GraphLowPass` or `Tikhonov`.
+
+    Raises:
+        ValueError: the content is not floating in [0,1].
+
+    Examples:
+        >>> content, x = torch.rand(2, 1, 3, 8, 9)
+        >>> halfway = ResidualProjection(content, lambda change: change / 2)
+        >>> torch.allclose(halfway(x), (content + x) / 2)
+        True
     """
 
     def __init__(self, content: Tensor, projection: Constraint) -> None:
@@ -26,47 +35,63 @@ class ResidualProjection:
         self.projection = projection
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,3,H,W), of the content's shape. Differentiable in x and C."""
+        """Project the change: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x and C."""
         change = x.to(self.content.dtype) - self.content
         return (self.content + self.projection(change)).to(x.dtype)
 
 
 class Masked:
-    """M P[X] + (1 - M) X: a constraint P on one region, with soft edges if the mask M has them.
+    """M P[X] + (1 - M) X: a constraint P on one region, whose edges are as soft as the mask M's.
+
+    For several regions, `compose` several of these.
 
     Args:
         mask: M, (B,1,H,W) or (1,1,H,W), in [0,1].
-        constraint: P. For several regions, `compose` several of these.
+        constraint: P.
 
     Raises:
-        ValueError: the mask's shape or values are none of these.
+        ValueError: the mask's shape or values are wrong.
+
+    Examples:
+        >>> mask = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3)
+        >>> Masked(mask, lambda x: 0 * x)(torch.ones(1, 3, 1, 3))[0, 0]
+        tensor([[1.0000, 0.5000, 0.0000]])
     """
 
     def __init__(self, mask: Tensor, constraint: Constraint) -> None:
         if mask.dim() != 4 or mask.shape[1] != 1:
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; (B,1,H,W) is wanted")
-        low, high = mask.aminmax()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"mask goes from {low:.4g} to {high:.4g}; values in [0,1] are wanted")
+            raise ValueError(f"mask must be (B, 1, H, W), got {tuple(mask.shape)}")
+        check_range("mask", mask)
         self.mask = mask
         self.constraint = constraint
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,3,H,W), of the mask's height and width. Differentiable in x.
+        """Enforce P inside the mask: (B,3,H,W) -> (B,3,H,W). Differentiable in x.
 
         Raises:
-            ValueError: x is of another height or width.
+            ValueError: x has another height or width than the mask.
         """
         if x.shape[-2:] != self.mask.shape[-2:]:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}; the height and width of the mask"
-                f" {tuple(self.mask.shape)} are wanted"
+                f"x must have the height and width of mask {tuple(self.mask.shape)}, "
+                f"got {tuple(x.shape)}"
             )
         return torch.lerp(x, self.constraint(x), self.mask.to(x.dtype))
 
 
 def compose(constraints: Iterable[Constraint]) -> Constraint:
-    """One constraint that applies several, first to last."""
+    """Combine several constraints into one that applies them from first to last.
+
+    Args:
+        constraints: any number of them; none make the identity.
+
+    Returns:
+        The combined constraint.
+
+    Examples:
+        >>> compose([lambda x: x + 1, lambda x: 10 * x])(torch.ones(2))
+        tensor([20., 20.])
+    """
     constraints = tuple(constraints)
 
     def composed(x: Tensor) -> Tensor:
@@ -78,14 +103,24 @@ def compose(constraints: Iterable[Constraint]) -> Constraint:
 
 
 def as_working_dtype(content: Tensor) -> Tensor:
-    """The content as constraints keep it: float64 if it is, else float32.
+    """Check a content and convert it to the dtype that constraints compute in.
+
+    Args:
+        content: any shape, floating in [0,1]. Values are not checked on CUDA, where the host would
+            wait for them.
+
+    Returns:
+        The content in float64 if that is its dtype, else in float32.
 
     Raises:
-        ValueError: it is not floating in [0,1]; values on CUDA, for which the host would wait, are
-            not looked at.
+        ValueError: the content is not floating in [0,1].
+
+    Examples:
+        >>> as_working_dtype(torch.rand(1, 3, 8, 9).half()).dtype
+        torch.float32
     """
     if not content.is_floating_point():
-        raise ValueError(f"content is {content.dtype}; a floating image in [0,1] is wanted")
+        raise ValueError(f"content must be floating, in [0, 1], got {content.dtype}")
     if not content.is_cuda:
         check_range("content", content)
     return content if content.dtype == torch.float64 else content.float()

@@ -1,4 +1,4 @@
-"""Projections onto the span of eigenvectors of the content's matting Laplacian, kept explicitly."""
+"""Projections onto eigenvectors of the content's matting Laplacian, stored as explicit bases."""
 
 import math
 
@@ -11,51 +11,60 @@ from .combine import as_working_dtype
 
 
 class _Span:
-    """P[X] = Q Q^T X, Q an orthonormal basis for each image of the content."""
+    """P[X] = Q Q^T X, where Q is an orthonormal basis, one per image of the content."""
 
     basis: Tensor
-    """Q, (B,k,HW), k orthonormal images."""
+    """Q^T, (B,k,HW): k orthonormal images per image of the content."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,3,H,W), of the content's height and width. Differentiable in x.
+        """Project images: (B,3,H,W) -> (B,3,H,W), of C's height and width. Differentiable in x.
 
-        With one content, x may be any number of images: styles of it, or frames.
+        If the content is a single image, x may be any number of images, such as several styles of
+        it or the frames of a still scene.
 
         Raises:
-            ValueError: x has another size.
+            ValueError: x has another number of images or pixels.
         """
         columns = x.flatten(2).to(self.basis.dtype)
         if columns.shape[-1] != self.basis.shape[-1] or len(x) != len(self.basis) != 1:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}; {len(self.basis)} images of"
-                f" {self.basis.shape[-1]} pixels are wanted, as in the content"
+                f"x must have the content's batch size, {len(self.basis)}, and number of pixels, "
+                f"{self.basis.shape[-1]}, got {tuple(x.shape)}"
             )
         return (columns @ self.basis.mT @ self.basis).reshape(x.shape).to(x.dtype)
 
 
 class SpectralProjection(_Span):
-    """P[X] = U_k U_k^T X, U_k the eigenvectors of the k smallest eigenvalues of L.
+    """P[X] = U_k U_k^T X, where U_k are the eigenvectors of the k smallest eigenvalues of L.
 
-    The projection of Puy and Pérez (2018) itself, for images where it is affordable. The
-    eigenvectors are computed when it is made, once a content: keep the object for further styles.
+    This is the projection of Puy and Pérez (2018) itself, for images of a size that it can afford.
+    The constructor computes the eigenvectors, so keep the object for further styles of a content.
 
-    By `scipy.sparse.linalg.eigsh` on the explicit matrix, shifted and inverted, on the CPU wherever
-    the content is. Two cores: 1.4 s at 128 px and k = 108; 42 s and 790 MB at 256 px and k = 435.
-    On the operator, without a matrix, it takes 4 times as long at 64 px and 5 to 12 times at 128
-    px, and at a tolerance of 1e-6 it was seen to miss one of the smallest eigenvalues, which lie
-    that close to each other.
+    `scipy.sparse.linalg.eigsh` works on the explicit matrix, shifted and inverted, and on the CPU
+    even if the content is on a GPU. On two cores it takes 1.4 s at 128 px with k = 108, and 42 s
+    and 790 MB at 256 px with k = 435. On the matrix-free operator it takes 4 times as long at 64 px
+    and 5 to 12 times at 128 px, and at a tolerance of 1e-6 it has missed one of the smallest
+    eigenvalues, which are that close to each other.
 
     Args:
-        content: (B,3,H,W), floating in [0,1], H and W at least 3.
-        k: from 1 to H W - 1.
+        content: C, (B,3,H,W), floating in [0,1], H and W at least 3; L is its Laplacian.
+        k: number of eigenvectors, from 1 to H W - 1.
 
     Attributes:
         basis: U_k^T, (B,k,HW), accurate to 1e-9, then rounded to the working dtype.
         eigenvalues: (B,k), float64, ascending.
 
     Raises:
-        ValueError: an argument is none of these.
-        ImportError: there is no scipy.
+        ValueError: an argument is out of range.
+        ImportError: scipy is not installed.
+
+    Examples:
+        >>> content, x = torch.rand(2, 1, 3, 8, 9)
+        >>> projection = SpectralProjection(content, k=10)
+        >>> projection.basis.shape
+        torch.Size([1, 10, 72])
+        >>> torch.allclose(projection(projection(x)), projection(x), atol=1e-5)
+        True
     """
 
     def __init__(self, content: Tensor, k: int) -> None:
@@ -67,28 +76,37 @@ class SpectralProjection(_Span):
 
 
 class RandomizedProjection(_Span):
-    """P[X] = Q Q^T X, Q nearly the span of U_k, from filtered random signals: no eigensolver.
+    """P[X] = Q Q^T X, where Q approximates the span of U_k without an eigensolver.
 
     Paratte and Martin (2016), "Fast eigenspace approximation using random signals": Gaussian
-    signals, low-pass filtered with k eigenvalues below the cutoff, span those eigenvectors nearly.
-    1.5 k signals are filtered here, and the k directions of least energy are kept of their span
-    (Rayleigh-Ritz), as no polynomial stops abruptly. Made once a content, for many styles or
-    frames; the same arguments give the same basis.
+    signals, low-pass filtered with k eigenvalues below the cutoff, nearly span those eigenvectors.
+    Since no polynomial stops abruptly, 1.5 k signals are filtered, and Q consists of the k
+    directions of least energy in their span (Rayleigh-Ritz). The constructor computes Q, which
+    serves many styles or frames of a content. Equal arguments give equal bases.
 
-    On rough updates of three photos, k from 20 to 300, ||P[X] - SpectralProjection|| is at most 2 % of
-    ||SpectralProjection||, mostly below 1 %; with twice the order of `LowPass` it was 8 %. The filter alone,
-    `GraphLowPass`, is at 2 to 6 % for far fewer products: three channels are filtered, not 1.5 k.
+    On rough updates of three photos, for k from 20 to 300, the distance from P[X] to the exact
+    projection is at most 2 % of the latter's norm, mostly below 1 %; with twice the order of
+    `LowPass` it was 8 %. The filter alone, `GraphLowPass`, comes within 2 to 6 % for far fewer
+    products, since it filters three channels instead of 1.5 k.
 
     Args:
-        content: (B,3,H,W), floating in [0,1], H and W at least 3.
-        k: from 1 to H W / 2.
-        order: of the filter; the default is four times that of `LowPass`.
+        content: C, (B,3,H,W), floating in [0,1], H and W at least 3.
+        k: dimension of the span, from 1 to H W / 2.
+        order: degree of the filter; the default is four times that of `LowPass`.
 
     Attributes:
         basis: Q^T, (B,k,HW).
 
     Raises:
-        ValueError: an argument is none of these.
+        ValueError: an argument is out of range.
+
+    Examples:
+        >>> content, x = torch.rand(2, 1, 3, 8, 9)
+        >>> projection = RandomizedProjection(content, k=10)
+        >>> projection.basis.shape
+        torch.Size([1, 10, 72])
+        >>> torch.allclose(projection(projection(x)), projection(x), atol=1e-5)
+        True
     """
 
     def __init__(self, content: Tensor, k: int, order: int | None = None) -> None:
@@ -130,9 +148,10 @@ def _filtered_signals(laplacian: MattingLaplacian, k: int, order: int | None) ->
     q, _ = torch.linalg.qr(lowpass(laplacian, noise).flatten(1).T)
     products = (laplacian @ q.T.reshape(shape)).flatten(1)
     _, directions = torch.linalg.eigh(products @ q)
-    return directions[:, :k].T @ q.T
+    basis: Tensor = directions[:, :k].T @ q.T
+    return basis
 
 
 def _check(k: int, most: int) -> None:
     if not isinstance(k, int) or not 0 < k <= most:
-        raise ValueError(f"k is {k}; an integer from 1 to {most} is wanted")
+        raise ValueError(f"k must be an integer from 1 to {most}, got {k}")

@@ -1,1 +1,1 @@
-"""How good the results are, in numbers and side by side: ``fastfcs evaluate``."""
+"""Quantitative and visual evaluation of results: the command ``fastfcs evaluate``."""

@@ -1,50 +1,60 @@
-"""How many iterations of descent is the network worth?
+"""The number of iterations of Adam that the network is worth: its equivalent iterations.
 
-On each pair the network's result after its N updates is scored by the loss that it was trained to
-lower, `fastfcs.optimize`'s with the style weight of the training; and Adam at a rate of 0.02 lowers
-the same loss from the same start, the content. The network is worth as many iterations as Adam
-takes to come as low.
+On every pair, Adam with a step size of 0.02 minimises the loss that the network was trained on,
+that of `fastfcs.solvers.solve` with the style weight of the training, starting at the content. The
+network's equivalent iterations are the first iteration at which Adam's loss is no higher than that
+of the network's result.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import images
+from ..files import write_text
 from ..network import UnrolledSolver
 from ..refinement import RefinedSolver, load_network
 from ..stylizer import Stylizer
 from ..vgg import LOW_RANK, VGG19, load_vgg19
 from ..weights import find_weights
-from .compare import fingerprint, write_text
+from .compare import fingerprint
 from .pairs import Pair, PairFiles
-from .report import Median, median, new_figure, save_figure
+from .report import new_figure, save_figure
+from .summary import Median, median
 
 STEPS = 200
 _LR = 0.02
 
+T = TypeVar("T")
 
-def _trained(path: Path, fact: str) -> float:
-    """What the header of weights or of a preset tells of its training.
 
-    Raises:
-        ValueError: it does not.
+@dataclass(frozen=True)
+class _Row:
+    """The losses on one pair.
+
+    Attributes:
+        pair: name of the pair.
+        network: loss of the network's result.
+        curve: Adam's loss after 0, 1, 2 ... iterations.
+        iterations: the equivalent iterations; the number of all iterations if Adam's loss stays
+            higher than the network's.
+        reached: whether Adam's loss comes as low as the network's.
     """
-    from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:
-        facts = file.metadata() or {}
-    if fact not in facts:
-        raise ValueError(f"weights: {path} does not say the {fact} of its training")
-    return float(facts[fact])
+    pair: str
+    network: float
+    curve: list[float]
+    iterations: int
+    reached: bool
 
 
 def equivalent_iterations(
@@ -57,141 +67,185 @@ def equivalent_iterations(
     steps: int | None = None,
     size: int | None = None,
     device: str = "cpu",
-    facts: dict[str, Any],
-    say: Callable[[str], None] = lambda sentence: None,
+    metadata: Mapping[str, Any],
+    log: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
-    """Write iterations.json and iterations.png into ``out``; what the former holds.
+    """Measure the network's equivalent iterations and write iterations.json and iterations.png.
 
-    Of each pair ``iterations/NAME`` keeps both numbers, so that an interrupted run goes on where it
-    was, and Adam's curve serves other weights.
-    Where Adam does not come as low within ``steps`` (default 200), their number counts, and
-    "not reached" says for how many pairs.
+    Both losses of a pair are cached in ``out/iterations/PAIR``, so an interrupted run continues
+    where it stopped and other weights reuse Adam's curve.
 
     Args:
-        weights, refine: of the network, see `fastfcs.Stylizer`.
-        presets: a folder with a tuned preset for each style picture, the-scream.safetensors for
-            the_scream.jpg: the network's result is the preset's, and the loss, for Adam too, is the
-            one that it was tuned for: its style weight, the picture at its style size.
+        pairs: the pairs.
+        out: the output folder.
+        weights: the network's weights, see `fastfcs.Stylizer`.
+        refine: add the refinement, see `fastfcs.Stylizer`.
+        presets: a folder with a tuned preset for every style picture, for example
+            the-scream.safetensors for the_scream.jpg. The network then uses the preset, and both
+            losses are the one that it was tuned for: its style weight, and the picture at its style
+            size.
+        steps: iterations of Adam; None means 200.
+        size: longer side, in pixels, to which larger pictures are reduced; None never reduces them.
+        device: where to compute.
+        metadata: the run's settings, copied into iterations.json.
+        log: called with a summary of every pair.
+
+    Returns:
+        The content of iterations.json. A pair on which Adam's loss stays higher counts as ``steps``
+        iterations, and "not reached" is the number of these pairs.
 
     Raises:
-        ValueError: weights or presets that do not tell what they were trained for.
-        RuntimeError: matplotlib is not installed; all but the plot is written then.
+        ValueError: the weights or a preset do not record the style weight of their training.
+        RuntimeError: matplotlib is not installed; everything except the plot has been written.
+
+    Examples:
+        >>> import tempfile, torch
+        >>> from fastfcs.evaluation.pairs import find_pairs
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("content01.png", "style01.png"):
+        ...     images.write(images.Picture(torch.rand(3, 16, 16)), folder / name)
+        >>> pairs = find_pairs(folder)
+        >>> report = equivalent_iterations(pairs, folder, weights="tiny", steps=1, metadata={})
+        >>> report["updates"], report["equivalent iterations"]["pairs"]
+        (4, 1)
     """
     steps = STEPS if steps is None else steps
     shared = find_weights(weights)
-    weight = _trained(shared, "style weight")
-    # Read early, for it refuses what is not weights.
+    style_weight = _training_setting(shared, "style weight")
+    # Load the network before VGG, since this raises for a file that holds no network.
     solver = load_network(weights, refine).requires_grad_(False).to(device)
     vgg: VGG19 | None = None
     rows = []
     for files in pairs:
         pair = files.load(size, device)
-        tuned = presets and presets / f"{files.style.stem.replace('_', '-')}.safetensors"
-        if tuned:
-            weight, style_size = _trained(tuned, "style weight"), _trained(tuned, "style size")
-            style = images.fit(images.read(files.style).pixels[None], int(style_size))
+        preset = presets and presets / f"{files.style.stem.replace('_', '-')}.safetensors"
+        if preset:
+            style_weight = _training_setting(preset, "style weight")
+            style_size = int(_training_setting(preset, "style size"))
+            style = images.fit(images.read(files.style).pixels[None], style_size)
             pair = replace(pair, style=style.to(device))
         vgg = vgg or load_vgg19().to(device)
-        losses = partial(_losses, pair, vgg=vgg, style_weight=weight)
+        losses = partial(_losses, pair, vgg=vgg, style_weight=style_weight)
 
-        setting = f"{size} {weight} {tuple(pair.style.shape)}"
-        kept = out / "iterations" / files.name
-        by = [shared, *([LOW_RANK] if refine else []), *([tuned] if tuned else []), *files.paths]
-        row: dict[str, Any] = {
-            "pair": files.name,
-            "network": _kept(
-                kept / "network.json",
-                fingerprint(f"{setting} {refine}", by),
-                partial(_after_updates, solver, tuned or pair.style, pair.content, losses),
-            ),
-            "curve": _kept(
-                kept / "adam.json",
-                fingerprint(f"{setting} {steps} {_LR}", files.paths),
-                partial(losses, steps),
-            ),
-        }
-        rows.append({**row, **_crossing(row["curve"], row["network"])})
-        say(f"{files.name}: loss {row['network']:.3g}, {rows[-1]['iterations']} iterations")
-    worth = median([row["iterations"] for row in rows])
-    relative = np.array([np.array(row["curve"]) / row["curve"][0] for row in rows])
-    network = median([row["network"] / row["curve"][0] for row in rows])
+        settings = f"{size} {style_weight} {tuple(pair.style.shape)}"
+        folder = out / "iterations" / files.name
+        network_files = [shared, *([LOW_RANK] if refine else []), *([preset] if preset else [])]
+        network = _cached(
+            folder / "network.json",
+            fingerprint(f"{settings} {refine}", [*network_files, *files.paths]),
+            partial(_network_loss, solver, preset or pair.style, pair.content, losses),
+        )
+        curve = _cached(
+            folder / "adam.json",
+            fingerprint(f"{settings} {steps} {_LR}", files.paths),
+            partial(losses, steps),
+        )
+        iterations, reached = _crossing(curve, network)
+        rows.append(_Row(files.name, network, curve, iterations, reached))
+        log(f"{files.name}: loss {network:.3g}, {iterations} iterations")
+    equivalent = median([row.iterations for row in rows])
+    relative = np.array([np.array(row.curve) / row.curve[0] for row in rows])
+    relative_loss = median([row.network / row.curve[0] for row in rows])
     report = {
-        **facts,
+        **metadata,
         "updates": solver.updates,
-        "style weight": weight,
+        "style weight": style_weight,
         "steps": steps,
-        "equivalent iterations": worth._asdict(),
-        "not reached": sum(not row["reached"] for row in rows),
+        "equivalent iterations": equivalent._asdict(),
+        "not reached": sum(not row.reached for row in rows),
         "loss over the unchanged content's, medians": {
-            "network": network._asdict(),
+            "network": relative_loss._asdict(),
             "curve": np.median(relative, 0).tolist(),
         },
-        "rows": rows,
+        "rows": [asdict(row) for row in rows],
     }
     write_text(out / "iterations.json", json.dumps(report, indent=1))
-    _plot(relative, network, worth, out / "iterations.png")
+    _plot(relative, relative_loss, equivalent, out / "iterations.png")
     return report
 
 
-def _kept(path: Path, origin: str, measure: Callable[[], Any]) -> Any:
-    """What was measured before, if it had the same origin, else what is measured now."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if found is None or found["origin"] != origin:
-        found = {"origin": origin, "found": measure()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(found))
-    return found["found"]
+def _training_setting(path: Path, key: str) -> float:
+    """A number that the header of weights or of a preset records about their training.
+
+    Raises:
+        ValueError: the header does not record it.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if key not in metadata:
+        raise ValueError(f"{path} must record the {key} of its training, got none")
+    return float(metadata[key])
 
 
-def _after_updates(
+def _cached(path: Path, origin: str, measure: Callable[[], T]) -> T:
+    """The value in a file if it has the same origin; otherwise measure it and write the file."""
+    try:
+        cached = json.loads(path.read_text(encoding="utf-8"))
+        if cached["origin"] == origin:
+            return cast(T, cached["value"])
+    except (OSError, ValueError, KeyError):
+        pass
+    value = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"origin": origin, "value": value}))
+    return value
+
+
+def _network_loss(
     solver: UnrolledSolver | RefinedSolver,
     style: Tensor | Path,
     content: Tensor,
-    losses: Callable[..., Any],
+    losses: Callable[..., list[float]],
 ) -> float:
     """The loss of the network's result."""
     result = Stylizer(style, weights=solver)(content)
-    return losses(0, start=result)[0]  # type: ignore[no-any-return]
+    return losses(0, start=result)[0]
 
 
 def _losses(pair: Pair, steps: int, **options: Any) -> list[float]:
     """The loss after 0 ... ``steps`` iterations of Adam."""
     from ..solvers import solve
 
-    found: list[float] = []
+    totals: list[float] = []
     solve(
         pair.content,
         pair.style,
         steps=steps,
         method="adam",
         lr=_LR,
-        callback=lambda step, image, losses: found.append(losses["total"]),
+        callback=lambda step, image, losses: totals.append(losses["total"]),
         **options,
     )
-    return found
+    return totals
 
 
-def _crossing(curve: Sequence[float], loss: float) -> dict[str, Any]:
-    """The first iteration after which the loss is no higher; their number if there is none."""
+def _crossing(curve: Sequence[float], loss: float) -> tuple[int, bool]:
+    """The first iteration at which the curve is no higher than the loss.
+
+    Returns:
+        The iteration and True; the last iteration and False if the curve stays higher.
+    """
     for iteration, value in enumerate(curve):
         if value <= loss:
-            return {"iterations": iteration, "reached": True}
-    return {"iterations": len(curve) - 1, "reached": False}
+            return iteration, True
+    return len(curve) - 1, False
 
 
-def _plot(relative: np.ndarray, network: Median, worth: Median, path: Path) -> None:
+def _plot(relative: NDArray[Any], network: Median, equivalent: Median, path: Path) -> None:
     figure, axes = new_figure()
     low, middle, high = np.quantile(relative, [0.25, 0.5, 0.75], axis=0)
     iterations = np.arange(len(middle))
     (line,) = axes.plot(iterations, middle, label="Adam: median and quartiles")
     axes.fill_between(iterations, low, high, alpha=0.2, color=line.get_color())
-    axes.axhline(network.value, color="C1", label="the network: median and interval")
+    axes.axhline(network.value, color="C1", label="network: median and interval")
     axes.axhspan(network.low, network.high, color="C1", alpha=0.2)
-    axes.axvline(worth.value, color="C2", label=f"equivalent iterations: {worth}")
-    axes.axvspan(worth.low, worth.high, color="C2", alpha=0.2)
+    axes.axvline(equivalent.value, color="C2", label=f"equivalent iterations: {equivalent}")
+    axes.axvspan(equivalent.low, equivalent.high, color="C2", alpha=0.2)
     axes.set_yscale("log")
     axes.set_xlabel("iterations of Adam")
-    axes.set_ylabel("loss over the unchanged content's")
-    axes.set_title(f"{worth.pairs} pairs, 95 % bootstrap intervals")
+    axes.set_ylabel("loss relative to the unchanged content")
+    axes.set_title(f"{equivalent.pairs} pairs, 95 % bootstrap intervals")
     axes.legend()
     save_figure(figure, path)

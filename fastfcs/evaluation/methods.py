@@ -1,4 +1,4 @@
-"""Methods to compare, by name: each is a function from a pair to its restyled content."""
+"""The methods to compare, by name: each is a function from a pair to its restyled content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .pairs import Pair
 
 PAINTED = ("content", "artistic")
 DEFAULT = (*PAINTED, "photoreal", "photoreal:0.001,0.1,1")
-# Of the projected gradient: what goes below Luan et al.'s Gram distance on their pairs.
+# Options of "projected", with which it falls below Luan et al.'s Gram distance on their pairs.
 _PROJECTED: dict[str, Any] = {
     "method": "adam",
     "constraint": "photoreal",
@@ -34,35 +34,47 @@ _PROJECTED: dict[str, Any] = {
     "structure_weight": 10.0,
     "steps": (100, 30, 8),
 }
-_LUAN_WEIGHT = 1e4  # of the energy, as `fastfcs.solvers` has it
+_LUAN_WEIGHT = 1e4  # of the matting energy, see `fastfcs.solvers.solve`
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to restyle.
+    """A way to restyle the content of a pair.
 
     Attributes:
-        name: as given, "photoreal:0.01" and the like; unique among the methods compared.
-        apply: Pair -> (1, 3, H, W) in [0, 1].
-        depends: whatever else its results depend on, in words.
-        family: methods that differ in their cut-off only.
-        cutoff: of the low-pass; None where there is none.
-        pattern: of the files of somebody's results, * standing for the pair's name.
+        name: for example "photoreal:0.01"; unique among the methods compared.
+        apply: Pair -> result (1, 3, H, W) in [0, 1].
+        dependencies: everything besides name, pair and size that the results depend on, in words.
+        family: shared by methods that differ only in their cutoff; "" for external results.
+        cutoff: of the low-pass filter; None without one.
+        pattern: path of external results, with * for the pair's name; None for other methods.
+
+    Examples:
+        >>> method = Method("theirs", lambda pair: pair.content, pattern="results/*.png")
+        >>> method.file("01").name
+        '01.png'
     """
 
     name: str
     apply: Callable[[Pair], Tensor]
-    depends: str = ""
+    dependencies: str = ""
     family: str = ""
     cutoff: float | None = None
     pattern: str | None = None
 
     def file(self, pair: str) -> Path | None:
-        """Where somebody's result for a pair is."""
+        """Return the path of the external result for a pair.
+
+        Args:
+            pair: the pair's name.
+
+        Returns:
+            The path, which need not exist; None if the method computes its results.
+        """
         return None if self.pattern is None else Path(self.pattern.replace("*", pair))
 
 
-def methods(
+def select_methods(
     names: Sequence[str],
     *,
     weights: str | Path = "universal",
@@ -71,37 +83,52 @@ def methods(
     precision: str | None = None,
     device: str = "cpu",
 ) -> list[Method]:
-    """The methods of these names.
+    """Select methods by name.
 
-    content             the content, unchanged
-    artistic            the network
-    photoreal[:C,...]   the network, projected after every update; one method for each cut-off C
-    regional[:C,...]    the same with each region in the style of its namesake, where masks are
-    gatys               `fastfcs.solvers`, L-BFGS (Gatys et al. 2016)
-    luan                the same with the matting energy and, with masks, region by region
-                        (Luan et al. 2017)
-    projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018), coarse to fine, with
-                        a weight on the structure
-    NAME=FOLDER/x*.png  somebody's results, * standing for the pair's name
+    The names are
+
+        content             the content, unchanged
+        artistic            the network
+        photoreal[:C,...]   the network with the constraint "photoreal"; one method per cutoff C
+        regional[:C,...]    the same, with masks every region in the style of its namesake
+        gatys               `fastfcs.solvers.solve` with L-BFGS (Gatys et al. 2016)
+        luan                the same with the matting energy and, with masks, one Gram matrix per
+                            region (Luan et al. 2017)
+        projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018), from coarse to
+                            fine, with a structure loss
+        NAME=FOLDER/x*.png  external results, * standing for the pair's name
 
     Args:
-        weights, refine: of the network, see `fastfcs.Stylizer`.
-        steps, precision: of the iterative solvers; by default their own.
+        names: as above.
+        weights: the network's weights, see `fastfcs.Stylizer`.
+        refine: add the refinement to the network's methods, see `fastfcs.Stylizer`.
+        steps: iterations of the iterative solvers; None is each one's default.
+        precision: of the iterative solvers; None is their default.
+        device: where to compute.
+
+    Returns:
+        The methods, in the order of the names.
 
     Raises:
-        ValueError: a name that is none of these, or given twice; what `Stylizer` refuses.
-        FileNotFoundError: no such weights.
+        ValueError: a name is none of these or occurs twice, or `fastfcs.Stylizer` raises it.
+        FileNotFoundError: there are no such weights.
+
+    Examples:
+        >>> methods = select_methods(["content", "photoreal:0.1,1"], weights="tiny")
+        >>> [(method.name, method.cutoff) for method in methods]
+        [('content', None), ('photoreal:0.1', 0.1), ('photoreal:1', 1.0)]
     """
-    known = _Known(weights, refine, {"steps": steps, "precision": precision}, device)
-    found = [method for name in names for method in _parse(name, known)]
-    for method in found:
-        if [other.name for other in found].count(method.name) > 1:
-            raise ValueError(f"method {method.name!r} is given twice")
-    return found
+    builtin = _BuiltIn(weights, refine, {"steps": steps, "precision": precision}, device)
+    methods = [method for name in names for method in _parse(name, builtin)]
+    unique = [method.name for method in methods]
+    for name in unique:
+        if unique.count(name) > 1:
+            raise ValueError(f"method must not be repeated, got {name!r} twice")
+    return methods
 
 
-class _Known:
-    """The methods that the package has; networks are read once, not timed."""
+class _BuiltIn:
+    """The package's own methods; networks are loaded once, outside the measured time."""
 
     def __init__(
         self, weights: str | Path, refine: bool, options: dict[str, Any], device: str
@@ -124,15 +151,10 @@ class _Known:
         return self._network("artistic")
 
     def photoreal(self, cutoff: float | None = None) -> Method:
-        return self._projected("photoreal", cutoff)
+        return self._photoreal("photoreal", cutoff)
 
     def regional(self, cutoff: float | None = None) -> Method:
-        return self._projected("regional", cutoff, by_region=True)
-
-    def _projected(self, name: str, cutoff: float | None, **options: Any) -> Method:
-        default = inspect.signature(Photoreal).parameters["cutoff"].default
-        named = name if cutoff is None else f"{name}:{cutoff:g}"
-        return self._network(named, cutoff or default, constraint="photoreal", **options)
+        return self._photoreal("regional", cutoff, by_region=True)
 
     def gatys(self) -> Method:
         return self._iterative("gatys", lambda pair: {"method": "lbfgs"})
@@ -145,9 +167,14 @@ class _Known:
         return self._iterative("luan", options)
 
     def projected(self, cutoff: float | None = None) -> Method:
-        named = "projected" if cutoff is None else f"projected:{cutoff:g}"
+        name = "projected" if cutoff is None else f"projected:{cutoff:g}"
         options = _PROJECTED if cutoff is None else {**_PROJECTED, "cutoff": cutoff}
-        return self._iterative(named, lambda pair: options, options["cutoff"])
+        return self._iterative(name, lambda pair: options, options["cutoff"])
+
+    def _photoreal(self, family: str, cutoff: float | None, by_region: bool = False) -> Method:
+        default = inspect.signature(Photoreal).parameters["cutoff"].default
+        name = family if cutoff is None else f"{family}:{cutoff:g}"
+        return self._network(name, cutoff or default, by_region, constraint="photoreal")
 
     def _network(
         self, name: str, cutoff: float | None = None, by_region: bool = False, **options: Any
@@ -162,11 +189,12 @@ class _Known:
         def apply(pair: Pair) -> Tensor:
             regions = pair.regions if by_region else None
             stylizer.set_style(pair.style, regions=regions and regions.style)
-            return stylizer(pair.content, regions and regions.content)
+            result: Tensor = stylizer(pair.content, regions and regions.content)
+            return result
 
-        read = " ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
-        depends = f"{read} {options} {by_region}" + (" refined" if self._refine else "")
-        return Method(name, apply, depends, name.split(":")[0], cutoff)
+        hashes = " ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+        dependencies = f"{hashes} {options} {by_region}" + (" refined" if self._refine else "")
+        return Method(name, apply, dependencies, name.split(":")[0], cutoff)
 
     def _iterative(
         self, name: str, options: Callable[[Pair], dict[str, Any]], cutoff: float | None = None
@@ -178,40 +206,46 @@ class _Known:
 
             return solve(pair.content, pair.style, vgg=vgg, **{**options(pair), **self._options})
 
-        depends = f"{cutoff} {self._options} {_PROJECTED if name.startswith('projected') else ''}"
-        return Method(name, apply, depends, name.split(":")[0], cutoff)
+        family = name.split(":")[0]
+        projected = _PROJECTED if family == "projected" else ""
+        return Method(name, apply, f"{cutoff} {self._options} {projected}", family, cutoff)
 
 
-_KNOWN = ("content", "artistic", "photoreal", "regional", "gatys", "luan", "projected")
+_BUILTIN = ("content", "artistic", "photoreal", "regional", "gatys", "luan", "projected")
 _WITH_CUTOFF = ("photoreal", "regional", "projected")
 
 
-def _parse(given: str, known: _Known) -> list[Method]:
-    name, equals, pattern = given.partition("=")
+def _parse(text: str, builtin: _BuiltIn) -> list[Method]:
+    name, equals, pattern = text.partition("=")
     if equals:
-        return [_results(name, pattern)]
-    name, colon, cutoffs = given.partition(":")
-    if name not in _KNOWN or (colon and name not in _WITH_CUTOFF):
+        return [_external(name, pattern)]
+    name, colon, cutoffs = text.partition(":")
+    if name not in _BUILTIN or (colon and name not in _WITH_CUTOFF):
         raise ValueError(
-            f"method must be one of {', '.join(_KNOWN)}, {', '.join(_WITH_CUTOFF)} followed by "
-            f":CUTOFF, or NAME=FOLDER/x*.png, not {given!r}"
+            f"method must be one of {', '.join(_BUILTIN)}, {', '.join(_WITH_CUTOFF)} followed by "
+            f":CUTOFF, or NAME=FOLDER/x*.png, got {text!r}"
         )
     if not colon:
-        return [getattr(known, name)()]
+        return [getattr(builtin, name)()]
     try:
-        values = [float(text) for text in cutoffs.split(",")]
+        values = [float(number) for number in cutoffs.split(",")]
     except ValueError as error:
-        raise ValueError(f"method {given!r} must have numbers after the colon") from error
+        raise ValueError(f"method must have numbers after the colon, got {text!r}") from error
     for value in values:
-        LowPass(value)  # refuses it now, not at the first pair
-    return [getattr(known, name)(value) for value in values]
+        LowPass(value)  # raises for a wrong cutoff now, before the first pair is restyled
+    return [getattr(builtin, name)(value) for value in values]
 
 
-def _results(name: str, pattern: str) -> Method:
-    if not re.fullmatch(r"\w[\w.-]*", name) or name in (*_KNOWN, "style"):
-        raise ValueError(f"method {name!r}: somebody's results need a name of their own")
+def _external(name: str, pattern: str) -> Method:
+    if not re.fullmatch(r"\w[\w.-]*", name) or name in (*_BUILTIN, "style"):
+        raise ValueError(
+            "method must be NAME=FOLDER/x*.png with a new NAME of letters, digits, _, . and -, "
+            f"got NAME {name!r}"
+        )
     if "*" not in pattern:
-        raise ValueError(f"method {name}: {pattern!r} has no * that stands for the pair's name")
+        raise ValueError(
+            f"method must be NAME=FOLDER/x*.png with a * for the pair's name, got {pattern!r}"
+        )
 
     def apply(pair: Pair) -> Tensor:
         image = images.read(pattern.replace("*", pair.name)).pixels[None]

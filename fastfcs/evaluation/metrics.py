@@ -1,9 +1,9 @@
-"""What is measured of a result, beside the content and the style."""
+"""Measures of a result: its distance to the style, the content's structure, plausibility."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -18,28 +18,57 @@ Lpips = Callable[[Tensor, Tensor], float]
 
 METRICS = {
     "gram": "Gram distance to the style",
-    "ratio": "of the unchanged content's",
-    "region_gram": "Gram distance by region",
+    "ratio": "relative to the unchanged content",
+    "region_gram": "Gram distance per region",
     "ssim": "SSIM of gradients",
     "energy": "energy Tr(XᵀLX)/3n",
     "lpips": "LPIPS to the content",
     "seconds": "seconds",
     "megabytes": "peak MB",
 }
+"""Labels of the measures of a row, by name."""
+
+
+class Measures(TypedDict):
+    """The measures of a result X of the content C.
+
+    Attributes:
+        gram: mean over l = conv1_2 ... conv4_2 of ||G_l - H_l||^2 / ||H_l||^2, Gram matrices of
+            VGG-19's features of X and of the style.
+        ratio: gram divided by the unchanged content's; None if that is 0.
+        region_gram: as gram, with one Gram matrix per region: those of X's features under the
+            content's mask and of the style's under its mask (Luan et al. 2017, eq. 6). The mean
+            over the regions weighted by their area in the content; None without masks.
+        regions: region_gram of every region by the name of its colour.
+        ssim: SSIM between the gradient magnitudes (Sobel, luma) of X and C.
+        energy: Tr(X^T L X) / (3 n), with the content's matting Laplacian L, eps = 1e-7.
+        lpips: LPIPS between X and C (Zhang et al. 2018, AlexNet); None if not installed.
+    """
+
+    gram: float
+    ratio: float | None
+    region_gram: float | None
+    regions: dict[str, float]
+    ssim: float
+    energy: float
+    lpips: float | None
 
 
 class Measure:
-    """The measures of results for one pair. Called with (1, 3, H, W) of the content's size:
+    """Measures results for one pair.
 
-    gram         mean over conv1_2 .. conv4_2 of ||G - S||^2 / ||S||^2, Gram matrices of VGG-19
-    ratio        the same over the unchanged content's
-    region_gram  the same as gram with one Gram matrix a region, G_r of the result's features under
-                 the content's mask and S_r of the style's (Luan et al. 2017, eq. 6): mean over the
-                 regions by their area in the content; None without masks
-    regions      region_gram of each region by the name of its colour
-    ssim         SSIM between the gradient magnitudes (Sobel, luma) of result and content
-    energy       Tr(X^T L X) / (3 n), L the content's matting Laplacian, eps = 1e-7
-    lpips        of result and content (Zhang et al. 2018, AlexNet); None where not installed
+    Args:
+        pair: the pair; its content needs 16 pixels or more on either side.
+        vgg: VGG-19, on the pair's device.
+        lpips: see `load_lpips`; None leaves LPIPS out.
+
+    Examples:
+        >>> from fastfcs.vgg import load_vgg19
+        >>> _ = torch.manual_seed(0)
+        >>> pair = Pair("01", content=torch.rand(1, 3, 16, 16), style=torch.rand(1, 3, 16, 24))
+        >>> measures = Measure(pair, load_vgg19())(pair.content)
+        >>> round(measures["ssim"], 3), measures["ratio"], measures["region_gram"]
+        (1.0, 1.0, None)
     """
 
     @torch.inference_mode()
@@ -47,16 +76,24 @@ class Measure:
         self._pair, self._vgg, self._lpips = pair, vgg, lpips
         self._laplacian = MattingLaplacian(pair.content)
         features = _style_features(vgg, pair.style)
-        self._grams = {layer: gram(f) for layer, f in features.items()}
+        self._grams = {layer: gram(h) for layer, h in features.items()}
         self._region_grams = {
-            layer: region_grams(f, pair.regions.style)
-            for layer, f in features.items()
+            layer: region_grams(h, pair.regions.style)
+            for layer, h in features.items()
             if pair.regions
         }
         self._unchanged = gram_distance(vgg(pair.content), self._grams).item()
 
     @torch.inference_mode()
-    def __call__(self, image: Tensor) -> dict[str, Any]:
+    def __call__(self, image: Tensor) -> Measures:
+        """Measure a result.
+
+        Args:
+            image: X, (1, 3, H, W) in [0, 1], of the content's size and on its device.
+
+        Returns:
+            The measures.
+        """
         content = self._pair.content
         features = _style_features(self._vgg, image)
         distance = gram_distance(features, self._grams).item()
@@ -76,8 +113,8 @@ class Measure:
         if regions is None:
             return {}
         terms = [
-            squared_norm(region_grams(features[layer], regions.content) - g) / squared_norm(g)
-            for layer, g in self._region_grams.items()
+            squared_norm(region_grams(features[layer], regions.content) - h) / squared_norm(h)
+            for layer, h in self._region_grams.items()
         ]
         means = torch.stack(terms).mean(0).tolist()
         return dict(zip(regions.colours, means, strict=True))
@@ -85,15 +122,27 @@ class Measure:
     def _weighted(self, by_region: dict[str, float]) -> float | None:
         if self._pair.regions is None:
             return None
-        areas = self._pair.regions.content.mean((1, 2)).tolist()
+        areas: list[float] = self._pair.regions.content.mean((1, 2)).tolist()
         return sum(a * d for a, d in zip(areas, by_region.values(), strict=True)) / sum(areas)
 
 
 def load_lpips(device: str = "cpu") -> Lpips:
-    """LPIPS of the package lpips.
+    """Load LPIPS from the optional package lpips.
+
+    Args:
+        device: the device to compute on.
+
+    Returns:
+        A function of two images (1, 3, H, W) in [0, 1].
 
     Raises:
-        RuntimeError: it is not installed, or its network's weights are not to be had.
+        RuntimeError: the package is not installed, or its network's weights are not available.
+
+    Examples:
+        >>> try:
+        ...     lpips = load_lpips()
+        ... except RuntimeError:
+        ...     lpips = None
     """
     try:
         import lpips
@@ -102,8 +151,14 @@ def load_lpips(device: str = "cpu") -> Lpips:
     try:
         net = lpips.LPIPS(net="alex", verbose=False).to(device)
     except OSError as error:  # torchvision downloads AlexNet
-        raise RuntimeError(f"LPIPS is left out: AlexNet's weights: {error}") from error
-    return lambda a, b: net(2 * a - 1, 2 * b - 1).item()
+        raise RuntimeError(
+            f"LPIPS is left out: AlexNet's weights are not available: {error}"
+        ) from error
+
+    def distance(a: Tensor, b: Tensor) -> float:
+        return float(net(2 * a - 1, 2 * b - 1).item())
+
+    return distance
 
 
 def _style_features(vgg: VGG19, image: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One HTML page with all pictures side by side, to be opened from the disk."""
+"""An HTML page that shows all results side by side, opened from disk."""
 
 from __future__ import annotations
 
@@ -8,68 +8,81 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-from .compare import Row, file_name, numbers
 from .metrics import METRICS
+from .rows import Row, file_name
+from .summary import Median, Medians
 
 
-def page(
-    rows: Sequence[Row],
-    notes: Iterable[str],
-    medians: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, Any],
+def render_page(
+    rows: Sequence[Row], notes: Iterable[str], medians: Medians, metadata: Mapping[str, Any]
 ) -> str:
-    """The page; pictures are links relative to where it lies."""
+    """Render the page.
+
+    Args:
+        rows: the results.
+        notes: remarks on the results, see `fastfcs.evaluation.compare.compare_methods`.
+        medians: their medians.
+        metadata: the run's settings, by name.
+
+    Returns:
+        HTML. Pictures are linked relative to the folder that `compare_methods` filled.
+
+    Examples:
+        >>> html = render_page([], ["LPIPS is left out"], {}, {"device": "cpu"})
+        >>> "device: cpu" in html, "<li>LPIPS is left out</li>" in html
+        (True, True)
+    """
     parts = {
-        "facts": escape(", ".join(f"{name}: {value}" for name, value in facts.items())),
+        "metadata": escape(", ".join(f"{name}: {value}" for name, value in metadata.items())),
         "notes": "".join(f"<li>{escape(note)}</li>" for note in notes),
         "medians": _table(medians),
-        "pairs": "\n".join(_pair(name, own) for name, own in _by_pair(rows).items()),
+        "pairs": "\n".join(_section(pair, group) for pair, group in _by_pair(rows).items()),
     }
-    text = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    page = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     for name, part in parts.items():
-        text = text.replace(f"<!-- {name} -->", part)
-    return text
+        page = page.replace(f"<!-- {name} -->", part)
+    return page
 
 
 def _by_pair(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["pair"], []).append(row)
-    return found
+        groups.setdefault(row.pair, []).append(row)
+    return groups
 
 
-def _table(medians: Mapping[str, Mapping[str, Any]]) -> str:
-    shown = [key for key in METRICS if any(key in each for each in medians.values())]
-    head = "".join(f"<th>{escape(METRICS[key])}</th>" for key in shown)
+def _table(medians: Medians) -> str:
+    columns = [key for key in METRICS if any(key in values for values in medians.values())]
+    head = "".join(f"<th>{escape(METRICS[key])}</th>" for key in columns)
     body = "".join(
-        f"<tr><th>{escape(method)}</th>{''.join(_cell(each.get(key)) for key in shown)}</tr>"
-        for method, each in medians.items()
+        f"<tr><th>{escape(method)}</th>{''.join(_cell(values.get(key)) for key in columns)}</tr>"
+        for method, values in medians.items()
     )
     return f"<tr><th>medians</th>{head}</tr>{body}"
 
 
-def _cell(median: Any) -> str:
+def _cell(median: Median | None) -> str:
     if median is None:
         return "<td>–</td>"
-    title = f"95 % bootstrap interval; {median.pairs} pairs"
+    title = f"95 % bootstrap interval over {median.pairs} pairs"
     return (
         f'<td title="{title}">{median.value:.3g} '
         f"<small>{median.low:.3g} – {median.high:.3g}</small></td>"
     )
 
 
-def _pair(name: str, rows: Sequence[Row]) -> str:
-    figures = [_figure(name, "style", "")]
-    if all(row["method"] != "content" for row in rows):
-        figures.append(_figure(name, "content", ""))
+def _section(pair: str, rows: Sequence[Row]) -> str:
+    figures = [_figure(pair, "style", "")]
+    if all(row.method != "content" for row in rows):
+        figures.append(_figure(pair, "content", ""))
     for row in rows:
-        figures.append(_figure(name, row["method"], numbers(row)))
-    return f"<h2>{escape(name)}</h2>\n<section>{''.join(figures)}</section>"
+        figures.append(_figure(pair, row.method, row.summary()))
+    return f"<h2>{escape(pair)}</h2>\n<section>{''.join(figures)}</section>"
 
 
-def _figure(pair: str, method: str, text: str) -> str:
+def _figure(pair: str, method: str, caption: str) -> str:
     source = quote(f"pairs/{pair}/{file_name(method)}.png")
     return (
         f'<figure><img loading="lazy" src="{source}" alt="{escape(method)}">'
-        f"<figcaption><b>{escape(method)}</b> {text}</figcaption></figure>"
+        f"<figcaption><b>{escape(method)}</b> {caption}</figcaption></figure>"
     )

@@ -1,22 +1,23 @@
 """Reading and writing pictures: every rule about files, metadata, colour and bit depth is here.
 
-- **Orientation**: EXIF's is applied to the pixels and reset.
+- **Orientation**: the EXIF orientation is applied to the pixels and its tag is removed.
 - **Colour**: pixels stay in the encoding of the picture's own ICC profile, which is written back;
-  nothing is converted. Two exceptions, both noted: CMYK with a profile becomes sRGB (without one it
-  is refused), and a grey profile is dropped, for a restyled picture has colours.
-- **Alpha** (also a palette's or a transparent colour's) is kept apart from the pixels and written
-  back.
-- **Depth**: 8 or 16 bits a channel. Pillow decodes 16-bit RGB but holds only one byte of each
-  sample, so such a file is decoded twice, once for each byte; what it cannot write at all (16-bit
-  RGB as PNG or TIFF) is put together here.
-- **EXIF** camera, author, date, resolution, GPS and exposure tags are kept; thumbnails, XMP and
-  IPTC are not.
-- JPEG and WebP are written at quality 95, JPEG without chroma subsampling.
-- What the output format cannot hold: transparency is refused, 16 bits become 8 with a note
-  (`conversion_notes`).
+  nothing is converted. There are two exceptions, both reported: CMYK with a profile becomes sRGB
+  (without one, reading raises), and a grey profile is dropped, since a restyled picture has
+  colours.
+- **Alpha** (a palette's or a single transparent colour's too) is kept apart from the pixels and
+  written back.
+- **Depth**: 8 or 16 bits per channel. Pillow decodes 16-bit RGB but keeps only one byte of each
+  sample, so such a file is decoded twice, once per byte. Pillow cannot write 16-bit RGB as PNG or
+  TIFF at all, so these files are encoded here.
+- **EXIF**: the tags for camera, author, date, resolution, GPS and exposure are kept; thumbnails,
+  XMP and IPTC are not.
+- **Quality**: JPEG and WebP are written at quality 95, JPEG without chroma subsampling.
+- **Limits of the output format**: writing transparency to a format without alpha raises; 16 bits
+  become 8, which `conversion_notes` reports.
 """
 
-from .convert import fit, fit_picture, from_samples, image_to_tensor, to_samples
+from .convert import AnyImage, fit, fit_picture, from_samples, image_to_tensor, to_samples
 from .picture import (
     READABLE,
     SUFFIXES,
@@ -25,16 +26,16 @@ from .picture import (
     PictureError,
     conversion_notes,
     format_of,
-    list_images,
     style_notes,
 )
-from .read import read
+from .read import list_images, read
 from .write import write
 
 __all__ = [
     "READABLE",
     "SUFFIXES",
     "WRITABLE",
+    "AnyImage",
     "Picture",
     "PictureError",
     "conversion_notes",

@@ -1,10 +1,10 @@
-"""Conversions: samples, tensors, PIL images; resizing."""
+"""Images of all kinds to tensors and back: integer samples, arrays, PIL images; resizing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,13 +14,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import MIN_SIDE, check_range
-from .picture import Picture, PictureError
+from .picture import Picture
+
+AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any]
+
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+"""The modes of Pillow that convert to RGB or RGBA without loss."""
 
 
 def fit(image: Tensor, longest: int) -> Tensor:
-    """An image (B, C, H, W) in [0, 1], made smaller if its longer side exceeds ``longest`` pixels.
+    """Reduce an image if its longer side exceeds a number of pixels.
 
-    Bicubic with antialiasing, clipped to [0, 1] where it overshoots.
+    The resizing is bicubic with antialiasing, clipped to [0, 1] where it overshoots.
+
+    Args:
+        image: (B, C, H, W), floating, in [0, 1].
+        longest: the greatest allowed side, in pixels.
+
+    Returns:
+        The image, (B, C, H', W'), in its own dtype; itself if it is small enough.
+
+    Examples:
+        >>> fit(torch.rand(1, 3, 20, 40), 10).shape
+        torch.Size([1, 3, 5, 10])
     """
     scale = longest / max(image.shape[-2:])
     if scale >= 1:
@@ -31,7 +47,19 @@ def fit(image: Tensor, longest: int) -> Tensor:
 
 
 def fit_picture(picture: Picture, longest: int) -> Picture:
-    """The same for a picture, its alpha with it."""
+    """Reduce a picture and its alpha if its longer side exceeds a number of pixels, as `fit` does.
+
+    Args:
+        picture: the picture.
+        longest: the greatest allowed side, in pixels.
+
+    Returns:
+        A picture with the same metadata.
+
+    Examples:
+        >>> fit_picture(Picture(torch.rand(3, 20, 40)), 10).size
+        (10, 5)
+    """
     alpha = picture.alpha
     return replace(
         picture,
@@ -41,84 +69,146 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
 
 
 def from_samples(samples: NDArray[Any]) -> Tensor:
-    """(H, W, C) uint8 or uint16 -> (C, H, W) float32 in [0, 1]."""
-    ordered = np.require(samples, requirements=("C", "W"))  # for torch
+    """Convert integer samples to an image.
+
+    Args:
+        samples: (H, W, C), uint8 or uint16.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+
+    Examples:
+        >>> from_samples(np.array([[[0, 51, 255]]], np.uint8)).flatten()
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    ordered = np.require(samples, requirements=("C", "W"))  # torch needs both
     planes = torch.from_numpy(ordered).permute(2, 0, 1)
     floats = planes.to(torch.float32, memory_format=torch.contiguous_format)
     return floats.div_(np.iinfo(samples.dtype).max)
 
 
 def to_samples(image: Tensor, depth: int) -> NDArray[Any]:
-    """(C, H, W) in [0, 1] -> (H, W, C) of ``depth`` 8 (uint8) or 16 (uint16), rounded."""
+    """Convert an image to integer samples, rounded: the inverse of `from_samples`.
+
+    Args:
+        image: (C, H, W), floating, in [0, 1], on any device.
+        depth: bits per channel, 8 or 16.
+
+    Returns:
+        (H, W, C), uint8 or uint16.
+
+    Examples:
+        >>> to_samples(torch.tensor([0.0, 0.2, 1.0]).view(3, 1, 1), 8)
+        array([[[  0,  51, 255]]], dtype=uint8)
+    """
     scaled = (image.detach().float().cpu() * (2**depth - 1)).round_()
     planes = scaled.to(torch.uint8 if depth == 8 else torch.uint16)
-    return planes.permute(1, 2, 0).contiguous().numpy()
+    samples: NDArray[Any] = planes.permute(1, 2, 0).contiguous().numpy()
+    return samples
 
 
-def samples_of(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an 8-bit Pillow image: (H, W, 3), or (H, W, 4) if it is transparent.
+def pil_samples(image: Image.Image) -> NDArray[np.uint8]:
+    """The samples of a PIL image in one of `EIGHT_BIT_MODES`.
 
-    Raises:
-        PictureError: a mode other than 1, L, LA, P, PA, RGB and RGBA, which alone become RGB
-            without loss.
+    Args:
+        image: the PIL image.
+
+    Returns:
+        (H, W, 3), or (H, W, 4) if the image has transparency.
+
+    Examples:
+        >>> pil_samples(Image.new("LA", (24, 16))).shape
+        (16, 24, 4)
     """
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise PictureError(
-            f"pixels of Pillow's mode {image.mode} are not handled; convert them to RGB first"
-        )
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def image_to_tensor(name: str, given: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """An image of any kind as (B, 3, H, W), and how to turn such a tensor back into that kind."""
-    back: Callable[[Tensor], Any]
-    if isinstance(given, Tensor):
-        image, back = _from_tensor(name, given)
-    elif isinstance(given, np.ndarray):
-        image, back = _from_array(name, given)
-    elif isinstance(given, Image.Image):
-        image, back = _from_pil(given)
+def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tensor], AnyImage]]:
+    """Convert an image of any kind to a batch, and make the inverse conversion.
+
+    Args:
+        name: the argument's name, for error messages.
+        image: one of
+
+            - a tensor (3, H, W) or (B, 3, H, W), floating, in [0, 1], on any device;
+            - an array (H, W, 3), uint8, uint16, or floating in [0, 1];
+            - a PIL image with at most 8 bits per channel. Its EXIF orientation is applied.
+
+            H and W are at least `MIN_SIDE`.
+
+    Returns:
+        The image as a tensor (B, 3, H, W) in [0, 1], without a copy where that is possible; and a
+        function that converts a tensor of this shape and range to the kind, the dtype and the
+        dimensions of ``image``. A PIL image gets its transparency, colour profile, EXIF and
+        resolution back.
+
+    Raises:
+        TypeError: the image is of another kind or dtype.
+        ValueError: its shape, its size or its mode is not as described, or a value is outside
+            [0, 1]. The values of CUDA tensors are not checked.
+
+    Examples:
+        >>> tensor, convert_back = image_to_tensor("content", np.zeros((16, 24, 3), np.uint8))
+        >>> tensor.shape, convert_back(1 - tensor)[0, 0]
+        (torch.Size([1, 3, 16, 24]), array([255, 255, 255], dtype=uint8))
+        >>> image_to_tensor("content", torch.rand(3, 8, 16))
+        Traceback (most recent call last):
+        ValueError: content must be at least 16 pixels per side, got 16 x 8
+    """
+    convert_back: Callable[[Tensor], AnyImage]
+    if isinstance(image, Tensor):
+        batch, convert_back = _from_tensor(name, image)
+    elif isinstance(image, np.ndarray):
+        batch, convert_back = _from_array(name, image)
+    elif isinstance(image, Image.Image):
+        batch, convert_back = _from_pil(name, image)
     else:
-        raise TypeError(f"{name} must be a tensor, array or PIL image, not {type(given).__name__}")
-    height, width = image.shape[-2:]
+        raise TypeError(f"{name} must be a tensor, array or PIL image, got {type(image).__name__}")
+    height, width = batch.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ValueError(
-            f"{name} must be at least {MIN_SIDE} pixels a side, not {width} x {height}"
+            f"{name} must be at least {MIN_SIDE} pixels per side, got {width} x {height}"
         )
-    if not image.is_cuda:  # where looking would make the host wait, and no CUDA graph may
-        check_range(name, image)
-    return image, back
+    if not batch.is_cuda:  # the host would wait for the values, which a CUDA graph forbids
+        check_range(name, batch)
+    return batch, convert_back
 
 
-def _from_tensor(name: str, given: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    if not given.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor in [0, 1], not {given.dtype}")
-    if given.dim() not in (3, 4) or given.shape[-3] != 3 or given.numel() == 0:
+def _from_tensor(name: str, image: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    if not image.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor in [0, 1], got {image.dtype}")
+    if image.dim() not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
         raise ValueError(
-            f"{name} must be a tensor (3, H, W) or (B, 3, H, W), not {tuple(given.shape)}"
+            f"{name} must be a tensor (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}"
         )
-    return (given[None], lambda x: x[0]) if given.dim() == 3 else (given, lambda x: x)
+    return (image[None], lambda x: x[0]) if image.dim() == 3 else (image, lambda x: x)
 
 
-def _from_array(name: str, given: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], NDArray[Any]]]:
-    if given.ndim != 3 or given.shape[2] != 3 or given.size == 0:
-        raise ValueError(f"{name} must be an array (H, W, 3), not {given.shape}")
-    if given.dtype in (np.uint8, np.uint16):
-        depth = 8 * given.itemsize
-        return from_samples(given)[None], lambda x: to_samples(x[0], depth)
-    if given.dtype not in (np.float16, np.float32, np.float64):
-        raise TypeError(f"{name} must be an array of uint8, uint16 or floats, not {given.dtype}")
-    image = torch.from_numpy(np.array(given.transpose(2, 0, 1), order="C"))[None]
-    return image, lambda x: x[0].detach().permute(1, 2, 0).contiguous().cpu().numpy()
+def _from_array(name: str, image: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], NDArray[Any]]]:
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"{name} must be an array (H, W, 3), got {image.shape}")
+    if image.dtype in (np.uint8, np.uint16):
+        depth = 8 * image.itemsize
+        return from_samples(image)[None], lambda x: to_samples(x[0], depth)
+    if image.dtype not in (np.float16, np.float32, np.float64):
+        raise TypeError(f"{name} must be an array of uint8, uint16 or floats, got {image.dtype}")
+    planes = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+    return planes[None], lambda x: x[0].detach().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def _from_pil(given: Image.Image) -> tuple[Tensor, Callable[[Tensor], Image.Image]]:
-    given = ImageOps.exif_transpose(given)
-    samples = samples_of(given)
+def _from_pil(name: str, image: Image.Image) -> tuple[Tensor, Callable[[Tensor], Image.Image]]:
+    if image.mode not in EIGHT_BIT_MODES:
+        raise ValueError(
+            f"{name} must be a PIL image of mode {', '.join(EIGHT_BIT_MODES)}, got {image.mode}"
+        )
+    upright = ImageOps.exif_transpose(image)
+    samples = pil_samples(upright)
+    survivors = ("icc_profile", "exif", "dpi")
+    metadata: dict[Any, Any] = {k: v for k, v in upright.info.items() if k in survivors}
 
-    def back(x: Tensor) -> Image.Image:
+    def convert_back(x: Tensor) -> Image.Image:
         result = Image.fromarray(np.concatenate([to_samples(x[0], 8), samples[..., 3:]], 2))
-        result.info = {k: v for k, v in given.info.items() if k in ("icc_profile", "exif", "dpi")}
+        result.info = metadata.copy()
         return result
 
-    return from_samples(samples[..., :3])[None], back
+    return from_samples(samples[..., :3])[None], convert_back

@@ -1,4 +1,8 @@
-"""Encoding of pictures, two formats by hand: what Pillow cannot write (16-bit RGB as PNG or TIFF)."""
+"""Encoding pictures.
+
+Pillow cannot write 16-bit RGB as PNG or TIFF, so these two are written by hand. The tests compare
+them with pypng and tifffile, which are not worth a dependency for 50 lines.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,23 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from .convert import to_samples
-from .picture import HOLDS_16_BITS, HOLDS_ALPHA, OPTIONS, Picture
+from .picture import HOLDS_16_BITS, HOLDS_ALPHA, SAVE_OPTIONS, Picture
 
 
 def encode(picture: Picture, format: str) -> bytes:
+    """Encode a picture as a file.
+
+    Args:
+        picture: the picture.
+        format: "JPEG", "PNG", "TIFF" or "WEBP".
+
+    Returns:
+        The content of the file, with 16 bits per channel and alpha if the format holds them.
+
+    Examples:
+        >>> encode(Picture(torch.rand(3, 16, 24)), "PNG")[1:4]
+        b'PNG'
+    """
     depth = picture.depth if format in HOLDS_16_BITS else 8
     alpha = picture.alpha if format in HOLDS_ALPHA else None
     image = picture.pixels.cpu()
@@ -27,7 +44,7 @@ def encode(picture: Picture, format: str) -> bytes:
     if depth == 16:
         return _png_16(samples, picture)
     stream = BytesIO()
-    options = dict(OPTIONS[format])
+    options = dict(SAVE_OPTIONS[format])
     if picture.icc:
         options["icc_profile"] = picture.icc
     if picture.exif:
@@ -39,21 +56,21 @@ def encode(picture: Picture, format: str) -> bytes:
 
 
 def _png_16(samples: NDArray[np.uint16], picture: Picture) -> bytes:
-    """(H, W, 3 or 4) as PNG (W3C, third edition): rows of differences to the left, filter 1."""
+    """Encode (H, W, 3 or 4) as PNG (W3C, third edition), every row with filter 1, differences."""
     height, width, channels = samples.shape
     rows = samples.astype(">u2").view(np.uint8).reshape(height, -1)
-    lines = np.ones((height, 1 + rows.shape[1]), np.uint8)  # each begins with the filter's number
+    lines = np.ones((height, 1 + rows.shape[1]), np.uint8)  # each begins with its filter type
     lines[:, 1:] = rows
     lines[:, 1 + 2 * channels :] -= rows[:, : -2 * channels]
     header = b"".join(n.to_bytes(4, "big") for n in (width, height))
     stream = BytesIO()
     stream.write(b"\x89PNG\r\n\x1a\n")
-    kind = 2 if channels == 3 else 6  # RGB, RGBA
-    PngImagePlugin.putchunk(stream, b"IHDR", header, bytes((16, kind, 0, 0, 0)))
+    colour_type = 2 if channels == 3 else 6  # RGB, RGBA
+    PngImagePlugin.putchunk(stream, b"IHDR", header, bytes((16, colour_type, 0, 0, 0)))
     if picture.icc:
         PngImagePlugin.putchunk(stream, b"iCCP", b"ICC Profile\0\0", zlib.compress(picture.icc))
     if picture.dpi:
-        density = b"".join(round(d / 0.0254).to_bytes(4, "big") for d in picture.dpi)  # a metre
+        density = b"".join(round(d / 0.0254).to_bytes(4, "big") for d in picture.dpi)  # per metre
         PngImagePlugin.putchunk(stream, b"pHYs", density, b"\1")
     if picture.exif:
         PngImagePlugin.putchunk(stream, b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
@@ -63,7 +80,7 @@ def _png_16(samples: NDArray[np.uint16], picture: Picture) -> bytes:
 
 
 def _tiff(samples: NDArray[Any], picture: Picture) -> bytes:
-    """(H, W, 3 or 4) as TIFF 6.0: one strip of differences to the left (predictor 2), deflated."""
+    """Encode (H, W, 3 or 4) as TIFF 6.0: one deflated strip with predictor 2, differences."""
     height, width, channels = samples.shape
     bits = 8 * samples.itemsize
     differences = samples.astype(f"<u{samples.itemsize}")
@@ -73,7 +90,7 @@ def _tiff(samples: NDArray[Any], picture: Picture) -> bytes:
     tags = Image.Exif()
     tags.load(picture.exif or b"")
     if picture.dpi:
-        ifd[282], ifd[283], ifd[296] = *picture.dpi, 2  # inches; EXIF's, if there are, go before
+        ifd[282], ifd[283], ifd[296] = *picture.dpi, 2  # per inch; EXIF takes precedence
     for tag in tags:
         ifd[tag] = tags.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else tags[tag]
     ifd[256], ifd[257], ifd[258], ifd[277] = width, height, (bits,) * channels, channels

@@ -1,4 +1,4 @@
-"""A picture in memory, and which formats hold what of it."""
+"""A picture in memory, and which of its properties each file format can hold."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 READABLE = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
+"""Formats that can be read, as Pillow names them."""
+
 WRITABLE = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -20,12 +22,14 @@ WRITABLE = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
+"""The format that each suffix of an output file stands for."""
+
 SUFFIXES = {*WRITABLE, ".bmp", ".gif"}
-"""Suffixes by which pictures are found in a folder; a file named by itself may have any."""
+"""Suffixes of the files in a folder that are pictures; a file given by name may have any suffix."""
 
 HOLDS_ALPHA = {"PNG", "TIFF", "WEBP"}
 HOLDS_16_BITS = {"PNG", "TIFF"}
-OPTIONS: dict[str, dict[str, Any]] = {
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "PNG": {},
     "TIFF": {},
@@ -34,7 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class PictureError(ValueError):
-    """A picture that cannot be read or written; the message is one sentence that names the file."""
+    """A picture that cannot be read or written; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,22 @@ class Picture:
     """A picture in memory.
 
     Attributes:
-        pixels: (3, H, W) float32 in [0, 1], in the encoding of ``icc`` (sRGB if None); grey is
-            three equal channels.
+        pixels: (3, H, W) float32 in [0, 1], in the encoding of ``icc`` (sRGB if None); a grey
+            picture has three equal channels.
         alpha: (H, W) float32 in [0, 1], or None if the picture has no transparency.
-        icc: RGB profile, or None.
-        exif: tags, orientation removed, or None.
-        dpi: pixels an inch, across and down, as JPEG and PNG say beside EXIF, or None.
-        grey: whether the file held no colour.
-        depth: bits a channel, 8 or 16.
-        format: the file's, as Pillow names it ("JPEG", "PNG" ...).
-        notes: sentences on what was changed or given up in reading.
+        icc: RGB colour profile, or None.
+        exif: tags without the orientation, or None.
+        dpi: pixels per inch, horizontally and vertically, which JPEG and PNG store outside EXIF, or
+            None.
+        grey: whether the file has no colour.
+        depth: bits per channel of the file, 8 or 16.
+        format: the file's format as Pillow names it ("JPEG", "PNG", ...).
+        notes: sentences on what reading converted or dropped.
+
+    Examples:
+        >>> import torch
+        >>> Picture(torch.rand(3, 16, 24)).size
+        (24, 16)
     """
 
     pixels: Tensor
@@ -66,12 +76,26 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height, in pixels."""
         return self.pixels.shape[2], self.pixels.shape[1]
 
 
 def format_of(path: str | Path) -> str:
-    """The format that a suffix stands for; raises PictureError if it cannot be written."""
+    """Tell the format of an output file from its suffix.
+
+    Args:
+        path: the file; it need not exist.
+
+    Returns:
+        "JPEG", "PNG", "TIFF" or "WEBP".
+
+    Raises:
+        PictureError: the suffix is not among `WRITABLE`.
+
+    Examples:
+        >>> format_of("photo.JPG")
+        'JPEG'
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise PictureError(f"{path} must end in one of {', '.join(WRITABLE)}")
@@ -79,65 +103,72 @@ def format_of(path: str | Path) -> str:
 
 
 def conversion_notes(picture: Picture, format: str) -> list[str]:
-    """Sentences on what is given up by writing the picture in a format.
+    """Report what is lost by writing a picture in a format.
+
+    Args:
+        picture: the picture to be written.
+        format: "JPEG", "PNG", "TIFF" or "WEBP".
+
+    Returns:
+        One sentence per loss.
 
     Raises:
-        PictureError: the picture is transparent somewhere and the format cannot say so.
+        PictureError: the format is none of these, or the picture is transparent somewhere and the
+            format has no alpha.
+
+    Examples:
+        >>> import torch
+        >>> conversion_notes(Picture(torch.rand(3, 16, 24), depth=16), "JPEG")
+        ['16 bits per channel reduced to 8: JPEG holds no more']
     """
-    if format not in OPTIONS:
-        raise PictureError(f"format must be one of {', '.join(OPTIONS)}, not {format!r}")
-    found = []
+    if format not in SAVE_OPTIONS:
+        raise PictureError(f"format must be one of {', '.join(SAVE_OPTIONS)}, got {format!r}")
+    notes = []
     if picture.alpha is not None and format not in HOLDS_ALPHA:
         if picture.alpha.min() < 1:
             raise PictureError(
                 f"{format} cannot hold this picture's transparency; PNG, TIFF and WebP can"
             )
-        found.append(f"alpha channel, opaque everywhere, left out: {format} has none")
+        notes.append(f"opaque alpha channel dropped: {format} has none")
     if picture.depth == 16 and format not in HOLDS_16_BITS:
-        found.append(f"16 bits a channel written as 8: {format} holds no more")
-    return found
+        notes.append(f"16 bits per channel reduced to 8: {format} holds no more")
+    return notes
 
 
 def style_notes(picture: Picture) -> list[str]:
-    """Sentences on what a picture has that a style does without."""
+    """Report which features of a picture are ignored when it is used as a style.
+
+    Args:
+        picture: the style.
+
+    Returns:
+        One sentence per feature.
+
+    Examples:
+        >>> import torch
+        >>> style_notes(Picture(torch.rand(3, 16, 24), alpha=torch.zeros(16, 24)))
+        ['its transparency is ignored: a style is taken from all of its pixels']
+    """
     if picture.alpha is None or picture.alpha.min() == 1:
         return []
     return ["its transparency is ignored: a style is taken from all of its pixels"]
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """The pictures below a folder, sorted by path, as absolute paths.
-
-    Raises:
-        ValueError: not a folder, or no picture in it.
-    """
-    folder = Path(folder).resolve()
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f"content and style must be folders with pictures in them, not {folder}")
-    return found
-
-
 @contextmanager
 def picture_errors(name: str, verb: str = "read") -> Iterator[None]:
-    """Whatever Pillow raises, which on a damaged file is nearly anything, as a PictureError."""
+    """Raise all errors as a `PictureError`; Pillow raises nearly any type on a damaged file."""
     try:
         yield
-    except PictureError as error:
-        if str(error).startswith(name):
-            raise
-        raise PictureError(f"{name}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a JPEG, PNG, TIFF, WebP, BMP or GIF picture") from error
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise PictureError(f"{name} has more than {limit} megapixels, the limit") from error
-    except MemoryError as error:
-        raise PictureError(f"{name} cannot be {verb}: not enough memory") from error
     except Exception as error:
-        raise PictureError(f"{name} cannot be {verb}: {reason(error)}") from error
+        raise PictureError(f"{name} cannot be {verb}: {_reason(error)}") from error
 
 
-def reason(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not a JPEG, PNG, TIFF, WebP, BMP or GIF picture"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels, the limit"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text.splitlines()[0].rstrip(".")

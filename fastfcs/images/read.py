@@ -12,64 +12,109 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from .convert import from_samples, samples_of
-from .picture import READABLE, Picture, PictureError, picture_errors, reason
+from .convert import EIGHT_BIT_MODES, from_samples, pil_samples
+from .picture import READABLE, SUFFIXES, Picture, PictureError, picture_errors
 
-# EXIF: description, camera, software, date, author, copyright, resolution. The rest of a TIFF's
-# first directory, and of some phones', describes the layout of the old file. Then two directories
-# of their own, for exposure and GPS; of the first, not the old file's pixels across and down.
+# Description, camera, resolution, software, date, author, copyright. The other tags of a TIFF's
+# first directory, and of some phones' EXIF, describe the layout of the old file.
 _EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
-_EXIF_DIRECTORIES = (0x8769, 0x8825)
-_EXIF_SIZE = (0xA002, 0xA003)
+_EXIF_DIRECTORIES = (0x8769, 0x8825)  # exposure, GPS
+_EXIF_SIZE = (0xA002, 0xA003)  # width and height of the old file, in the first of these
+
+_SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}  # opposite byte orders
 
 
 def read(source: str | Path | BinaryIO) -> Picture:
-    """Read a picture from a file or an open binary stream.
+    """Read a picture.
+
+    Args:
+        source: a file, or a binary stream that is open for reading.
+
+    Returns:
+        The picture, upright.
 
     Raises:
-        PictureError: no such file; not a picture of the `READABLE` formats; damaged; too large to
-            be decoded safely (Pillow's limit, about 180 megapixels); several frames; pixels of a
-            kind that is not handled.
+        PictureError: the file does not exist, is not a picture in one of the `READABLE` formats, is
+            damaged, has more pixels than Pillow decodes (about 180 million) or more than one frame,
+            or stores its samples in an unsupported way.
+
+    Examples:
+        >>> stream = BytesIO()
+        >>> Image.new("L", (24, 16), 255).save(stream, "PNG")
+        >>> _ = stream.seek(0)
+        >>> picture = read(stream)
+        >>> picture.size, picture.grey, picture.pixels.shape
+        ((24, 16), True, torch.Size([3, 16, 24]))
     """
-    if isinstance(source, (str, Path)):
-        name = str(source)
-        try:
-            data = Path(source).read_bytes()
-        except OSError as error:
-            raise PictureError(f"{name} cannot be read: {reason(error)}") from error
-    else:
-        name = _stream_name(source)
-        data = source.read()
-    with picture_errors(name), warnings.catch_warnings():
-        # Pillow warns of odd metadata, and of pictures over half of its limit.
+    with picture_errors(_name(source)), warnings.catch_warnings():
+        # Pillow warns of odd metadata, and of pictures larger than half its limit.
         warnings.simplefilter("ignore")
-        return _decode(name, data)
+        data = Path(source).read_bytes() if isinstance(source, (str, Path)) else source.read()
+        return _decode(data)
 
 
-def _decode(name: str, data: bytes) -> Picture:
+def list_images(folder: str | Path) -> list[Path]:
+    """List the pictures in a folder and its subfolders.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        Their absolute paths, sorted.
+
+    Raises:
+        ValueError: the folder does not exist or contains no pictures.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "a.png").write_bytes(b""), (folder / "notes.txt").write_bytes(b"")
+        >>> [path.name for path in list_images(folder)]
+        ['a.png']
+    """
+    folder = Path(folder).resolve()
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"folder must contain pictures, got {folder}")
+    return paths
+
+
+def _name(source: str | Path | BinaryIO) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "the stream"
+
+
+def _decode(data: bytes) -> Picture:
     image = _open(data)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a photograph and its previews
-        raise PictureError(f"{name} holds {frames} pictures and must hold one")
+        raise PictureError(f"it holds {frames} pictures and must hold one")
     icc = image.info.get("icc_profile")
-    # What Pillow finds in other places is EXIF's, or its own invention.
-    says = image.format == "PNG" or image.info.get("jfif_unit") in (1, 2)
-    dpi = image.info.get("dpi") if says else None
+    # In other places Pillow takes the resolution from EXIF, or makes it up.
+    has_dpi = image.format == "PNG" or image.info.get("jfif_unit") in (1, 2)
+    dpi = image.info.get("dpi") if has_dpi else None
     notes = []
     grey = image.mode in ("1", "L", "LA", "I;16", "I;16B")
-    depth = _depth(name, image)
+    depth = _depth(image)
     if image.mode == "CMYK":
-        image, icc = _to_srgb(name, image, icc)
+        image, icc = _to_srgb(image, icc)
         depth = 8
-        notes.append("CMYK converted to sRGB, 8 bits a channel")
+        notes.append("CMYK converted to sRGB, 8 bits per channel")
     elif icc and icc[16:20] != b"RGB ":
         icc = None
-        notes.append("ICC profile for grey left out: the result has colours; pixels taken as sRGB")
+        notes.append("grey ICC profile dropped, as the result has colours; pixels taken as sRGB")
 
-    if depth == 8:
-        samples: NDArray[Any] = samples_of(ImageOps.exif_transpose(image))
+    samples: NDArray[Any]
+    if depth == 16:
+        samples, grey = _samples_16(data, image)
+    elif image.mode in EIGHT_BIT_MODES:
+        samples = pil_samples(ImageOps.exif_transpose(image))
     else:
-        samples, grey = _deep_samples(data, image)
+        raise PictureError(
+            f"pixels of Pillow's mode {image.mode} are not supported; convert them to RGB first"
+        )
     pixels = from_samples(samples)
     return Picture(
         pixels=pixels[:3].contiguous(),
@@ -88,8 +133,8 @@ def _open(data: bytes) -> Image.Image:
     return Image.open(BytesIO(data), formats=READABLE)
 
 
-def _depth(name: str, image: Image.Image) -> int:
-    """8 or 16, from what the file says of itself, for Pillow's modes do not tell."""
+def _depth(image: Image.Image) -> int:
+    """8 or 16 bits per channel, from the file's header: Pillow's modes do not distinguish them."""
     raw = _raw_mode(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = max(image.tag_v2.get(258, (1,)))
@@ -98,37 +143,34 @@ def _depth(name: str, image: Image.Image) -> int:
             return 8
         if bits != 16 or inverted or re.fullmatch(r"I;16[BN]?|RGBA?;16[LBN]", raw) is None:
             raise PictureError(
-                f"{name} is a TIFF of {bits} bits a channel in a layout that is not handled; write "
-                "it with 8 or 16 bits, unsigned, channels interleaved, alpha not premultiplied"
+                f"a TIFF with {bits} bits per channel in this layout is not supported; save it "
+                "with 8 or 16 bits, unsigned, channels interleaved, alpha not premultiplied"
             )
         return 16
     return 16 if raw.endswith(";16B") else 8
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the samples lie in the file, in Pillow's words ("RGB;16B" ...)."""
+    """The layout of the samples in the file, as Pillow names it ("RGB;16B", ...)."""
     args = image.tile[0].args if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
     return str(args[0] if isinstance(args, tuple) and args else args or "")
 
 
-_SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
-
-
-def _deep_samples(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
+def _samples_16(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
     """uint16 samples (H, W, 3 or 4), and whether they are grey.
 
-    Pillow's decoders keep the high byte of each RGB sample; told the opposite byte order, they keep
-    the low one.
+    Pillow's decoders keep the high byte of each RGB sample. A second decoding with the opposite
+    byte order keeps the low byte.
     """
     samples: NDArray[Any]
     raw = _raw_mode(image)
-    transparent = image.info.get("transparency")  # PNG: the one colour that is
+    transparent = image.info.get("transparency")  # of a PNG: the one transparent colour
     if image.mode.startswith("I;16"):
         samples = np.asarray(ImageOps.exif_transpose(image))[..., None].astype(np.uint16)
         grey = True
-    elif raw == "LA;16B":  # four bytes a pixel, which is how RGBA lies in a file
-        bytes_ = np.asarray(ImageOps.exif_transpose(_open_as(data, "RGBA")))
-        samples = np.ascontiguousarray(bytes_).view(">u2").astype(np.uint16)
+    elif raw == "LA;16B":  # four bytes per pixel, like RGBA with 8 bits
+        pairs = np.asarray(ImageOps.exif_transpose(_open_as(data, "RGBA")))
+        samples = np.ascontiguousarray(pairs).view(">u2").astype(np.uint16)
         grey = True
     else:
         high, low = (
@@ -146,22 +188,21 @@ def _deep_samples(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
 
 
 def _open_as(data: bytes, raw: str) -> Image.Image:
-    """The file opened anew, its samples to be unpacked as another raw mode."""
+    """Open the file again, to unpack its samples as another raw mode."""
     image: Any = _open(data)
     image.tile = [
         tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
         for tile in image.tile
     ]
-    return image
+    return image  # type: ignore[no-any-return]
 
 
-def _to_srgb(name: str, image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes]:
+def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes]:
     from PIL import ImageCms
 
     if not icc:
         raise PictureError(
-            f"{name} is CMYK without an ICC profile, which leaves its colours unknown; "
-            "convert it to RGB first"
+            "CMYK without an ICC profile leaves its colours unknown; convert it to RGB first"
         )
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     profile = ImageCms.ImageCmsProfile(BytesIO(icc))
@@ -171,16 +212,12 @@ def _to_srgb(name: str, image: Image.Image, icc: bytes | None) -> tuple[Image.Im
 
 
 def _exif(image: Image.Image) -> bytes | None:
-    found, kept = image.getexif(), Image.Exif()
+    """The EXIF tags that remain true of the restyled picture."""
+    old, new = image.getexif(), Image.Exif()
     for tag in _EXIF_TAGS:
-        if tag in found:
-            kept[tag] = found[tag]
+        if tag in old:
+            new[tag] = old[tag]
     for directory in _EXIF_DIRECTORIES:
-        tags = {k: v for k, v in found.get_ifd(directory).items() if k not in _EXIF_SIZE}
-        kept.get_ifd(directory).update(tags)
-    return kept.tobytes() if len(kept) or any(map(kept.get_ifd, _EXIF_DIRECTORIES)) else None
-
-
-def _stream_name(stream: BinaryIO) -> str:
-    name = getattr(stream, "name", None)
-    return name if isinstance(name, str) else "the stream"
+        tags = {k: v for k, v in old.get_ifd(directory).items() if k not in _EXIF_SIZE}
+        new.get_ifd(directory).update(tags)
+    return new.tobytes() if len(new) or any(map(new.get_ifd, _EXIF_DIRECTORIES)) else None

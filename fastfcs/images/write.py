@@ -11,20 +11,33 @@ from .picture import Picture, conversion_notes, format_of, picture_errors
 
 
 def write(picture: Picture, target: str | Path | BinaryIO, format: str | None = None) -> None:
-    """Write a picture, its profile, alpha and EXIF.
+    """Write a picture with its colour profile, alpha and EXIF.
 
     Args:
-        target: a path, written under another name beside it and then renamed, so that it is whole
-            or not there at all (an old file is replaced); or a binary stream.
-        format: "JPEG", "PNG", "TIFF" or "WEBP"; by default that of the path's suffix.
+        picture: the picture. `conversion_notes` tells what the format cannot hold of it.
+        target: a file, which is written atomically and replaces an existing one; or a binary
+            stream.
+        format: "JPEG", "PNG", "TIFF" or "WEBP"; by default that of the file's suffix, and PNG for a
+            stream.
 
     Raises:
-        PictureError: a format that is none of these or cannot hold the picture's alpha (`conversion_notes`
-            says what else is given up); a place that cannot be written.
+        PictureError: the format is none of these or cannot hold the picture's transparency, or the
+            file cannot be written.
+
+    Examples:
+        >>> from io import BytesIO
+        >>> import torch
+        >>> from fastfcs.images import read
+        >>> stream = BytesIO()
+        >>> write(Picture(torch.rand(3, 16, 24), depth=16), stream)
+        >>> _ = stream.seek(0)
+        >>> picture = read(stream)
+        >>> picture.size, picture.depth
+        ((24, 16), 16)
     """
     if format is None:
         format = format_of(target) if isinstance(target, (str, Path)) else "PNG"
-    conversion_notes(picture, format)
+    conversion_notes(picture, format)  # raises if the format cannot hold the picture
     if not isinstance(target, (str, Path)):
         target.write(encode(picture, format))
         return

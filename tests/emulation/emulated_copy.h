@@ -1,6 +1,7 @@
-// Emulates csrc/cuda/async_copy.h. A copy happens when it is waited for, or at once where the order of the threads is
-// reversed: a missing wait then shows as NaN, and a copy into memory that others still read as a result that depends
-// on the order. A misaligned copy, which would trap on a GPU, throws.
+// Emulates csrc/cuda/async_copy.h. A copy is executed when the thread waits for it or, in the
+// reversed order of threads, at once. A missing wait then gives NaN, and a copy into memory that
+// other threads still read gives results that depend on the order. A misaligned copy, which would
+// trap on a GPU, throws.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +14,13 @@ namespace fastfcs::cuda {
 template <int kBytes>
 void copy_async(void* to, const void* from, bool inside) {
   using emulation::Order;
-  if (reinterpret_cast<std::uintptr_t>(to) % kBytes || reinterpret_cast<std::uintptr_t>(from) % kBytes)
+  if (reinterpret_cast<uintptr_t>(to) % kBytes || reinterpret_cast<uintptr_t>(from) % kBytes)
     throw std::runtime_error("an asynchronous copy is misaligned");
   emulation::Fiber& fiber = emulation::fibers[emulation::current];
   const emulation::Copy copy{to, from, kBytes, inside, fiber.committed};
   const bool odd = emulation::current % 2;
-  if (kBytes == 2 || emulation::order == Order::reversed || (emulation::order == Order::shuffled && odd))
+  if (kBytes == 2 || emulation::order == Order::reversed ||
+      (emulation::order == Order::shuffled && odd))
     emulation::perform(copy);
   else
     fiber.copies.push_back(copy);
@@ -29,7 +31,8 @@ inline void copy_commit() { ++emulation::fibers[emulation::current].committed; }
 template <int kPending>
 void copy_wait() {
   emulation::Fiber& fiber = emulation::fibers[emulation::current];
-  for (; !fiber.copies.empty() && fiber.copies.front().group < fiber.committed - kPending; fiber.copies.pop_front())
+  for (; !fiber.copies.empty() && fiber.copies.front().group < fiber.committed - kPending;
+       fiber.copies.pop_front())
     emulation::perform(fiber.copies.front());
 }
 

@@ -1,14 +1,17 @@
-// Runs CUDA kernels on the CPU: each thread of a block is a fiber, the blocks follow one another.
+// Runs CUDA kernels on the CPU. Each thread of a block is a fiber, and blocks run one after
+// another.
 //
-// csrc/cuda/launch.h includes this header where nvcc does not compile, so that g++ builds the very
-// kernel sources. The emulation is strict:
-//   - shared memory holds NaN when a block starts, and guard bands around it must survive the block;
-//   - a barrier must be reached, at the same line, by every thread that it concerns, and a shuffle
-//     is a barrier of its warp: all 32 lanes take part;
-//   - threads and blocks run in several orders (`order`): results that differ show a race;
-//   - an asynchronous copy happens as late as CUDA allows in one order and at once in another;
-//   - misaligned accesses and overflows of signed integers (found by the compiler's sanitizers) and
-//     accesses to protected memory end the launch with an error.
+// csrc/cuda/launch.h includes this header if the compiler is not nvcc, so that g++ compiles the
+// same kernel sources. The emulation is strict:
+//   - Shared memory contains NaN when a block starts. Guard bands around it must not change.
+//   - Every thread in the scope of a barrier must reach it, at the same line. A shuffle is a
+//   barrier
+//     of its warp: all 32 lanes take part.
+//   - Threads and blocks run in several orders (`order`). Results that differ reveal a race.
+//   - An asynchronous copy is executed as late as CUDA allows in one order and at once in another.
+//   - Misaligned accesses, overflows of signed integers (both detected by the compiler's
+//   sanitizers)
+//     and accesses to protected memory end the launch with an error.
 #pragma once
 
 #include <setjmp.h>
@@ -54,7 +57,7 @@ inline Index3 threadIdx, blockIdx, blockDim, gridDim;
 namespace fastfcs::cuda {
 struct Device {
   int multiprocessors;
-  std::size_t shared, shared_of_block;
+  size_t shared_per_multiprocessor, shared_per_block;
 };
 }  // namespace fastfcs::cuda
 
@@ -62,19 +65,20 @@ namespace emulation {
 
 enum class Scope { none, warp, block };
 
-// Any two threads, and any two blocks, run both ways round in the first two orders.
+// In the first two orders, any two threads and any two blocks run in opposite orders.
 enum class Order { forward, reversed, shuffled };
 
-// An asynchronous copy that has not happened yet.
+// An asynchronous copy that has not been executed yet.
 struct Copy {
   void* to;
   const void* from;
-  std::size_t bytes;
+  size_t bytes;
   bool inside;
   int group;
 };
 
-// A fiber begins by setcontext and goes on by longjmp, which, unlike swapcontext, makes no system call.
+// A fiber starts by setcontext and continues by longjmp. Unlike swapcontext, longjmp makes no
+// system call.
 struct Fiber {
   ucontext_t beginning;
   jmp_buf place;
@@ -83,52 +87,55 @@ struct Fiber {
   Scope waits = Scope::none;
   int line = 0;
   bool done = false;
-  // What the lane shows the others in a shuffle, in two places by turns: it may be one shuffle ahead.
+  // The lane's values in shuffles. Two slots alternate, because a lane may be one shuffle ahead.
   double shown[2] = {};
   int shuffles = 0;
   std::deque<Copy> copies;  // oldest first
-  int committed = 0;        // groups of copies that are closed
+  int committed = 0;        // number of closed groups of copies
 };
 
-inline constexpr std::size_t kGuard = 256;
+inline constexpr size_t kGuard = 256;
 inline constexpr int kWarp = 32;
 inline Order order = Order::forward;
 inline fastfcs::cuda::Device device{132, 228 * 1024, 227 * 1024};
-inline std::int64_t gram_blocks = 1584;
+inline int64_t gram_blocks = 1584;
 inline std::vector<Fiber> fibers;
 inline jmp_buf scheduler;
 inline int current = 0;
-inline bool running = false;  // whether a fiber is
+inline bool running = false;  // whether a fiber is running
 inline std::function<void()> body;
 inline std::string error;
 inline unsigned char* shared = nullptr;
-inline std::string events;  // launches and their streams, one a line
+inline std::string events;  // launches and their streams, one per line
 
-// Which of n threads or blocks comes i-th.
-inline std::int64_t nth(std::int64_t i, std::int64_t n) {
+// The thread or block, of n, that runs as the i-th.
+inline int64_t nth(int64_t i, int64_t n) {
   if (order == Order::forward) return i;
   if (order == Order::reversed) return n - 1 - i;
-  return (i * (n % 7919 ? 7919 : 7907) + 17) % n;  // by a prime that does not divide n
+  return (i * (n % 7919 ? 7919 : 7907) + 17) % n;  // the factor is a prime that does not divide n
 }
 
-// Ends the launch from within a thread, without unwinding its stack: signal handlers and sanitizers come here.
-[[noreturn]] inline void fail(const std::string& sentence) {
+// Ends the launch from within a thread, without unwinding its stack. Called by signal handlers and
+// sanitizers.
+[[noreturn]] inline void fail(const std::string& message) {
   if (!running) {
-    std::fprintf(stderr, "emulation: on the host, %s\n", sentence.c_str());
+    std::fprintf(stderr, "emulation: on the host, %s\n", message.c_str());
     std::abort();
   }
-  error = sentence;
+  error = message;
   _longjmp(scheduler, 1);
 }
 
-// While it lives, an access to protected memory fails.
+// During its lifetime, accesses to protected memory call fail().
 class ProtectedMemory {
  public:
   ProtectedMemory() {
     const stack_t stack{stack_.data(), 0, stack_.size()};
     sigaltstack(&stack, &stack_before_);
-    struct sigaction action {};
-    action.sa_sigaction = [](int, siginfo_t*, void*) { fail("a thread accessed memory outside its arrays"); };
+    struct sigaction action{};
+    action.sa_sigaction = [](int, siginfo_t*, void*) {
+      fail("a thread accessed memory outside its arrays");
+    };
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // nodefer: the handler does not return
     sigaction(SIGSEGV, &action, &before_);
   }
@@ -154,17 +161,18 @@ inline void barrier(Scope scope, int line) {
 
 inline int lane() { return current % kWarp; }
 
-// The value that lane `from` of the warp shows, or the lane's own where there is no such lane.
+// The value of lane `from` of the warp, or the lane's own value if there is no such lane.
 template <typename T>
 T shuffle(unsigned mask, T value, int from, int line) {
   static_assert(sizeof(T) <= sizeof(double));
   if (mask != 0xffffffff || blockDim.x % kWarp != 0)
-    throw std::runtime_error("a shuffle is not of a whole warp (line " + std::to_string(line) + ")");
-  const int turn = fibers[current].shuffles++ % 2;
-  std::memcpy(&fibers[current].shown[turn], &value, sizeof(T));
+    throw std::runtime_error("a shuffle is not of a whole warp (line " + std::to_string(line) +
+                             ")");
+  const int slot = fibers[current].shuffles++ % 2;
+  std::memcpy(&fibers[current].shown[slot], &value, sizeof(T));
   barrier(Scope::warp, line);
   if (from >= 0 && from < kWarp)
-    std::memcpy(&value, &fibers[current - lane() + from].shown[turn], sizeof(T));
+    std::memcpy(&value, &fibers[current - lane() + from].shown[slot], sizeof(T));
   return value;
 }
 
@@ -175,13 +183,14 @@ inline void perform(const Copy& copy) {
     std::memset(copy.to, 0, copy.bytes);
 }
 
-// A fiber runs its thread of one block after another.
+// The function of a fiber, which runs the same thread of one block after another.
 inline void entry() {
   for (;;) {
     Fiber& fiber = fibers[current];
     try {
       body();
-      if (!fiber.copies.empty()) throw std::runtime_error("a thread ended before its copies arrived");
+      if (!fiber.copies.empty())
+        throw std::runtime_error("a thread ended before its copies arrived");
     } catch (const std::exception& e) {
       error = e.what();
     }
@@ -210,14 +219,14 @@ inline void resume(int thread) {
   if (!error.empty()) throw std::runtime_error(error);
 }
 
-// Whether all of [first, last) ended; otherwise they must all wait at one and the same barrier.
+// Whether all threads [first, last) have ended. Throws unless they all have or all wait at the same
+// barrier.
 inline bool ended(int first, int last) {
   const Fiber& one = fibers[first];
   for (int t = first; t < last; ++t) {
     const Fiber& f = fibers[t];
     if (f.done != one.done || f.waits != one.waits ||
-        (!f.done && (f.line != one.line ||
-                     (f.waits == Scope::warp && f.shuffles != one.shuffles))))
+        (!f.done && (f.line != one.line || (f.waits == Scope::warp && f.shuffles != one.shuffles))))
       throw std::runtime_error("a barrier was not reached by all threads (line " +
                                std::to_string(std::max(one.line, f.line)) + ")");
   }
@@ -247,26 +256,26 @@ inline void run_block(int threads) {
   while (!ended(0, threads));
 }
 
-// Where `edges` is positive, that many blocks run at the beginning, in the middle and at the end of a grid: of arrays
-// beyond 2^31 elements, a test has no time for more.
-inline std::int64_t edges = 0;
+// If `edges` is positive, only that many blocks run at the beginning, in the middle and at the end
+// of a grid. A test with more than 2^31 elements has no time for more.
+inline int64_t edges = 0;
 
-inline std::vector<std::int64_t> chosen_blocks(std::int64_t blocks) {
-  std::vector<std::int64_t> chosen;
-  for (std::int64_t part = 0; part < 3; ++part) {
-    const std::int64_t first = part * (blocks - edges) / 2;
-    for (std::int64_t b = first; b < first + edges; ++b) chosen.push_back(b);
+inline std::vector<int64_t> chosen_blocks(int64_t blocks) {
+  std::vector<int64_t> chosen;
+  for (int64_t part = 0; part < 3; ++part) {
+    const int64_t first = part * (blocks - edges) / 2;
+    for (int64_t b = first; b < first + edges; ++b) chosen.push_back(b);
   }
   return chosen;
 }
 
-inline void run_grid(std::int64_t blocks, int threads, std::size_t shared_bytes) {
+inline void run_grid(int64_t blocks, int threads, size_t shared_bytes) {
   if (blocks < 1 || blocks > 2147483647 || threads < 1 || threads > 1024 ||
       shared_bytes > 227 * 1024)
     throw std::runtime_error("a launch is beyond CUDA's limits");
   error.clear();
-  if (fibers.size() < static_cast<std::size_t>(threads)) fibers = std::vector<Fiber>(threads);
-  const std::size_t bytes = shared_bytes + 2 * kGuard;
+  if (fibers.size() < static_cast<size_t>(threads)) fibers = std::vector<Fiber>(threads);
+  const size_t bytes = shared_bytes + 2 * kGuard;
   unsigned char* memory = new (std::align_val_t(kGuard)) unsigned char[bytes];
   struct Free {
     unsigned char* p;
@@ -276,7 +285,7 @@ inline void run_grid(std::int64_t blocks, int threads, std::size_t shared_bytes)
   shared = memory + kGuard;
   blockDim = {static_cast<unsigned>(threads), 1, 1};
   gridDim = {static_cast<unsigned>(blocks), 1, 1};
-  const auto run = [&](std::int64_t block) {
+  const auto run = [&](int64_t block) {
     blockIdx.x = static_cast<unsigned>(block);
     std::memset(memory, 0xff, bytes);  // 0xff...: NaN in every floating-point type
     run_block(threads);
@@ -287,11 +296,11 @@ inline void run_grid(std::int64_t blocks, int threads, std::size_t shared_bytes)
   };
   try {
     if (edges > 0 && blocks > 3 * edges)
-      for (const std::int64_t block : chosen_blocks(blocks)) run(block);
+      for (const int64_t block : chosen_blocks(blocks)) run(block);
     else
-      for (std::int64_t b = 0; b < blocks; ++b) run(nth(b, blocks));
+      for (int64_t b = 0; b < blocks; ++b) run(nth(b, blocks));
   } catch (...) {
-    fibers.clear();  // they are in the midst of their threads
+    fibers.clear();  // they are in the middle of their threads
     throw;
   }
 }
@@ -310,9 +319,10 @@ T* shared_memory() {
 }
 
 template <typename... P, typename... A>
-void launch(const char* name, void (*kernel)(P...), std::int64_t blocks, int threads,
-            std::size_t shared_bytes, Stream stream, A... args) {
-  emulation::events += std::string(name) + " on " + std::to_string(reinterpret_cast<std::uintptr_t>(stream)) + "\n";
+void launch(const char* name, void (*kernel)(P...), int64_t blocks, int threads,
+            size_t shared_bytes, Stream stream, A... args) {
+  emulation::events +=
+      std::string(name) + " on " + std::to_string(reinterpret_cast<uintptr_t>(stream)) + "\n";
   emulation::body = [=] { kernel(args...); };
   try {
     emulation::run_grid(blocks, threads, shared_bytes);

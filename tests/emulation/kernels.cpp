@@ -1,5 +1,6 @@
-// The kernels as functions.h names them, the emulation's settings and trials of it, for tests/emulated.py, which compiles
-// this file and the .cu files with a C++ compiler and calls them through ctypes.
+// The kernels as C functions (functions.h), and the emulation's settings and trial kernels.
+// tests/emulated.py compiles this file and the .cu files with a C++ compiler and calls them through
+// ctypes.
 #include <map>
 #include <string>
 #include <utility>
@@ -9,7 +10,8 @@
 
 namespace {
 
-// Deliberately wrong kernels: what the emulation is there to catch. Four blocks of 64 threads, `to` and `from` of 64.
+// Deliberately faulty kernels, which the emulation must catch. They run in four blocks of 64
+// threads; `to` and `from` have 64 elements.
 void divergent_barrier(float*, const float*) {
   if (threadIdx.x < 40) __syncthreads();
 }
@@ -29,16 +31,22 @@ void misaligned_vector(float* to, const float* from) {
   *reinterpret_cast<Four*>(to + threadIdx.x % 4) = *reinterpret_cast<const Four*>(from);
 }
 
-void misaligned_copy(float*, const float* from) { copy_async<8>(shared_memory<float>(), from + 1, true); }
+void misaligned_copy(float*, const float* from) {
+  copy_async<8>(shared_memory<float>(), from + 1, true);
+}
 
-void copy_not_awaited(float*, const float* from) { copy_async<4>(shared_memory<float>() + threadIdx.x, from, true); }
+void copy_not_awaited(float*, const float* from) {
+  copy_async<4>(shared_memory<float>() + threadIdx.x, from, true);
+}
 
 void overflowing_offset(float* to, const float*) {
   const int pixels = 1 << 30;
   to[threadIdx.x] = static_cast<float>(pixels * static_cast<int>(threadIdx.x));
 }
 
-void unset_shared(float* to, const float*) { to[threadIdx.x] = shared_memory<float>()[threadIdx.x]; }
+void unset_shared(float* to, const float*) {
+  to[threadIdx.x] = shared_memory<float>()[threadIdx.x];
+}
 
 void missing_barrier(float* to, const float*) {
   float* const shared = shared_memory<float>();
@@ -59,7 +67,8 @@ void early_copy(float* to, const float* from) {
   float* const shared = shared_memory<float>();
   shared[threadIdx.x] = static_cast<float>(threadIdx.x);
   __syncthreads();
-  copy_async<4>(shared + threadIdx.x, from + threadIdx.x, true);  // before all have read what was there
+  copy_async<4>(shared + threadIdx.x, from + threadIdx.x,
+                true);  // before all threads have read the old values
   to[threadIdx.x] = shared[(threadIdx.x + 1) % blockDim.x];
   copy_commit();
   copy_wait<0>();
@@ -69,11 +78,14 @@ void dependent_blocks(float* to, const float*) {
   if (threadIdx.x == 0) to[blockIdx.x] = blockIdx.x ? to[blockIdx.x - 1] + 1 : 0;
 }
 
-// A right one: a thread's number, of the lane above it, two below it, and the sixth, as digits of base 100.
+// A correct kernel. Its result has three base-100 digits: the numbers of the threads one lane
+// below, two lanes above, and in lane 5.
 void shuffles(float* to, const float*) {
   const int thread = static_cast<int>(threadIdx.x);
-  const int up = __shfl_up_sync(0xffffffff, thread, 1), down = __shfl_down_sync(0xffffffff, thread, 2);
-  to[threadIdx.x] = static_cast<float>(up + 100 * down + 10000 * __shfl_sync(0xffffffff, thread, 5));
+  const int up = __shfl_up_sync(0xffffffff, thread, 1),
+            down = __shfl_down_sync(0xffffffff, thread, 2);
+  to[threadIdx.x] =
+      static_cast<float>(up + 100 * down + 10000 * __shfl_sync(0xffffffff, thread, 5));
 }
 
 }  // namespace
@@ -82,16 +94,17 @@ extern "C" {
 
 void set_gram_blocks(long blocks) { emulation::gram_blocks = blocks; }
 
-void set_device(long multiprocessors, long shared, long shared_of_block) {
-  emulation::device = {static_cast<int>(multiprocessors), static_cast<std::size_t>(shared),
-                       static_cast<std::size_t>(shared_of_block)};
+void set_device(long multiprocessors, long shared_per_multiprocessor, long shared_per_block) {
+  emulation::device = {static_cast<int>(multiprocessors),
+                       static_cast<size_t>(shared_per_multiprocessor),
+                       static_cast<size_t>(shared_per_block)};
 }
 
 void set_order(long order) { emulation::order = static_cast<emulation::Order>(order); }
 
 void set_edges(long edges) { emulation::edges = edges; }
 
-// The launches since the last call, one a line.
+// The launches since the last call, one per line.
 const char* take_events() {
   static std::string taken;
   taken = std::exchange(emulation::events, {});
@@ -99,13 +112,18 @@ const char* take_events() {
 }
 
 const char* run_trial(const char* name, float* to, const float* from) {
-#define TRIAL(kernel) {#kernel, kernel}
+#define TRIAL(kernel) \
+  {                   \
+    #kernel, kernel   \
+  }
   const std::map<std::string, void (*)(float*, const float*)> kernels{
-      TRIAL(divergent_barrier), TRIAL(divergent_shuffle),  TRIAL(beyond_shared),    TRIAL(writes_beyond),
-      TRIAL(reads_before),      TRIAL(misaligned_vector),  TRIAL(misaligned_copy),  TRIAL(copy_not_awaited),
-      TRIAL(overflowing_offset), TRIAL(unset_shared),      TRIAL(missing_barrier),  TRIAL(missing_wait),
-      TRIAL(early_copy),        TRIAL(dependent_blocks),   TRIAL(shuffles)};
-  return guarded([&] { launch(name, kernels.at(name), 4, 64, 64 * sizeof(float), nullptr, to, from); });
+      TRIAL(divergent_barrier), TRIAL(divergent_shuffle), TRIAL(beyond_shared),
+      TRIAL(writes_beyond),     TRIAL(reads_before),      TRIAL(misaligned_vector),
+      TRIAL(misaligned_copy),   TRIAL(copy_not_awaited),  TRIAL(overflowing_offset),
+      TRIAL(unset_shared),      TRIAL(missing_barrier),   TRIAL(missing_wait),
+      TRIAL(early_copy),        TRIAL(dependent_blocks),  TRIAL(shuffles)};
+  return guarded(
+      [&] { launch(name, kernels.at(name), 4, 64, 64 * sizeof(float), nullptr, to, from); });
 }
 
 }  // extern "C"

@@ -3,10 +3,10 @@
     python tests/emulation/mutants.py            all of them, some minutes
     python tests/emulation/mutants.py PART...    those whose names contain one of these parts
 
-Every mutant replaces one piece of a source. The script compiles it, runs the tests of that source
-until the first failure and says which test that was. It fails if a mutant survives, does not
-compile, is undecided because its tests take too long, or does not apply: then its text has changed,
-and the table below must follow.
+Every mutant replaces one piece of a source file. The script compiles it, runs the tests of that file
+until the first failure and prints which test failed. It fails if a mutant survives, does not compile,
+is undecided because its tests take too long, or does not apply. In the last case its text in the
+source has changed, and the table below must be updated.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import emulated  # noqa: E402
 
-START = "fork"  # of the tests' processes, which then need not import torch
-LIMIT = 400  # seconds, after which nothing is known: its loops do not end, or the machine is busy
+START = "fork"  # start method of the tests' processes, which then need not import torch
+LIMIT = 400  # seconds, after which a mutant is undecided: endless loops, or a busy machine
 
 GRAM = ("gram or weights or narrowed", "test_kernels.py", "test_large_arrays.py")
 MATTING = ("not gram and not weights", "test_kernels.py", "test_large_arrays.py")
 OPS = ("", "test_cuda_ops.py")
-TESTS = {  # of a source: which tests of which files
+TESTS = {  # source: an expression for pytest -k, test files
     "cuda/gram.cu": GRAM,
+    "cuda/gram_apply.cuh": GRAM,
+    "cuda/gram_product.cuh": GRAM,
+    "cuda/tile_copy.cuh": GRAM,
     "cuda/warp_product.h": GRAM,
     "cuda/async_copy.h": GRAM,
     "cuda/matting.cu": MATTING,
@@ -47,7 +50,7 @@ TESTS = {  # of a source: which tests of which files
 class Mutant(NamedTuple):
     name: str
     source: str  # below csrc
-    text: str  # occurs there once
+    text: str  # occurs exactly once in the source
     replacement: str
 
 
@@ -57,27 +60,7 @@ def mutants(source: str, *table: tuple[str, str, str]) -> list[Mutant]:
 
 MUTANTS = [
     *mutants(
-        "cuda/gram.cu",
-        (
-            "copy width ignores g",
-            "copy_width(shape.pixels * sizeof(T), {h, g})",
-            "copy_width(shape.pixels * sizeof(T), {h})",
-        ),
-        (
-            "copy width ignores h",
-            "copy_width(shape.pixels * sizeof(T), {h, g})",
-            "copy_width(shape.pixels * sizeof(T), {g})",
-        ),
-        (
-            "apply's width ignores out",
-            "{terms.f, terms.g, out});",
-            "{terms.f, terms.g});",
-        ),
-        (
-            "apply's width ignores g",
-            "{terms.f, terms.g, out});",
-            "{terms.f, out});",
-        ),
+        "cuda/tile_copy.cuh",
         (
             "width of the row alone",
             "for (const void* array : arrays) bits |=",
@@ -85,8 +68,8 @@ MUTANTS = [
         ),
         (
             "width ignores the row",
-            "std::size_t bits = row_bytes;",
-            "std::size_t bits = 0 * row_bytes;",
+            "size_t bits = row_bytes;",
+            "size_t bits = 0 * row_bytes;",
         ),
         (
             "width of eight bytes is taken for sixteen",
@@ -108,10 +91,13 @@ MUTANTS = [
             "from += row * pixels + pixel + p;",
             "from += static_cast<int>(row * pixels + pixel + p);",
         ),
+    ),
+    *mutants(
+        "cuda/gram_product.cuh",
         (
             "32-bit number of a stage's pixel",
-            "std::int64_t next = std::int64_t{split} * Tile::kPixels;",
-            "int next = split * Tile::kPixels;",
+            "int64_t next = int64_t{slice} * Tile::kPixels;",
+            "int next = slice * Tile::kPixels;",
         ),
         (
             "32-bit batch offset of h",
@@ -119,30 +105,18 @@ MUTANTS = [
             "const T* const rows = h + static_cast<int>((batch * channels + i0) * shape.pixels);",
         ),
         (
-            "32-bit plane of apply",
-            "const std::int64_t plane = place.batch * channels * shape.pixels;",
-            "const int plane = place.batch * channels * shape.pixels;",
-        ),
-        (
-            "32-bit first pixel of apply",
-            "const std::int64_t first = (spans - 1 - place.index) * kSpan<T, kSide>",
-            "const int first = static_cast<int>(spans - 1 - place.index) * kSpan<T, kSide>",
-        ),
-        (
             "32-bit partial sums",
-            "const std::int64_t size = jobs.side * jobs.side, step = jobs.count() * size;",
-            "const int size = jobs.side * jobs.side, step = jobs.count() * size;"
-            " const int batch = static_cast<int>(matrix % shape.batch);",
+            "const int64_t size = jobs.side * jobs.side, step = jobs.count() * size;",
+            "const int size = jobs.side * jobs.side, step = jobs.count() * size; const int batch = static_cast<int>(matrix % shape.batch);",
         ),
         (
             "product: no barrier before the next copies",
-            "__syncthreads();  // the stage is here for every thread, and every warp has done the one before",
+            "__syncthreads();  // all copies of this stage have arrived, and no warp reads the previous one",
             "__syncwarp();",
         ),
         (
             "product: copies before the barrier",
-            "    __syncthreads();  // the stage is here for every thread, and every warp has done the one before\n"
-            "    load(free);       // into the place of that one\n",
+            "    __syncthreads();  // all copies of this stage have arrived, and no warp reads the previous one\n    load(free);       // overwrites the previous stage\n",
             "    load(free);\n    __syncthreads();\n",
         ),
         (
@@ -157,13 +131,13 @@ MUTANTS = [
         ),
         (
             "product: no barrier before the sums are stored",
-            "  copy_wait<0>();\n  __syncthreads();\n\n  A* const sums",
-            "  copy_wait<0>();\n\n  A* const sums",
+            "  copy_wait<0>();\n  __syncthreads();\n\n  // [pixel group of warps]",
+            "  copy_wait<0>();\n\n  // [pixel group of warps]",
         ),
         (
             "product: no barrier after the sums are stored",
-            "* kWarpSide * kWarpSide);\n  __syncthreads();\n",
-            "* kWarpSide * kWarpSide);\n",
+            "                           kWarpSide * kWarpSide);\n  __syncthreads();\n",
+            "                           kWarpSide * kWarpSide);\n",
         ),
         (
             "product: rows and columns exchanged",
@@ -177,28 +151,28 @@ MUTANTS = [
         ),
         (
             "product: the ring's end is forgotten",
-            "return place + step == kEnd ? 0 : place + step;",
-            "return place + step >= kEnd ? place : place + step;",
+            "return slot + step == kEnd ? 0 : slot + step;",
+            "return slot + step >= kEnd ? slot : slot + step;",
         ),
         (
-            "product: split in the place of the batch",
-            "const std::int64_t part = blockIdx.x / jobs.count(), batch = part / jobs.splits;",
-            "const std::int64_t part = blockIdx.x / jobs.count(), batch = part % shape.batch;",
+            "product: slice in the place of the batch",
+            "const int64_t part = blockIdx.x / jobs.count(), batch = part / jobs.slices;",
+            "const int64_t part = blockIdx.x / jobs.count(), batch = part % shape.batch;",
         ),
         (
             "reduce: no barrier in the tree",
-            "    __syncthreads();\n    if (number < half)",
-            "    if (number < half)",
+            "    __syncthreads();\n    if (thread < half)",
+            "    if (thread < half)",
         ),
         (
-            "reduce: a split is lost",
-            "for (int s = number; s < jobs.splits; s += numbers) sum += from[s * step];",
-            "for (int s = number; s < jobs.splits - 1; s += numbers) sum += from[s * step];",
+            "reduce: a slice is lost",
+            "for (int s = thread; s < jobs.slices; s += threads) sum += from[s * step];",
+            "for (int s = thread; s < jobs.slices - 1; s += threads) sum += from[s * step];",
         ),
         (
             "reduce: half of the tree is lost",
-            "for (int half = numbers / 2; half > 0; half /= 2)",
-            "for (int half = numbers / 4; half > 0; half /= 2)",
+            "for (int half = threads / 2; half > 0; half /= 2)",
+            "for (int half = threads / 4; half > 0; half /= 2)",
         ),
         (
             "reduce: one target's stride for all",
@@ -217,13 +191,13 @@ MUTANTS = [
         ),
         (
             "reduce: S is scaled, too",
-            "  if (!cross) sum = sum * scale",
+            "  if (!cross)\n    sum = sum * scale",
             "  sum = sum * scale",
         ),
         (
             "reduce: entries beyond the matrix are written",
-            "if (number > 0 || entry >= entries) return;",
-            "if (number > 0) return;",
+            "if (thread > 0 || entry >= entries) return;",
+            "if (thread > 0) return;",
         ),
         (
             "weights: S is not transposed",
@@ -237,13 +211,26 @@ MUTANTS = [
         ),
         (
             "weights: the batch's last gradient is lost",
-            "for (std::int64_t b = 1; b < shape.batch; ++b) sum",
-            "for (std::int64_t b = 1; b < shape.batch - 1; ++b) sum",
+            "for (int64_t b = 1; b < shape.batch; ++b) sum",
+            "for (int64_t b = 1; b < shape.batch - 1; ++b) sum",
         ),
         (
             "weights: gradients of targets that do not exist",
             "if (batch >= shape.targets) return;",
             "if (batch > shape.targets) return;",
+        ),
+    ),
+    *mutants(
+        "cuda/gram_apply.cuh",
+        (
+            "32-bit plane of apply",
+            "const int64_t plane = block.batch * channels * shape.pixels;",
+            "const int plane = block.batch * channels * shape.pixels;",
+        ),
+        (
+            "32-bit first pixel of apply",
+            "const int64_t first = (pixel_tiles - 1 - block.pixel_tile) * kBlockPixels<T, kSide>",
+            "const int first = static_cast<int>(pixel_tiles - 1 - block.pixel_tile) * kBlockPixels<T, kSide>",
         ),
         (
             "apply: the transposed flag is ignored",
@@ -267,8 +254,8 @@ MUTANTS = [
         ),
         (
             "apply: no barrier after the weights",
-            "place.c0 + i % kSide);\n      __syncthreads();\n",
-            "place.c0 + i % kSide);\n",
+            "block.c0 + i % kSide);\n      __syncthreads();\n",
+            "block.c0 + i % kSide);\n",
         ),
         (
             "apply: the row beyond the last channel is read",
@@ -277,8 +264,8 @@ MUTANTS = [
         ),
         (
             "apply: pixels that do not exist are read",
-            "const std::int64_t read = inside(0) ? first : shape.pixels - (kAligned ? kPixels : 1);",
-            "const std::int64_t read = first;",
+            "const int64_t read = inside(0) ? first : shape.pixels - (kAligned ? kPixels : 1);",
+            "const int64_t read = first;",
         ),
         (
             "apply: the tail's pixels are read",
@@ -297,23 +284,23 @@ MUTANTS = [
         ),
         (
             "tensor apply: no barrier before the next copies",
-            "__syncthreads();  // the step is here for every thread, and every warp has done the one before",
+            "__syncthreads();  // all copies of this step have arrived, and no warp reads the previous one",
             "__syncwarp();",
         ),
         (
             "tensor apply: copies before the barrier",
-            "load(here ^ 1, last ? t - shares : t, last ? 0 : step + 1);",
-            "load(here, last ? t - shares : t, last ? 0 : step + 1);",
+            "load(slot ^ 1, last ? t - ctas_per_tile : t, last ? 0 : step + 1);",
+            "load(slot, last ? t - ctas_per_tile : t, last ? 0 : step + 1);",
         ),
         (
             "tensor apply: no barrier before the results",
-            "__syncthreads();  // the last step's place is free: every warp puts its results there",
+            "__syncthreads();  // no warp reads the last step's slot any more: it takes the results",
             "__syncwarp();",
         ),
         (
             "tensor apply: no barrier between a piece and its copy",
-            "results);\n      __syncwarp();\n      const std::int64_t p",
-            "results);\n      const std::int64_t p",
+            "results);\n      __syncwarp();\n      const int64_t p",
+            "results);\n      const int64_t p",
         ),
         (
             "tensor apply: no barrier between pieces",
@@ -322,8 +309,8 @@ MUTANTS = [
         ),
         (
             "tensor apply: no barrier before the scales",
-            "  largest[threadIdx.x] = most;\n  __syncthreads();\n",
-            "  largest[threadIdx.x] = most;\n",
+            "  maxima[threadIdx.x] = largest;\n  __syncthreads();\n",
+            "  maxima[threadIdx.x] = largest;\n",
         ),
         (
             "tensor apply: no barrier after the scales",
@@ -337,8 +324,8 @@ MUTANTS = [
         ),
         (
             "tensor apply: the smallest weight for the largest",
-            "most = fmaxf(most, largest[t]);",
-            "most = fminf(most, largest[t]);",
+            "largest = fmaxf(largest, maxima[t]);",
+            "largest = fminf(largest, maxima[t]);",
         ),
         (
             "tensor apply: pixels that do not exist are written",
@@ -347,30 +334,53 @@ MUTANTS = [
         ),
         (
             "tensor apply: one row too many is written",
-            "const int rows = min(16, channels - place.c0 - c0);",
-            "const int rows = min(16, channels - place.c0 - c0 + 1);",
+            "const int rows = min(16, channels - block.c0 - c0);",
+            "const int rows = min(16, channels - block.c0 - c0 + 1);",
         ),
         (
             "tensor apply: a term's weights are rounded once",
             "rounded<T>(w - static_cast<float>(high.element[e]));",
             "T{};",
         ),
+    ),
+    *mutants(
+        "cuda/gram.cu",
+        (
+            "copy width ignores g",
+            "copy_width(shape.pixels * sizeof(T), {h, g})",
+            "copy_width(shape.pixels * sizeof(T), {h})",
+        ),
         (
             "workspace of one type alone",
-            "return std::max({elements(jobs_of<float>(shape, cross)), elements(jobs_of<double>(shape, cross)),",
-            "return std::min({elements(jobs_of<float>(shape, cross)), elements(jobs_of<double>(shape, cross)),",
+            "return std::max(\n",
+            "return std::min(\n",
+        ),
+        (
+            "copy width ignores h",
+            "copy_width(shape.pixels * sizeof(T), {h, g})",
+            "copy_width(shape.pixels * sizeof(T), {g})",
+        ),
+        (
+            "apply's width ignores out",
+            "{operands.f, operands.g, out});",
+            "{operands.f, operands.g});",
+        ),
+        (
+            "apply's width ignores g",
+            "{operands.f, operands.g, out});",
+            "{operands.f, out});",
         ),
     ),
     *mutants(
         "cuda/warp_product.h",
         (
             "fused: rows of neighbouring lanes exchanged",
-            "b += column_ * kStride + slice_ * kVector;",
-            "b += row_ * kStride + slice_ * kVector;",
+            "b += column_ * kStride + pixel_group_ * kVector;",
+            "b += row_ * kStride + pixel_group_ * kVector;",
         ),
         (
-            "fused: slices read the same pixels",
-            "a += row_ * kStride + slice_ * kVector;",
+            "fused: groups of lanes read the same pixels",
+            "a += row_ * kStride + pixel_group_ * kVector;",
             "a += row_ * kStride;",
         ),
         (
@@ -413,13 +423,13 @@ MUTANTS = [
         ),
         (
             "factors: 32-bit number of a window",
-            "const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;",
+            "const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;",
             "const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);",
         ),
         (
             "factors: 32-bit plane",
-            "const std::int64_t plane = std::int64_t{shape.height} * shape.width;\n  const std::int64_t i",
-            "const std::int64_t plane = shape.height * shape.width;\n  const std::int64_t i",
+            "const int64_t plane = int64_t{shape.height} * shape.width;\n  const int64_t i",
+            "const int64_t plane = shape.height * shape.width;\n  const int64_t i",
         ),
         (
             "factors: the image's width for the windows'",
@@ -428,23 +438,23 @@ MUTANTS = [
         ),
         (
             "step: 32-bit plane",
-            "const std::int64_t plane = std::int64_t{height} * width, windows",
-            "const std::int64_t plane = height * width, windows",
+            "const int64_t plane = int64_t{height} * width, windows",
+            "const int64_t plane = height * width, windows",
         ),
         (
             "step: 32-bit number of windows",
-            "windows = std::int64_t{height - 2} * (width - 2);\n  const unsigned across",
+            "windows = int64_t{height - 2} * (width - 2);\n  const unsigned across",
             "windows = (height - 2) * (width - 2);\n  const unsigned across",
         ),
         (
             "step: 32-bit batch offset",
-            "first = std::int64_t{group} * C * plane;",
+            "first = int64_t{group} * C * plane;",
             "first = static_cast<int>(group * C * plane);",
         ),
         (
             "step: 32-bit offset of a row",
-            "const std::int64_t at = std::int64_t{min(max(y, 0), height - 1)} * width;",
-            "const std::int64_t at = min(max(y, 0), height - 1) * width;",
+            "const int64_t at = int64_t{min(max(y, 0), height - 1)} * width;",
+            "const int64_t at = min(max(y, 0), height - 1) * width;",
         ),
         (
             "step: the strip ends one row late",
@@ -453,13 +463,13 @@ MUTANTS = [
         ),
         (
             "step: rows below the image are read",
-            "std::int64_t{min(max(y, 0), height - 1)} * width;",
-            "std::int64_t{max(y, 0)} * width;",
+            "int64_t{min(max(y, 0), height - 1)} * width;",
+            "int64_t{max(y, 0)} * width;",
         ),
         (
             "step: rows above the image are read",
-            "std::int64_t{min(max(y, 0), height - 1)} * width;",
-            "std::int64_t{min(y, height - 1)} * width;",
+            "int64_t{min(max(y, 0), height - 1)} * width;",
+            "int64_t{min(y, height - 1)} * width;",
         ),
         (
             "step: columns beyond the image are read",
@@ -468,8 +478,8 @@ MUTANTS = [
         ),
         (
             "step: windows below the image are read",
-            "std::int64_t{min(max(y, 0), height - 3)} * (width - 2);",
-            "std::int64_t{max(y, 0)} * (width - 2);",
+            "int64_t{min(max(y, 0), height - 3)} * (width - 2);",
+            "int64_t{max(y, 0)} * (width - 2);",
         ),
         (
             "step: windows count that do not exist",
@@ -488,8 +498,8 @@ MUTANTS = [
         ),
         (
             "step: the sum is always added to",
-            "total[c] = sum.started ? sum.to[at + c * plane] : T{};",
-            "total[c] = sum.to ? sum.to[at + c * plane] : T{};",
+            "total[c] = update.accumulate ? update.sum[at + c * plane] : T{};",
+            "total[c] = update.sum ? update.sum[at + c * plane] : T{};",
         ),
         (
             "step: fits of the wrong lanes",
@@ -503,8 +513,8 @@ MUTANTS = [
         ),
         (
             "filter: the result takes the place of what it needs",
-            "k < order - 1 ? place[k % 2] : nullptr",
-            "k < order - 1 ? place[(k + 1) % 2] : nullptr",
+            "k < order - 1 ? buffer[k % 2] : nullptr",
+            "k < order - 1 ? buffer[(k + 1) % 2] : nullptr",
         ),
         (
             "filter: buffers overlap",
@@ -566,18 +576,18 @@ MUTANTS = [
         ),
         (
             "ops: a strided target",
-            "goal = torch::stable::contiguous(target),\n               result",
-            "goal = target,\n               result",
+            "targets = torch::stable::contiguous(target),\n               result",
+            "targets = target,\n               result",
         ),
         (
             "ops: a strided gradient",
-            "outer = torch::stable::contiguous(grad),",
-            "outer = grad,",
+            "gradient = torch::stable::contiguous(grad),",
+            "gradient = grad,",
         ),
         (
             "ops: the number of targets is the batch",
-            "const Features shape = features_of(h, target.size(0));\n  const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),\n               outer",
-            "const Features shape = features_of(h, h.size(0));\n  const Tensor from = torch::stable::contiguous(h), goal = torch::stable::contiguous(target),\n               outer",
+            "const GramShape shape = gram_shape(h, target.size(0));\n  const Tensor features = torch::stable::contiguous(h), targets = torch::stable::contiguous(target),\n               gradient",
+            "const GramShape shape = gram_shape(h, h.size(0));\n  const Tensor features = torch::stable::contiguous(h), targets = torch::stable::contiguous(target),\n               gradient",
         ),
         (
             "ops: no gradient of no batch",
@@ -594,7 +604,7 @@ MUTANTS = [
 
 
 class FirstFailure:
-    """A plugin of pytest that remembers which test failed."""
+    """A pytest plugin that records the first failing test."""
 
     name = ""
 
@@ -604,7 +614,7 @@ class FirstFailure:
 
 
 def run_tests(built: Path, tests: tuple[str, ...], answer: multiprocessing.SimpleQueue) -> None:
-    """In a process of its own: the tests with the emulation that is in `built`."""
+    """Runs tests with the emulation in `built`, in a process of its own."""
     emulated.build = lambda folder: shutil.copytree(built, folder, dirs_exist_ok=True)
     selection, *files = tests
     failure = FirstFailure()
@@ -615,7 +625,7 @@ def run_tests(built: Path, tests: tuple[str, ...], answer: multiprocessing.Simpl
 
 
 def verdict(mutant: Mutant, original: Path, built: Path) -> str:
-    """What became of a mutant, whose emulation is made in `built`."""
+    """Builds a mutant's emulation in `built`, runs its tests and returns the result."""
     source = built / "csrc" / mutant.source
     shutil.copytree(original, built)
     text = source.read_text()
@@ -630,7 +640,7 @@ def verdict(mutant: Mutant, original: Path, built: Path) -> str:
 
 
 def outcome(built: Path, tests: tuple[str, ...]) -> str:
-    """What tests say of the emulation in `built`."""
+    """The result of tests with the emulation in `built`."""
     context = multiprocessing.get_context(START)
     answer = context.SimpleQueue()
     process = context.Process(target=run_tests, args=(built, tests, answer))

@@ -1,8 +1,9 @@
-// The current stream of a device, as torch with CUDA tells it, under the name that ops.cpp gives the function.
+// A stand-in for torch's function that returns the current stream of a device, under the name that
+// ops.cpp gives it.
 #include "emulation.h"
 
-extern "C" std::int32_t emulated_current_cuda_stream(std::int32_t device_index, void** stream) {
+extern "C" int32_t emulated_current_cuda_stream(int32_t device_index, void** stream) {
   emulation::events += "stream of " + std::to_string(device_index) + "\n";
-  *stream = reinterpret_cast<void*>(std::uintptr_t{4242});
+  *stream = reinterpret_cast<void*>(uintptr_t{4242});
   return 0;  // no error
 }

@@ -1,0 +1,312 @@
+// The second pass of the Gram correction on CUDA: out = f w_f + g w_g, features times C x C
+// weights. apply_kernel computes in float32 and float64, apply_tensor_kernel on tensor cores.
+// Included by gram.cu.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "async_copy.h"
+#include "kernels.h"
+#include "streaming.h"
+#include "tile_copy.cuh"
+#include "warp_product.h"
+
+namespace fastfcs::cuda {
+namespace {
+
+// out_c(p) = sum_k f_k(p) w_f[k][c] + sum_k g_k(p) w_g[k][c]. With `transposed`, w_f is read as its
+// transpose. g may be null. Weights and sums are of type A, features of type T.
+template <typename T, typename A>
+struct ApplyOperands {
+  const T *f, *g;      // [B, C, n]
+  const A *w_f, *w_g;  // [B, C, C]
+  bool transposed;
+
+  __device__ int count() const { return g ? 2 : 1; }
+  __device__ const T* features(int term) const { return term ? g : f; }
+  __device__ A weight(int term, int64_t batch, int channels, int k, int c) const {
+    const bool swap = transposed && !term;
+    const A* const from = (term ? w_g : w_f) + batch * channels * channels;
+    return k < channels && c < channels ? from[swap ? c * channels + k : k * channels + c] : A{};
+  }
+};
+
+// The part of the result that a block computes. Consecutive blocks take the tiles of channels first
+// and then the batch elements, so that h is read once from device memory. Pixels come last, in
+// reverse order, because L2 still holds the end of h from product_kernel. One cooperative launch
+// with a grid-wide barrier would keep no more of h.
+struct BlockCoordinates {
+  int c0;                     // first channel
+  int64_t batch, pixel_tile;  // pixel_tile counts from the end
+  __device__ BlockCoordinates(const GramShape& shape, int side) {
+    const unsigned tiles = static_cast<unsigned>((shape.channels + side - 1) / side);
+    c0 = static_cast<int>(blockIdx.x % tiles) * side;
+    batch = blockIdx.x / tiles % shape.batch;
+    pixel_tile = blockIdx.x / tiles / shape.batch;
+  }
+};
+
+// ------------------------------------------------------------------- true float32 and float64 --
+
+// A thread keeps 16 outputs of 16 bytes of pixels in registers. For each k it loads one value per
+// pixel and reads 16 weights from shared memory, at the same address in all lanes: five loads for
+// 64 multiply-adds. Sixteen k are loaded at once: 8 KB per warp, 96 KB per multiprocessor. The
+// kSide / 16 warps with the same pixels share them through the L1 cache.
+//
+// Traffic per pixel, float32: 4 C bytes of h, from L2 if it holds them, read ceil(C / 32) times
+// from L2; 4 C bytes written.
+constexpr int kWeightRows = 64;  // k's whose weights are in shared memory at a time
+constexpr int kLoadRows = 16;    // k's whose pixels are loaded at a time
+
+template <typename T, int kSide>
+constexpr int kBlockPixels = 16 / int(sizeof(T)) * kLanes * kWarps * 16 / kSide;
+
+// If kAligned, rows of h and out begin at multiples of 16 bytes.
+template <typename T, int kSide, bool kAligned>
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || !kAligned ? 2 : 3)
+    apply_kernel(ApplyOperands<T, T> operands, T* __restrict__ out /* [B, C, n] */,
+                 GramShape shape) {
+  constexpr int kPixels = 16 / sizeof(T), kOutputs = 16, kGroups = kSide / kOutputs;
+  using Pixels = Vector<T, kPixels>;
+  T* const weight_tile = shared_memory<T>();  // [k][c]
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const int channels = static_cast<int>(shape.channels);
+  const BlockCoordinates block(shape, kSide);
+  const int c0 = block.c0 + warp % kGroups * kOutputs;
+  const int64_t pixel_tiles = (shape.pixels + kBlockPixels<T, kSide> - 1) / kBlockPixels<T, kSide>;
+  // A thread's pixels are neighbours. If rows are not aligned, they are 32 apart instead, so that a
+  // warp's loads are contiguous.
+  constexpr int kStep = kAligned ? 1 : kLanes;
+  const int64_t first = (pixel_tiles - 1 - block.pixel_tile) * kBlockPixels<T, kSide> +
+                        warp / kGroups * (kPixels * kLanes) + lane * (kAligned ? kPixels : 1);
+  const int left = static_cast<int>(min(shape.pixels - first, int64_t{1024}));
+  const auto inside = [&](int q) { return q * kStep < left; };
+  // Out-of-range pixels are clamped to valid ones for loads and are not stored, so that loads need
+  // no condition.
+  const int64_t plane = block.batch * channels * shape.pixels;
+  const int64_t read = inside(0) ? first : shape.pixels - (kAligned ? kPixels : 1);
+  const int last = max(left - 1, 0);
+
+  T sum[kPixels][kOutputs] = {};
+  for (int term = 0; term < operands.count(); ++term) {
+    for (int k0 = 0; k0 < channels; k0 += kWeightRows) {
+      const int depth = (min(kWeightRows, channels - k0) + kLoadRows - 1) / kLoadRows * kLoadRows;
+      __syncthreads();
+      for (int i = threadIdx.x; i < depth * kSide; i += kThreads)
+        weight_tile[i] =
+            operands.weight(term, block.batch, channels, k0 + i / kSide, block.c0 + i % kSide);
+      __syncthreads();
+      const T* at = operands.features(term) + plane + k0 * shape.pixels + read;
+      const T* weights = weight_tile + warp % kGroups * kOutputs;
+#pragma unroll 1
+      for (int k = 0; k < depth; k += kLoadRows, weights += kLoadRows * kSide) {
+        Pixels value[kLoadRows];
+        FASTFCS_UNROLL
+        for (int b = 0; b < kLoadRows; ++b) {
+          if constexpr (kAligned) {
+            value[b] = load_once(reinterpret_cast<const Pixels*>(at));
+          } else {
+            FASTFCS_UNROLL
+            for (int q = 0; q < kPixels; ++q) value[b].element[q] = at[min(q * kStep, last)];
+          }
+          // Past the last k its row is read again. The weights are zero there.
+          if (b < channels - 1 - k0 - k) at += shape.pixels;
+        }
+        FASTFCS_UNROLL
+        for (int b = 0; b < kLoadRows; ++b) {
+          FASTFCS_UNROLL
+          for (int c = 0; c < kOutputs; c += kPixels) {
+            const Pixels weight = *reinterpret_cast<const Pixels*>(weights + b * kSide + c);
+            FASTFCS_UNROLL
+            for (int v = 0; v < kPixels; ++v) {
+              FASTFCS_UNROLL
+              for (int q = 0; q < kPixels; ++q)
+                sum[q][c + v] += value[b].element[q] * weight.element[v];
+            }
+          }
+        }
+      }
+    }
+  }
+  T* to = out + plane + c0 * shape.pixels + first;
+  FASTFCS_UNROLL
+  for (int c = 0; c < kOutputs; ++c, to += shape.pixels) {
+    if (c0 + c >= channels) break;
+    if constexpr (kAligned) {
+      Pixels values;
+      FASTFCS_UNROLL
+      for (int q = 0; q < kPixels; ++q) values.element[q] = sum[q][c];
+      if (inside(0)) store_once(reinterpret_cast<Pixels*>(to), values);
+    } else {
+      FASTFCS_UNROLL
+      for (int q = 0; q < kPixels; ++q)
+        if (inside(q)) store_once(to + q * kStep, sum[q][c]);
+    }
+  }
+}
+
+// ------------------------------------------------------------------- half types and TF32 --
+
+// The weights do not fit into half types. Every column is scaled by a power of two, to magnitudes
+// below 2, and split into the sum of two half numbers. Their error is then 2^-22 (float16) or 2^-17
+// (bfloat16) of the column's largest weight, far below the rounding of the result, for twice the
+// work on tensor cores. With one half number the error would be 2^-9 in bfloat16, and a larger part
+// of the result where terms cancel. TF32 uses one number, since its rounding was requested.
+//
+// A step multiplies kSide channels of a tile of pixels while the next step is being loaded, 16 KB
+// per block. The weights of all steps stay in shared memory if they fit. Otherwise each step reads
+// its weights again, from L2: as many bytes as its pixels (TF32: as 64 pixels).
+//
+// Traffic per pixel, half types (twice as much for TF32): 2 C bytes of h, from L2 if it holds them,
+// read ceil(C / 64) times from L2; 2 C bytes written.
+template <typename T, int kSide>
+struct TensorApplyTiling {
+  static constexpr int kPixels = 16384 / sizeof(T) / kSide, kStride = kPixels + 8;
+  static constexpr int kOutputs = kSide < 32 ? kSide : 32;         // per warp
+  static constexpr int kWarpPixels = 4096 / sizeof(T) / kOutputs;  // per warp
+  using Apply = WarpApply<T, kOutputs, kWarpPixels, kStride>;
+  static constexpr int kPartSize = kSide * kSide;                    // numbers per step and part
+  static constexpr int kStepSize = kPartSize * Apply::kWeightParts;  // numbers per step
+  static constexpr size_t kTile = kSide * kStride * sizeof(T);       // bytes of h, later of results
+  static_assert(kWarps * 16 * Apply::kPieceStride * sizeof(T) <= kTile);
+  static size_t bytes(int weight_slots) {
+    return 2 * kTile + weight_slots * kStepSize * sizeof(T) + 2 * kSide * 4;
+  }
+};
+
+constexpr int kTensorBlocks = 4;  // per multiprocessor at most; they then fill its registers
+
+template <typename T>
+__device__ T rounded(float value) {
+  if constexpr (std::is_same_v<T, Tf32>)
+    return T(as_float(rounded_to_tf32(value)));
+  else
+    return static_cast<T>(value);
+}
+
+template <typename T, int kSide>
+__global__ void __launch_bounds__(kThreads, kTensorBlocks)
+    apply_tensor_kernel(ApplyOperands<T, float> operands, T* __restrict__ out /* [B, C, n] */,
+                        GramShape shape, int ctas_per_tile, int weight_slots, int width) {
+  using Tile = TensorApplyTiling<T, kSide>;
+  using Apply = typename Tile::Apply;
+  T* const weights = shared_memory<T>();  // [weight slot][part][fragment][lane][element]
+  unsigned char* const ring =             // two slots of kTile bytes
+      reinterpret_cast<unsigned char*>(weights + weight_slots * Tile::kStepSize);
+  float* const scales = reinterpret_cast<float*>(ring + 2 * Tile::kTile);
+  float* const inverses = scales + kSide;
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const int channels = static_cast<int>(shape.channels);
+  const BlockCoordinates block(shape, kSide);
+  const int chunks = (channels + kSide - 1) / kSide, steps = chunks * operands.count();
+  const int64_t tiles = (shape.pixels + Tile::kPixels - 1) / Tile::kPixels;
+
+  const auto load = [&](int slot, int64_t tile, int step) {
+    if (tile >= 0) {
+      const int k0 = step % chunks * kSide;
+      copy_tile<kSide, Tile::kPixels, Tile::kStride>(
+          reinterpret_cast<T*>(ring + slot * Tile::kTile),
+          operands.features(step / chunks) + (block.batch * channels + k0) * shape.pixels,
+          channels - k0, tile * Tile::kPixels, shape.pixels, width);
+    }
+    copy_commit();
+  };
+  load(0, tiles - 1 - block.pixel_tile, 0);
+
+  // scales[c] = 2^e, inverses[c] = 2^-e with max_k |w[k][c]| in [2^e, 2^(e+1))
+  float* const maxima = reinterpret_cast<float*>(ring + Tile::kTile);
+  float largest = 0;
+  for (int term = 0; term < operands.count(); ++term)
+    for (int k = threadIdx.x / kSide; k < channels; k += kThreads / kSide)
+      largest = fmaxf(largest, fabsf(operands.weight(term, block.batch, channels, k,
+                                                     block.c0 + threadIdx.x % kSide)));
+  maxima[threadIdx.x] = largest;
+  __syncthreads();
+  if (threadIdx.x < kSide) {
+    for (int t = threadIdx.x; t < kThreads; t += kSide) largest = fmaxf(largest, maxima[t]);
+    const int exponent = largest > 0 ? max(-100, min(100, ilogbf(largest))) : 0;
+    scales[threadIdx.x] = scalbnf(1.f, exponent);
+    inverses[threadIdx.x] = scalbnf(1.f, -exponent);
+  }
+  __syncthreads();
+  constexpr int kAcross = kSide / 16;  // fragments
+  const auto split_weights = [&](int step) {
+    T* const to = weights + (step < weight_slots ? step : 0) * Tile::kStepSize;
+    for (int i = threadIdx.x; i < Tile::kPartSize / Apply::kLaneWeights; i += kThreads) {
+      const int k0 = step % chunks * kSide + i / kLanes / kAcross * Apply::kFragmentDepth;
+      const int c0 = i / kLanes % kAcross * 16;
+      Vector<T, Apply::kLaneWeights> high, low;
+      FASTFCS_UNROLL
+      for (int e = 0; e < Apply::kLaneWeights; ++e) {
+        const int k = k0 + Apply::depth_of(i % kLanes, e);
+        const int c = c0 + Apply::output_of(i % kLanes, e);
+        const float w =
+            operands.weight(step / chunks, block.batch, channels, k, block.c0 + c) * inverses[c];
+        high.element[e] = rounded<T>(w);
+        low.element[e] = rounded<T>(w - static_cast<float>(high.element[e]));
+      }
+      auto* const at = reinterpret_cast<Vector<T, Apply::kLaneWeights>*>(to) + i;
+      *at = high;
+      if constexpr (Apply::kWeightParts == 2) at[Tile::kPartSize / Apply::kLaneWeights] = low;
+    }
+  };
+  const bool resident = weight_slots == steps;
+  if (resident)
+    for (int step = 0; step < steps; ++step) split_weights(step);
+
+  constexpr int kWarpsDown = kSide / Tile::kOutputs;
+  const int warp_c = warp % kWarpsDown * Tile::kOutputs;
+  const int warp_p = warp / kWarpsDown * Tile::kWarpPixels;
+  int slot = 0;  // of the step that is multiplied
+  for (int64_t t = tiles - 1 - block.pixel_tile; t >= 0; t -= ctas_per_tile) {
+    const int64_t p0 = t * Tile::kPixels;
+    Apply apply(lane);
+    for (int step = 0; step < steps; ++step, slot ^= 1) {
+      copy_wait<0>();
+      __syncthreads();  // all copies of this step have arrived, and no warp reads the previous one
+      const bool last = step + 1 == steps;
+      load(slot ^ 1, last ? t - ctas_per_tile : t, last ? 0 : step + 1);
+      if (!resident) {
+        split_weights(step);
+        __syncthreads();
+      }
+      if (block.c0 + warp_c >= channels) continue;
+      const T* const high =
+          weights + (resident ? step : 0) * Tile::kStepSize + warp_c / 16 * Apply::kFragment;
+      apply.template add<kAcross>(high, high + (Apply::kWeightParts - 1) * Tile::kPartSize,
+                                  reinterpret_cast<const T*>(ring + slot * Tile::kTile) + warp_p,
+                                  min(kSide, channels - step % chunks * kSide));
+    }
+    __syncthreads();  // no warp reads the last step's slot any more: it takes the results
+    T* const results =
+        reinterpret_cast<T*>(ring + (slot ^ 1) * Tile::kTile) + warp * 16 * Apply::kPieceStride;
+    FASTFCS_UNROLL
+    for (int piece = 0; piece < Apply::kPieces; ++piece) {
+      const int c0 = warp_c + Apply::output(piece);
+      apply.store(piece, scales + c0, results);
+      __syncwarp();
+      const int64_t p = p0 + warp_p + Apply::pixel(piece);
+      T* const to = out + (block.batch * channels + block.c0 + c0) * shape.pixels + p;
+      const int rows = min(16, channels - block.c0 - c0);
+      if (width == 16) {
+        constexpr int kVector = 16 / sizeof(T), kColumns = Apply::kPiecePixels / kVector;
+        for (int at = lane; at < rows * kColumns; at += kLanes) {
+          const int c = at / kColumns, q = at % kColumns * kVector;
+          if (p + q < shape.pixels)
+            store_once(reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q),
+                       *reinterpret_cast<const Vector<T, kVector>*>(results +
+                                                                    c * Apply::kPieceStride + q));
+        }
+      } else {
+        for (int c = 0; c < rows; ++c)
+          for (int q = lane; q < Apply::kPiecePixels && p + q < shape.pixels; q += kLanes)
+            store_once(to + c * shape.pixels + q, results[c * Apply::kPieceStride + q]);
+      }
+      __syncwarp();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fastfcs::cuda
