@@ -36,7 +36,15 @@ _DOUBLINGS = 3  # of the number of terms in the Neumann series of `_normalised_c
 
 
 class Solver(Protocol):
-    """An unrolled solver: `UnrolledSolver`, or `fastfcs.refinement.RefinedSolver`."""
+    """An unrolled solver: `UnrolledSolver`, or `fastfcs.refinement.RefinedSolver`.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.network import Solver, UnrolledSolver
+        >>> solver: Solver = UnrolledSolver(updates=2, channels=(8, 8))
+        >>> solver.updates, solver.widths
+        (2, (((8, 8), (8, 8)), ()))
+    """
 
     @property
     def updates(self) -> int:

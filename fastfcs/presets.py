@@ -136,6 +136,12 @@ def read(path: str | Path) -> Statistics:
 
     Raises:
         ValueError: the file cannot be read or is not a preset.
+
+    Examples:
+        >>> from fastfcs.presets import find, read
+        >>> preset = read(find("udnie"))
+        >>> [len(levels) for levels in preset.own], preset.styles
+        ([4, 4, 4, 4], 1)
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

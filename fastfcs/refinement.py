@@ -46,6 +46,15 @@ class Targets:
         style: H_l at every level, (B or 1, c_l, c_l), or (R, c_l, c_l) with regions.
         norms: ||H_l||^2 + ||G_l||^2 at every level, G_l of the content: (B,), or (R,) with regions.
         regions: masks (R, H, W) or None.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.refinement import Refinement
+        >>> refinement = Refinement()
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> targets = refinement.targets(image, refinement.statistics(image))
+        >>> targets.content.shape, len(targets.norms)
+        (torch.Size([1, 256, 2, 2]), 4)
     """
 
     content: Tensor

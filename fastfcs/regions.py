@@ -45,6 +45,13 @@ class Regions(NamedTuple):
         colours: the names of the R regions, in the order of `COLOURS`.
         content: (R, H, W) float32, 1 inside each region of the content and 0 outside.
         style: (R, H', W') float32, the same for the style.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.regions import Regions
+        >>> regions = Regions(("blue",), torch.ones(1, 16, 24), torch.ones(1, 20, 20))
+        >>> regions.colours, regions.style.shape
+        (('blue',), torch.Size([1, 20, 20]))
     """
 
     colours: tuple[str, ...]

@@ -51,7 +51,13 @@ def parse(constraint: Any, cutoff: float | None = None) -> tuple[Part, ...]:
 
 
 def is_photoreal(parts: tuple[Part, ...]) -> bool:
-    """Whether "photoreal" is among the parts.
+    """Tell whether "photoreal" is among the parts.
+
+    Args:
+        parts: from `parse`.
+
+    Returns:
+        Whether one of them is "photoreal".
 
     Examples:
         >>> from fastfcs.constraints.registry import is_photoreal, parse

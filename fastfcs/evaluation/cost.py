@@ -56,6 +56,11 @@ def reset_peak_memory(device: str) -> int:
 
     Raises:
         OSError, AttributeError, TypeError: on the CPU, if the system is not Linux with glibc.
+
+    Examples:
+        >>> from fastfcs.evaluation.cost import reset_peak_memory
+        >>> reset_peak_memory("cpu") > 10**6
+        True
     """
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
@@ -75,6 +80,14 @@ def peak_memory(device: str) -> int:
     Returns:
         Bytes: on CUDA those that torch has allocated on the device, on the CPU the resident pages
         of the process.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.evaluation.cost import peak_memory, reset_peak_memory
+        >>> before = reset_peak_memory("cpu")
+        >>> _ = torch.ones(4_000_000)
+        >>> peak_memory("cpu") - before > 15_000_000
+        True
     """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)

@@ -43,6 +43,11 @@ class Measures(TypedDict):
         ssim: SSIM between the gradient magnitudes (Sobel, luma) of X and C.
         energy: Tr(X^T L X) / (3 n), with the content's matting Laplacian L, eps = 1e-7.
         lpips: LPIPS between X and C (Zhang et al. 2018, AlexNet); None if not installed.
+
+    Examples:
+        >>> from fastfcs.evaluation.metrics import Measures
+        >>> list(Measures.__annotations__)
+        ['gram', 'ratio', 'region_gram', 'regions', 'ssim', 'energy', 'lpips']
     """
 
     gram: float

@@ -38,7 +38,14 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class PictureError(ValueError):
-    """A picture that cannot be read or written; the message is one sentence."""
+    """A picture cannot be read or written; the message is one sentence.
+
+    Examples:
+        >>> from fastfcs import images
+        >>> images.read("gone.png")
+        Traceback (most recent call last):
+        fastfcs.images.picture.PictureError: gone.png cannot be read: No such file or directory
+    """
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,25 @@ def style_notes(picture: Picture) -> list[str]:
 
 @contextmanager
 def picture_errors(name: str, verb: str = "read") -> Iterator[None]:
-    """Raise all errors as a `PictureError`; Pillow raises nearly any type on a damaged file."""
+    """Raise all errors as a `PictureError`; Pillow raises nearly any type on a damaged file.
+
+    Args:
+        name: of the file, for the message.
+        verb: past participle of the attempt, for the message.
+
+    Yields:
+        Nothing; the block reads or writes the file.
+
+    Raises:
+        PictureError: the block raised anything.
+
+    Examples:
+        >>> from fastfcs.images.picture import picture_errors
+        >>> with picture_errors("photo.jpg"):
+        ...     raise SyntaxError("broken header.")
+        Traceback (most recent call last):
+        fastfcs.images.picture.PictureError: photo.jpg cannot be read: broken header
+    """
     try:
         yield
     except Exception as error:
