@@ -72,6 +72,8 @@ class Refinement(nn.Module):
         updates: K.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.refinement import Refinement
         >>> refinement = Refinement(updates=1)
         >>> content, style = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
         >>> refinement(content, content, refinement.statistics(style)).shape
@@ -228,6 +230,8 @@ class RefinedSolver(nn.Module):
         refinement: by default `Refinement()`.
 
     Examples:
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from fastfcs.refinement import RefinedSolver
         >>> RefinedSolver(UnrolledSolver(channels=(8, 8))).updates
         10
     """
@@ -280,6 +284,7 @@ def load_network(
         FileNotFoundError, ValueError: see `fastfcs.weights.load_solver`.
 
     Examples:
+        >>> from fastfcs.refinement import load_network
         >>> load_network("tiny", refine=True).updates
         10
     """

@@ -71,6 +71,9 @@ def read_regions(content: str | Path, style: str | Path) -> Regions:
         ValueError: the masks have no colour in common, or one has a flat area of another colour.
 
     Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs import images, read_regions
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "mask.png"
         >>> pixels = torch.zeros(3, 16, 24)
@@ -102,6 +105,8 @@ def resize(masks: Tensor, size: Sequence[int]) -> Tensor:
         (R, H', W').
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.regions import resize
         >>> resize(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2))
         tensor([[[1.0000, 0.5000]]])
     """

@@ -31,6 +31,7 @@ def sentence(error: Exception) -> str:
         The sentence.
 
     Examples:
+        >>> from fastfcs.cli.errors import sentence
         >>> sentence(ValueError("strength must be in [0, 1], got 2"))
         'strength must be in [0, 1], got 2'
         >>> sentence(RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"))

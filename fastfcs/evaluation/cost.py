@@ -26,6 +26,8 @@ def measure_cost(call: Callable[[], T], device: str) -> tuple[T, float, float | 
         see `peak_memory`. None where the system does not report it.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.evaluation.cost import measure_cost
         >>> result, seconds, megabytes = measure_cost(lambda: torch.ones(2, 2).sum().item(), "cpu")
         >>> result, seconds > 0
         (4.0, True)

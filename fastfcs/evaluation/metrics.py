@@ -63,6 +63,9 @@ class Measure:
         lpips: see `load_lpips`; None leaves LPIPS out.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.evaluation.metrics import Measure
+        >>> from fastfcs.evaluation.pairs import Pair
         >>> from fastfcs.vgg import load_vgg19
         >>> _ = torch.manual_seed(0)
         >>> pair = Pair("01", content=torch.rand(1, 3, 16, 16), style=torch.rand(1, 3, 16, 24))
@@ -139,6 +142,7 @@ def load_lpips(device: str = "cpu") -> Lpips:
         RuntimeError: the package is not installed, or its network's weights are not available.
 
     Examples:
+        >>> from fastfcs.evaluation.metrics import load_lpips
         >>> try:
         ...     lpips = load_lpips()
         ... except RuntimeError:

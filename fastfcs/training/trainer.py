@@ -78,6 +78,8 @@ def train(
         Diverged: the loss or a gradient is no longer finite.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.training import TrainConfig, train
         >>> import tempfile
         >>> from PIL import Image
         >>> folder = Path(tempfile.mkdtemp())
@@ -132,6 +134,9 @@ class Trainer:
         ValueError: the settings do not suit the number of processes.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training import TrainConfig, Trainer
+        >>> from fastfcs.training.pack import Pictures
         >>> photo, painting = torch.randint(256, (2, 3, 20, 30)).byte()
         >>> pictures = Pictures(["photos", "art"], [photo], [[painting]], [photo], [painting], [])
         >>> config = TrainConfig(batch=1, size=16, weights="tiny")
