@@ -6,7 +6,7 @@
 # PACK is made where the pictures are: fastfcs train --content PHOTOS --style PAINTINGS --pairs PAIRS --pack PACK
 # OUT gets the weights, a preview and the scores (trained.*), written every half minute, and
 # train_gpu.tar.gz with the losses. A build takes what it takes, training all the rest. $OPTIONS replaces
-# the options of `fastfcs train` below. The checkpoint, 85 MB, is moved to build/: to go on from it,
+# the options of `fastfcs train` below. The checkpoint, 85 MB, is moved to build/: to continue from it,
 # move it back beside the weights and call `fastfcs train` with the same options and more minutes.
 set -u
 seconds=360 build=110 margin=60 # the last for Python's start, both measurements and the last checkpoint

@@ -30,7 +30,7 @@ Picture: TypeAlias = Path | Tensor
 
 _POOL = 8  # crops of each position
 _STEPS_PER_CROP = 4
-_VGG_BATCH = 8  # crops at most
+_VGG_BATCH = 8  # crops at most; a single crop below 83 pixels is rounded differently by torch
 
 
 def read_pixels(picture: Picture | BinaryIO) -> Tensor:

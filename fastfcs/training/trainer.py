@@ -163,7 +163,9 @@ class Trainer:
                 f"batch must be a multiple of the {processes} processes, got {config.batch}"
             )
         if config.minutes is not None and processes > 1:  # their clocks would not agree on the end
-            raise ValueError(f"minutes must be left out with {processes} processes")
+            raise ValueError(
+                f"minutes must be left out with {processes} processes, got {config.minutes}"
+            )
         self.config, self.device, self._pictures = config, device, pictures
         self._out, self._checkpoint = Path(out), Path(out).with_suffix(".checkpoint.pt")
         self._is_first = rank == 0
@@ -233,7 +235,7 @@ class Trainer:
         }
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a step.
+        """Compute the loss of a step, after `prepare`.
 
         Args:
             step: its number, from 0.
@@ -355,6 +357,7 @@ class Trainer:
     def _level(self, step: int) -> int:
         """The random level of a step whose gradient is aligned; it needs a layer of VGG."""
         levels = min(len(STYLE_LAYERS), len(self.solver.forward_maps))
+        # "sight" is a former name of this loss; another one would draw other levels.
         return random.Random(f"{self.config.seed}/sight/{step}").randrange(levels)
 
     def _add_noise(self, contents: Tensor, step: int) -> Tensor:
