@@ -158,6 +158,14 @@ class Crop:
         image: (3, size, size).
         features: of conv4_2, (512, size / 8, size / 8).
         grams: the Gram matrix of every style layer, (c_l, c_l).
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.training.data import Crop
+        >>> grams = {"conv1_2": torch.eye(64)}
+        >>> crop = Crop(torch.rand(3, 16, 16), torch.rand(512, 2, 2), grams)
+        >>> crop.image.shape
+        torch.Size([3, 16, 16])
     """
 
     image: Tensor

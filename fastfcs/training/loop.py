@@ -29,7 +29,14 @@ Record = Callable[[int, dict[str, float]], None]
 
 
 class Diverged(RuntimeError):
-    """The loss or a gradient is no longer finite; the last checkpoint is untouched."""
+    """The loss or a gradient is no longer finite; the last checkpoint is untouched.
+
+    Examples:
+        >>> from fastfcs.training import Diverged
+        >>> raise Diverged("step 7: the loss is nan")
+        Traceback (most recent call last):
+        fastfcs.training.loop.Diverged: step 7: the loss is nan
+    """
 
 
 def autocast(precision: Precision, device: str) -> torch.autocast:
