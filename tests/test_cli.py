@@ -228,9 +228,10 @@ def test_info(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "tune"])
-def test_training_commands_pass_on_what_is_given(
+def test_training_commands_pass_on_their_options(
     folder: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Options that are not given have the defaults of the settings."""
     from inspect import signature
 
     from fastfcs import training
@@ -244,19 +245,19 @@ def test_training_commands_pass_on_what_is_given(
 
     monkeypatch.setattr(training, command, record)
     args = ["style.png"] if command == "tune" else ["--style", str(folder), "--style", "."]
-    given = ["--content", ".", "-o", "x.safetensors", "--steps", "7", "--device", "cpu"]
-    result = CliRunner().invoke(cli, [command, *args, *given])
+    options = ["--content", ".", "-o", "x.safetensors", "--steps", "7", "--device", "cpu"]
+    result = CliRunner().invoke(cli, [command, *args, *options])
     assert (result.exit_code, result.stderr) == (2, "an argument out of range\n")
+    (arguments,) = calls
     style = Path("style.png") if command == "tune" else (folder, Path())
-    assert calls == [
-        {
-            "style": style,
-            "content": Path(),
-            "out": Path("x.safetensors"),
-            "steps": 7,
-            "device": "cpu",
-        }
-    ]
+    settings = training.TuneConfig if command == "tune" else training.TrainConfig
+    assert {name: value for name, value in arguments.items() if value is not None} == {
+        "style": style,
+        "content": Path(),
+        "out": Path("x.safetensors"),
+        "config": settings(steps=7),
+        "device": "cpu",
+    }
 
 
 def test_as_a_process(folder: Path) -> None:
