@@ -46,6 +46,9 @@ def estimate_cutoff(laplacian: MattingLaplacian, k: int) -> float:
         ValueError: k is out of range, or L is the Laplacian of several images.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import MattingLaplacian
+        >>> from fastfcs.bandwidth import estimate_cutoff
         >>> _ = torch.manual_seed(0)
         >>> laplacian = MattingLaplacian(torch.rand(3, 8, 9))
         >>> 0 < estimate_cutoff(laplacian, 30) < estimate_cutoff(laplacian, 40) < 9

@@ -30,6 +30,7 @@ def expand(
         c_0 ... c_order, (order + 1,).
 
     Examples:
+        >>> from fastfcs.chebyshev import expand
         >>> expand(lambda eigenvalue: 2 * eigenvalue / 9 - 1, order=2, nodes=8).round(12) + 0.0
         array([0., 1., 0.])
     """
@@ -52,6 +53,7 @@ def kaiser_window(order: int) -> NDArray[np.float64]:
         Factors for c_0 ... c_order, (order + 1,), falling from 1.
 
     Examples:
+        >>> from fastfcs.chebyshev import kaiser_window
         >>> kaiser_window(2).round(3)
         array([1.   , 0.633, 0.088])
     """

@@ -19,6 +19,7 @@ def check_image(name: str, image: Tensor) -> None:
         ValueError: the shape differs.
 
     Examples:
+        >>> from fastfcs.checks import check_image
         >>> import torch
         >>> check_image("content", torch.zeros(1, 3, 16, 16))
         >>> check_image("content", torch.zeros(1, 3, 8, 16))
@@ -43,6 +44,7 @@ def check_range(name: str, image: Tensor) -> None:
         ValueError: a value is outside [0, 1] or not finite.
 
     Examples:
+        >>> from fastfcs.checks import check_range
         >>> import torch
         >>> check_range("content", torch.tensor([0.0, 1.0]))
         >>> check_range("content", torch.tensor([0.0, 255.0]))
@@ -71,6 +73,7 @@ def check_regions(
         ValueError: the masks have another shape or number, are empty or leave [0, 1].
 
     Examples:
+        >>> from fastfcs.checks import check_regions
         >>> import torch
         >>> check_regions("content", torch.zeros(1, 3, 16, 16), torch.ones(2, 16, 16))
         >>> check_regions("content", torch.zeros(1, 3, 16, 16), torch.zeros(2, 16, 16))

@@ -27,6 +27,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         OSError: the folder does not exist or cannot be written to.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.files import atomic
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> with atomic(folder / "notes.txt") as partial:
@@ -54,6 +56,8 @@ def write_text(path: str | Path, text: str) -> None:
         OSError: the file cannot be written.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.files import write_text
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "report.json"
         >>> write_text(file, "{}")
@@ -78,6 +82,8 @@ def save_tensors(
         OSError: the file cannot be written.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.files import save_tensors
         >>> import tempfile, torch
         >>> from safetensors.torch import load_file
         >>> file = Path(tempfile.mkdtemp()) / "ones.safetensors"

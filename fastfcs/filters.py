@@ -73,6 +73,8 @@ class LowPass:
         ValueError: an argument is out of range.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import LowPass, MattingLaplacian
         >>> lowpass = LowPass(cutoff=0.1)
         >>> lowpass.order
         19
@@ -119,6 +121,9 @@ class LowPass:
             ValueError: k or the order is out of range, or L is the Laplacian of several images.
 
         Examples:
+            >>> import numpy as np
+            >>> import torch
+            >>> from fastfcs import LowPass, MattingLaplacian
             >>> _ = torch.manual_seed(0)
             >>> laplacian = MattingLaplacian(torch.rand(3, 8, 9))
             >>> lowpass = LowPass.for_bandwidth(laplacian, 36)
@@ -146,6 +151,7 @@ class LowPass:
             h, float64 on the CPU, of the same shape.
 
         Examples:
+            >>> from fastfcs import LowPass
             >>> LowPass(0.1, kind="heat").kernel([0.0, 0.1, 0.2])
             tensor([1.0000, 0.5000, 0.2500], dtype=torch.float64)
         """
@@ -161,6 +167,7 @@ class LowPass:
             p, float64 on the CPU, of the same shape.
 
         Examples:
+            >>> from fastfcs import LowPass
             >>> LowPass(0.1, kind="heat").response([0.0, 0.1, 0.2]).round(decimals=2)
             tensor([1.0000, 0.5000, 0.2500], dtype=torch.float64)
         """

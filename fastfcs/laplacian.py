@@ -38,6 +38,8 @@ class MattingLaplacian:
         ValueError: the image's shape, dtype or values are wrong, or eps is not positive.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import MattingLaplacian
         >>> image = torch.rand(3, 8, 9, dtype=torch.float64)
         >>> laplacian = MattingLaplacian(image)
         >>> (laplacian @ torch.rand(5, 8, 9, dtype=torch.float64)).shape
@@ -100,6 +102,8 @@ class MattingLaplacian:
             ValueError: the number of dimensions differs.
 
         Examples:
+            >>> import torch
+            >>> from fastfcs import MattingLaplacian
             >>> MattingLaplacian(torch.rand(3, 8, 9)).batched(torch.rand(5, 8, 9)).shape
             torch.Size([1, 5, 8, 9])
         """
@@ -137,6 +141,8 @@ class MattingLaplacian:
             ValueError: see L x.
 
         Examples:
+            >>> import torch
+            >>> from fastfcs import MattingLaplacian
             >>> laplacian = MattingLaplacian(torch.rand(2, 3, 8, 9))
             >>> laplacian.energy(torch.rand(2, 1, 8, 9)).shape
             torch.Size([2])
@@ -152,6 +158,8 @@ class MattingLaplacian:
             (H,W) or (B,H,W).
 
         Examples:
+            >>> import torch
+            >>> from fastfcs import MattingLaplacian
             >>> _ = torch.manual_seed(0)
             >>> laplacian = MattingLaplacian(torch.rand(3, 4, 5))
             >>> trace = laplacian.to_scipy().trace()
@@ -178,6 +186,8 @@ class MattingLaplacian:
             ImportError: scipy is not installed.
 
         Examples:
+            >>> import torch
+            >>> from fastfcs import MattingLaplacian
             >>> MattingLaplacian(torch.rand(3, 4, 5)).to_scipy().shape
             (20, 20)
         """
@@ -203,6 +213,8 @@ class MattingLaplacian:
             ImportError: the library is not installed.
 
         Examples:
+            >>> import torch
+            >>> from fastfcs import MattingLaplacian
             >>> from scipy.sparse.linalg import eigsh
             >>> operator = MattingLaplacian(torch.rand(3, 4, 5)).to_linear_operator()
             >>> eigsh(operator, 1, return_eigenvectors=False) <= 9

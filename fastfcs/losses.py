@@ -27,6 +27,8 @@ def content_loss(features: Tensor, target: Tensor) -> Tensor:
         A scalar, the mean over the batch.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import content_loss
         >>> content_loss(torch.ones(2, 8, 4, 5), torch.zeros(2, 8, 4, 5))
         tensor(1.)
     """
@@ -44,6 +46,8 @@ def style_loss(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> T
         A scalar, the mean over the batch.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import style_loss
         >>> style_loss({"conv1_2": torch.ones(1, 8, 4, 5)}, {"conv1_2": torch.zeros(1, 8, 8)})
         tensor(1.)
     """
@@ -62,6 +66,8 @@ def relative_content_loss(features: Tensor, target: Tensor) -> Tensor:
         A scalar, the mean over the batch.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import relative_content_loss
         >>> target = torch.rand(1, 8, 4, 5)
         >>> round(relative_content_loss(1.5 * target, target).item(), 3)
         0.25
@@ -84,6 +90,8 @@ def relative_style_loss(gram: Tensor, target: Tensor, content: Tensor) -> Tensor
         One number per image, (B,).
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import relative_style_loss
         >>> gram = torch.rand(2, 8, 8)
         >>> relative_style_loss(gram, torch.zeros_like(gram), gram)
         tensor([1., 1.])
@@ -102,6 +110,8 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
         (R,h,w).
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import resize_masks
         >>> resize_masks(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2))
         tensor([[[1.0000, 0.5000]]])
     """
@@ -119,6 +129,9 @@ def region_grams(features: Tensor, masks: Tensor) -> Tensor:
         (R,c_l,c_l).
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import gram
+        >>> from fastfcs.losses import region_grams
         >>> features = torch.rand(1, 8, 4, 6)
         >>> left = torch.zeros(1, 4, 6)
         >>> left[..., :3] = 1
@@ -145,6 +158,9 @@ def matting_loss(laplacian: MattingLaplacian, image: Tensor) -> Tensor:
         ValueError: X does not match L's image.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import MattingLaplacian
+        >>> from fastfcs.losses import matting_loss
         >>> content = torch.rand(1, 3, 8, 9, dtype=torch.float64)
         >>> matting_loss(MattingLaplacian(content), content).item() < 1e-4
         True
@@ -162,6 +178,8 @@ def structure_loss(image: Tensor, content: Tensor) -> Tensor:
         A scalar in [0,2].
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import structure_loss
         >>> content = torch.rand(1, 3, 16, 16, dtype=torch.float64)
         >>> round(structure_loss(content, content).item(), 6)
         0.0
@@ -182,6 +200,8 @@ def gradient_ssim(a: Tensor, b: Tensor) -> Tensor:
         A scalar in [-1,1], the mean over the batch.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import gradient_ssim
         >>> image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
         >>> round(gradient_ssim(image, 1 - image).item(), 6)
         1.0
@@ -216,6 +236,8 @@ def luma(image: Tensor) -> Tensor:
         (B,1,H,W).
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import luma
         >>> round(luma(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)).item(), 4)
         0.5925
     """
@@ -237,6 +259,9 @@ def gram_distance(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -
         One number per image, (B,), without a unit.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import gram
+        >>> from fastfcs.losses import gram_distance
         >>> features = {"conv1_2": torch.rand(2, 8, 4, 5)}
         >>> gram_distance(features, {"conv1_2": gram(features["conv1_2"])})
         tensor([0., 0.])
@@ -255,6 +280,8 @@ def squared_norm(x: Tensor) -> Tensor:
         (B,).
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.losses import squared_norm
         >>> squared_norm(torch.ones(2, 3, 4))
         tensor([12., 12.])
     """

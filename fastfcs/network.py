@@ -36,7 +36,15 @@ _DOUBLINGS = 3  # of the number of terms in the Neumann series of `_normalised_c
 
 
 class Solver(Protocol):
-    """An unrolled solver: `UnrolledSolver`, or `fastfcs.refinement.RefinedSolver`."""
+    """An unrolled solver: `UnrolledSolver`, or `fastfcs.refinement.RefinedSolver`.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.network import Solver, UnrolledSolver
+        >>> solver: Solver = UnrolledSolver(updates=2, channels=(8, 8))
+        >>> solver.updates, solver.widths
+        (2, (((8, 8), (8, 8)), ()))
+    """
 
     @property
     def updates(self) -> int:
@@ -80,6 +88,8 @@ class ForwardMaps(nn.ModuleList):
         learned: number of channels of each level that a convolution produces.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.network import ForwardMaps
         >>> maps = ForwardMaps(channels=(8, 16), residual=(0, 1))
         >>> features, active = maps(torch.rand(1, 3, 20, 17))
         >>> [tuple(h.shape) for h in features], len(active)
@@ -137,6 +147,8 @@ class BackwardMaps(nn.ModuleList):
         channels: c_l of each level of the forward maps, finest first.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.network import BackwardMaps, ForwardMaps
         >>> forward_maps = ForwardMaps((8, 16), (0, 0))
         >>> features, active = forward_maps(torch.rand(1, 3, 20, 17))
         >>> g = BackwardMaps((8, 16))(features, active, lambda h, level: 0 * h, forward_maps)
@@ -253,6 +265,8 @@ class UnrolledSolver(nn.Module):
         ValueError: ``residual`` has another length than ``channels``.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.network import UnrolledSolver
         >>> solver = UnrolledSolver(updates=2, channels=(8, 16))
         >>> content, style = torch.rand(1, 3, 16, 24), torch.rand(1, 3, 32, 32)
         >>> solver(content, solver.statistics(style), constraint=lambda x: x.clamp(0, 1)).shape

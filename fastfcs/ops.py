@@ -232,6 +232,8 @@ def matting_factors(image: Tensor, eps: float = 1e-7) -> Tensor:
         ValueError: the image's shape, dtype or values are wrong, or eps is not positive.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.ops import matting_factors
         >>> matting_factors(torch.rand(1, 3, 8, 9)).shape
         torch.Size([1, 6, 6, 7])
     """
@@ -255,6 +257,8 @@ def matting_matvec(image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
         ValueError: a shape, dtype or device is wrong, or a value is not finite.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.ops import matting_factors, matting_matvec
         >>> image = torch.rand(1, 3, 8, 9)
         >>> constant = torch.ones(1, 1, 8, 9)
         >>> product = matting_matvec(image, matting_factors(image), constant)
@@ -282,6 +286,8 @@ def matting_filter(image: Tensor, factors: Tensor, x: Tensor, coefficients: Tens
     Examples:
         One step of diffusion, I - L / 9:
 
+        >>> import torch
+        >>> from fastfcs.ops import matting_factors, matting_filter, matting_matvec
         >>> image, x = torch.rand(2, 1, 3, 8, 9, dtype=torch.float64)
         >>> factors = matting_factors(image)
         >>> coefficients = torch.tensor([0.5, -0.5], dtype=torch.float64)
@@ -306,6 +312,8 @@ def gram(h: Tensor) -> Tensor:
         ValueError: h's shape or dtype is wrong.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import gram
         >>> gram(torch.tensor([[1.0, 2.0], [0.0, 2.0]]).view(1, 2, 1, 2))
         tensor([[[2.5000, 2.0000],
                  [2.0000, 2.0000]]])
@@ -329,6 +337,8 @@ def gram_correction(h: Tensor, target: Tensor) -> Tensor:
     Examples:
         For a symmetric H it is the gradient of n/4 ||G - H||^2:
 
+        >>> import torch
+        >>> from fastfcs import gram, gram_correction
         >>> h = torch.rand(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
         >>> target = torch.eye(3, dtype=torch.float64)[None]
         >>> loss = 20 / 4 * (gram(h) - target).square().sum()
@@ -357,6 +367,8 @@ def gram_correction_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[T
         ValueError: a shape, dtype or device is wrong.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.ops import gram_correction_backward
         >>> h, grad = torch.rand(2, 4, 3, 5, 6)
         >>> dh, dtarget = gram_correction_backward(h, torch.eye(3)[None], grad)
         >>> dh.shape, dtarget.shape

@@ -23,6 +23,7 @@ def shipped() -> list[Path]:
         Their paths, sorted by name. All are tuned for the weights "universal".
 
     Examples:
+        >>> from fastfcs.presets import shipped
         >>> shipped()[0].name
         'composition-vii.safetensors'
     """
@@ -36,6 +37,7 @@ def names() -> list[str]:
         The names, sorted, for `Stylizer(name)`.
 
     Examples:
+        >>> from fastfcs.presets import names
         >>> "the-scream" in names()
         True
     """
@@ -55,6 +57,7 @@ def find(style: str | Path) -> Path | None:
         ValueError: a name without suffix that is neither a preset nor a file.
 
     Examples:
+        >>> from fastfcs.presets import find
         >>> find("udnie").name, find("photo.jpg")
         ('udnie.safetensors', None)
     """
@@ -83,6 +86,7 @@ def title(path: Path) -> str:
         OSError: the file cannot be read.
 
     Examples:
+        >>> from fastfcs.presets import find, title
         >>> title(find("the-scream"))
         'The Scream, Edvard Munch, 1893'
     """
@@ -104,6 +108,10 @@ def write(statistics: Statistics, path: str | Path, metadata: Mapping[str, str])
         OSError: the file cannot be written.
 
     Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs.presets import read, title, write
+        >>> from fastfcs.statistics import Statistics
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "flat.safetensors"
         >>> write(Statistics(((torch.eye(4)[None],),)), file, {"title": "Flat"})
@@ -128,6 +136,12 @@ def read(path: str | Path) -> Statistics:
 
     Raises:
         ValueError: the file cannot be read or is not a preset.
+
+    Examples:
+        >>> from fastfcs.presets import find, read
+        >>> preset = read(find("udnie"))
+        >>> [len(levels) for levels in preset.own], preset.styles
+        ([4, 4, 4, 4], 1)
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

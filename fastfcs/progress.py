@@ -27,6 +27,7 @@ class ProgressBar:
         console: a console of `rich` that prints other lines meanwhile; by default a new one.
 
     Examples:
+        >>> from fastfcs.progress import ProgressBar
         >>> with ProgressBar(2, shown=False, smoothing=0) as bar:
         ...     for step in range(2):
         ...         bar.report({"loss": 1 / (step + 1)})
@@ -120,6 +121,7 @@ def progress_bar(
         Each step, and a function to report its numbers, by name.
 
     Examples:
+        >>> from fastfcs.progress import progress_bar
         >>> for step, report in progress_bar(range(2), 0, 2, shown=False):
         ...     report({"loss": 1 / (step + 1)})
     """

@@ -46,6 +46,15 @@ class Targets:
         style: H_l at every level, (B or 1, c_l, c_l), or (R, c_l, c_l) with regions.
         norms: ||H_l||^2 + ||G_l||^2 at every level, G_l of the content: (B,), or (R,) with regions.
         regions: masks (R, H, W) or None.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.refinement import Refinement
+        >>> refinement = Refinement()
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> targets = refinement.targets(image, refinement.statistics(image))
+        >>> targets.content.shape, len(targets.norms)
+        (torch.Size([1, 256, 2, 2]), 4)
     """
 
     content: Tensor
@@ -72,6 +81,8 @@ class Refinement(nn.Module):
         updates: K.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.refinement import Refinement
         >>> refinement = Refinement(updates=1)
         >>> content, style = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
         >>> refinement(content, content, refinement.statistics(style)).shape
@@ -228,6 +239,8 @@ class RefinedSolver(nn.Module):
         refinement: by default `Refinement()`.
 
     Examples:
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from fastfcs.refinement import RefinedSolver
         >>> RefinedSolver(UnrolledSolver(channels=(8, 8))).updates
         10
     """
@@ -280,6 +293,7 @@ def load_network(
         FileNotFoundError, ValueError: see `fastfcs.weights.load_solver`.
 
     Examples:
+        >>> from fastfcs.refinement import load_network
         >>> load_network("tiny", refine=True).updates
         10
     """

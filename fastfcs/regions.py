@@ -45,6 +45,13 @@ class Regions(NamedTuple):
         colours: the names of the R regions, in the order of `COLOURS`.
         content: (R, H, W) float32, 1 inside each region of the content and 0 outside.
         style: (R, H', W') float32, the same for the style.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.regions import Regions
+        >>> regions = Regions(("blue",), torch.ones(1, 16, 24), torch.ones(1, 20, 20))
+        >>> regions.colours, regions.style.shape
+        (('blue',), torch.Size([1, 20, 20]))
     """
 
     colours: tuple[str, ...]
@@ -71,6 +78,9 @@ def read_regions(content: str | Path, style: str | Path) -> Regions:
         ValueError: the masks have no colour in common, or one has a flat area of another colour.
 
     Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs import images, read_regions
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "mask.png"
         >>> pixels = torch.zeros(3, 16, 24)
@@ -102,6 +112,8 @@ def resize(masks: Tensor, size: Sequence[int]) -> Tensor:
         (R, H', W').
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.regions import resize
         >>> resize(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2))
         tensor([[[1.0000, 0.5000]]])
     """

@@ -24,6 +24,8 @@ class Statistics:
             a refinement.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.statistics import Statistics
         >>> h = torch.eye(4)[None]
         >>> statistics = Statistics(own=((h, h), (h, h)))
         >>> statistics.styles, statistics.widths
@@ -49,6 +51,8 @@ class Statistics:
             ValueError: a key is missing or superfluous.
 
         Examples:
+            >>> import torch
+            >>> from fastfcs.statistics import Statistics
             >>> Statistics.from_named({"0.0": torch.eye(4)[None]}).widths
             (((4,),), ())
         """
@@ -137,6 +141,8 @@ class Statistics:
             ValueError: the weights are negative, all 0 or not one per style.
 
         Examples:
+            >>> import torch
+            >>> from fastfcs.statistics import Statistics
             >>> two = Statistics(((torch.stack([torch.zeros(4, 4), torch.eye(4)]),),))
             >>> two.blend([3, 1]).own[0][0].diagonal(dim1=1, dim2=2)
             tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
@@ -159,6 +165,8 @@ class StatisticsBuffers(nn.Module):
     features' range.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.statistics import Statistics, StatisticsBuffers
         >>> buffers = StatisticsBuffers()
         >>> buffers.set(Statistics(((torch.eye(4)[None],),)))
         >>> buffers.half().get().own[0][0].dtype

@@ -71,6 +71,8 @@ class Stylizer(nn.Module):
         FileNotFoundError: there are no such weights.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import Stylizer
         >>> content, style = torch.rand(3, 24, 32), torch.rand(3, 20, 20)
         >>> stylizer = Stylizer(style, weights="tiny", constraint="photoreal")
         >>> stylizer(content).shape
@@ -166,6 +168,8 @@ class Stylizer(nn.Module):
             ValueError, TypeError: an argument is none of these.
 
         Examples:
+            >>> import torch
+            >>> from fastfcs import Stylizer
             >>> stylizer = Stylizer(weights="tiny")
             >>> stylizer.set_style([torch.rand(3, 20, 20), torch.rand(3, 16, 24)], blend=[2, 1])
             ... # doctest: +ELLIPSIS

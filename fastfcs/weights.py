@@ -26,6 +26,7 @@ def find_weights(source: str | Path) -> Path:
         FileNotFoundError: it is neither.
 
     Examples:
+        >>> from fastfcs.weights import find_weights
         >>> find_weights("tiny").name
         'tiny.safetensors'
     """
@@ -53,6 +54,7 @@ def load_solver(source: str | Path = "universal") -> UnrolledSolver:
         ValueError: the file does not hold a fastfcs network.
 
     Examples:
+        >>> from fastfcs.weights import load_solver
         >>> load_solver("tiny").updates
         4
     """
@@ -86,6 +88,9 @@ def save_solver(solver: UnrolledSolver, path: str | Path, metadata: Mapping[str,
         OSError: the file cannot be written.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from fastfcs.weights import load_solver, save_solver
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "small.safetensors"
         >>> save_solver(UnrolledSolver(channels=(8, 8)), file, {"licence": "MIT"})

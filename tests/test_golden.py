@@ -18,7 +18,7 @@ from pictures import load_photo
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fastfcs import Stylizer
+from fastfcs import Stylizer, presets
 from fastfcs.losses import gradient_ssim, gram_distance
 from fastfcs.ops import gram
 from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
@@ -45,7 +45,7 @@ def style() -> Tensor:
 @cache
 def restyled(name: str, mode: str) -> Tensor:
     """The content restyled with a weights file, or with a preset and the weights "universal"."""
-    if name in golden["presets"]:
+    if name in presets.names():
         stylizer = Stylizer(name, **MODES[mode])
     else:
         stylizer = Stylizer(style(), weights=name, **MODES[mode])
@@ -59,7 +59,7 @@ def targets(name: str) -> tuple[VGG19, dict[str, Tensor]]:
     A preset's painting is not in the repository, but its Gram matrices in the low-rank
     approximation of VGG-19 are part of the preset: each an upper triangle.
     """
-    if name not in golden["presets"]:
+    if name not in presets.names():
         vgg = load_vgg19()
         features = vgg(style(), STYLE_LAYERS)
         return vgg, {layer: gram(h) for layer, h in features.items()}

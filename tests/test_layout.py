@@ -1,4 +1,4 @@
-"""The architecture: imports run one way, from what is built on top to what it is built on."""
+"""The architecture: imports run one way. And the docstrings: complete, with an example each."""
 
 from __future__ import annotations
 
@@ -65,3 +65,33 @@ def test_imports_run_one_way() -> None:
 def test_every_module_has_a_layer() -> None:
     parts = {part_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
     assert parts == set(RANK) - {"_C"}
+
+
+COMMANDS = {"command", "group", "_setting"}  # click decorators: their docstring is the help text
+
+
+def public() -> Iterator[tuple[Path, ast.FunctionDef | ast.ClassDef]]:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
+                calls = {
+                    part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "")
+                    for decorator in node.decorator_list
+                    for part in ast.walk(decorator)
+                }
+                if not calls & COMMANDS and path.name != "__init__.py":
+                    yield path, node
+
+
+def test_public_docstrings_are_complete() -> None:
+    checked = 0
+    for path, node in public():
+        text, where = ast.get_docstring(node) or "", f"{path.name}: {node.name}"
+        assert ">>> " in text, f"{where} has no example"
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.args, *node.args.kwonlyargs]
+            result = ast.unparse(node.returns) if node.returns else "None"
+            assert not arguments or "Args:" in text, where
+            assert result in ("None", "NoReturn") or "Returns:" in text or "Yields:" in text, where
+        checked += 1
+    assert checked > 150

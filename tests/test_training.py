@@ -328,7 +328,7 @@ def test_settings_must_suit_the_processes(folders, tmp_path: Path) -> None:
     pictures = from_folders(folders[0], [folders[1]], 1)
     for settings, sentence in [
         ({"batch": 3}, "batch must be a multiple of the 2 processes, got 3"),
-        ({"minutes": 1.0}, "minutes must be left out with 2 processes"),
+        ({"minutes": 1.0}, r"minutes must be left out with 2 processes, got 1\.0"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             Trainer(pictures, tmp_path / "w.safetensors", config(**settings), processes=2)

@@ -87,22 +87,22 @@ inline void convert(const float* from, Half* to, int64_t count) {
 
 struct Chunk {
   int64_t slice, number;  // the chunk's number within its slice
-  int64_t first, last;    // pixels
+  int64_t first, last;    // pixels [first, last)
   int64_t count() const { return last - first; }
 };
 
-// Iterates over the chunks of the slices up to `last_slice`. Past the end, chunks are empty.
+// Iterates over the chunks of the slices before `end_slice`. Past the end, chunks are empty.
 template <typename T>
 struct ChunkSequence {
   const FeatureView<T>& x;
-  int64_t last_slice;
+  int64_t end_slice;
   Chunk at(int64_t slice, int64_t number) const {
-    if (slice == last_slice) return {slice, 0, 0, 0};
+    if (slice == end_slice) return {slice, 0, 0, 0};
     const int64_t first = x.slice_begin(slice) + number * x.chunk_pixels;
     return {slice, number, first, smaller(first + x.chunk_pixels, x.slice_begin(slice + 1))};
   }
   Chunk after(const Chunk& c) const {
-    if (c.slice == last_slice) return c;
+    if (c.slice == end_slice) return c;
     return c.last < x.slice_begin(c.slice + 1) ? at(c.slice, c.number + 1) : at(c.slice + 1, 0);
   }
 };

@@ -13,7 +13,21 @@ BAD_INPUT = (ValueError, OSError, RuntimeError, MemoryError)
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Report bad input as one sentence and exit with code 2."""
+    """Report bad input as one sentence and exit with code 2.
+
+    Yields:
+        Nothing; the block is the command's work.
+
+    Raises:
+        SystemExit: the block raised one of `BAD_INPUT`.
+
+    Examples:
+        >>> from fastfcs.cli.errors import sentences
+        >>> with sentences():
+        ...     raise ValueError("strength must be in [0, 1], got 2")
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
     try:
         yield
     except BAD_INPUT as error:
@@ -31,6 +45,7 @@ def sentence(error: Exception) -> str:
         The sentence.
 
     Examples:
+        >>> from fastfcs.cli.errors import sentence
         >>> sentence(ValueError("strength must be in [0, 1], got 2"))
         'strength must be in [0, 1], got 2'
         >>> sentence(RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"))

@@ -24,6 +24,14 @@ def plan(contents: Collection[str], output: str, force: bool) -> list[tuple[str,
 
     Raises:
         ValueError: the paths do not fit together, a folder holds no picture, or a file exists.
+
+    Examples:
+        >>> import os, tempfile
+        >>> from fastfcs.cli.jobs import plan
+        >>> folder = tempfile.mkdtemp()
+        >>> jobs = plan(["a.jpg", "b.bmp"], folder, force=False)
+        >>> [(source, os.path.relpath(target, folder)) for source, target in jobs]
+        [('a.jpg', 'a.jpg'), ('b.bmp', 'b.png')]
     """
     sources: list[str] = []
     for content in contents:

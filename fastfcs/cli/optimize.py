@@ -43,6 +43,7 @@ def layer_weights(text: str) -> dict[str, float]:
         click.BadParameter: a weight is not a number.
 
     Examples:
+        >>> from fastfcs.cli.optimize import layer_weights
         >>> layer_weights("conv1_2,conv3_1=0.5")
         {'conv1_2': 1.0, 'conv3_1': 0.5}
     """

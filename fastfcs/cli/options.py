@@ -22,6 +22,7 @@ def separated_by_commas(parse: Callable[[str], T], noun: str) -> Callable[[str],
         The conversion of the whole text.
 
     Examples:
+        >>> from fastfcs.cli.options import separated_by_commas
         >>> separated_by_commas(int, "integers")("200,100,50")
         [200, 100, 50]
     """
@@ -88,6 +89,7 @@ def device_named(name: str | None) -> str:
         ValueError: there is no such device.
 
     Examples:
+        >>> from fastfcs.cli.options import device_named
         >>> device_named("cpu")
         'cpu'
     """

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 
 def message_console() -> Console:
-    """The console for messages: standard error, where paths are neither wrapped nor coloured."""
+    """Make the console for messages: standard error, with paths neither wrapped nor coloured.
+
+    Returns:
+        The console.
+
+    Examples:
+        >>> from fastfcs.cli.pictures import message_console
+        >>> message_console().stderr
+        True
+    """
     from rich.console import Console
 
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -37,6 +46,18 @@ def open_picture(
 
     Raises:
         PictureError: the picture cannot be read.
+
+    Examples:
+        >>> from io import BytesIO
+        >>> import torch
+        >>> from fastfcs import images
+        >>> from fastfcs.cli.pictures import open_picture
+        >>> stream = BytesIO()
+        >>> images.write(images.Picture(torch.rand(3, 20, 40)), stream)
+        >>> _ = stream.seek(0)
+        >>> picture, notes = open_picture(stream, max_size=20)
+        >>> picture.size, notes
+        ((20, 10), ['reduced from 40 x 20 to a longer side of 20 pixels'])
     """
     from .. import images
 
@@ -60,6 +81,17 @@ def open_content(
 
     Raises:
         PictureError: the picture cannot be read, or the format cannot hold its transparency.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs import images
+        >>> from fastfcs.cli.pictures import open_content
+        >>> source = str(Path(tempfile.mkdtemp()) / "deep.png")
+        >>> images.write(images.Picture(torch.rand(3, 16, 16), depth=16), source)
+        >>> open_content(source, "out.jpg")[1]
+        ['16 bits per channel reduced to 8: JPEG holds no more']
     """
     from .. import images
 
@@ -72,14 +104,52 @@ def open_content(
 
 
 def open_style(path: str, max_size: int | None = None) -> tuple[Picture, list[str]]:
-    """Read a style picture, as `open_picture` does; the notes include what is ignored of it."""
+    """Read a style picture, as `open_picture` does.
+
+    Args:
+        path: a file.
+        max_size: see `open_picture`.
+
+    Returns:
+        The picture, and notes that include what a style ignores.
+
+    Raises:
+        PictureError: the picture cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs import images
+        >>> from fastfcs.cli.pictures import open_style
+        >>> path = str(Path(tempfile.mkdtemp()) / "style.png")
+        >>> images.write(images.Picture(torch.rand(3, 16, 16)), path)
+        >>> picture, notes = open_style(path)
+        >>> picture.size, notes
+        ((16, 16), [])
+    """
     from .. import images
 
     return open_picture(path, max_size, images.style_notes)
 
 
 def reduction_notes(picture: Picture, max_size: int | None) -> list[str]:
-    """Report that a picture is reduced to a longer side of ``max_size`` pixels, if it is."""
+    """Report that a picture is reduced, if it is.
+
+    Args:
+        picture: before it is reduced.
+        max_size: its longer side, in pixels, afterwards; None never reduces it.
+
+    Returns:
+        One note, or none.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.cli.pictures import reduction_notes
+        >>> from fastfcs.images import Picture
+        >>> reduction_notes(Picture(torch.rand(3, 20, 40)), 32)
+        ['reduced from 40 x 20 to a longer side of 32 pixels']
+    """
     if max_size is None or max(picture.size) <= max_size:
         return []
     width, height = picture.size
@@ -87,7 +157,23 @@ def reduction_notes(picture: Picture, max_size: int | None) -> list[str]:
 
 
 def fit_masks(masks: Tensor, picture: Picture) -> tuple[Tensor, list[str]]:
-    """Bring masks (R, H, W) to the size of their picture, with a note if that changes them."""
+    """Bring masks to the size of their picture.
+
+    Args:
+        masks: (R, H, W).
+        picture: of H' x W' pixels.
+
+    Returns:
+        The masks (R, H', W'), and a note if their size has changed.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.cli.pictures import fit_masks
+        >>> from fastfcs.images import Picture
+        >>> masks, notes = fit_masks(torch.ones(2, 8, 8), Picture(torch.rand(3, 16, 24)))
+        >>> masks.shape, notes
+        (torch.Size([2, 16, 24]), ['its mask was resized to 24 x 16'])
+    """
     from ..regions import resize
 
     width, height = picture.size
@@ -96,7 +182,28 @@ def fit_masks(masks: Tensor, picture: Picture) -> tuple[Tensor, list[str]]:
 
 
 def write_result(picture: Picture, pixels: Tensor, target: str) -> None:
-    """Write restyled pixels (3, H, W) with the metadata of their picture; - is standard output."""
+    """Write restyled pixels with the metadata of their picture.
+
+    Args:
+        picture: the content.
+        pixels: (3, H, W) in [0, 1].
+        target: a file, or - for standard output (PNG).
+
+    Raises:
+        PictureError: the file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs import images
+        >>> from fastfcs.cli.pictures import write_result
+        >>> content = images.Picture(torch.rand(3, 16, 16), dpi=(300, 300))
+        >>> target = str(Path(tempfile.mkdtemp()) / "out.png")
+        >>> write_result(content, torch.zeros(3, 16, 16), target)
+        >>> images.read(target).pixels.amax().item()
+        0.0
+    """
     from dataclasses import replace
 
     from .. import images

@@ -22,9 +22,8 @@ def _setting(
 ) -> Callable[[_Command], _Command]:
     """The option for a field of the settings, with the field's default."""
     default = getattr(config, name)
-    shown = default not in (None, "")
-    option = f"--{name.replace('_', '-')}"
-    return click.option(option, default=default, show_default=shown, **attributes)
+    attributes.setdefault("show_default", default not in (None, ""))
+    return click.option(f"--{name.replace('_', '-')}", default=default, **attributes)
 
 
 def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command], _Command]:
@@ -69,7 +68,8 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
     TrainConfig,
     "steps",
     type=click.IntRange(min=1),
-    help=f"Number of steps.  [default: {TrainConfig.STEPS}, without --minutes]",
+    show_default=f"{TrainConfig.STEPS} without --minutes",
+    help="Number of steps.",
 )
 @_setting(
     TrainConfig,
@@ -85,7 +85,10 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
     help="Side of the crops in pixels; repeatable: contents and styles take turns.",
 )
 @_setting(
-    TrainConfig, "weights", help="Weights to continue from, name or file; none trains from scratch."
+    TrainConfig,
+    "weights",
+    show_default="none, from scratch",
+    help="Weights to continue from, name or file.",
 )
 @_setting(
     TrainConfig,

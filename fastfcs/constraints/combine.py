@@ -24,6 +24,8 @@ class ResidualProjection:
         ValueError: the content is not floating in [0,1].
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import ResidualProjection
         >>> content, x = torch.rand(2, 1, 3, 8, 9)
         >>> halfway = ResidualProjection(content, lambda change: change / 2)
         >>> torch.allclose(halfway(x), (content + x) / 2)
@@ -53,6 +55,8 @@ class Masked:
         ValueError: the mask's shape or values are wrong.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import Masked
         >>> mask = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3)
         >>> Masked(mask, lambda x: 0 * x)(torch.ones(1, 3, 1, 3))[0, 0]
         tensor([[1.0000, 0.5000, 0.0000]])
@@ -89,6 +93,8 @@ def compose(constraints: Iterable[Constraint]) -> Constraint:
         The combined constraint.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import compose
         >>> compose([lambda x: x + 1, lambda x: 10 * x])(torch.ones(2))
         tensor([20., 20.])
     """
@@ -116,6 +122,8 @@ def as_working_dtype(content: Tensor) -> Tensor:
         ValueError: the content is not floating in [0,1].
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints.combine import as_working_dtype
         >>> as_working_dtype(torch.rand(1, 3, 8, 9).half()).dtype
         torch.float32
     """

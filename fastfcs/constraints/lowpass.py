@@ -22,6 +22,8 @@ class GraphLowPass:
         ValueError: an argument is out of range.
 
     Examples:
+        >>> from fastfcs import LowPass
+        >>> from fastfcs.constraints import GraphLowPass
         >>> import torch
         >>> content, x = torch.rand(2, 1, 3, 8, 9)
         >>> smoothed = GraphLowPass(content, LowPass(cutoff=0.1))

@@ -55,6 +55,7 @@ class Photoreal:
         ValueError: an argument is out of its range.
 
     Examples:
+        >>> from fastfcs.constraints import Photoreal
         >>> import torch
         >>> content = torch.rand(1, 3, 16, 16)
         >>> photoreal = Photoreal(content, cutoff=0.02)

@@ -19,6 +19,8 @@ class Clip:
         ValueError: low exceeds high.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import Clip
         >>> Clip()(torch.tensor([-0.5, 0.25, 1.5]))
         tensor([0.0000, 0.2500, 1.0000])
     """
@@ -48,6 +50,8 @@ class SoftClip:
         ValueError: the content is not floating in [0,1].
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import SoftClip
         >>> content = torch.full((1, 3, 1, 1), 0.5)
         >>> soft_clip = SoftClip(content)
         >>> [round(soft_clip(content + shift)[0, 0].item(), 3) for shift in (-0.6, 0, 0.3, 0.6)]
@@ -83,6 +87,9 @@ class KeepLuminance:
         ValueError: the content is not floating in [0,1].
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import KeepLuminance
+        >>> from fastfcs.losses import luma
         >>> content, x = torch.rand(2, 1, 3, 8, 9)
         >>> torch.allclose(luma(KeepLuminance(content)(x)), luma(content), atol=1e-6)
         True
@@ -110,6 +117,9 @@ class KeepColour:
         ValueError: the content is not floating in [0,1].
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import KeepColour
+        >>> from fastfcs.losses import luma
         >>> content, x = torch.rand(2, 1, 3, 8, 9)
         >>> torch.allclose(luma(KeepColour(content)(x)), luma(x), atol=1e-6)
         True

@@ -23,6 +23,8 @@ class ProximalContent:
         ValueError: an argument is out of range.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import ProximalContent
         >>> content = torch.zeros(1, 3, 8, 9)
         >>> ProximalContent(content, weight=0.25)(content + 1).mean()
         tensor(0.8000)
@@ -59,6 +61,8 @@ class TotalVariation:
         ValueError: an argument is out of range.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import TotalVariation
         >>> x = torch.rand(1, 3, 8, 9)
         >>> y = TotalVariation(weight=0.1)(x)
         >>> bool(y.std() < x.std()), torch.allclose(y.mean(), x.mean(), atol=1e-6)

@@ -33,6 +33,7 @@ def parse(constraint: Any, cutoff: float | None = None) -> tuple[Part, ...]:
         ValueError: it is none of these, or there is a cutoff but no "photoreal".
 
     Examples:
+        >>> from fastfcs.constraints.registry import parse
         >>> parse(["photoreal", None, "keep-colour"])
         ('photoreal', 'keep-colour')
     """
@@ -50,9 +51,16 @@ def parse(constraint: Any, cutoff: float | None = None) -> tuple[Part, ...]:
 
 
 def is_photoreal(parts: tuple[Part, ...]) -> bool:
-    """Whether "photoreal" is among the parts.
+    """Tell whether "photoreal" is among the parts.
+
+    Args:
+        parts: from `parse`.
+
+    Returns:
+        Whether one of them is "photoreal".
 
     Examples:
+        >>> from fastfcs.constraints.registry import is_photoreal, parse
         >>> is_photoreal(parse("keep-colour"))
         False
     """
@@ -71,6 +79,7 @@ def build(parts: tuple[Part, ...], content: Tensor, **options: Any) -> list[Cons
         One constraint per part.
 
     Examples:
+        >>> from fastfcs.constraints.registry import build, parse
         >>> import torch
         >>> build(parse("keep-colour"), torch.rand(1, 3, 16, 16))[0].__class__.__name__
         'KeepColour'
@@ -102,6 +111,7 @@ def build_projections(
         The constraint X -> X.
 
     Examples:
+        >>> from fastfcs.constraints.registry import build_projections, parse
         >>> import torch
         >>> content = torch.rand(1, 3, 16, 16)
         >>> p = build_projections(parse("photoreal"), content, cutoff=0.1, eps=1e-7)
@@ -125,6 +135,7 @@ class BetweenUpdates:
         regions: masks (R,H,W) in [0,1] of a single content, one per style, or None.
 
     Examples:
+        >>> from fastfcs.constraints.registry import BetweenUpdates, parse
         >>> import torch
         >>> content = torch.full((1, 3, 16, 16), 0.5)
         >>> between = BetweenUpdates(parse("keep-luminance"), content)

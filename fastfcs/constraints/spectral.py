@@ -59,6 +59,8 @@ class SpectralProjection(_Span):
         ImportError: scipy is not installed.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import SpectralProjection
         >>> content, x = torch.rand(2, 1, 3, 8, 9)
         >>> projection = SpectralProjection(content, k=10)
         >>> projection.basis.shape
@@ -101,6 +103,8 @@ class RandomizedProjection(_Span):
         ValueError: an argument is out of range.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import RandomizedProjection
         >>> content, x = torch.rand(2, 1, 3, 8, 9)
         >>> projection = RandomizedProjection(content, k=10)
         >>> projection.basis.shape

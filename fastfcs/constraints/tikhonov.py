@@ -39,6 +39,9 @@ class Tikhonov:
         ValueError: an argument is out of range.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import MattingLaplacian
+        >>> from fastfcs.constraints import Tikhonov
         >>> content, x = torch.rand(2, 1, 3, 8, 9, dtype=torch.float64)
         >>> y = Tikhonov(content, gamma=30)(x)
         >>> residual = y + 30 * (MattingLaplacian(content) @ y) - x
@@ -82,6 +85,9 @@ class PhotorealisticSmoothing:
         ValueError: an argument is out of range.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs import MattingLaplacian
+        >>> from fastfcs.constraints import PhotorealisticSmoothing
         >>> content, x = torch.rand(2, 1, 3, 8, 9)
         >>> smoothing, laplacian = PhotorealisticSmoothing(content), MattingLaplacian(content)
         >>> bool(laplacian.energy(smoothing(x)) < 0.1 * laplacian.energy(x))

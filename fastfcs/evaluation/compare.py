@@ -53,6 +53,9 @@ def compare_methods(
         ValueError: a method has no result for any pair; `PairFiles.load` or a method raises it.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs import images
+        >>> from fastfcs.evaluation.compare import compare_methods
         >>> import tempfile, torch
         >>> from fastfcs.evaluation.methods import select_methods
         >>> from fastfcs.evaluation.pairs import find_pairs
@@ -169,6 +172,7 @@ def fingerprint(settings: str, paths: Iterable[Path]) -> str:
         16 hexadecimal digits.
 
     Examples:
+        >>> from fastfcs.evaluation.compare import fingerprint
         >>> len(fingerprint("photoreal 256", []))
         16
     """

@@ -26,6 +26,8 @@ def measure_cost(call: Callable[[], T], device: str) -> tuple[T, float, float | 
         see `peak_memory`. None where the system does not report it.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.evaluation.cost import measure_cost
         >>> result, seconds, megabytes = measure_cost(lambda: torch.ones(2, 2).sum().item(), "cpu")
         >>> result, seconds > 0
         (4.0, True)
@@ -54,6 +56,11 @@ def reset_peak_memory(device: str) -> int:
 
     Raises:
         OSError, AttributeError, TypeError: on the CPU, if the system is not Linux with glibc.
+
+    Examples:
+        >>> from fastfcs.evaluation.cost import reset_peak_memory
+        >>> reset_peak_memory("cpu") > 10**6
+        True
     """
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
@@ -73,6 +80,14 @@ def peak_memory(device: str) -> int:
     Returns:
         Bytes: on CUDA those that torch has allocated on the device, on the CPU the resident pages
         of the process.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.evaluation.cost import peak_memory, reset_peak_memory
+        >>> before = reset_peak_memory("cpu")
+        >>> _ = torch.ones(4_000_000)
+        >>> peak_memory("cpu") - before > 15_000_000
+        True
     """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)

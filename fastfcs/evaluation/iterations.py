@@ -99,6 +99,9 @@ def equivalent_iterations(
         RuntimeError: matplotlib is not installed; everything except the plot has been written.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs import images
+        >>> from fastfcs.evaluation.iterations import equivalent_iterations
         >>> import tempfile, torch
         >>> from fastfcs.evaluation.pairs import find_pairs
         >>> folder = Path(tempfile.mkdtemp())

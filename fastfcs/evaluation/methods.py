@@ -50,6 +50,7 @@ class Method:
         pattern: path of external results, with * for the pair's name; None for other methods.
 
     Examples:
+        >>> from fastfcs.evaluation.methods import Method
         >>> method = Method("theirs", lambda pair: pair.content, pattern="results/*.png")
         >>> method.file("01").name
         '01.png'
@@ -114,6 +115,7 @@ def select_methods(
         FileNotFoundError: there are no such weights.
 
     Examples:
+        >>> from fastfcs.evaluation.methods import select_methods
         >>> methods = select_methods(["content", "photoreal:0.1,1"], weights="tiny")
         >>> [(method.name, method.cutoff) for method in methods]
         [('content', None), ('photoreal:0.1', 0.1), ('photoreal:1', 1.0)]

@@ -43,6 +43,11 @@ class Measures(TypedDict):
         ssim: SSIM between the gradient magnitudes (Sobel, luma) of X and C.
         energy: Tr(X^T L X) / (3 n), with the content's matting Laplacian L, eps = 1e-7.
         lpips: LPIPS between X and C (Zhang et al. 2018, AlexNet); None if not installed.
+
+    Examples:
+        >>> from fastfcs.evaluation.metrics import Measures
+        >>> list(Measures.__annotations__)
+        ['gram', 'ratio', 'region_gram', 'regions', 'ssim', 'energy', 'lpips']
     """
 
     gram: float
@@ -63,6 +68,9 @@ class Measure:
         lpips: see `load_lpips`; None leaves LPIPS out.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.evaluation.metrics import Measure
+        >>> from fastfcs.evaluation.pairs import Pair
         >>> from fastfcs.vgg import load_vgg19
         >>> _ = torch.manual_seed(0)
         >>> pair = Pair("01", content=torch.rand(1, 3, 16, 16), style=torch.rand(1, 3, 16, 24))
@@ -139,6 +147,7 @@ def load_lpips(device: str = "cpu") -> Lpips:
         RuntimeError: the package is not installed, or its network's weights are not available.
 
     Examples:
+        >>> from fastfcs.evaluation.metrics import load_lpips
         >>> try:
         ...     lpips = load_lpips()
         ... except RuntimeError:

@@ -28,6 +28,7 @@ def render_page(
         HTML. Pictures are linked relative to the folder that `compare_methods` filled.
 
     Examples:
+        >>> from fastfcs.evaluation.page import render_page
         >>> html = render_page([], ["LPIPS is left out"], {}, {"device": "cpu"})
         >>> "device: cpu" in html, "<li>LPIPS is left out</li>" in html
         (True, True)

@@ -24,6 +24,7 @@ class Pair:
         regions: the masks that content and style have in common, or None.
 
     Examples:
+        >>> from fastfcs.evaluation.pairs import Pair
         >>> import torch
         >>> pair = Pair("01", content=torch.zeros(1, 3, 16, 16), style=torch.ones(1, 3, 16, 24))
         >>> pair.style.shape, pair.regions
@@ -47,6 +48,8 @@ class PairFiles:
         masks: mask files of the content and of the style, or None.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.evaluation.pairs import PairFiles
         >>> files = PairFiles("01", Path("content01.png"), Path("style01.png"))
         >>> [path.name for path in files.paths]
         ['content01.png', 'style01.png']
@@ -105,6 +108,8 @@ def find_pairs(folder: Path) -> list[PairFiles]:
         ValueError: there is no pair, a content without its style, or one mask without the other.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.evaluation.pairs import find_pairs
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> for name in ("content01.png", "style01.jpg"):
@@ -151,6 +156,8 @@ def pair_up(folder: Path, styles: Sequence[Path], last: int | None) -> list[Pair
         ValueError: a folder has no pictures, or the only style is the photo itself.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.evaluation.pairs import pair_up
         >>> import tempfile
         >>> photos, paintings = (Path(tempfile.mkdtemp()) for _ in range(2))
         >>> for path in (photos / "a.jpg", photos / "b.jpg", paintings / "x.jpg"):

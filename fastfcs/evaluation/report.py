@@ -42,6 +42,10 @@ def write_report(
         RuntimeError: matplotlib is not installed; everything except the plot has been written.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.evaluation.methods import Method
+        >>> from fastfcs.evaluation.report import write_report
+        >>> from fastfcs.evaluation.rows import Row
         >>> import tempfile
         >>> out = Path(tempfile.mkdtemp())
         >>> numbers = {"ratio": 1, "region_gram": None, "regions": {}, "lpips": None}
@@ -116,6 +120,7 @@ def new_figure() -> tuple[Any, Any]:
         RuntimeError: matplotlib is not installed.
 
     Examples:
+        >>> from fastfcs.evaluation.report import new_figure
         >>> figure, axes = new_figure()
         >>> axes.get_xgridlines()[0].get_alpha()
         0.3
@@ -138,6 +143,8 @@ def save_figure(figure: Any, path: Path) -> None:
         path: the file to write.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.evaluation.report import new_figure, save_figure
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "empty.png"
         >>> save_figure(new_figure()[0], path)

@@ -31,6 +31,7 @@ class Row:
         lpips: LPIPS to the content; None without the package lpips.
 
     Examples:
+        >>> from fastfcs.evaluation.rows import Row
         >>> values = {"pair": "01", "method": "content", "origin": "", "width": 64, "height": 48}
         >>> costs = {"seconds": None, "megabytes": None}
         >>> style = {"gram": 0.5, "ratio": 1.0, "region_gram": None, "regions": {}}
@@ -119,6 +120,7 @@ def file_name(method: str) -> str:
         The name without characters that file systems reserve.
 
     Examples:
+        >>> from fastfcs.evaluation.rows import file_name
         >>> file_name("photoreal:0.1")
         'photoreal-0.1'
     """

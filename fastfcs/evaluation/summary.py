@@ -23,6 +23,7 @@ class Median(NamedTuple):
         pairs: number of pairs.
 
     Examples:
+        >>> from fastfcs.evaluation.summary import Median
         >>> str(Median(0.25, 0.125, 0.5, pairs=9))
         '0.25 [0.125, 0.5]'
     """
@@ -50,6 +51,7 @@ def median(values: Sequence[float]) -> Median:
         The median and its interval, the same on every call.
 
     Examples:
+        >>> from fastfcs.evaluation.summary import median
         >>> median([3.0, 1.0, 2.0])
         Median(value=2.0, low=1.0, high=3.0, pairs=3)
     """
@@ -69,6 +71,8 @@ def medians(rows: Iterable[Row]) -> Medians:
         The medians, methods in order of appearance.
 
     Examples:
+        >>> from fastfcs.evaluation.rows import Row
+        >>> from fastfcs.evaluation.summary import medians
         >>> numbers = {"ratio": None, "region_gram": None, "regions": {}, "lpips": None}
         >>> numbers |= {"seconds": None, "megabytes": None, "gram": 0.5, "ssim": 1, "energy": 0}
         >>> row = Row("01", "content", "", 64, 48, None, **numbers)

@@ -35,6 +35,8 @@ def fit(image: Tensor, longest: int) -> Tensor:
         The image, (B, C, H', W'), in its own dtype; itself if it is small enough.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.images import fit
         >>> fit(torch.rand(1, 3, 20, 40), 10).shape
         torch.Size([1, 3, 5, 10])
     """
@@ -57,6 +59,8 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
         A picture with the same metadata.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.images import Picture, fit_picture
         >>> fit_picture(Picture(torch.rand(3, 20, 40)), 10).size
         (10, 5)
     """
@@ -78,6 +82,8 @@ def from_samples(samples: NDArray[Any]) -> Tensor:
         (C, H, W) float32 in [0, 1].
 
     Examples:
+        >>> import numpy as np
+        >>> from fastfcs.images import from_samples
         >>> from_samples(np.array([[[0, 51, 255]]], np.uint8)).flatten()
         tensor([0.0000, 0.2000, 1.0000])
     """
@@ -98,6 +104,8 @@ def to_samples(image: Tensor, depth: int) -> NDArray[Any]:
         (H, W, C), uint8 or uint16.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.images import to_samples
         >>> to_samples(torch.tensor([0.0, 0.2, 1.0]).view(3, 1, 1), 8)
         array([[[  0,  51, 255]]], dtype=uint8)
     """
@@ -117,6 +125,8 @@ def pil_samples(image: Image.Image) -> NDArray[np.uint8]:
         (H, W, 3), or (H, W, 4) if the image has transparency.
 
     Examples:
+        >>> from PIL import Image
+        >>> from fastfcs.images.convert import pil_samples
         >>> pil_samples(Image.new("LA", (24, 16))).shape
         (16, 24, 4)
     """
@@ -148,6 +158,9 @@ def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tenso
             [0, 1]. The values of CUDA tensors are not checked.
 
     Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from fastfcs.images import image_to_tensor
         >>> tensor, convert_back = image_to_tensor("content", np.zeros((16, 24, 3), np.uint8))
         >>> tensor.shape, convert_back(1 - tensor)[0, 0]
         (torch.Size([1, 3, 16, 24]), array([255, 255, 255], dtype=uint8))

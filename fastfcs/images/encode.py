@@ -30,6 +30,9 @@ def encode(picture: Picture, format: str) -> bytes:
         The content of the file, with 16 bits per channel and alpha if the format holds them.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.images import Picture
+        >>> from fastfcs.images.encode import encode
         >>> encode(Picture(torch.rand(3, 16, 24)), "PNG")[1:4]
         b'PNG'
     """

@@ -38,7 +38,14 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class PictureError(ValueError):
-    """A picture that cannot be read or written; the message is one sentence."""
+    """A picture cannot be read or written; the message is one sentence.
+
+    Examples:
+        >>> from fastfcs import images
+        >>> images.read("gone.png")
+        Traceback (most recent call last):
+        fastfcs.images.picture.PictureError: gone.png cannot be read: No such file or directory
+    """
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Picture:
         notes: sentences on what reading converted or dropped.
 
     Examples:
+        >>> from fastfcs.images import Picture
         >>> import torch
         >>> Picture(torch.rand(3, 16, 24)).size
         (24, 16)
@@ -93,6 +101,7 @@ def format_of(path: str | Path) -> str:
         PictureError: the suffix is not among `WRITABLE`.
 
     Examples:
+        >>> from fastfcs.images import format_of
         >>> format_of("photo.JPG")
         'JPEG'
     """
@@ -117,6 +126,7 @@ def conversion_notes(picture: Picture, format: str) -> list[str]:
             format has no alpha.
 
     Examples:
+        >>> from fastfcs.images import Picture, conversion_notes
         >>> import torch
         >>> conversion_notes(Picture(torch.rand(3, 16, 24), depth=16), "JPEG")
         ['16 bits per channel reduced to 8: JPEG holds no more']
@@ -145,6 +155,7 @@ def style_notes(picture: Picture) -> list[str]:
         One sentence per feature.
 
     Examples:
+        >>> from fastfcs.images import Picture, style_notes
         >>> import torch
         >>> style_notes(Picture(torch.rand(3, 16, 24), alpha=torch.zeros(16, 24)))
         ['its transparency is ignored: a style is taken from all of its pixels']
@@ -156,7 +167,25 @@ def style_notes(picture: Picture) -> list[str]:
 
 @contextmanager
 def picture_errors(name: str, verb: str = "read") -> Iterator[None]:
-    """Raise all errors as a `PictureError`; Pillow raises nearly any type on a damaged file."""
+    """Raise all errors as a `PictureError`; Pillow raises nearly any type on a damaged file.
+
+    Args:
+        name: of the file, for the message.
+        verb: past participle of the attempt, for the message.
+
+    Yields:
+        Nothing; the block reads or writes the file.
+
+    Raises:
+        PictureError: the block raised anything.
+
+    Examples:
+        >>> from fastfcs.images.picture import picture_errors
+        >>> with picture_errors("photo.jpg"):
+        ...     raise SyntaxError("broken header.")
+        Traceback (most recent call last):
+        fastfcs.images.picture.PictureError: photo.jpg cannot be read: broken header
+    """
     try:
         yield
     except Exception as error:

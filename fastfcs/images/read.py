@@ -39,6 +39,9 @@ def read(source: str | Path | BinaryIO) -> Picture:
             or stores its samples in an unsupported way.
 
     Examples:
+        >>> from io import BytesIO
+        >>> from PIL import Image
+        >>> from fastfcs.images import read
         >>> stream = BytesIO()
         >>> Image.new("L", (24, 16), 255).save(stream, "PNG")
         >>> _ = stream.seek(0)
@@ -66,6 +69,8 @@ def list_images(folder: str | Path) -> list[Path]:
         ValueError: the folder does not exist or contains no pictures.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.images import list_images
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "a.png").write_bytes(b""), (folder / "notes.txt").write_bytes(b"")

@@ -25,6 +25,7 @@ def write(picture: Picture, target: str | Path | BinaryIO, format: str | None = 
             file cannot be written.
 
     Examples:
+        >>> from fastfcs.images import Picture, write
         >>> from io import BytesIO
         >>> import torch
         >>> from fastfcs.images import read

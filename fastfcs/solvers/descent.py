@@ -92,6 +92,8 @@ def solve(
         RuntimeError: the solver diverged.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.solvers import solve
         >>> content, style = torch.rand(3, 16, 24), torch.rand(3, 16, 16)
         >>> totals = []
         >>> record = lambda k, image, losses: totals.append(losses["total"])

@@ -30,6 +30,8 @@ class Objective:
         half: whether VGG's convolutions run in bfloat16.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.solvers.objective import Objective
         >>> from fastfcs.vgg import load_vgg19
         >>> content, style = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
         >>> weights = {"content": 1.0, "style": 20.0, "matting": 0.0, "structure": 0.0}

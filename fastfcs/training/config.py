@@ -54,6 +54,7 @@ class TrainConfig:
             ``weights``.
 
     Examples:
+        >>> from fastfcs.training import TrainConfig
         >>> config = TrainConfig(minutes=30, size=128)
         >>> config.sizes, config.step_limit, TrainConfig().step_limit
         ((128,), None, 3000)
@@ -140,6 +141,7 @@ class TuneConfig:
         ValueError: a setting is out of range.
 
     Examples:
+        >>> from fastfcs.training import TuneConfig
         >>> TuneConfig(style_weight=40, title="The Scream, Edvard Munch, 1893").steps
         150
     """

@@ -30,7 +30,7 @@ Picture: TypeAlias = Path | Tensor
 
 _POOL = 8  # crops of each position
 _STEPS_PER_CROP = 4
-_VGG_BATCH = 8  # crops at most
+_VGG_BATCH = 8  # crops at most; a single crop below 83 pixels is rounded differently by torch
 
 
 def read_pixels(picture: Picture | BinaryIO) -> Tensor:
@@ -46,6 +46,8 @@ def read_pixels(picture: Picture | BinaryIO) -> Tensor:
         ValueError: the file is not a picture.
 
     Examples:
+        >>> from PIL import Image
+        >>> from fastfcs.training.data import read_pixels
         >>> import io
         >>> stream = io.BytesIO()
         >>> Image.new("RGB", (6, 4), "red").save(stream, "PNG")
@@ -79,6 +81,9 @@ def random_crop(picture: Picture, size: int, rng: random.Random) -> Tensor:
         ValueError: the file is not a picture.
 
     Examples:
+        >>> import random
+        >>> import torch
+        >>> from fastfcs.training.data import random_crop
         >>> pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
         >>> random_crop(pixels, 16, random.Random(0)).shape
         torch.Size([3, 16, 16])
@@ -106,6 +111,8 @@ def centre_crop(picture: Picture, size: int) -> Tensor:
         ValueError: the file is not a picture.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.data import centre_crop
         >>> centre_crop(torch.zeros(3, 40, 60, dtype=torch.uint8), 16).shape
         torch.Size([3, 16, 16])
     """
@@ -129,6 +136,8 @@ def whole_picture(picture: Picture, size: int) -> Tensor:
         ValueError: the file is not a picture.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.data import whole_picture
         >>> whole_picture(torch.zeros(3, 40, 60, dtype=torch.uint8), 30).shape
         torch.Size([1, 3, 20, 30])
     """
@@ -166,6 +175,8 @@ def stack_images(crops: Sequence[Crop]) -> Tensor:
         (B, 3, size, size).
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.data import Crop, stack_images
         >>> image = torch.rand(3, 16, 16)
         >>> stack_images([Crop(image, image, {})] * 2).shape
         torch.Size([2, 3, 16, 16])
@@ -185,6 +196,9 @@ def targets(vgg: VGG19, images: Tensor) -> list[Crop]:
         One crop per image.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.data import targets
+        >>> from fastfcs.vgg import VGG19
         >>> (crop,) = targets(VGG19(), torch.rand(1, 3, 16, 16))
         >>> crop.features.shape, crop.grams["conv1_2"].shape
         (torch.Size([512, 2, 2]), torch.Size([64, 64]))
@@ -212,6 +226,9 @@ class Pool:
         seed: any string.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.data import Pool
+        >>> from fastfcs.vgg import VGG19
         >>> pixels = torch.zeros(3, 40, 60, dtype=torch.uint8)
         >>> pool = Pool([[pixels]], VGG19(), size=16, positions=range(2), seed="0")
         >>> len(pool.sample(step=0))

@@ -61,6 +61,10 @@ def distil(
         ValueError: a file is not a picture.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.network import ForwardMaps
+        >>> from fastfcs.training.distillation import distil
+        >>> from fastfcs.vgg import VGG19
         >>> _ = torch.manual_seed(0)
         >>> maps, pixels = ForwardMaps((8, 8), (0, 0)), torch.randint(256, (3, 40, 60))
         >>> before = maps[1][1].weight.clone()

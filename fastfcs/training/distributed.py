@@ -22,6 +22,7 @@ def process_group(device: str) -> Iterator[tuple[int, int]]:
         This process's rank and the number of processes.
 
     Examples:
+        >>> from fastfcs.training.distributed import process_group
         >>> with process_group("cpu") as (rank, processes):
         ...     rank, processes
         (0, 1)
@@ -48,6 +49,8 @@ def data_parallel(module: nn.Module) -> nn.Module:
         The module in DistributedDataParallel; the module itself with a single process.
 
     Examples:
+        >>> from torch import nn
+        >>> from fastfcs.training.distributed import data_parallel
         >>> module = nn.Linear(1, 1)
         >>> data_parallel(module) is module
         True
@@ -65,6 +68,8 @@ def average(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         Their averages; the losses themselves with a single process.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.distributed import average
         >>> average({"content": torch.tensor(0.5)})
         {'content': tensor(0.5000)}
     """

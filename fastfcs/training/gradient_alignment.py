@@ -33,6 +33,9 @@ def gradient_mismatch(
         The mean over the batch, a scalar in [0, 2].
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.network import ForwardMaps
+        >>> from fastfcs.training.gradient_alignment import gradient_mismatch
         >>> _ = torch.manual_seed(0)
         >>> maps, (x, content, style) = ForwardMaps((8, 8), (0, 0)), torch.rand(3, 1, 3, 16, 16)
         >>> output = x.requires_grad_()

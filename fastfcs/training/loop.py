@@ -43,6 +43,8 @@ def autocast(precision: Precision, device: str) -> torch.autocast:
         The context manager; in it, losses and parameters stay float32.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.loop import autocast
         >>> image, kernel = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 3, 3)
         >>> with autocast("bfloat16", "cpu"):
         ...     torch.nn.functional.conv2d(image, kernel).dtype
@@ -62,6 +64,7 @@ def memory_format(precision: Precision) -> torch.memory_format:
         Channels last for bfloat16, else contiguous.
 
     Examples:
+        >>> from fastfcs.training.loop import memory_format
         >>> memory_format("bfloat16")
         torch.channels_last
     """
@@ -82,10 +85,11 @@ def schedule(step: int, progress: float, cool_down: float = _COOL_DOWN) -> float
         A factor in [0, 1].
 
     Examples:
+        >>> from fastfcs.training.loop import schedule
         >>> [round(schedule(step, step / 1000), 2) for step in (0, 29, 300, 650, 1000)]
-        [0.03, 1, 1.0, 0.5, 0]
+        [0.03, 1.0, 1.0, 0.5, 0.0]
     """
-    return max(0, min((step + 1) / _WARM_UP, (1 - progress) / cool_down, 1))
+    return max(0.0, min((step + 1) / _WARM_UP, (1 - progress) / cool_down, 1.0))
 
 
 def descend(
@@ -127,6 +131,10 @@ def descend(
         ValueError: the checkpoint is damaged or of another run.
 
     Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from torch import nn
+        >>> from fastfcs.training.loop import descend
         >>> import tempfile
         >>> x, file = nn.Parameter(torch.ones(2)), Path(tempfile.mkdtemp()) / "x.checkpoint.pt"
         >>> def loss(step):

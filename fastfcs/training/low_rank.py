@@ -74,6 +74,9 @@ def reduce_vgg(
         ValueError: a folder contains no pictures, or a file is not a picture.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from fastfcs.training.low_rank import reduce_vgg
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> for k in range(2):

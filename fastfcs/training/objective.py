@@ -36,6 +36,9 @@ def batch_loss(
         The loss, a mean over the batch, and its two terms, "content" and "style".
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.objective import batch_loss
+        >>> from fastfcs.vgg import VGG19
         >>> from fastfcs.training.data import targets
         >>> vgg, image = VGG19(), torch.rand(1, 3, 16, 16)
         >>> crops = targets(vgg, image)
@@ -58,6 +61,16 @@ def batch_terms(
 
     Returns:
         The content term, a scalar, and the style term of every style layer, (L,).
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.training.objective import batch_terms
+        >>> from fastfcs.vgg import VGG19
+        >>> from fastfcs.training.data import targets
+        >>> vgg, image = VGG19(), torch.rand(1, 3, 16, 16)
+        >>> crops = targets(vgg, image)
+        >>> [term.shape for term in batch_terms(vgg, image, crops, crops)]
+        [torch.Size([]), torch.Size([4])]
     """
     features = vgg(output)
     content_features = torch.stack([crop.features for crop in content])
@@ -82,6 +95,8 @@ def clip_straight_through(image: Tensor) -> Tensor:
         The clipped image.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training.objective import clip_straight_through
         >>> x = torch.tensor([0.5, 1.5], requires_grad=True)
         >>> clipped = clip_straight_through(x)
         >>> clipped.tolist(), torch.autograd.grad(clipped.sum(), x)[0].tolist()

@@ -28,6 +28,11 @@ def write_preview(
         OSError: the file cannot be written.
 
     Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from PIL import Image
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from fastfcs.training.preview import write_preview
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "preview.png"
         >>> write_preview(UnrolledSolver(channels=(8, 8)), [torch.rand(1, 3, 16, 16)],

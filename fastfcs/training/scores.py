@@ -50,6 +50,11 @@ def score(
         distances of each pair and their medians; each only if there are such pictures.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from fastfcs.training.pack import Pictures
+        >>> from fastfcs.training.scores import score
+        >>> from fastfcs.vgg import VGG19
         >>> photo, painting = torch.randint(256, (2, 3, 20, 30)).byte()
         >>> pictures = Pictures(["photos", "paintings"], [], [], [photo], [painting], [])
         >>> result = score(UnrolledSolver(channels=(8, 8)), VGG19(), pictures, count=1, size=16,

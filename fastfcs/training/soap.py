@@ -27,6 +27,9 @@ class SOAP:
         steps: number of steps taken.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from fastfcs.training.soap import SOAP
         >>> x = nn.Parameter(torch.tensor([3.0, -1.0]))
         >>> optimizer = SOAP([x])
         >>> for _ in range(200):

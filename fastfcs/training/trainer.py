@@ -78,6 +78,8 @@ def train(
         Diverged: the loss or a gradient is no longer finite.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.training import TrainConfig, train
         >>> import tempfile
         >>> from PIL import Image
         >>> folder = Path(tempfile.mkdtemp())
@@ -132,6 +134,9 @@ class Trainer:
         ValueError: the settings do not suit the number of processes.
 
     Examples:
+        >>> import torch
+        >>> from fastfcs.training import TrainConfig, Trainer
+        >>> from fastfcs.training.pack import Pictures
         >>> photo, painting = torch.randint(256, (2, 3, 20, 30)).byte()
         >>> pictures = Pictures(["photos", "art"], [photo], [[painting]], [photo], [painting], [])
         >>> config = TrainConfig(batch=1, size=16, weights="tiny")
@@ -158,7 +163,9 @@ class Trainer:
                 f"batch must be a multiple of the {processes} processes, got {config.batch}"
             )
         if config.minutes is not None and processes > 1:  # their clocks would not agree on the end
-            raise ValueError(f"minutes must be left out with {processes} processes")
+            raise ValueError(
+                f"minutes must be left out with {processes} processes, got {config.minutes}"
+            )
         self.config, self.device, self._pictures = config, device, pictures
         self._out, self._checkpoint = Path(out), Path(out).with_suffix(".checkpoint.pt")
         self._is_first = rank == 0
@@ -228,7 +235,7 @@ class Trainer:
         }
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a step.
+        """Compute the loss of a step, after `prepare`.
 
         Args:
             step: its number, from 0.
@@ -350,6 +357,7 @@ class Trainer:
     def _level(self, step: int) -> int:
         """The random level of a step whose gradient is aligned; it needs a layer of VGG."""
         levels = min(len(STYLE_LAYERS), len(self.solver.forward_maps))
+        # "sight" is a former name of this loss; another one would draw other levels.
         return random.Random(f"{self.config.seed}/sight/{step}").randrange(levels)
 
     def _add_noise(self, contents: Tensor, step: int) -> Tensor:

@@ -56,6 +56,8 @@ def tune(
         Diverged: the loss is no longer finite.
 
     Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.training import TuneConfig, tune
         >>> import tempfile
         >>> from PIL import Image
         >>> folder = Path(tempfile.mkdtemp())
