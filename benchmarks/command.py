@@ -1,9 +1,9 @@
-"""Time and peak memory of the command: artistic and photoreal, at two sizes.
+"""Time and peak memory of `fastfcs stylize`: artistic and photoreal, at two sizes.
 
 python benchmarks/command.py [--device cpu] [--json OUT]
 
-Medians of three runs of ``fastfcs stylize`` from a shell, including the import of torch and the
-reading and writing of files.
+Times are medians of three runs of the command, including the import of torch and the reading and
+writing of files; memory is the maximum of the three.
 """
 
 from __future__ import annotations

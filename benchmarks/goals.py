@@ -9,10 +9,10 @@ class Goal(NamedTuple):
     """A bound on one measured number.
 
     Attributes:
-        what: the quantity, as the table in docs/benchmarks.md names it.
+        what: the quantity, in the words of the table in docs/benchmarks.md.
         limit: the bound, in ``unit``.
-        unit: "x", "%" (of 1), "µs", "B per pixel", or "" for a plain number.
-        at_most: whether the number must stay below the limit instead of reaching it.
+        unit: "x", "%" (of a limit given as a fraction), "µs", "B per pixel", or "" for none.
+        at_most: whether the limit is an upper bound instead of a lower one.
     """
 
     what: str
@@ -42,13 +42,14 @@ class Goal(NamedTuple):
         return f"{100 * value:.0f} %" if self.unit == "%" else f"{value:.3g} {self.unit}".rstrip()
 
 
-# (benchmark, device, key): goal. Filter steps and factors: float32, 3 channels, a step of order 20.
+# (benchmark, device, key): goal. Filter steps and factors are in float32 with 3 channels; a step is
+# that of a filter of order 20.
 #
 # The Gram correction on CUDA reads h twice, since G - H must be known before the first row of the
-# result. The floor of 2 |h| is reachable only where the second pass finds h in the L2 cache.
-# Beyond, two passes move 3 |h| (backward 5 |h|, h and the gradient twice, against a floor of
-# 3 |h|): 80 % of that traffic is 53 % (48 %) of the floor. Where true float32 arithmetic takes
-# longer than the traffic, at C = 64 and backward mostly from C = 32 on, the model of
+# result. The floor of 2 |h| is reachable only if the second pass finds h in the L2 cache.
+# Otherwise two passes move 3 |h| (backward 5 |h|, h and the gradient twice, against a floor of
+# 3 |h|): 80 % of that traffic is 53 % (48 %) of the floor. If true float32 arithmetic takes
+# longer than the traffic, at C = 64 and in the backward pass mostly from C = 32 on, the model in
 # docs/kernels.md predicts 73 % of the rate of matrix products, so the goal is 70 %. The time of
 # the launches is a goal of its own and is subtracted before the others are judged.
 GOALS: dict[tuple[str, str, str], Goal] = {

@@ -1,36 +1,37 @@
 # shellcheck shell=bash
-# What run_gpu.sh and train_gpu.sh share. They source this file and then call, in this order:
+# Functions shared by run_gpu.sh and train_gpu.sh, which source this file and call, in this order:
 #
-#   begin SECONDS "$@"            reads [--dry-run [--build]] [FOLDER], by default benchmarks/results,
-#                                 and checks the machine. From here on the working folder is the
-#                                 repository's root and everything ends within SECONDS.
-#   build LIMIT                   builds fastfcs in place, for the architecture of this GPU alone
-#   stage NAME LIMIT COMMAND...   runs a command, LIMIT seconds at most, or - for all that are left;
-#                                 python's is written "$python" FILE.py|-m MODULE ...
-#   finish                        says where everything is; exits with 1 if any stage failed
+#   begin SECONDS "$@"            parses [--dry-run [--build]] [FOLDER], by default benchmarks/results,
+#                                 and checks the machine. From here on the working directory is the
+#                                 repository's root, and everything ends within SECONDS.
+#   build LIMIT                   builds fastfcs in place, only for the architecture of this GPU
+#   stage NAME LIMIT COMMAND...   runs a command for at most LIMIT seconds; - means all that are left.
+#                                 A Python command is written "$python" FILE.py|-m MODULE ...
+#   finish                        prints where the results are; exits with 1 if any stage failed
 #
-# They find in these variables: $root, the repository; $python; $folder, for results; $gpu, its name
-# such as nvidia-h100-80gb-hbm3; $json, $folder/$gpu.json; $dry, 1 in a dry run, else 0.
+# Variables that it sets: $root, the repository; $python; $folder, for results; $gpu, the GPU's name
+# such as nvidia-h100-80gb-hbm3; $json, which is $folder/$gpu.json; $dry, 1 in a dry run, else 0.
 #
-# No file is fetched from anywhere: python3 (or $PYTHON) must have torch with CUDA and the packages
-# that fastfcs needs, and the pure Python wheels in build/wheels, if any, are used before its own.
-# Nothing is installed: fastfcs and those wheels are found through PYTHONPATH.
+# Nothing is downloaded: python3 (or $PYTHON) must have torch with CUDA and the packages that fastfcs
+# needs. Pure Python wheels in build/wheels, if any, take precedence over its own packages. Nothing is
+# installed: fastfcs and those wheels are found through PYTHONPATH.
 #
-# A stage is interrupted (SIGINT) at its limit in seconds, or 10 s before the end of all time, and
-# killed 10 s later. One that fails does not stop the next. A stage whose tool or Python module is
-# not installed is not run, and not a failure. What the stages print is in $folder/<script>.tar.gz,
-# written after every stage.
+# A stage is interrupted (SIGINT) at its limit, or 10 s before the total time is up, and killed 10 s
+# later. If a stage fails, the next one still runs. A stage whose tool or Python module is not
+# installed is skipped, which is not a failure. The output of the stages is in
+# $folder/<script>.tar.gz, which is rewritten after every stage.
 #
-# --dry-run needs no GPU, no nvcc and no nvidia-smi: it takes fastfcs as it is built here, or builds
-# it first if --build is given. "$python" FILE.py gets the option --dry-run, by which a benchmark
-# parses its options, imports what it needs and ends; "$python" -m pytest gets --collect-only, and
-# any other module --help, beside which click still refuses unknown options. Programs before it, such as
-# ncu, are only looked for. A dry run fails, too, where the limits add up to more than SECONDS.
+# --dry-run needs no GPU, no nvcc and no nvidia-smi. It uses fastfcs as it is built here, or builds it
+# first if --build is given. "$python" FILE.py gets the option --dry-run, with which a benchmark
+# parses its options, imports its modules and exits. "$python" -m pytest gets --collect-only, and any
+# other module --help, with which click still rejects unknown options. Of programs that precede
+# "$python", such as ncu, only the presence is checked. A dry run also fails if the limits add up to
+# more than SECONDS.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 script=$(basename "$0" .sh)
 dry=0 build_too=0 failed=0 limits=0 folder='' stages=()
-declare -A seen first  # dry run: a command's first stage, and the stage that tries a stage's command
+declare -A seen first  # dry run: the first stage with a command; the stage that tries a stage's command
 
 stop() {
   echo "$script.sh: $1" >&2
@@ -93,7 +94,7 @@ begin() {
   ((dry)) || mkdir -p "$folder"
 }
 
-# Stops with one sentence where python has not what the build and the package need.
+# Stops with one sentence if python lacks anything that the build or the package needs.
 needed() {
   local lacks
   lacks=$("$python" - <<'CODE'
@@ -124,13 +125,13 @@ build() {
     limits=$((limits + $1))
     return
   fi
-  # In one process: no virtual environment, whose own setuptools might be too old.
+  # In this Python, not in a virtual environment, whose setuptools might be too old.
   # shellcheck disable=SC2016  # expanded by the inner bash
   stage build "$1" bash -c '"$python" setup.py -q egg_info build_ext --inplace &&
     "$python" -c "from fastfcs import _C; print(_C.build_info())"'
 }
 
-# The word of a command that must be found: the first, or behind `env A=B`, the first that is no assignment.
+# The program that a command runs: its first word that is neither `env` nor an assignment A=B.
 program() {
   local word
   for word; do
@@ -158,7 +159,7 @@ stage() {
     return
   fi
   left=$((end - SECONDS - 10))
-  ((!dry)) || limit=600 left=600 # the build, on however few cores
+  ((!dry)) || limit=600 left=600 # for the build, which may have few cores
   if ((left < 2)); then
     say "$name" "FAILED: no time was left for it"
     failed=1
@@ -170,7 +171,7 @@ stage() {
   ((dry)) || tar -czf "$folder/$script.tar.gz" -C "$logs" .
 }
 
-# verdict NAME STATUS AFTER [LOG]: LOG is a stage, whose last line says what failed.
+# verdict NAME STATUS AFTER [LOG]: LOG is the stage whose output ends with the reason of a failure.
 verdict() {
   case $2 in
     0) say "$1" "ok, $3" ;;
@@ -180,8 +181,8 @@ verdict() {
   (($2 == 0)) || failed=1
 }
 
-# As many at once as there are cores, each command once; what came of them is said by finish, in
-# their order.
+# Starts a stage's command in the background, each distinct command once and at most one per core.
+# `finish` prints the verdicts in the order of the stages.
 rehearse() {
   local name=$1
   shift

@@ -2,13 +2,13 @@
 
 python benchmarks/gram.py [--device cuda] [--sizes 4096 65536 1048576 4194304] [--json OUT]
 
-C = 16 ... 256 channels, n pixels, batches of 1 and 8, three types. On CUDA also 262144 pixels, and
-float32 once more with torch.backends.cuda.matmul.allow_tf32, under which all methods round to TF32.
+Cases: C = 16 ... 256 channels, n pixels, batches of 1 and 8, three types. CUDA adds 262144 pixels,
+and float32 with torch.backends.cuda.matmul.allow_tf32, under which all methods round to TF32.
 "eager" is bmm, sub, bmm in the type of h, "compile" is torch.compile of the same, and "backward" is
-autograd's gradient in h and H.
+autograd's gradient with respect to h and H.
 
-Least traffic: forward, h is read and the result written; backward, h and the gradient are read and
-dh is written. On CUDA, input that the second pass reads again moves twice unless it fits in half of
+Least traffic: the forward pass reads h and writes the result; the backward pass reads h and the
+gradient and writes dh. On CUDA, input that both passes read moves twice unless it fits in half of
 the L2 cache. Multiply-adds per pixel, with G symmetric: C (C + 1) / 2 + C^2 forward and
 C (C + 1) / 2 + 3 C^2 backward.
 """
@@ -48,23 +48,23 @@ Correction = Callable[[Tensor, Tensor], Tensor]
 
 
 def eager(h: Tensor, target: Tensor) -> Tensor:
-    """The formula in torch: h (B, C, n), H (1, C, C) transposed as it is stored, in h's type."""
+    """Compute the formula in torch: h (B, C, n), H (1, C, C) transposed as stored, in h's type."""
     gram = torch.bmm(h, h.mT) / h.shape[-1]
     return torch.bmm((gram - target).mT, h)
 
 
 @cache
 def compiled() -> Correction:
-    import torch._dynamo.config  # which takes seconds
+    import torch._dynamo.config  # takes seconds
     import torch._functorch.config
 
-    torch._dynamo.config.recompile_limit = 64  # types, batches, with and without gradients
-    torch._functorch.config.donated_buffer = False  # a backward is timed many times
+    torch._dynamo.config.recompile_limit = 64  # one per type and batch, with and without gradients
+    torch._functorch.config.donated_buffer = False  # a backward pass is timed many times
     return torch.compile(eager, dynamic=True)
 
 
 def methods(report: Report, chosen: Sequence[str]) -> Iterator[tuple[str, Correction]]:
-    """The chosen methods that are available here, by name."""
+    """Yield the chosen methods that are available, with their names."""
     available = {"fastfcs": ops.gram_correction, "eager": eager}
     if "compile" in chosen:
         available["compile"] = compiled()
@@ -166,7 +166,7 @@ def bytes_of(row: dict[str, Any]) -> int:
 
 
 def shares(report: Report) -> None:
-    """The worst share of each class of goals.py, C up to 64, after subtracting the launches."""
+    """Record the worst share of each class of goals.py, C up to 64, without the launch time."""
     classes: dict[str, list[float]] = {}
     launches: list[float] = []
     for operation, arrays in (("correction", 1), ("backward", 2)):

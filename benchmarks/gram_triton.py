@@ -10,7 +10,7 @@ from torch import Tensor
 
 @triton.jit
 def _gram(h, g, n, slice_size, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr):
-    """Adds one T x T tile of h^T h / n, over the ``slice_size`` pixels of this program."""
+    """Add one T x T tile of h^T h / n, over the ``slice_size`` pixels of this program."""
     first, batch, across = tl.program_id(0) * slice_size, tl.program_id(2), C // T
     i = tl.program_id(1) // across * T + tl.arange(0, T)
     j = tl.program_id(1) % across * T + tl.arange(0, T)
@@ -26,7 +26,7 @@ def _gram(h, g, n, slice_size, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr
 
 @triton.jit
 def _correct(h, m, out, n, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr):
-    """Computes a tile of h M: T channels of N pixels."""
+    """Compute a tile of h M: T channels of N pixels."""
     p, batch = tl.program_id(0) * N + tl.arange(0, N), tl.program_id(2)
     j = tl.program_id(1) * T + tl.arange(0, T)
     plane = batch.to(tl.int64) * C * n
@@ -41,7 +41,7 @@ def _correct(h, m, out, n, C: tl.constexpr, T: tl.constexpr, N: tl.constexpr):
 
 
 def gram_correction(h: Tensor, target: Tensor) -> Tensor:
-    """h (h^T h / n - H) for h (B, C, n), where C is a power of two >= 16, and H (B or 1, C, C)."""
+    """Compute h (h^T h / n - H) for h (B, C, n), C a power of two >= 16, and H (B or 1, C, C)."""
     batch, channels, n = h.shape
     tile, pixels = min(channels, 64), 64
     tiles, slices = channels // tile, min(triton.cdiv(n, pixels), 256)

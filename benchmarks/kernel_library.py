@@ -2,12 +2,12 @@
 
 python benchmarks/kernel_library.py [VARIANT]
 
-Without VARIANT, all are compiled into build/variants, for TORCH_CUDA_ARCH_LIST if set, otherwise
-for the installed GPU. With a VARIANT such as GRAM_BLOCKS=792, its library is checked against
-float64, in a process of its own, since an invalid access makes CUDA unusable for the rest of the
-process.
+Without VARIANT, all variants are compiled into build/variants, for TORCH_CUDA_ARCH_LIST if set,
+otherwise for the installed GPU. With a VARIANT such as GRAM_BLOCKS=792, its library is checked
+against float64. Each variant is checked in a process of its own, since an invalid access makes CUDA
+unusable for the rest of the process.
 
-If build/former holds the sources of an earlier state, its kernels are the variants FORMER:
+If build/former contains the sources of an earlier revision, its kernels are the variants FORMER:
 mkdir -p build/former && git archive REVISION csrc | tar -x -C build/former
 """
 
@@ -32,7 +32,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build/variants"
 FORMER = ROOT / "build/former"
-# Values other than the default of each constant, which is FASTFCS_... in the kernels' source.
+# The non-default values of each constant, a macro FASTFCS_... in the kernels' source.
 CONSTANTS: dict[str, Sequence[int]] = {
     "MATTING_WARPS": (1, 4),
     "MATTING_STRIP": (900, 3600),
@@ -71,7 +71,7 @@ class Variant(NamedTuple):
 
 
 def variants(families: Sequence[str] = ("matting", "gram")) -> list[Variant]:
-    """The defaults first. Constants that the sources do not have are omitted."""
+    """List the variants, defaults first. Constants that the sources do not have are omitted."""
     text = "".join(path.read_text() for path in (ROOT / "csrc").rglob("*.*"))
     former = families if (FORMER / "csrc").exists() else ()
     return [
@@ -88,10 +88,10 @@ def variants(families: Sequence[str] = ("matting", "gram")) -> list[Variant]:
 
 
 def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
-    """The text of build.ninja: a variant's own sources with its constant, all others once."""
+    """Return the text of build.ninja; only sources that a constant affects are compiled again."""
     functions = "benchmarks/kernel_library.cu", "tests/emulation/functions.h"
     for root in {variant.root for variant in chosen} - {ROOT}:
-        for name in functions:  # which include their own csrc
+        for name in functions:  # these include the csrc next to them
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / name)
     flags = f"-O3 -std=c++17 --expt-relaxed-constexpr -Xcompiler -fPIC -arch={architecture}"
@@ -122,7 +122,7 @@ def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
 
 
 def compile_all(chosen: Sequence[Variant]) -> None:
-    """Compiles variants in parallel. Failures are printed and leave no library."""
+    """Compile variants in parallel. Failures are printed and leave no library."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
     nvcc = shutil.which("nvcc", path=path)
     if nvcc is None:
@@ -131,7 +131,7 @@ def compile_all(chosen: Sequence[Variant]) -> None:
     number = listed.groups() if listed else torch.cuda.get_device_capability()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits and finds all done
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits and finds everything compiled
         (FOLDER / "build.ninja").write_text(build_file(chosen, nvcc, "sm_{}{}".format(*number)))
         result = subprocess.run(
             [Path(ninja.BIN_DIR, "ninja"), "-C", FOLDER, "-k", "0"], capture_output=True, text=True
@@ -219,10 +219,10 @@ def attempt(
     sizes: Sequence[tuple[int, int]],
     channels: Sequence[int],
 ) -> None:
-    """Checks every function of a family that is timed against float64, and that it writes all."""
-    from fastfcs import ops  # compiling needs no built fastfcs
+    """Compare every timed function of a family with float64; check that it writes all results."""
+    from fastfcs import ops  # imported here, since compiling must not need a built fastfcs
 
-    torch.use_deterministic_algorithms(True, warn_only=True)  # new tensors are full of NaN
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills new tensors with NaN
 
     def close(name: str, actual: Tensor, expected: Tensor, bound: float) -> None:
         print(f"{name}: relative error {error(actual, expected):.1e}", flush=True)

@@ -1,4 +1,4 @@
-"""Runs every operator once on CUDA, for compute-sanitizer and ncu.
+"""Run every operator once on CUDA, for compute-sanitizer and ncu.
 
 python benchmarks/kernels.py SIDE... [--operators matting|gram] [--channels C...] [--check]
 
@@ -21,7 +21,7 @@ CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bf
 
 
 def compare(name: str, call: Callable[..., Any], *inputs: Tensor, check: bool) -> Any:
-    """Calls an operator on CUDA and, with `check`, also on the CPU."""
+    """Call an operator on CUDA and, with `check`, compare it with the CPU."""
     cuda = call(*inputs)
     torch.cuda.synchronize()
     if not check:

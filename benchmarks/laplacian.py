@@ -2,13 +2,13 @@
 
 python benchmarks/laplacian.py [--device cuda] [--sizes 0.25 1 4 16] [--json OUT]
 
-All in float32. The time of a step is that of a whole Chebyshev filter of order 20, divided by 20.
-Least traffic in bytes per pixel: image 12, factors 24; with C channels, a product also reads x and
-writes L x, 4 C each, and a step reads x and two states and writes one. Multiply-adds of either,
-per pixel: 90 C.
+Everything is in float32. The time of a step is that of a whole Chebyshev filter of order 20,
+divided by 20. Least traffic in bytes per pixel: image 12, factors 24; with C channels, a product
+also reads x and writes L x, 4 C each, and a step reads x and two states and writes one. Either
+takes 90 C multiply-adds per pixel.
 
 Explicit matrices are CSR with 32-bit indices, scaled for the recurrence beforehand. Their signals
-are stored pixel by pixel, the layout that the libraries expect.
+are stored pixel by pixel, the layout expected by the libraries.
 """
 
 from __future__ import annotations

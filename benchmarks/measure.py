@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: timing, the machine's peak rates, peak memory, the report."""
+"""Functions shared by the benchmarks: timing, peak rates, peak memory, the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fastfcs.evaluation.cost import peak_memory, reset_peak_memory
 from fastfcs.files import write_text
 
 ROTATED = 2**27  # bytes of inputs in rotation, more than the caches of CPUs and GPUs hold
-BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds per measurement, of 3 to 100 samples
+BUDGET = {"cpu": 0.3, "cuda": 0.1}  # seconds per measurement, for 3 to 100 samples
 ROUNDS = ((0.02, 7), (0.5, 3), (math.inf, 1))  # of a CPU comparison, by seconds per call
 AHEAD = 400_000  # cycles, about 0.2 ms, that the GPU waits for the host before a sample
 MEASURES = {
@@ -34,7 +34,7 @@ MEASURES = {
     *("value", "error", "spread"),
 }  # keys of a row that hold results
 PR_SET_THP_DISABLE = 41  # <linux/prctl.h>
-COPIED = {"cpu": 2**26, "cuda": 2**28}  # floats copied to measure the bandwidth
+COPIED = {"cpu": 2**26, "cuda": 2**28}  # number of floats copied to measure the bandwidth
 SIDE = {"cpu": 2048, "cuda": 8192}  # of matrices multiplied; a quarter for half types on the CPU
 
 
@@ -227,7 +227,7 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
 def free_bytes(device: str) -> int:
     """Return the available memory in bytes."""
     if device == "cuda":
-        torch.cuda.empty_cache()  # memory that torch holds for its next tensors is available, too
+        torch.cuda.empty_cache()  # memory that torch caches is available too
         return torch.cuda.mem_get_info()[0]
     match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
     assert match is not None
@@ -284,7 +284,7 @@ class Report:
         self.goals: dict[str, float] = {}
         self._ours: dict[Any, tuple[tuple[Any, Any], int]] = {}
         print(json.dumps(self.machine))
-        if before:  # the rates that its rows were compared with
+        if before:  # keep the peak rates with which its rows were compared
             self.copy = 1e9 * before["copy_gb_s"]
             rates = before["multiply_adds_g_s"]
             self.rates = {dtype: 1e9 * rates[_name(dtype)] for dtype in dtypes}
@@ -379,7 +379,7 @@ class Report:
         return ms
 
     def forget(self) -> None:
-        """Release the calls of fastfcs, with which later methods then do not alternate."""
+        """Release the calls of fastfcs, so that later methods do not alternate with them."""
         self._ours.clear()
 
     def add(self, row: dict[str, Any]) -> None:

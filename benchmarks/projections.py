@@ -1,4 +1,4 @@
-"""Measures the cost of every projection of fastfcs.constraints, and its distance to the exact one.
+"""Measure the cost of every projection in fastfcs.constraints, and its error.
 
 python benchmarks/projections.py [--sizes PX ...] [--write]
 
@@ -13,8 +13,8 @@ estimated for this k.
     energy     remaining energy of Y = P[X], Tr(Y^T L Y) / (3 n), in units of 1e-5
 
 The second table counts the eigenvalues below the cutoff of `LowPass.for_bandwidth` on three photos,
-and times it at one megapixel. --write stores the results in benchmarks/results/projections.json and
-the tables in docs/constraints.md.
+and gives the time to estimate it, also at one megapixel. --write stores the results in
+benchmarks/results/projections.json and the tables in docs/constraints.md.
 """
 
 from __future__ import annotations

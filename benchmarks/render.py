@@ -2,11 +2,11 @@
 
 python benchmarks/render.py
 
-Every number between the markers of README.md, docs/results.md and docs/benchmarks.md comes from
+Every number between the markers in README.md, docs/results.md and docs/benchmarks.md comes from
 those files. pairs.json is the report.json of `fastfcs evaluate PAIRS`, with the medians of
 --refine merged into it as "artistic, refined"; iterations-*.json are the iterations.json of
 --equivalent-iterations without their rows of single pairs; command-cpu.json is written by
-command.py, networks.json by networks.py, and each machine's file by laplacian.py, gram.py and
+command.py, networks.json by networks.py, and one file per machine by laplacian.py, gram.py and
 stylizer.py.
 """
 
@@ -41,14 +41,14 @@ MEASURES = {
 SUMMARY = ("gram", "ssim", "seconds")  # the measures in the README
 FORMATS = {"energy": "{:.1f}", "seconds": "{:.1f}"}
 
-# Method: what it is, how it keeps a photograph, what it needs beside the pair.
+# Method: the kind of solver, the source of photorealism, the input in addition to the pair.
 APPROACHES = {
     "published": ("optimisation", "penalty Tr(XᵀLX)", "region masks"),
-    "projected:0.3": ("optimisation", "projection", "nothing"),
-    "photoreal": ("4 network updates", "projection", "nothing"),
+    "projected:0.3": ("optimisation", "projection", "none"),
+    "photoreal": ("4 network updates", "projection", "none"),
     "regional": ("4 network updates", "projection", "region masks"),
-    "artistic": ("4 network updates", "not at all", "nothing"),
-    "artistic, refined": ("4 + 6 network updates", "not at all", "nothing"),
+    "artistic": ("4 network updates", "none", "none"),
+    "artistic, refined": ("4 + 6 network updates", "none", "none"),
 }
 
 Sections = dict[str, Any]  # of one machine: benchmark -> its section of the file
@@ -174,7 +174,7 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def approaches(report: dict[str, Any]) -> str:
-    """How the methods work, beside the medians that sum them up."""
+    """How the methods work, with the medians that matter most."""
     rows = [
         [
             method_name(method),
@@ -183,7 +183,7 @@ def approaches(report: dict[str, Any]) -> str:
         ]
         for method, words in APPROACHES.items()
     ]
-    head = ["", "solver", "photorealism by", "needs beside the pair"]
+    head = ["", "solver", "photorealism", "additional input"]
     return table([*head, *(MEASURES[measure] for measure in SUMMARY)], rows)
 
 
@@ -225,7 +225,7 @@ def iterations(reports: dict[str, dict[str, Any]]) -> str:
             ]
         )
     head = ["styles", "equivalent iterations", "loss relative to the content's"]
-    return table([*head, "the same after 25, 50 of Adam", "pairs"], rows)
+    return table([*head, "the same after 25, 50 iterations of Adam", "pairs"], rows)
 
 
 def interval(median: dict[str, Any]) -> str:
@@ -312,7 +312,7 @@ def select(sections: Sections, script: str, **values: Any) -> list[dict[str, Any
 
 
 def plot(machines: list[Sections]) -> None:
-    """Draws one row per machine: the filter step, the Gram correction, the whole Stylizer."""
+    """Draw one row per machine: the filter step, the Gram correction, the whole Stylizer."""
     import matplotlib
 
     matplotlib.use("Agg")

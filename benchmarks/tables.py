@@ -1,4 +1,4 @@
-"""Markdown tables, and their places in documents: markers `<!-- NAME -->`, `<!-- /NAME -->`."""
+"""Markdown tables, and the markers `<!-- NAME -->` and `<!-- /NAME -->` that enclose them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
 
 
 def between(text: str, name: str, block: str) -> str:
-    """Replaces the text between the two markers of ``name`` in a document by ``block``."""
+    """Replace the text between the two markers of ``name`` in a document by ``block``."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
     before, rest = text.split(start)
     _, after = rest.split(end)

@@ -1,10 +1,10 @@
-"""Compares the kernels with kernels compiled with other constants: which are faster?
+"""Compare the kernels with variants compiled with other constants.
 
 python benchmarks/variants.py --device cuda [--sizes 1 4 16] [--families matting|gram] [--json OUT]
 
 Variants are defined in kernel_library.py. Each is first checked against float64 in a process of
 its own, and omitted if it does not compile, start or agree. Then all are timed twice on the same
-inputs, in turn, and the better time counts. "spread" is the relative excess of the other time,
+inputs, in turn, and the lower time counts. "spread" is the relative excess of the other time,
 "ratio" the time relative to the default's, "error" the relative difference from float64 or, if
 there is no memory for that, from the default's result. Sizes are in units of 2^20 pixels, for
 images with 3 channels and, up to 4, for features. The table at the end shows the fastest variant of
@@ -40,7 +40,7 @@ from torch import Tensor
 
 ORDER = 20  # of the filter
 ROUNDS = 2
-# The most important cases first, in case time runs out.
+# The most important cases come first, in case time runs out.
 FEATURES = (
     *product(["float32"], (16, 32, 64)),
     *product(["float16"], (64, 96, 128, 256)),
@@ -61,7 +61,7 @@ def relevant(variant: Variant, kind: str, channels: int) -> bool:
 
 
 def tried(report: Report, chosen: Sequence[Variant]) -> Libraries:
-    """The variants that compiled and give correct results; all are checked in parallel."""
+    """Return the variants that compiled and are correct; all are checked in parallel."""
     trial = [sys.executable, str(FOLDER.parents[1] / "benchmarks/kernel_library.py")]
     running = {}
     for variant in chosen:
@@ -90,7 +90,7 @@ def compare(
     expected: Tensor | None,
     **size: Any,
 ) -> None:
-    """Times call(library, *inputs) for all libraries, of which the first is the default."""
+    """Time call(library, *inputs) for all libraries, of which the first is the default."""
     errors, times = {}, {}
     for variant, library in libraries.items():
         try:
@@ -168,7 +168,7 @@ def _of_kind(
 
 
 def table(report: Report) -> None:
-    """Prints the fastest variant of each case, and the mean ratio of each variant."""
+    """Print the fastest variant of each case, and the mean ratio of each variant."""
     cases: dict[str, list[dict[str, Any]]] = {}
     ratios: dict[str, list[float]] = {}
     for row in report.rows:

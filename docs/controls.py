@@ -29,7 +29,7 @@ def in_two_regions(content: Image.Image) -> Image.Image:
 
 
 def rows(content: Image.Image, style: Image.Image) -> list[Row]:
-    """One row per control, with captions that say what it was set to."""
+    """One row per control; the captions name its settings."""
     return [
         [
             (f"{name}{', refined' if refine else ''}", Stylizer(name, refine=refine)(content))

@@ -35,14 +35,14 @@ PHOTOGRAPHS = {
 
 
 def painted(name: str, presets: tuple[str, ...]) -> Row:
-    """A photograph, and its paintings after several presets."""
+    """A photograph, and paintings of it in several presets."""
     content = photo(name)
     results = [(PRESETS[p], Stylizer(p, refine=True)(content)) for p in presets]
     return [("photograph", content), *results]
 
 
 def photographed(name: str, references: tuple[str, ...]) -> Row:
-    """A photograph, and itself in the style of other photographs."""
+    """A photograph, and the same in the style of other photographs."""
     content = photo(name)
     row = [("photograph", content)]
     for reference in references:

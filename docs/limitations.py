@@ -20,14 +20,14 @@ def photoreal(content: Image.Image, style: Image.Image, **options: float) -> Ima
 
 
 def compressed(image: Image.Image, quality: int) -> Image.Image:
-    """The image after a JPEG of low quality."""
+    """The image after JPEG compression of this quality."""
     buffer = io.BytesIO()
     image.save(buffer, "jpeg", quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
 def night() -> Row:
-    """A day that should become a night becomes a dusk."""
+    """A day whose reference is a night becomes a dusk."""
     day, stars = photo("china"), photo("hubble_deep_field")
     return [
         ("a day", day),

@@ -1,9 +1,9 @@
-"""The figure of docs/solvers.md: the network beside the iterative solvers that it replaces.
+"""The figure of docs/solvers.md: the network and the iterative solvers that it replaces.
 
 python docs/solvers.py            writes docs/solvers.jpg, in about ten minutes on a CPU
 
-Both solvers run 100, 30 and 8 iterations of Adam, from coarse to fine. "Gatys et al." descends the
-network's own loss, and "projected gradient" is the one of docs/solvers.md.
+Both solvers run 100, 30 and 8 iterations of Adam, from coarse to fine. "Gatys et al." minimises the
+network's own loss; docs/solvers.md describes "projected gradient".
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def solved(content: Image.Image, style: Image.Image, **options: object) -> Image
 
 
 def compared(content: Image.Image, style: Image.Image) -> Row:
-    """Both solvers and both ways of the network, on one pair."""
+    """Both solvers and both modes of the network, on one pair."""
     projected = {"constraint": "photoreal", "cutoff": 0.3}
     weights = {"style_weight": 75.0, "structure_weight": 10.0}
     return [
