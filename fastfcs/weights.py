@@ -23,7 +23,7 @@ def find_weights(source: str | Path) -> Path:
         The file's path.
 
     Raises:
-        FileNotFoundError: it is neither.
+        FileNotFoundError: the source is neither.
 
     Examples:
         >>> from fastfcs.weights import find_weights
@@ -69,7 +69,7 @@ def load_solver(source: str | Path = "universal") -> UnrolledSolver:
             solver = UnrolledSolver(**json.loads(metadata["architecture"]))
         solver.load_state_dict(state, assign=True)
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"weights: {path} does not hold a fastfcs network") from error
+        raise ValueError(f"weights must be those of a fastfcs network, got {path}") from error
     return solver.eval()
 
 
@@ -82,7 +82,7 @@ def save_solver(solver: UnrolledSolver, path: str | Path, metadata: Mapping[str,
     Args:
         solver: the network.
         path: the file to write.
-        metadata: what else the header should tell, about training for example.
+        metadata: further strings for the file's header, for example about training.
 
     Raises:
         OSError: the file cannot be written.

@@ -140,7 +140,7 @@ def test_refuses_statistics_of_other_widths(solver: UnrolledSolver) -> None:
 
 
 def test_refuses_residual_convolutions_of_other_levels() -> None:
-    with pytest.raises(ValueError, match=r"residual must be one number per level, 2, got \[1\]"):
+    with pytest.raises(ValueError, match=r"residual must be 2 numbers, one per level, got \[1\]"):
         UnrolledSolver(channels=(8, 8), residual=(1,))
 
 
@@ -224,7 +224,7 @@ def test_refuses_other_files(tmp_path) -> None:
         load_solver("no-such-weights")
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"not weights at all")
-    with pytest.raises(ValueError, match="does not hold a fastfcs network"):
+    with pytest.raises(ValueError, match="weights must be those of a fastfcs network"):
         load_solver(path)
 
 

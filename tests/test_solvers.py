@@ -276,7 +276,7 @@ def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:
             {"style": torch.full((3, 48, 48), 2.0)},
             r"style must be .* in \[0, 1\], got values from 2",
         ),
-        ({"steps": -1}, "steps must be one or several numbers of iterations, got -1"),
+        ({"steps": -1}, "steps must be at least 0, for one or more scales, got -1"),
         ({"steps": []}, "steps must be"),
         ({"method": "newton"}, "method must be one of lbfgs, adam, gradient, got 'newton'"),
         ({"lr": 0.0}, "lr must be positive, got 0"),
@@ -284,7 +284,10 @@ def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:
         ({"start": torch.zeros(3, 20, 20)}, "start must have the content's shape"),
         ({"cutoff": 0.1}, "cutoff must be None without constraint='photoreal'"),
         ({"style_layers": {"conv9_1": 1.0}}, "conv9_1"),
-        ({"regions": (torch.ones(1, 48, 48), torch.ones(2, 32, 48))}, "as many in the content"),
+        (
+            {"regions": (torch.ones(1, 48, 48), torch.ones(2, 32, 48))},
+            "as many masks of the content",
+        ),
         (
             {"regions": (torch.ones(1, 9, 9), torch.ones(1, 32, 48))},
             "of one content",

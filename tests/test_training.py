@@ -642,7 +642,7 @@ def test_options_that_contradict_a_pack_raise(folders) -> None:
         (both, "--output must be given"),
         (
             [*both, "--pack", "p", "-o", "w"],
-            "--output must be left out where folders become a pack",
+            "--output must be left out when a pack is written",
         ),
         (
             [*both, "--pairs", folders[0]],
