@@ -114,7 +114,7 @@ def test_backward_maps_can_be_a_gradient(residual: int) -> None:
 
 
 def test_a_level_is_gated_by_its_own_activations(solver: UnrolledSolver) -> None:
-    """Where h < 0 a fifth passes of what comes from the deeper level, here all there is."""
+    """Where h < 0, a fifth of the deeper level's g passes; here there is nothing else."""
     features, active = solver.double().forward_maps(torch.rand(1, 3, 16, 16).double())
     maps = solver.backward_maps[0]
     maps[0][0].weight.zero_()[:, :, 1, 1] = torch.eye(8)

@@ -63,7 +63,8 @@ constexpr unsigned kAllLanes = 0xffffffff;
 // Pixel columns that a warp writes. Their windows extend two columns further on either side.
 constexpr int kColumns = kLanes - 4;
 
-// Two choices of the performance model that a GPU has to confirm, by -D options of the compiler.
+// Two choices that the performance model suggests; -D options of the compiler change them, so that
+// measurements on a GPU can confirm them.
 #ifndef FASTFCS_MATTING_WARPS
 #define FASTFCS_MATTING_WARPS 2
 #endif
