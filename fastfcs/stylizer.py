@@ -38,8 +38,8 @@ class Stylizer(nn.Module):
       colour profile are kept, and the EXIF orientation is applied.
 
     H and W are at least 16. The network works on the module's own device and in its own dtype;
-    images are moved there and results are moved back. Pixels are processed in whatever encoding
-    they have; the network was trained on sRGB. X is clipped to [0, 1] before a constraint and at
+    images are moved there and results are moved back. Pixels are processed in their own encoding,
+    without conversion; the network was trained on sRGB. X is clipped to [0, 1] before a constraint and at
     the end. "photoreal" uses soft clipping instead, see `fastfcs.constraints.Photoreal`.
 
     On CUDA the host never waits for a tensor, so a call can be captured into a CUDA graph. For that
@@ -137,8 +137,8 @@ class Stylizer(nn.Module):
     def constraint(self, value: Any) -> None:
         parts = parse(value)
         if is_photoreal(parts) and isinstance(self.solver, RefinedSolver):
-            # Each update is pulled back towards the content; after so many of them, no style would
-            # be left.
+            # Each update is pulled back towards the content; after all updates of a refinement, no
+            # style would be left.
             raise ValueError("refine must be False with constraint='photoreal'")
         self._constraint = parts
 

@@ -228,7 +228,7 @@ def test_refuses_other_files(tmp_path) -> None:
         load_solver(path)
 
 
-SHIPPED = {"universal": 10e6, "small": 4e6, "tiny": 1e6}  # at most so many bytes
+SHIPPED = {"universal": 10e6, "small": 4e6, "tiny": 1e6}  # maximum bytes
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One thread per window, once per image. The arithmetic is float64 whatever T is: rounding earlier
+// One thread per window, once per image. The arithmetic is float64 for every T: rounding earlier
 // would make the filter inaccurate. Traffic per pixel, float32: 12 bytes read (the caches serve the
 // nine-fold reuse), 24 bytes written.
 template <typename T>

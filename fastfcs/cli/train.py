@@ -161,7 +161,7 @@ def train(
 ) -> None:
     """Train a network for any style.
 
-    A checkpoint and a preview are written beside OUTPUT; the same command resumes from the
+    A checkpoint and a preview are written next to OUTPUT; the same command resumes from the
     checkpoint. On several devices: torchrun --nproc-per-node N --no-python fastfcs train ...
 
     Pictures come from folders (--content, --style) or from a pack, one file that holds them, for

@@ -139,7 +139,7 @@ def _rows(
 def _measure_method(
     method: Method, pair: Pair, measure: Measure, origin: str, path: Path, device: str
 ) -> Row:
-    """Restyle the content, write the picture beside ``path``, measure."""
+    """Restyle the content, write the picture next to ``path``, and measure it."""
     image, seconds, megabytes = measure_cost(lambda: method.apply(pair), device)
     height, width = pair.content.shape[-2:]
     resized_from = None

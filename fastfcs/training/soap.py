@@ -102,7 +102,7 @@ class SOAP:
                 basis.copy_(torch.linalg.eigh(moment).eigenvectors.flip(-1))
 
     def _refresh_bases(self) -> None:
-        """One power iteration; all matrices of one size, whatever their stack, share one QR."""
+        """Take one power iteration; matrices of equal size share one QR across all stacks."""
         products: dict[int, list[Tensor]] = defaultdict(list)
         bases: dict[int, list[Tensor]] = defaultdict(list)
         for stack in self._stacks:
