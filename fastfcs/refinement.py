@@ -72,9 +72,8 @@ class Refinement(nn.Module):
 
     where h are the features of the deepest level and the superscript C marks the content's. This is
     the loss that the network was trained on (`fastfcs.training.objective`), evaluated on these
-    maps, with level weights chosen so that a few steps reduce the original loss most. The
-    low-frequency part of the gradient is added twice: changing it requires coordinated steps at
-    many pixels.
+    maps, with level weights chosen so that a few steps lower that loss most. The low-frequency part
+    of the gradient is added twice: changing it requires coordinated steps at many pixels.
 
     Args:
         maps: VGG-19, by default the low-rank approximation that ships

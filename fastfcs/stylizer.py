@@ -39,8 +39,8 @@ class Stylizer(nn.Module):
 
     H and W are at least 16. The network works on the module's own device and in its own dtype;
     images are moved there and results are moved back. Pixels are processed in their own encoding,
-    without conversion; the network was trained on sRGB. X is clipped to [0, 1] before a constraint and at
-    the end. "photoreal" uses soft clipping instead, see `fastfcs.constraints.Photoreal`.
+    without conversion; the network was trained on sRGB. X is clipped to [0, 1] before a constraint
+    and at the end. "photoreal" uses soft clipping instead, see `fastfcs.constraints.Photoreal`.
 
     On CUDA the host never waits for a tensor, so a call can be captured into a CUDA graph. For that
     reason the values of CUDA tensors, unlike all others, are not checked.

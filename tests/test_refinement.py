@@ -93,7 +93,7 @@ def test_the_direction_is_nearly_vgg_s(refinement: Refinement) -> None:
 
 
 def test_updates_are_adam_s_and_begin_where_the_network_stops(network: RefinedSolver) -> None:
-    """The gradient's low frequencies count twice, and its mean square is added in the root."""
+    """The gradient's low frequencies count twice, and its mean square is added under the root."""
     refinement, statistics = network.refinement, network.statistics(STYLE)
     beta, memory, step = 0.62, 0.9, 0.015
     with torch.no_grad():

@@ -133,7 +133,10 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
 )
 @click.option("--tensorboard", type=PATH, help="Folder for TensorBoard's log.")
 @_setting(
-    TrainConfig, "holdout", type=click.IntRange(min=0), help="Number of last photos to hold out."
+    TrainConfig,
+    "holdout",
+    type=click.IntRange(min=0),
+    help="Number of photos to hold out, the last.",
 )
 @_setting(
     TrainConfig, "preview_every", type=click.IntRange(min=1), help="Steps between checkpoints."

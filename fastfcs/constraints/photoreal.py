@@ -9,7 +9,7 @@ from .pixels import SoftClip
 from .proximal import ProximalContent
 
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
-# one per region, which usually moves colours further (docs/training-log.md).
+# one per region, whose colours are usually further away (docs/training-log.md).
 _WEIGHT, _WEIGHT_BY_REGION = 0.05, 0.15
 
 
