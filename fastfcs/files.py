@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,10 +38,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
         [('notes.txt', 'complete')]
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # The name is short, so that a file name of the maximum length can be written.
+    partial = path.with_name(f".{zlib.crc32(path.name.encode()):08x}.{os.getpid()}.part")
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        if error.filename != str(partial):
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 

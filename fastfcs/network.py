@@ -14,20 +14,22 @@ Notation, in the code and in the docs:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import check_image, check_regions
-from .constraints import Constraint
 from .losses import region_grams, resize_masks
 from .ops import gram, gram_correction
-from .statistics import Statistics, Widths
+from .statistics import Statistics, Widths, check_widths
+
+if TYPE_CHECKING:
+    from .constraints import Constraint
 
 _SLOPE = 0.2  # slope of every leaky ReLU for negative inputs
 _LARGEST = 0.25  # bound on |g_t|
@@ -45,6 +47,9 @@ class Solver(Protocol):
         >>> solver.updates, solver.widths
         (2, (((8, 8), (8, 8)), ()))
     """
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """The parameters, see `torch.nn.Module`."""
 
     @property
     def updates(self) -> int:
@@ -117,17 +122,17 @@ class ForwardMaps(nn.ModuleList):
         """
         centred = 2 * image - 1
         x, features, active = centred, [], []
-        for level, convs in enumerate(self):
+        for level, convs in enumerate(_levels(self)):
             if level:
                 x = F.leaky_relu(x, _SLOPE)
                 x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-            x = F.leaky_relu_(convs[0](x), _SLOPE)  # type: ignore[index]
+            x = F.leaky_relu_(convs[0](x), _SLOPE)
             active.append(x > 0)
-            for conv in convs[2:]:  # type: ignore[index]
+            for conv in convs[2:]:
                 added = F.leaky_relu_(conv(x), _SLOPE)
                 active.append(added > 0)
                 x = x + added
-            x = convs[1](x)  # type: ignore[index]
+            x = convs[1](x)
             if level == 0:
                 x = torch.cat([x, centred.to(x.dtype)], 1)
             x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
@@ -183,7 +188,7 @@ class BackwardMaps(nn.ModuleList):
             g_t, (B, 3, H, W).
         """
         g: Tensor | None = None
-        for level, convs in reversed(list(enumerate(self))):
+        for level, convs in reversed(list(enumerate(_levels(self)))):
             h = features.pop()
             x = correct(h, level)
             if g is not None:
@@ -191,13 +196,18 @@ class BackwardMaps(nn.ModuleList):
                 x = x + _leaky_gradient(g, h > 0)
             del h
             g = None
-            x = convs[0](x)  # type: ignore[index]
-            for conv in reversed(forward_maps[level][2:]):  # type: ignore[index]
+            x = convs[0](x)
+            for conv in reversed(_levels(forward_maps)[level][2:]):
                 added = _leaky_gradient(x, active.pop())
                 x = x + F.conv_transpose2d(added, conv.weight, padding=1)
-            g = convs[1](_leaky_gradient(x, active.pop()))  # type: ignore[index]
+            g = convs[1](_leaky_gradient(x, active.pop()))
         assert g is not None
         return _LARGEST * torch.tanh(g)
+
+
+def _levels(maps: nn.ModuleList) -> list[Sequence[nn.Conv2d]]:
+    """The convolutions of each level, for the type checker: a `ModuleList` holds any modules."""
+    return cast("list[Sequence[nn.Conv2d]]", list(maps))
 
 
 def _leaky_gradient(g: Tensor, active: Tensor) -> Tensor:
@@ -289,9 +299,7 @@ class UnrolledSolver(nn.Module):
         if any(residual):
             self.architecture["residual"] = residual
         self.forward_maps = ForwardMaps(channels, residual)
-        self.backward_maps: Sequence[BackwardMaps] = nn.ModuleList(  # type: ignore[assignment]
-            BackwardMaps(channels) for _ in range(updates)
-        )
+        self.backward_maps = nn.ModuleList(BackwardMaps(channels) for _ in range(updates))
 
     @torch.no_grad()
     def initialise(
@@ -326,7 +334,7 @@ class UnrolledSolver(nn.Module):
         with torch.enable_grad():
             teach(self.forward_maps)
         statistics = self.statistics(style)
-        forward = [conv for level in self.forward_maps for conv in level[:2]]  # type: ignore[index]
+        forward = [conv for level in _levels(self.forward_maps) for conv in level[:2]]
         for t, maps in enumerate(self.backward_maps):
             backward = _convolutions(maps)
             for k, conv in enumerate(backward):
@@ -421,11 +429,7 @@ class UnrolledSolver(nn.Module):
                 the masks do not match both.
         """
         check_image("content", content)
-        if statistics.widths != self.widths:
-            raise ValueError(
-                "statistics must have this network's updates, levels and channels "
-                f"{self.widths[0]}, got {statistics.widths[0]}"
-            )
+        check_widths(statistics, self.widths)
         check_regions("content", content, regions, statistics.styles)
         x = content if start is None else start.to(content)
         for t in range(self.updates):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +21,8 @@ from .constraints import Constraint
 from .losses import region_grams, resize_masks, squared_norm
 from .network import UnrolledSolver
 from .ops import gram, gram_correction
-from .statistics import Statistics, Widths
+from .statistics import Statistics, Widths, check_widths
 from .vgg import LOW_RANK, STYLE_LAYERS, VGG19, load_vgg19
-from .weights import load_solver
 
 aten = torch.ops.aten
 
@@ -250,7 +248,17 @@ class RefinedSolver(nn.Module):
         self.solver, self.refinement = solver, refinement or Refinement()
 
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
-        """Compute the Gram matrices for both networks, see `UnrolledSolver.statistics`."""
+        """Compute the Gram matrices for the network and the refinement.
+
+        Args:
+            style, regions: see `UnrolledSolver.statistics`.
+
+        Returns:
+            Statistics with ``own`` and ``vgg`` set.
+
+        Raises:
+            ValueError: see `UnrolledSolver.statistics`.
+        """
         own = self.solver.statistics(style, regions).own
         return Statistics(own, self.refinement.statistics(style, regions).vgg)
 
@@ -272,33 +280,20 @@ class RefinedSolver(nn.Module):
         regions: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
-        """Restyle images, see `UnrolledSolver.forward`."""
+        """Restyle images.
+
+        Args:
+            content, statistics, constraint, regions, start: see `UnrolledSolver.forward`.
+
+        Returns:
+            X after all updates, (B, 3, H, W), not clipped.
+
+        Raises:
+            ValueError: see `UnrolledSolver.forward`.
+        """
+        check_widths(statistics, self.widths)
         x = self.solver(content, Statistics(statistics.own), constraint, regions, start)
         return self.refinement(x, content, statistics, constraint, regions)  # type: ignore[no-any-return]
-
-
-def load_network(
-    weights: str | Path = "universal", refine: bool = False
-) -> UnrolledSolver | RefinedSolver:
-    """Load a network, optionally followed by a refinement.
-
-    Args:
-        weights: see `fastfcs.weights.find_weights`.
-        refine: whether to add a `Refinement`.
-
-    Returns:
-        The solver, in eval mode.
-
-    Raises:
-        FileNotFoundError, ValueError: see `fastfcs.weights.load_solver`.
-
-    Examples:
-        >>> from fastfcs.refinement import load_network
-        >>> load_network("tiny", refine=True).updates
-        10
-    """
-    solver = load_solver(weights)
-    return RefinedSolver(solver).eval() if refine else solver
 
 
 def _grams(features: Iterable[Tensor], regions: Tensor | None) -> list[Tensor]:

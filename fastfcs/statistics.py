@@ -82,7 +82,7 @@ class Statistics:
     @property
     def styles(self) -> int:
         """S, the number of styles."""
-        return len(self.own[0][0])
+        return len((self.vgg or self.own[0])[0])
 
     @property
     def widths(self) -> Widths:
@@ -158,6 +158,31 @@ class Statistics:
         return self.map(lambda h: torch.tensordot(shares.to(h), h, dims=1)[None])
 
 
+def check_widths(statistics: Statistics, widths: Widths) -> None:
+    """Check that statistics have the widths that a solver takes.
+
+    Args:
+        statistics: the statistics to check.
+        widths: the solver's widths.
+
+    Raises:
+        ValueError: the numbers of updates, levels or channels differ.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.statistics import Statistics, check_widths
+        >>> check_widths(Statistics(((torch.eye(4)[None],),)), (((8,),), ()))
+        Traceback (most recent call last):
+        ValueError: statistics must have the updates, levels and channels (((8,),), ()), \
+got (((4,),), ())
+    """
+    if statistics.widths != widths:
+        raise ValueError(
+            f"statistics must have the updates, levels and channels {widths}, "
+            f"got {statistics.widths}"
+        )
+
+
 class StatisticsBuffers(nn.Module):
     """Statistics as buffers "t_l" of a module, which follow it to another device.
 
@@ -174,7 +199,11 @@ class StatisticsBuffers(nn.Module):
     """
 
     def set(self, statistics: Statistics) -> None:
-        """Replace the statistics."""
+        """Replace the statistics.
+
+        Args:
+            statistics: the new ones, on any device.
+        """
         self._buffers.clear()
         for name, h in statistics.named().items():
             self.register_buffer(name.replace(".", "_"), h)

@@ -17,10 +17,10 @@ from .checks import MIN_SIDE, check_regions
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
 from .images import AnyImage
-from .network import UnrolledSolver
-from .refinement import RefinedSolver, load_network
+from .network import Solver
 from .regions import resize
 from .statistics import Statistics, StatisticsBuffers
+from .weights import load_network
 
 Style: TypeAlias = AnyImage | str | Path
 T = TypeVar("T", Tensor, Image.Image, NDArray[Any])
@@ -86,7 +86,7 @@ class Stylizer(nn.Module):
         self,
         style: Style | Sequence[Style] | None = None,
         *,
-        weights: str | Path | UnrolledSolver | RefinedSolver = "universal",
+        weights: str | Path | Solver = "universal",
         refine: bool = False,
         constraint: Part | Sequence[Part] | None = None,
         strength: float = 1.0,
@@ -105,13 +105,16 @@ class Stylizer(nn.Module):
         self.strength, self.brush = strength, brush
         self.cutoff = cutoff
         self.style_size = style_size
-        self.solver: UnrolledSolver | RefinedSolver
-        if isinstance(weights, (UnrolledSolver, RefinedSolver)):
-            if refine:
-                raise ValueError("refine must be False if weights is a network")
-            self.solver = weights
-        else:
+        self.solver: Solver
+        if isinstance(weights, (str, Path)):
             self.solver = load_network(weights, refine).requires_grad_(False)
+        elif not isinstance(weights, nn.Module):
+            kind = type(weights).__name__
+            raise TypeError(f"weights must be a name, a file or a network, got {kind}")
+        elif refine:
+            raise ValueError("refine must be False if weights is a network, got True")
+        else:
+            self.solver = weights
         self.constraint = parts  # checked against the solver
         self.statistics = StatisticsBuffers()
         if style is not None:
@@ -136,10 +139,10 @@ class Stylizer(nn.Module):
     @constraint.setter
     def constraint(self, value: Any) -> None:
         parts = parse(value)
-        if is_photoreal(parts) and isinstance(self.solver, RefinedSolver):
+        if is_photoreal(parts) and self._is_refined:
             # Each update is pulled back towards the content; after all updates of a refinement, no
             # style would be left.
-            raise ValueError("refine must be False with constraint='photoreal'")
+            raise ValueError("refine must be False with constraint='photoreal', got True")
         self._constraint = parts
 
     @torch.no_grad()
@@ -230,6 +233,10 @@ class Stylizer(nn.Module):
             f"brush={self.brush}"
         )
 
+    @property
+    def _is_refined(self) -> bool:
+        return bool(self.solver.widths[1])
+
     def _to_network(self, image: Tensor) -> Tensor:
         return image.to(next(self.solver.parameters()))
 
@@ -260,7 +267,7 @@ class Stylizer(nn.Module):
         if self.brush != 1:
             raise ValueError(f"style must be an image with a brush, got the preset {path.stem}")
         statistics = presets.read(path)
-        if not isinstance(self.solver, RefinedSolver):
+        if not self._is_refined:
             statistics = Statistics(statistics.own)
         if statistics.widths != self.solver.widths:
             raise ValueError(f"style must be a preset of these weights, got {path}")

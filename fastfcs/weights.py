@@ -11,6 +11,7 @@ import torch
 
 from .files import save_tensors
 from .network import UnrolledSolver
+from .refinement import RefinedSolver
 
 
 def find_weights(source: str | Path) -> Path:
@@ -100,3 +101,27 @@ def save_solver(solver: UnrolledSolver, path: str | Path, metadata: Mapping[str,
     architecture = json.dumps(solver.architecture)
     halves = {name: tensor.half() for name, tensor in solver.state_dict().items()}
     save_tensors(halves, path, {"format": "fastfcs", "architecture": architecture, **metadata})
+
+
+def load_network(
+    weights: str | Path = "universal", refine: bool = False
+) -> UnrolledSolver | RefinedSolver:
+    """Load a network, optionally followed by a refinement.
+
+    Args:
+        weights: see `find_weights`.
+        refine: whether to add a `Refinement`.
+
+    Returns:
+        The solver, in eval mode.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_solver`.
+
+    Examples:
+        >>> from fastfcs.weights import load_network
+        >>> load_network("tiny", refine=True).updates
+        10
+    """
+    solver = load_solver(weights)
+    return RefinedSolver(solver).eval() if refine else solver

@@ -15,6 +15,7 @@ from test_golden import distance
 from fastfcs import presets
 from fastfcs.cli import cli
 from fastfcs.network import UnrolledSolver
+from fastfcs.statistics import Statistics
 from fastfcs.stylizer import Stylizer
 
 H, W = 24, 33
@@ -40,18 +41,20 @@ HALVES = torch.cat([LEFT, 1 - LEFT])
 def test_a_blend_is_the_convex_combination_of_the_statistics(solver: UnrolledSolver) -> None:
     a, b = (solver.statistics(s[None]) for s in (A, B))
     module = Stylizer(weights=solver).set_style([A, B], blend=[3, 1])
-    for key, h in module.statistics.get().items():
-        torch.testing.assert_close(h, 0.75 * a[key] + 0.25 * b[key])
+    grams = zip(a.named().items(), b.named().items(), strict=True)
+    blend = Statistics.from_named({name: 0.75 * g + 0.25 * h for (name, g), (_, h) in grams})
+    for name, h in module.statistics.get().named().items():
+        torch.testing.assert_close(h, blend.named()[name])
     with torch.no_grad():
-        want = solver(CONTENT[None], {k: 0.75 * a[k] + 0.25 * b[k] for k in a})[0].clamp(0, 1)
+        want = solver(CONTENT[None], blend)[0].clamp(0, 1)
     torch.testing.assert_close(module(CONTENT), want)
     only = module.set_style([A, B], blend=[0, 2])(CONTENT)
     torch.testing.assert_close(only, Stylizer(B, weights=solver)(CONTENT))
 
 
 @pytest.mark.parametrize("blend", [[1], [1, 1, 1], [1, -1], [0, 0], [1, float("nan")]])
-def test_blends_that_are_none(solver: UnrolledSolver, blend: list[float]) -> None:
-    with pytest.raises(ValueError, match="blend must be 2 weights, one a style, none negative"):
+def test_invalid_blends_raise(solver: UnrolledSolver, blend: list[float]) -> None:
+    with pytest.raises(ValueError, match="blend must be 2 weights, one per style, none negative"):
         Stylizer(weights=solver).set_style([A, B], blend=blend)
 
 
@@ -66,7 +69,7 @@ def test_a_larger_brush_is_a_larger_style(solver: UnrolledSolver) -> None:
     found = Stylizer(A, weights=solver, brush=2.0)(CONTENT)
     grown = torch.nn.functional.interpolate(A[None], (80, 40), mode="bicubic", antialias=True)
     torch.testing.assert_close(found, Stylizer(grown.clamp(0, 1), weights=solver)(CONTENT))
-    with pytest.raises(ValueError, match=r"brush must be in \[0.25, 4\], not 5"):
+    with pytest.raises(ValueError, match=r"brush must be in \[0.25, 4\], got 5"):
         Stylizer(A, weights=solver, brush=5)
 
 
@@ -114,9 +117,9 @@ def test_a_style_s_regions_are_statistics_of_their_own(solver: UnrolledSolver) -
     halves[0, :, :24] = halves[1, :, 24:] = 1
     style = torch.cat([0.1 * B[..., :24], 1 - 0.1 * B[..., 24:]], -1)
     module = Stylizer(weights=solver).set_style(style, regions=halves)
-    found = module.statistics.get()["0.0"]
+    found = module.statistics.get().own[0][0]
     assert found.shape == (2, 8, 8)
-    parts = [solver.statistics(p[None])["0.0"][0] for p in (style[..., :24], style[..., 24:])]
+    parts = [solver.statistics(p[None]).own[0][0][0] for p in (style[..., :24], style[..., 24:])]
     for k, part in enumerate(parts):
         assert (found[k] - part).norm() < 0.3 * (found[k] - parts[1 - k]).norm()
     assert module(CONTENT, HALVES).shape == CONTENT.shape
@@ -135,7 +138,7 @@ def test_where_no_region_is_nothing_is_asked(solver: UnrolledSolver) -> None:
 def test_regions_that_do_not_fit(solver: UnrolledSolver) -> None:
     module = Stylizer([A, B], weights=solver)
     for content, regions, sentence in [
-        (CONTENT, LEFT, "regions must be as many as styles, not 1 and 2"),
+        (CONTENT, LEFT, "regions must be one per style, 2, got 1"),
         (CONTENT, HALVES[:, :20], r"regions must be masks \(R, H, W\) of one content"),
         (torch.stack([CONTENT] * 2), HALVES, r"regions must be masks \(R, H, W\) of one content"),
         (CONTENT, 2 * HALVES, r"regions must be masks in \[0, 1\], none of them empty"),
@@ -143,7 +146,7 @@ def test_regions_that_do_not_fit(solver: UnrolledSolver) -> None:
     ]:
         with pytest.raises(ValueError, match=sentence):
             module(content, regions)
-    with pytest.raises(ValueError, match="regions belong to one style image, not to 2"):
+    with pytest.raises(ValueError, match="style must be a single image with regions, got 2"):
         module.set_style([A, B], regions=HALVES)
     with pytest.raises(ValueError, match=r"regions must be masks \(R, H, W\) of the style"):
         module.set_style(A, regions=HALVES)
@@ -269,9 +272,9 @@ def test_presets_are_found_by_name(solver: UnrolledSolver, tmp_path: Path, monke
     assert presets.title(tmp_path / "a.safetensors") == "A, nobody"
     found = Stylizer("a", weights=solver)(CONTENT)
     assert torch.equal(found, Stylizer(A, weights=solver)(CONTENT))
-    with pytest.raises(ValueError, match="regions belong to a style image, not to the preset a"):
+    with pytest.raises(ValueError, match="style must be an image with regions, got the preset a"):
         Stylizer(weights=solver).set_style("a", regions=HALVES)
-    with pytest.raises(ValueError, match="brush scales a style image, not the preset a"):
+    with pytest.raises(ValueError, match="style must be an image with a brush, got the preset a"):
         Stylizer("a", weights=solver, brush=2)
 
 

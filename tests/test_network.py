@@ -135,7 +135,7 @@ def test_a_level_is_gated_by_its_own_activations(solver: UnrolledSolver) -> None
 def test_refuses_statistics_of_other_widths(solver: UnrolledSolver) -> None:
     image = torch.rand(1, 3, 16, 16)
     other = UnrolledSolver(updates=2, channels=(8, 8, 12)).statistics(image)
-    with pytest.raises(ValueError, match="statistics must have this network's updates"):
+    with pytest.raises(ValueError, match="statistics must have the updates, levels and channels"):
         solver(image, other)
 
 
@@ -201,7 +201,7 @@ def test_refuses_what_is_no_image(solver: UnrolledSolver, shape: tuple[int, ...]
 def test_refuses_statistics_of_another_network(solver: UnrolledSolver) -> None:
     other = UnrolledSolver(updates=3, channels=(8, 8, 8))
     image = torch.rand(1, 3, 16, 16)
-    with pytest.raises(ValueError, match="statistics must have this network's updates"):
+    with pytest.raises(ValueError, match="statistics must have the updates, levels and channels"):
         solver(image, other.statistics(image))
 
 

@@ -23,13 +23,13 @@ from fastfcs.losses import (
     structure_loss,
 )
 from fastfcs.network import UnrolledSolver
-from fastfcs.refinement import RefinedSolver, Refinement, load_network
+from fastfcs.refinement import RefinedSolver, Refinement
 from fastfcs.statistics import Statistics
 from fastfcs.stylizer import Stylizer
 from fastfcs.training.data import targets
 from fastfcs.training.objective import batch_loss
 from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, load_vgg19
-from fastfcs.weights import load_solver
+from fastfcs.weights import load_network, load_solver
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,7 @@ def test_is_differentiable_in_the_content() -> None:
 
 
 def test_loading_computes_nothing_on_the_meta_device() -> None:
-    code = "import sys; from fastfcs.refinement import load_network; load_network(refine=True); "
+    code = "import sys; from fastfcs.weights import load_network; load_network(refine=True); "
     code += "assert 'torch._dynamo' not in sys.modules, 'a second and more'"
     subprocess.run([sys.executable, "-c", code], check=True)
 

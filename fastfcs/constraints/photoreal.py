@@ -99,10 +99,35 @@ class Photoreal:
         moves = masks * (colours - before).to(content).view(-1, 3, 1, 1)
         return content + (moves if regions is None else moves.sum(0, keepdim=True))
 
+    def bound(self, x: Tensor) -> Tensor:
+        """Bring X towards the content and into [0,1]: steps 1 and 2.
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W) in X's dtype.
+        """
+        return self._soft_clip(self._pull(x))
+
     def __call__(self, x: Tensor) -> Tensor:
-        """Enforce the constraint after an update: (B,3,H,W) -> (B,3,H,W)."""
-        return self.projection(self._soft_clip(self._pull(x)))
+        """Enforce the constraint after an update: steps 1 to 3.
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W) in X's dtype.
+        """
+        return self.projection(self.bound(x))
 
     def finish(self, x: Tensor) -> Tensor:
-        """Bring the last X into [0,1]: (B,3,H,W) -> (B,3,H,W)."""
+        """Bring the last X into [0,1].
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W) in X's dtype.
+        """
         return self._soft_clip(x)

@@ -45,26 +45,30 @@ def parse(constraint: Any, cutoff: float | None = None) -> tuple[Part, ...]:
                 f"constraint must be None, {names}, a callable or a list of these, got {part!r}"
             )
     parts = tuple(part for part in parts if part is not None)
-    if cutoff is not None and not is_photoreal(parts):
+    named = [_CLASSES[part] for part in parts if isinstance(part, str)]
+    if cutoff is not None and Photoreal not in named:
         raise ValueError("cutoff must be None without constraint='photoreal'")
     return parts
 
 
 def is_photoreal(parts: tuple[Part, ...]) -> bool:
-    """Tell whether "photoreal" is among the parts.
+    """Tell whether "photoreal", or a `Photoreal` object, is among the parts.
 
     Args:
         parts: from `parse`.
 
     Returns:
-        Whether one of them is "photoreal".
+        Whether one of them is.
 
     Examples:
         >>> from fastfcs.constraints.registry import is_photoreal, parse
         >>> is_photoreal(parse("keep-colour"))
         False
     """
-    return any(_CLASSES.get(part) is Photoreal for part in parts if isinstance(part, str))
+    return any(
+        _CLASSES.get(part) is Photoreal if isinstance(part, str) else isinstance(part, Photoreal)
+        for part in parts
+    )
 
 
 def build(parts: tuple[Part, ...], content: Tensor, **options: Any) -> list[Constraint]:
@@ -123,10 +127,10 @@ def build_projections(
 
 
 class BetweenUpdates:
-    """All constraints that are enforced after each update of the network, in order.
+    """All constraints that are enforced after each update of the network.
 
-    An update may leave [0,1], so X is clipped first, unless the first constraint is `Photoreal`,
-    which has its own soft clipping.
+    An update may leave [0,1], so X is brought back first: softly by `Photoreal`, if it is among the
+    constraints, else by clipping. The constraints then follow in order.
 
     Args:
         parts: from `parse`.
@@ -150,22 +154,46 @@ class BetweenUpdates:
         cutoff: float | None = None,
         regions: Tensor | None = None,
     ) -> None:
-        self.constraints = build(parts, content, cutoff=cutoff, regions=regions)
-        if self.constraints and not isinstance(self.constraints[0], Photoreal):
-            self.constraints.insert(0, Clip())
+        self._constraints = build(parts, content, cutoff=cutoff, regions=regions)
+        photoreals = [c for c in self._constraints if isinstance(c, Photoreal)]
+        self._photoreal = photoreals[0] if photoreals else None
+        self._bound = self._photoreal.bound if self._photoreal else Clip()
 
     def start(self, colours: Tensor) -> Tensor | None:
-        """X^(0) for a style of these mean colours, see `Photoreal.start`; None means X^(0) = C."""
-        for constraint in self.constraints:
-            if isinstance(constraint, Photoreal):
-                return constraint.start(colours)
-        return None
+        """Choose X^(0), see `Photoreal.start`.
+
+        Args:
+            colours: mean colours of the styles, RGB in [0,1], (S,3).
+
+        Returns:
+            (B,3,H,W), or None to start from the content.
+        """
+        return self._photoreal.start(colours) if self._photoreal else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Enforce all constraints after an update: (B,3,H,W) -> (B,3,H,W)."""
-        return compose(self.constraints)(x)
+        """Enforce all constraints after an update.
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W).
+        """
+        if not self._constraints:
+            return x
+        x = self._bound(x)
+        for constraint in self._constraints:
+            x = constraint.projection(x) if isinstance(constraint, Photoreal) else constraint(x)
+        return x
 
     def finish(self, x: Tensor) -> Tensor:
-        """Apply the final step of the last constraint, if any: (B,3,H,W) -> (B,3,H,W)."""
-        last = self.constraints[-1] if self.constraints else None
+        """Apply the final step of the last constraint, see `Photoreal.finish`.
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W).
+        """
+        last = self._constraints[-1] if self._constraints else None
         return last.finish(x) if isinstance(last, Photoreal) else x

@@ -21,11 +21,10 @@ from torch import Tensor
 
 from .. import images
 from ..files import write_text
-from ..network import UnrolledSolver
-from ..refinement import RefinedSolver, load_network
+from ..network import Solver
 from ..stylizer import Stylizer
 from ..vgg import LOW_RANK, VGG19, load_vgg19
-from ..weights import find_weights
+from ..weights import find_weights, load_network
 from .compare import fingerprint
 from .pairs import Pair, PairFiles
 from .report import new_figure, save_figure
@@ -197,7 +196,7 @@ def _cached(path: Path, origin: str, measure: Callable[[], T]) -> T:
 
 
 def _network_loss(
-    solver: UnrolledSolver | RefinedSolver,
+    solver: Solver,
     style: Tensor | Path,
     content: Tensor,
     losses: Callable[..., list[float]],

@@ -16,11 +16,10 @@ from torch import Tensor
 from .. import images
 from ..constraints import Photoreal
 from ..filters import LowPass
-from ..network import UnrolledSolver
-from ..refinement import RefinedSolver, load_network
+from ..network import Solver
 from ..stylizer import Stylizer
 from ..vgg import LOW_RANK, VGG19, load_vgg19
-from ..weights import find_weights
+from ..weights import find_weights, load_network
 from .pairs import Pair
 
 PAINTED = ("content", "artistic")
@@ -140,7 +139,7 @@ class _BuiltIn:
         self._options = {key: value for key, value in options.items() if value is not None}
 
     @cached_property
-    def _solver(self) -> UnrolledSolver | RefinedSolver:
+    def _solver(self) -> Solver:
         return load_network(self._weights, self._refine).requires_grad_(False).to(self._device)
 
     @cached_property
