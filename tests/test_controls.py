@@ -1,4 +1,4 @@
-"""What people turn: blends, brush size, colours kept, regions, presets."""
+"""The controls: blends, brush size, colours and luminance, regions, presets."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_where_no_region_is_nothing_is_asked(solver: UnrolledSolver) -> None:
 def test_regions_that_do_not_fit(solver: UnrolledSolver) -> None:
     module = Stylizer([A, B], weights=solver)
     for content, regions, sentence in [
-        (CONTENT, LEFT, "regions must be one per style, 2, got 1"),
+        (CONTENT, LEFT, "regions must be 2 masks, one per style, got 1"),
         (CONTENT, HALVES[:, :20], r"regions must be masks \(R, H, W\) of one content"),
         (torch.stack([CONTENT] * 2), HALVES, r"regions must be masks \(R, H, W\) of one content"),
         (CONTENT, 2 * HALVES, r"regions must be masks in \[0, 1\], none of them empty"),
