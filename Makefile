@@ -23,14 +23,14 @@ mutants: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/pip install --quiet -e ".[benchmark]"
-	for each in laplacian gram stylizer; do \
-		$(BIN)/python benchmarks/$$each.py --json benchmarks/results/cpu-$$(nproc)cores.json || exit; done
+	for name in laplacian gram stylizer; do \
+		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/cpu-$$(nproc)cores.json || exit; done
 	$(BIN)/python benchmarks/render.py
 
 matrix:
 	$(PYTHON) tests/matrix.py
 
-# Torch first and pinned: the build finds it there, and the small CPU build is taken where the index has one.
+# Torch is installed first, so that the build finds it, and pinned; pip takes the small CPU build if the index has one.
 .venv/installed: $(SOURCES)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet torch==2.13.0

@@ -1,7 +1,7 @@
 """Setuptools' build backend, with torch as a build requirement only if none is installed.
 
-The build needs torch's headers and libraries but does not import it. pip's isolated build sees the
-target environment through sysconfig, so that it never downloads a second torch.
+The build needs torch's headers and libraries but does not import it. pip's isolated build finds the
+torch of the target environment through sysconfig, so it never downloads a second one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from setuptools.build_meta import *  # noqa: F403
 
 
 def find_torch() -> Path | None:
-    """The folder of the torch package in this environment or in the target environment."""
+    """Find the folder of the torch package in this environment or in the target environment."""
     spec = importlib.util.find_spec("torch")
     folders = list(spec.submodule_search_locations or []) if spec else []
     folders += [f"{sysconfig.get_path(key)}/torch" for key in ("purelib", "platlib")]

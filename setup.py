@@ -1,4 +1,4 @@
-"""Builds fastfcs._C with ninja: the C++ operators always, the CUDA kernels if nvcc is found.
+"""Builds fastfcs._C with ninja: the C++ operators always, the CUDA kernels if nvcc is available.
 
 Environment variables: CXX; FASTFCS_CUDA=0|1 (forbid or require CUDA); CUDA_HOME;
 TORCH_CUDA_ARCH_LIST.
@@ -64,7 +64,7 @@ def torch_folder() -> Path:
 
 
 def find_nvcc() -> str | None:
-    """The path of nvcc, or None for a build without CUDA."""
+    """Find the path of nvcc; None stands for a build without CUDA."""
     setting = os.environ.get("FASTFCS_CUDA", "")
     if setting not in ("", "0", "1"):
         stop(f"FASTFCS_CUDA must be 0 or 1, got {setting!r}")
@@ -88,7 +88,7 @@ def cuda_version(nvcc: str) -> str:
 
 
 def code_generation(architectures: str) -> str:
-    """Translates a list such as "8.0 9.0+PTX" to options of nvcc."""
+    """Translate a list such as "8.0 9.0+PTX" into options of nvcc."""
     options = []
     for name in re.split(r"[ ;]+", architectures.strip()):
         match = re.fullmatch(r"(\d+)\.(\d+[af]?)(\+PTX)?", name)
@@ -102,7 +102,7 @@ def code_generation(architectures: str) -> str:
 
 
 def row_flags() -> dict[str, str]:
-    """Compiler flags of the inner loops, csrc/cpu/*_rows.cpp, per instruction set."""
+    """Return the compiler flags of the inner loops, csrc/cpu/*_rows.cpp, per instruction set."""
     options = {"plain": (16, "")}  # name: bytes per vector, compiler options
     if platform.machine() == "x86_64":
         options["avx2"] = (32, "-mavx2 -mfma -mf16c")
@@ -114,7 +114,7 @@ def row_flags() -> dict[str, str]:
 
 
 def build_file(target: Path, version: str, in_place: bool) -> str:
-    """The text of build.ninja: one object per source, or per instruction set for *_rows.cpp."""
+    """Compose build.ninja: one object per source, or per instruction set for *_rows.cpp."""
     import pybind11
 
     cxx, torch, nvcc = compiler(), torch_folder(), find_nvcc()

@@ -1,4 +1,4 @@
-"""A constraint of your own: shadows keep the photograph's colours, everything else is painted.
+"""A custom constraint: shadows keep the photograph's colours, everything else is painted.
 
 python examples/constraint.py PHOTO STYLE OUT         STYLE is a picture or a preset
 

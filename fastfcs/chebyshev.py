@@ -16,10 +16,10 @@ _KAISER_BETA = 4.0
 def expand(
     function: Callable[[NDArray[np.float64]], NDArray[np.float64]], order: int, nodes: int
 ) -> NDArray[np.float64]:
-    """Expand a function into Chebyshev polynomials, f(lambda) = sum_k c_k T_k(2 lambda / 9 - 1).
+    """Expand a function in Chebyshev polynomials, f(lambda) = sum_k c_k T_k(2 lambda / 9 - 1).
 
-    By Chebyshev-Gauss quadrature at M nodes, c_k = 2/M sum_j f(lambda_j) cos(k theta_j), and half
-    of that for k = 0, which is a cosine transform.
+    Chebyshev-Gauss quadrature at M nodes gives c_k = 2/M sum_j f(lambda_j) cos(k theta_j), and half
+    of that for k = 0. This is a discrete cosine transform.
 
     Args:
         function: f, vectorised, on [0, 9].
@@ -44,13 +44,13 @@ def expand(
 
 
 def kaiser_window(order: int) -> NDArray[np.float64]:
-    """Compute Kaiser's window (beta = 4), which damps the ringing of a step's expansion.
+    """Compute the Kaiser window (beta = 4), which damps the ringing of a step's expansion.
 
     Args:
         order: degree of the polynomial.
 
     Returns:
-        Factors for c_0 ... c_order, (order + 1,), falling from 1.
+        Factors for c_0 ... c_order, (order + 1,), decreasing from 1.
 
     Examples:
         >>> from fastfcs.chebyshev import kaiser_window

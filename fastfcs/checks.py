@@ -1,11 +1,11 @@
-"""Checks of arguments that several modules share; each raises one sentence."""
+"""Argument checks shared by several modules; each raises an error of one sentence."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 MIN_SIDE = 16
-"""The least height and width of an image, in pixels: the network halves it three times."""
+"""The minimum height and width of an image, in pixels: the network halves both three times."""
 
 
 def check_image(name: str, image: Tensor) -> None:
@@ -66,8 +66,8 @@ def check_regions(
     Args:
         name: the name of the image the masks belong to, for the message.
         image: (1, 3, H, W).
-        regions: masks (R, H, W) in [0, 1], none of them empty; None passes.
-        styles: R, if it is known.
+        regions: masks (R, H, W) in [0, 1], none of them empty; None passes the check.
+        styles: the expected R; None allows any.
 
     Raises:
         ValueError: the masks have another shape or number, are empty or leave [0, 1].
@@ -88,7 +88,7 @@ def check_regions(
             f"got {tuple(regions.shape)}"
         )
     if styles not in (None, len(regions)):
-        raise ValueError(f"regions must be one per style, {styles}, got {len(regions)}")
+        raise ValueError(f"regions must be {styles} masks, one per style, got {len(regions)}")
     if regions.is_cuda:  # looking at the values would make the host wait
         return
     if not (regions.min() >= 0 and regions.max() <= 1 and (regions.amax((1, 2)) > 0).all()):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it onto ``path`` once the block succeeds.
+    """Yield a temporary path next to ``path``, and rename it to ``path`` if the block succeeds.
 
     An existing file is replaced. If the block raises, the temporary file is removed and an existing
     file stays as it was.

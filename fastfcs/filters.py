@@ -16,7 +16,7 @@ from .laplacian import MattingLaplacian
 
 Kind = Literal["ideal", "heat", "tikhonov"]
 
-_LARGEST_ORDER = 20_000  # seconds for a small picture, minutes for a large one
+_LARGEST_ORDER = 20_000  # takes seconds for a small picture, minutes for a large one
 
 # h(0) = 1, and at the cutoff h is 1/2, or steps through it.
 _KERNELS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]] = {
@@ -109,8 +109,8 @@ class LowPass:
         """Make the ideal low-pass with k eigenvalues below its cutoff, which imitates P_span(U_k).
 
         Args:
-            laplacian: L, of one image of n pixels.
-            k: number of eigenvalues, from 1 to n - 1, which are counted stochastically: see
+            laplacian: L of a single image with n pixels.
+            k: number of eigenvalues, from 1 to n - 1. They are counted stochastically: see
                 :func:`fastfcs.bandwidth.estimate_cutoff` for the error and the cost.
             order: see `LowPass`.
 

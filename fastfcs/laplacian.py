@@ -19,15 +19,15 @@ class MattingLaplacian:
         A_w(i,j) = 1/9 [1 + (I_i - mu_w)^T (S_w + eps/9 I_3)^-1 (I_j - mu_w)]
 
     over the 3x3 windows w wholly inside the image, with mean mu_w and covariance S_w. L is
-    symmetric, positive semi-definite, and nearly annihilates every signal that in each window is an
-    affine function of the colours. Each window is represented by six numbers, its `factors`: 24
-    bytes per pixel in float32, where an explicit L takes about 300.
+    symmetric, positive semi-definite, and nearly annihilates every signal that is an affine
+    function of the colours within each window. Each window is represented by six numbers, its
+    `factors`: 24 bytes per pixel in float32, whereas an explicit L takes about 300.
 
     Args:
-        image: (3,H,W) or (B,3,H,W), float32 or float64 in [0,1], H and W at least 3. It is a
-            constant, to which no gradient flows.
-        eps: regularisation, positive, PyMatting's `epsilon`: how far a signal may be from affine
-            where the image is nearly flat.
+        image: (3,H,W) or (B,3,H,W), float32 or float64 in [0,1], H and W at least 3. It is treated
+            as a constant: no gradient flows to it.
+        eps: positive regularisation, PyMatting's `epsilon`: it sets how far a signal may be from
+            affine where the image is nearly flat.
 
     Attributes:
         shape: the image's shape.
@@ -54,8 +54,8 @@ class MattingLaplacian:
     """
 
     lambda_max: float = 9.0
-    """An upper bound of every eigenvalue: A_w is a least-squares fit, shrunk by eps, so that
-    0 <= I - A_w <= I, and a pixel lies in nine windows at most. No power iteration is needed."""
+    """An upper bound on every eigenvalue: A_w is a least-squares fit, shrunk by eps, so that
+    0 <= I - A_w <= I, and a pixel lies in at most nine windows. No power iteration is needed."""
 
     def __init__(self, image: Tensor, eps: float = 1e-7) -> None:
         if image.dim() not in (3, 4):
@@ -132,13 +132,13 @@ class MattingLaplacian:
         """Compute Tr(x^T L x), summed over channels. Differentiable in x.
 
         Args:
-            x: as for L x.
+            x: the signal, as in `__matmul__`.
 
         Returns:
             One number per image, (B,), or () for an image without a batch.
 
         Raises:
-            ValueError: see L x.
+            ValueError: see `__matmul__`.
 
         Examples:
             >>> import torch
@@ -168,7 +168,7 @@ class MattingLaplacian:
         """
         batch, _, height, width = self.image.shape
         colours = F.unfold(self.image, 3).reshape(batch, 3, 9, height - 2, width - 2)
-        colours = colours - colours[:, :, 4:5]  # small numbers, whose mean is accurate
+        colours = colours - colours[:, :, 4:5]  # small numbers have an accurate mean
         d0, d1, d2 = (colours - colours.mean(2, keepdim=True)).unbind(1)
         k00, k01, k02, k11, k12, k22 = self.factors.unsqueeze(2).unbind(1)
         norms = (k00 * d0) ** 2 + (k01 * d0 + k11 * d1) ** 2 + (k02 * d0 + k12 * d1 + k22 * d2) ** 2

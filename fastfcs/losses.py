@@ -56,7 +56,7 @@ def style_loss(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> T
 
 
 def relative_content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """Compute ||h_l - h_l^C||^2 / ||h_l^C||^2: a `content_loss` that VGG's scale does not affect.
+    """Compute ||h_l - h_l^C||^2 / ||h_l^C||^2, a `content_loss` independent of VGG's scale.
 
     Args:
         features: h_l, (B,c_l,H_l,W_l).
@@ -78,8 +78,8 @@ def relative_content_loss(features: Tensor, target: Tensor) -> Tensor:
 def relative_style_loss(gram: Tensor, target: Tensor, content: Tensor) -> Tensor:
     """Compute ||G_l - H_l||^2 / (||H_l||^2 + ||G_l^C||^2) at one layer.
 
-    Dividing by the content's norm as well keeps a dark style for a bright content from outweighing
-    everything else, as it does in `style_loss`.
+    Dividing by the content's norm as well keeps a dark style on a bright content from outweighing
+    all other terms, as it would in `style_loss`.
 
     Args:
         gram: G_l, (B,c_l,c_l).
@@ -100,11 +100,11 @@ def relative_style_loss(gram: Tensor, target: Tensor, content: Tensor) -> Tensor
 
 
 def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize masks by averaging over areas, so that a pixel is the covered share of its area.
+    """Resize masks by averaging over areas: each pixel becomes the covered fraction of its area.
 
     Args:
         masks: (R,H,W), floating.
-        size: the height h and width w.
+        size: the new height h and width w, in pixels.
 
     Returns:
         (R,h,w).
@@ -169,7 +169,7 @@ def matting_loss(laplacian: MattingLaplacian, image: Tensor) -> Tensor:
 
 
 def structure_loss(image: Tensor, content: Tensor) -> Tensor:
-    """Compute 1 - `gradient_ssim`, the loss of the content's edges.
+    """Compute 1 - `gradient_ssim`, which penalises changes of the content's edges.
 
     Args:
         image, content: (B,3,H,W) in [0,1], H and W at least 7.
@@ -191,7 +191,7 @@ def gradient_ssim(a: Tensor, b: Tensor) -> Tensor:
     """Compute the SSIM of the gradient magnitudes (Sobel, of luma) of two images.
 
     SSIM is scikit-image's: windows of 7 x 7, sample covariances, K1 = 0.01, K2 = 0.03, range 1.
-    Differentiable. In float64, rounding does not affect the variances.
+    It is differentiable. Use float64 if the rounding of small variances matters.
 
     Args:
         a, b: (B,3,H,W) in [0,1], H and W at least 7.
@@ -217,7 +217,7 @@ def gradient_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gradient_magnitude(image: Tensor) -> Tensor:
-    # The kernels are made on the device: copied from the host, they would make it wait.
+    # The kernels are made on the device, since copying them there would make the host wait.
     difference = torch.arange(-1, 2, dtype=image.dtype, device=image.device)
     across = (2 - difference.abs())[:, None] * difference / 4
     kernels = torch.stack([across, across.T])[:, None]
@@ -241,7 +241,7 @@ def luma(image: Tensor) -> Tensor:
         >>> round(luma(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)).item(), 4)
         0.5925
     """
-    # No tensor of weights, whose copy to the device would make the host wait.
+    # Scalars, since copying a tensor of weights to the device would make the host wait.
     red, green, blue = torch.split(image, 1, 1)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
@@ -256,7 +256,7 @@ def gram_distance(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -
         grams: H_l by layer, (B,c_l,c_l) or (1,c_l,c_l).
 
     Returns:
-        One number per image, (B,), without a unit.
+        One dimensionless number per image, (B,).
 
     Examples:
         >>> import torch

@@ -31,10 +31,10 @@ from .statistics import Statistics, Widths, check_widths
 if TYPE_CHECKING:
     from .constraints import Constraint
 
-_SLOPE = 0.2  # of every leaky ReLU, for negative inputs
-_LARGEST = 0.25  # bound of |g_t|
+_SLOPE = 0.2  # slope of every leaky ReLU for negative inputs
+_LARGEST = 0.25  # bound on |g_t|
 _ADDED = 0.3  # standard deviation of a residual convolution's output at initialisation
-_DOUBLINGS = 3  # of the number of terms in the Neumann series of `_normalised_correction`
+_DOUBLINGS = 3  # each doubles the number of terms in the series of `_normalised_correction`
 
 
 class Solver(Protocol):
@@ -80,17 +80,17 @@ def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
 class ForwardMaps(nn.ModuleList):
     """The features h_1, h_2, ...: a small trained stand-in for VGG, shared by all updates.
 
-    Each level is two convolutions, at half the resolution of the level before, with residual ones
-    (He et al. 2016), x + leaky(conv(x)), between them. The last channel of every level is the
+    Each level has two convolutions and, between them, residual ones, x + leaky(conv(x)) (He et al.
+    2016), at half the resolution of the previous level. The last channel of every level is the
     constant 1, and level 1 also carries the image itself. The Gram matrices therefore hold the
     means of all features and, at level 1, the mean and covariance of the colours.
 
     Args:
-        channels: c_l of each level, finest first, the constant and the image included.
-        residual: number of residual convolutions of each level.
+        channels: c_l of each level, finest first, including the constant and the image.
+        residual: number of residual convolutions per level.
 
     Attributes:
-        learned: number of channels of each level that a convolution produces.
+        learned: number of channels per level that a convolution produces.
 
     Examples:
         >>> import torch
@@ -117,8 +117,8 @@ class ForwardMaps(nn.ModuleList):
             image: (B, 3, H, W) in [0, 1].
 
         Returns:
-            The features h_l, (B, c_l, H / 2^(l-1), W / 2^(l-1)) with sizes rounded up, and for each
-            leaky ReLU within a level, in order, where its input was positive.
+            The features h_l, (B, c_l, H / 2^(l-1), W / 2^(l-1)) with sizes rounded up, and one mask
+            per leaky ReLU within a level, in order, which is True where its input was positive.
         """
         centred = 2 * image - 1
         x, features, active = centred, [], []
@@ -143,10 +143,10 @@ class ForwardMaps(nn.ModuleList):
 class BackwardMaps(nn.ModuleList):
     """The mirror image of the forward maps, one per update: from corrections to g_t.
 
-    They are gated as a gradient is: wherever a leaky ReLU of the forward maps had the slope 0.2, it
-    has that slope here. Without the gates level 4 hardly learned (docs/training-log.md). A residual
-    convolution has no mirror image of its own; the gradient itself passes through it. There is no
-    bias, so g_t = 0 where every Gram matrix equals the style's.
+    They are gated like a gradient: wherever a leaky ReLU of the forward maps had the slope 0.2, the
+    gate has that slope here. Without the gates level 4 hardly learned (docs/training-log.md). A
+    residual convolution has no mirror image of its own; the true gradient passes through it. There
+    is no bias, so g_t = 0 where every Gram matrix equals the style's.
 
     Args:
         channels: c_l of each level of the forward maps, finest first.
@@ -176,12 +176,12 @@ class BackwardMaps(nn.ModuleList):
     ) -> Tensor:
         """Compute g_t, deepest level first; each level adds its correction.
 
-        Values stay within +-0.25: X could otherwise diverge from one update to the next.
+        Values are bounded by +-0.25, since X could otherwise diverge from update to update.
 
         Args:
             features, active: from `ForwardMaps.forward`. Both lists are emptied, to free memory as
                 early as possible.
-            correct: the correction of h_l at level l, of h_l's shape.
+            correct: a function of h_l and its level, which returns a correction of h_l's shape.
             forward_maps: the maps that computed the features.
 
         Returns:
@@ -216,7 +216,7 @@ def _leaky_gradient(g: Tensor, active: Tensor) -> Tensor:
 
 
 def _standardise(conv: nn.Conv2d, _: object, out: Tensor, std: float = 1.0) -> Tensor:
-    """Rescale a convolution that has just run: mean 0 and this deviation per output channel."""
+    """Rescale a convolution that has just run to mean 0 and deviation ``std`` per channel."""
     deviation, mean = torch.std_mean(out, (0, 2, 3))
     scale = std / deviation
     conv.weight *= scale.view(-1, 1, 1, 1)
@@ -230,14 +230,14 @@ def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
 
     The raw correction is cubic in h and explodes in training; divided by tr(G + H) it is bounded,
     but features that vary little hardly move. Newton's method would divide each direction by its
-    own curvature. Q does so where that is at least an eighth of the trace, and saturates at eight
-    times 1 / trace below. It is a Neumann series in A = (G + H) / tr(G + H), whose eigenvalues lie
-    in [0, 1]:
+    own curvature. Q does so where the curvature is at least an eighth of the trace, and saturates
+    at 8 / trace below. It is a Neumann series in A = (G + H) / tr(G + H), whose eigenvalues lie in
+    [0, 1]:
 
         Q tr(G + H) = sum_{j < 8} (I - A)^j = (I + R) (I + R^2) (I + R^4),   R = I - A
 
-    Products alone can be captured in a CUDA graph. The kernel computes h (G - H'), so it is called
-    with H' = G - (G - H) Q: its output is then bounded in half types as well.
+    The series consists of products, which a CUDA graph can capture. The kernel computes h (G - H'),
+    so it is called with H' = G - (G - H) Q: its output is then bounded in half types as well.
     """
     with torch.autocast(h.device.type, enabled=False):
         g = gram(h)
@@ -267,9 +267,9 @@ class UnrolledSolver(nn.Module):
 
     Args:
         updates: N.
-        channels: c_l of each level of the forward maps, finest first, the fixed ones included (the
+        channels: c_l of each level of the forward maps, finest first, including the fixed ones (the
             image and a constant at level 1, a constant at the others).
-        residual: number of residual convolutions of each level; by default none.
+        residual: number of residual convolutions per level; by default none.
 
     Raises:
         ValueError: ``residual`` has another length than ``channels``.
@@ -293,7 +293,7 @@ class UnrolledSolver(nn.Module):
         residual = list(residual or [0] * len(channels))
         if len(residual) != len(channels):
             raise ValueError(
-                f"residual must be one number per level, {len(channels)}, got {residual}"
+                f"residual must be {len(channels)} numbers, one per level, got {residual}"
             )
         self.architecture: dict[str, Any] = {"updates": updates, "channels": list(channels)}
         if any(residual):
@@ -312,12 +312,12 @@ class UnrolledSolver(nn.Module):
 
         Every feature of the forward maps gets mean 0 and variance 1 on the contents (Mishkin and
         Matas 2016), so Gram matrices hold correlations and no channel is dead. Residual
-        convolutions add less, with which they learn faster. The backward maps start as the
-        transposed forward maps plus noise, scaled to a g_t with an RMS of 0.03.
+        convolutions start with a smaller output, because they then learn faster. The backward maps
+        start as the transposed forward maps plus noise, scaled to a g_t with an RMS of 0.03.
 
         Args:
-            content, style: images (B, 3, H, W) in [0, 1]. Several are needed, or the deepest level
-                has too few pixels for a variance.
+            content, style: images (B, 3, H, W) in [0, 1]. Use several, since the deepest level of
+                one has too few pixels to estimate a variance.
             teach: may train the forward maps before the backward maps are made from them.
         """
         for conv in _convolutions(self):
@@ -349,7 +349,7 @@ class UnrolledSolver(nn.Module):
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
         """Compute the Gram matrices H_l of styles: all that the network knows of them.
 
-        They are the counterpart of S_l^T S_l / n'_l in the true gradient, and identical for all
+        They take the place of VGG's Gram matrices in the true gradient, and are identical for all
         updates t, unless tuned as a preset (`fastfcs.training.tune`).
 
         Args:
@@ -360,7 +360,7 @@ class UnrolledSolver(nn.Module):
             Statistics of B styles, or of R with regions.
 
         Raises:
-            ValueError: a wrong shape, or masks that do not fit the image.
+            ValueError: a shape is wrong, or the masks do not fit the image.
         """
         check_image("style", style)
         check_regions("style", style, regions)
@@ -370,7 +370,7 @@ class UnrolledSolver(nn.Module):
 
     @property
     def updates(self) -> int:
-        """N."""
+        """N, the number of updates."""
         return len(self.backward_maps)
 
     @property
@@ -414,7 +414,7 @@ class UnrolledSolver(nn.Module):
 
         Args:
             content: C, (B, 3, H, W) in [0, 1], H and W at least 16.
-            statistics: of a single style, or of one per batch element.
+            statistics: those of a single style, or of one style per batch element.
             constraint: P, any callable X -> X on (B, 3, H, W), applied after every update.
             regions: masks (R, H, W) in [0, 1] of a single content; the statistics are then of R
                 styles, one per region (Luan et al. 2017). The network applies no style correction
@@ -425,8 +425,8 @@ class UnrolledSolver(nn.Module):
             X^(N), (B, 3, H, W), not clipped.
 
         Raises:
-            ValueError: the content is not such an image, the statistics are of another network, or
-                the masks fit neither.
+            ValueError: the content has another shape, the statistics belong to another network, or
+                the masks do not match both.
         """
         check_image("content", content)
         check_widths(statistics, self.widths)

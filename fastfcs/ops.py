@@ -1,9 +1,9 @@
 """The operators `torch.ops.fastfcs.*`, compiled for CPU and CUDA, traceable and differentiable.
 
 Shapes: image (B,3,H,W) in [0,1], x (B,C,H,W), features h (B,C,H,W), which are an n x C matrix with
-n = H W, and Gram matrices (B,C,C). Strides are arbitrary. A wrong argument raises a ValueError of
-one sentence. Values that are not finite raise it on the CPU as well; on CUDA, where finding them
-would make the host wait, they give results that are not finite.
+n = H W, and Gram matrices (B,C,C); in this module C is a number of channels. Strides are arbitrary.
+A wrong argument raises a ValueError of one sentence. So does a non-finite value on the CPU; on
+CUDA, where detecting it would make the host wait, the result is not finite either.
 
 Gradients, first and second, flow to x, to h and to the target of a Gram correction. Images, factors
 and coefficients are constants.
@@ -104,7 +104,7 @@ def _mark_constant(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _check_no_tangents(name: str, inputs: tuple[Any, ...]) -> None:
-    """Raise where torch would silently take a forward-mode derivative to be 0."""
+    """Raise an error where torch would silently take a forward-mode derivative to be 0."""
     for x in inputs:
         if not isinstance(x, Tensor):
             continue
@@ -120,9 +120,9 @@ def _operator(
 ) -> Callable[..., Any]:
     """Register an operator's shapes and gradient, and return the function that calls it.
 
-    Tracing and function transforms go through torch.library's dispatch. So could every call, but it
-    costs 8 us, and 30 us with a gradient; `_direct` reaches the same kernels and formulas in 2 us
-    and 11 us, by private names of torch. A torch without them takes the public path.
+    Tracing and function transforms go through torch.library's dispatch. Every call could, but that
+    takes 8 us, or 30 us with a gradient; `_direct` reaches the same kernels and formulas in 2 us
+    and 11 us through torch's private API. A torch that lacks it takes the public path.
     """
     operator = getattr(torch.ops.fastfcs, name).default
     register_fake(f"fastfcs::{name}", fake)
@@ -147,10 +147,10 @@ def _direct(
 ) -> Callable[..., Any]:
     """Call an operator without torch.library's dispatch, unless it is traced or transformed.
 
-    The only user of private names of torch besides `_tf32_allowed`.
+    Only this function and `_tf32_allowed` use torch's private API.
 
     Raises:
-        AttributeError: torch lacks one of them.
+        AttributeError: torch lacks a private name.
     """
     below_autograd: Any = torch._C._AutoDispatchBelowAutograd
     transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
@@ -167,7 +167,7 @@ def _direct(
 
         backward = staticmethod(gradient)
 
-    # The inherited apply: Function's own adds 4 us of support for function transforms.
+    # The base class's apply, because Function's own adds 4 us to support function transforms.
     apply: Callable[..., Any] = super(torch.autograd.Function, Function).apply
 
     def call(*inputs: Any) -> Any:
@@ -247,7 +247,7 @@ def matting_matvec(image: Tensor, factors: Tensor, x: Tensor) -> Tensor:
 
     Args:
         image: (B,3,H,W), float32 or float64, finite.
-        factors: of this image, see :func:`matting_factors`.
+        factors: the image's, from :func:`matting_factors`.
         x: (B,C,H,W), finite, in the image's dtype and on its device.
 
     Returns:
@@ -273,7 +273,7 @@ def matting_filter(image: Tensor, factors: Tensor, x: Tensor, coefficients: Tens
 
     Args:
         image: (B,3,H,W), float32 or float64, finite.
-        factors: of this image, see :func:`matting_factors`.
+        factors: the image's, from :func:`matting_factors`.
         x: (B,C,H,W), finite, in the image's dtype and on its device.
         coefficients: c_0 ... c_order, float64 on the CPU; c_0 is not halved.
 

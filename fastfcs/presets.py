@@ -54,7 +54,7 @@ def find(style: str | Path) -> Path | None:
         The preset's file; None for a picture.
 
     Raises:
-        ValueError: a name without suffix that is neither a preset nor a file.
+        ValueError: the style has no suffix and is neither a preset nor a file.
 
     Examples:
         >>> from fastfcs.presets import find
@@ -74,13 +74,13 @@ def find(style: str | Path) -> Path | None:
 
 
 def title(path: Path) -> str:
-    """Read which painting a preset was tuned on.
+    """Read the title of the painting that a preset was tuned on.
 
     Args:
         path: the preset's file.
 
     Returns:
-        The title, the painter and the year, or "".
+        The title, the painter and the year, or "" if the file records none.
 
     Raises:
         OSError: the file cannot be read.
@@ -97,10 +97,10 @@ def title(path: Path) -> str:
 
 
 def write(statistics: Statistics, path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Write a preset atomically; of every Gram matrix only the upper triangle is stored.
+    """Write a preset atomically, storing only the upper triangle of every Gram matrix.
 
     Args:
-        statistics: of one style, symmetric matrices (1, c, c).
+        statistics: the statistics of one style, symmetric matrices (1, c, c).
         path: the safetensors file.
         metadata: strings for the file's header.
 

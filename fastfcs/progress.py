@@ -1,4 +1,4 @@
-"""The progress bar of every loop that takes minutes."""
+"""The progress bar shown by every loop that takes minutes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ _LINE = 50  # steps per line where standard error is not a terminal
 
 
 class ProgressBar:
-    """A progress bar on standard error that also shows numbers, as a context manager.
+    """A context manager that shows progress and the latest numbers on standard error.
 
     Where standard error is not a terminal, every fiftieth step and the last one print a line.
 
     Args:
-        total: the number of all steps, or None if it is not known.
-        done: the number of steps that are already done.
-        shown: False shows nothing.
+        total: total number of steps, or None if it is not known.
+        done: number of steps that are already done.
+        shown: whether to show anything.
         smoothing: weight of the past in the moving averages of the numbers; 0 shows the latest.
-        console: a console of `rich` that prints other lines meanwhile; by default a new one.
+        console: the `rich` console to which other lines are printed meanwhile; by default a new
+            one.
 
     Examples:
         >>> from fastfcs.progress import ProgressBar
@@ -74,7 +75,7 @@ class ProgressBar:
         return "  ".join(f"{name} {value:#.4g}" for name, value in self._averages.items())
 
     def report(self, numbers: Mapping[str, float]) -> None:
-        """Take the numbers of a step, by name, into the averages; `advance` shows them."""
+        """Add a step's numbers, by name, to their averages; `advance` shows them."""
         for name, value in numbers.items():
             average = self._averages.get(name, value)
             self._averages[name] = self._smoothing * average + (1 - self._smoothing) * value
@@ -114,11 +115,11 @@ def progress_bar(
     Args:
         steps: consecutive step numbers.
         start: the number of the first step.
-        total: the number of all steps, or None if it is not known.
-        shown: False shows nothing.
+        total: total number of steps, or None if it is not known.
+        shown: whether to show anything.
 
     Yields:
-        Each step, and a function to report its numbers, by name.
+        The step, and a function that reports its numbers, by name.
 
     Examples:
         >>> from fastfcs.progress import progress_bar

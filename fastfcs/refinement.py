@@ -66,12 +66,12 @@ class Refinement(nn.Module):
 
     g_t is Adam's step along the gradient of
 
-        kappa ||F - F_C||^2 / ||F_C||^2 + sum_l w_l ||G_l - H_l||^2 / (||H_l||^2 + ||G_l^C||^2),
+        kappa ||h - h^C||^2 / ||h^C||^2 + sum_l w_l ||G_l - H_l||^2 / (||H_l||^2 + ||G_l^C||^2),
 
-    where F are the deepest features, and the superscript C marks the content's. This is the loss
-    that the network was trained on (`fastfcs.training.objective`), as these maps see it, with level
-    weights chosen so that a few steps lower it most. The low-frequency part of the gradient is
-    added twice: changing it requires coordinated steps at many pixels.
+    where h are the features of the deepest level and the superscript C marks the content's. This is
+    the loss that the network was trained on (`fastfcs.training.objective`), evaluated on these
+    maps, with level weights chosen so that a few steps lower that loss most. The low-frequency part
+    of the gradient is added twice: changing it requires coordinated steps at many pixels.
 
     Args:
         maps: VGG-19, by default the low-rank approximation that ships
@@ -108,14 +108,14 @@ class Refinement(nn.Module):
         return (), tuple(widths)
 
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
-        """Compute the H_l of styles, which serve every update.
+        """Compute the styles' Gram matrices H_l, which all updates share.
 
         Args:
             style: (B, 3, H, W) in [0, 1].
             regions: masks (R, H, W) in [0, 1] of a single image: one Gram matrix per region.
 
         Returns:
-            Statistics whose ``vgg`` are set.
+            Statistics with ``vgg`` set and ``own`` empty.
         """
         features = self.maps(style, STYLE_LAYERS).values()
         return Statistics((), tuple(_grams(features, regions)))
@@ -130,7 +130,7 @@ class Refinement(nn.Module):
             statistics, regions: see `forward`.
 
         Returns:
-            The targets, which serve every update.
+            The targets, which all updates share.
         """
         features = list(self.maps(content, STYLE_LAYERS).values())
         norms = [
@@ -161,7 +161,7 @@ class Refinement(nn.Module):
         return self._backward(corrections, saved)
 
     def _forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Features h_l, and what `_backward` needs: ReLU outputs and the maxima's indices."""
+        """Compute h_l, and save ReLU outputs and the indices of maxima for `_backward`."""
         x = (image - self.maps.mean) * self.maps.scale
         features, saved = [], []
         for layer in self._layers:
@@ -206,7 +206,7 @@ class Refinement(nn.Module):
         """Refine a result of the network.
 
         Args:
-            image: the X to start from, (B, 3, H, W).
+            image: X to start from, (B, 3, H, W).
             content, statistics, constraint, regions: see `UnrolledSolver.forward`.
 
         Returns:
@@ -221,7 +221,7 @@ class Refinement(nn.Module):
             typical = g.square().mean((1, 2, 3), keepdim=True)
             mean = _MOMENTUM * mean + (1 - _MOMENTUM) * g
             square = _MEMORY * square + (1 - _MEMORY) * g.square()
-            # Where the gradient is small, as in skies, so are the steps: Adam's would be noise.
+            # Steps stay small where the gradient is, as in skies; Adam would amplify noise there.
             scale = (square / (1 - _MEMORY**t) + typical + _TINY).sqrt()
             x = x - (_STEP * mean / (1 - _MOMENTUM**t) / scale).to(x)
             if constraint is not None:
@@ -264,7 +264,7 @@ class RefinedSolver(nn.Module):
 
     @property
     def updates(self) -> int:
-        """The number of updates of both together."""
+        """The total number of updates of the network and the refinement."""
         return self.solver.updates + self.refinement.updates
 
     @property

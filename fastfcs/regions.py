@@ -29,9 +29,9 @@ COLOURS = {
 }
 """The colours of regions by name, RGB in [0, 1]."""
 
-# A colour appears in a mask where a square of _SIDE pixels has it: the blurred border between two
-# other colours is thinner. A square of a single colour that is far from all of COLOURS is a mistake
-# of whoever drew the mask. Differences are the largest of the three channels.
+# A colour appears in a mask only if it fills a square of _SIDE pixels, since the blurred border
+# between two other colours is thinner. A square filled by a colour that is far from all of COLOURS
+# is a mistake in the mask. Colour differences are the maximum over the three channels.
 _SIDE = 5
 _NEAR = 0.1  # still the same colour: JPEG and resizing blur masks
 _FAR = 0.25  # none of the colours
@@ -62,9 +62,9 @@ class Regions(NamedTuple):
 def read_regions(content: str | Path, style: str | Path) -> Regions:
     """Read the masks of a content and a style.
 
-    A colour may be slightly off, and it counts only where it is flat, not where two others blur
-    into it. Every pixel belongs to the nearest colour that counts in its mask. Pixels of a colour
-    that the other mask lacks are in no region of the result.
+    A colour may be slightly off. It counts only if it fills a flat area somewhere, not if it only
+    appears where two others blur into each other. Every pixel belongs to the nearest colour that
+    counts in its mask. Pixels of a colour that the other mask lacks belong to no region.
 
     Args:
         content: picture file, the mask of the content.
@@ -102,11 +102,11 @@ def read_regions(content: str | Path, style: str | Path) -> Regions:
 
 
 def resize(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize masks: each new pixel holds the share of it that a region covers.
+    """Resize masks: each new pixel holds the fraction of its area that the region covers.
 
     Args:
         masks: (R, H, W), floating.
-        size: H' and W'.
+        size: the new height H' and width W', in pixels.
 
     Returns:
         (R, H', W').
@@ -148,6 +148,6 @@ def _full_squares(masks: Tensor) -> Tensor:
 
 
 def _spread(pixels: Tensor) -> Tensor:
-    """The largest difference within each such square: (3, H, W) -> (1, H - 4, W - 4)."""
+    """The largest difference within each square of `_SIDE`: (3, H, W) -> (1, H - 4, W - 4)."""
     high, low = (F.max_pool2d(sign * pixels, _SIDE, stride=1) for sign in (1, -1))
     return (high + low).amax(0, keepdim=True)

@@ -1,4 +1,4 @@
-"""What the network knows of a style: its Gram matrices, H."""
+"""The Gram matrices H_l of a style, which are all that the network knows of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Statistics:
 
     @classmethod
     def from_named(cls, tensors: Mapping[str, Tensor]) -> Statistics:
-        """Gather Gram matrices from a file: the inverse of `named`.
+        """Build statistics from named tensors, the inverse of `named`.
 
         Args:
             tensors: keys "t.l" and "vgg.l", without gaps.
@@ -71,7 +71,7 @@ class Statistics:
         return statistics
 
     def named(self) -> dict[str, Tensor]:
-        """The Gram matrices by the names they have in files.
+        """Return the Gram matrices by the names they have in files.
 
         Returns:
             ``own[t][l]`` under the key "t.l" and ``vgg[l]`` under "vgg.l".
@@ -129,7 +129,7 @@ class Statistics:
         )
 
     def blend(self, weights: Sequence[float]) -> Statistics:
-        """Mix the styles into one: every H becomes the convex combination of theirs.
+        """Mix the styles into one whose Gram matrices are convex combinations of theirs.
 
         Args:
             weights: one per style, none negative; they are divided by their sum.
@@ -186,8 +186,8 @@ got (((4,),), ())
 class StatisticsBuffers(nn.Module):
     """Statistics as buffers "t_l" of a module, which follow it to another device.
 
-    They keep their dtype: half types would spoil them, since their entries span the squares of the
-    features' range.
+    The buffers keep their dtype: half types would ruin them, since the range of a Gram matrix's
+    entries is the square of the features' range.
 
     Examples:
         >>> import torch

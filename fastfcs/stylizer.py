@@ -27,7 +27,7 @@ T = TypeVar("T", Tensor, Image.Image, NDArray[Any])
 
 
 class Stylizer(nn.Module):
-    """Restyles images after a reference picture (Puy and Pérez, CVPR 2019).
+    """Restyles images in the style of a reference picture (Puy and Pérez, CVPR 2019).
 
     An image may be any of the following, and the result has the content's type, size, dtype and
     range:
@@ -38,9 +38,9 @@ class Stylizer(nn.Module):
       colour profile are kept, and the EXIF orientation is applied.
 
     H and W are at least 16. The network works on the module's own device and in its own dtype;
-    images are moved there and results are moved back. Pixels are processed in whatever encoding
-    they have; the network was trained on sRGB. X is clipped to [0, 1] before a constraint and at
-    the end. "photoreal" replaces that clipping by its own, see `fastfcs.constraints.Photoreal`.
+    images are moved there and results are moved back. Pixels are processed in their own encoding,
+    without conversion; the network was trained on sRGB. X is clipped to [0, 1] before a constraint
+    and at the end. "photoreal" uses soft clipping instead, see `fastfcs.constraints.Photoreal`.
 
     On CUDA the host never waits for a tensor, so a call can be captured into a CUDA graph. For that
     reason the values of CUDA tensors, unlike all others, are not checked.
@@ -60,14 +60,14 @@ class Stylizer(nn.Module):
             which restyles only the colours; any callable X -> X on (B, 3, H, W); or a list of
             these, applied in order.
         strength: in [0, 1]; 0 returns the content exactly, 1 the full result.
-        cutoff: of "photoreal", in (0, 9): larger takes over more style, smaller keeps more
-            structure. None is the default of `Photoreal`.
+        cutoff: the cutoff of "photoreal", in (0, 9): a larger one transfers more style, a smaller
+            one preserves more structure. None is the default of `Photoreal`.
         style_size: longer side, in pixels, to which larger style pictures are reduced, since
-            computing their statistics takes as much memory as a content; None never reduces them.
+            computing statistics takes as much memory as restyling; None never reduces them.
         brush: scale of the brush strokes, in [0.25, 4]: the style picture is resized by it.
 
     Raises:
-        ValueError, TypeError: an argument is none of these.
+        ValueError, TypeError: an argument is not as described above.
         FileNotFoundError: there are no such weights.
 
     Examples:
@@ -122,7 +122,7 @@ class Stylizer(nn.Module):
 
     @property
     def strength(self) -> float:
-        """The interpolation from the content, 0, to the result, 1."""
+        """The position between the content, 0, and the full result, 1."""
         return self._strength
 
     @strength.setter
@@ -140,8 +140,8 @@ class Stylizer(nn.Module):
     def constraint(self, value: Any) -> None:
         parts = parse(value)
         if is_photoreal(parts) and self._is_refined:
-            # Each update is pulled back towards the content; after this many, no style would be
-            # left.
+            # Each update is pulled back towards the content; after all updates of a refinement, no
+            # style would be left.
             raise ValueError("refine must be False with constraint='photoreal', got True")
         self._constraint = parts
 
@@ -160,15 +160,15 @@ class Stylizer(nn.Module):
                 `fastfcs.presets.names`, or a .safetensors file), or a list of these. A list, like a
                 batch (B, 3, H, W), holds one style per element of the content's batch, or one per
                 region.
-            blend: one weight per style, none negative: the styles are mixed into one, whose Gram
-                matrices are the convex combination of theirs.
+            blend: one weight per style, none negative: the styles are mixed into one whose Gram
+                matrices are convex combinations of theirs.
             regions: masks (R, H, W) in [0, 1] of a single image: one style per region of it.
 
         Returns:
             This stylizer.
 
         Raises:
-            ValueError, TypeError: an argument is none of these.
+            ValueError, TypeError: an argument is not as described above.
 
         Examples:
             >>> import torch
@@ -270,12 +270,12 @@ class Stylizer(nn.Module):
         if not self._is_refined:
             statistics = Statistics(statistics.own)
         if statistics.widths != self.solver.widths:
-            raise ValueError(f"style: {path} is not a preset of these weights")
+            raise ValueError(f"style must be a preset of these weights, got {path}")
         device = next(self.solver.parameters()).device
         return statistics.map(lambda h: h.to(device))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # This module may have no statistics yet, or those of another batch, to load these into.
+        # The buffers to load into may not exist yet, or may have the shape of another batch.
         start = f"{prefix}statistics."
         device = next(self.solver.parameters()).device
         named = {
@@ -291,5 +291,5 @@ class Stylizer(nn.Module):
                     raise ValueError
                 self.statistics.set(statistics.map(lambda h: torch.empty_like(h, device=device)))
             except ValueError:
-                errors.append(f"{start[:-1]} must be whole and of this network")
+                errors.append(f"{start[:-1]} must be complete and belong to this network")
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -20,7 +20,7 @@ LOW_RANK = _FOLDER / "vgg19-low-rank.safetensors"  # see fastfcs.training.low_ra
 STYLE_LAYERS = ("conv1_2", "conv2_2", "conv3_2", "conv4_2")
 CONTENT_LAYER = "conv4_2"
 
-# Channels of the convolutions of each block; a 2x2 maximum follows each block.
+# Channels of the convolutions of each block; 2x2 max pooling follows each block.
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512))
 _IMAGENET_MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
 _IMAGENET_STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
@@ -31,8 +31,8 @@ class VGG19(nn.Module):
 
     Attributes:
         layers: the index in ``features`` of each layer's ReLU, by name, conv1_1 ... conv4_2.
-        mean, scale: the preprocessing, which belongs to the weights: ``features`` take
-            (image - mean) * scale, (3, 1, 1) each.
+        mean, scale: the preprocessing, (3, 1, 1) each, which belongs to the weights: ``features``
+            take (image - mean) * scale.
 
     Examples:
         >>> import torch
@@ -69,7 +69,7 @@ class VGG19(nn.Module):
 
         Args:
             image: (B, 3, H, W) in [0, 1], RGB, H and W at least 8.
-            layers: names, of conv1_1 ... conv4_2.
+            layers: names among conv1_1 ... conv4_2.
 
         Returns:
             The features of each layer after its ReLU, (B, c_l, H_l, W_l), by name.
@@ -83,7 +83,7 @@ class VGG19(nn.Module):
         for index in range(max(names) + 1):
             x = self.features[index](x)
             if index in names:
-                # No later layer overwrites it: a convolution or a maximum comes next.
+                # The next layer, a convolution or max pooling, does not overwrite it.
                 features[names[index]] = x
         return features
 
@@ -113,11 +113,11 @@ def low_rank(inputs: int, rank: int, outputs: int) -> nn.Sequential:
 
 
 def projected(layer: nn.Module, channels: int, components: int) -> nn.Sequential:
-    """Append a projection of the channels to a layer whose Gram matrices alone are used.
+    """Append a projection of the channels to a layer of which only Gram matrices are used.
 
     Args:
         layer: any module.
-        channels: of its result.
+        channels: number of channels of the layer's output.
         components: number of channels after the projection.
 
     Returns:
@@ -137,8 +137,8 @@ def load_vgg19(path: str | Path | None = None) -> VGG19:
     """Load VGG-19 with pretrained weights, its parameters frozen.
 
     Args:
-        path: a file of `save_vgg19`, or torchvision's weights as ``.pth`` or ``.safetensors``. By
-            default the file that ships, the original network in 8 bits.
+        path: a file written by `save_vgg19`, or torchvision's weights as ``.pth`` or
+            ``.safetensors``. By default the file that ships, the original network in 8 bits.
 
     Returns:
         The network in eval mode and float32 on the CPU; layers may be `low_rank` or `projected`.
@@ -166,7 +166,7 @@ def load_vgg19(path: str | Path | None = None) -> VGG19:
     names = list(vgg.state_dict())
     missing = [name for name in names if name not in state]
     if missing:
-        raise ValueError(f"path: {path} is not a VGG-19 file: it lacks {missing[0]!r}")
+        raise ValueError(f"path must be a VGG-19 file, got {path}, which lacks {missing[0]!r}")
     vgg.load_state_dict({name: state[name].float() for name in names}, assign=True)
     vgg.mean, vgg.scale = state.get("mean", vgg.mean), state.get("scale", vgg.scale)
     return vgg.requires_grad_(False).eval()
@@ -178,8 +178,8 @@ def save_vgg19(
     """Write the weights of VGG-19 in 8 bits, atomically, for `load_vgg19`.
 
     Args:
-        tensors: a state dict of `VGG19`, with "mean" and "scale". Weights (4 dimensions) that are
-            not encoded yet are encoded.
+        tensors: a state dict of `VGG19`, with "mean" and "scale". Floating tensors of 4 dimensions,
+            the weights, are encoded; everything else is stored as it is.
         path: the safetensors file to write.
         metadata: strings for the file's header.
 
@@ -226,7 +226,7 @@ def _decode(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"path: there is no VGG-19 file {path}")
+        raise FileNotFoundError(f"path must be an existing VGG-19 file, got {path}")
     try:
         state: dict[str, Tensor]
         if path.suffix == ".safetensors":

@@ -24,7 +24,7 @@ def find_weights(source: str | Path) -> Path:
         The file's path.
 
     Raises:
-        FileNotFoundError: it is neither.
+        FileNotFoundError: the source is neither.
 
     Examples:
         >>> from fastfcs.weights import find_weights
@@ -70,7 +70,7 @@ def load_solver(source: str | Path = "universal") -> UnrolledSolver:
             solver = UnrolledSolver(**json.loads(metadata["architecture"]))
         solver.load_state_dict(state, assign=True)
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"weights: {path} does not hold a fastfcs network") from error
+        raise ValueError(f"weights must be those of a fastfcs network, got {path}") from error
     return solver.eval()
 
 
@@ -83,7 +83,7 @@ def save_solver(solver: UnrolledSolver, path: str | Path, metadata: Mapping[str,
     Args:
         solver: the network.
         path: the file to write.
-        metadata: what else the header should tell, about training for example.
+        metadata: further strings for the file's header, for example about training.
 
     Raises:
         OSError: the file cannot be written.
@@ -106,7 +106,7 @@ def save_solver(solver: UnrolledSolver, path: str | Path, metadata: Mapping[str,
 def load_network(
     weights: str | Path = "universal", refine: bool = False
 ) -> UnrolledSolver | RefinedSolver:
-    """Load a network, with a refinement after it if asked for.
+    """Load a network, optionally followed by a refinement.
 
     Args:
         weights: see `find_weights`.

@@ -33,7 +33,7 @@ def photo() -> Callable[[str, int], Tensor]:
 
 @pytest.fixture(params=PHOTOS)
 def any_photo(request: pytest.FixtureRequest) -> str:
-    """The name of each photo in turn."""
+    """The name of a photo; tests run once for each."""
     return request.param
 
 

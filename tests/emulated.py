@@ -36,7 +36,7 @@ needs_compiler = pytest.mark.skipif(
 FLAGS = [
     "-std=c++17",
     "-O1",
-    "-U_FORTIFY_SOURCE",  # its longjmp does not allow a change of stacks
+    "-U_FORTIFY_SOURCE",  # the fortified longjmp does not allow a change of stacks
     "-fPIC",
     # accesses of 16 bytes, offsets of 32 bits
     "-fsanitize=alignment,signed-integer-overflow",

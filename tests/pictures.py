@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def load_photo(name: str, size: int) -> Tensor:
-    """A photo of skimage.data, (1,3,H,W) float64, 8-bit values in [0,1], `size` px long."""
+    """A photo of skimage.data, (1,3,H,W) float64, 8-bit values in [0,1], longer side `size` px."""
     photo = Image.fromarray(getattr(skimage.data, name)())
     scale = size / max(photo.size)
     resized = photo.resize([round(side * scale) for side in photo.size], Image.Resampling.LANCZOS)

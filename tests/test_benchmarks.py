@@ -310,7 +310,7 @@ def test_rendered_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| 0.0016 MP | photoreal |" in render.benchmarks([measured])
 
 
-def test_add_keeps_what_the_file_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_add_keeps_the_rows_of_the_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     gram = import_module("gram")
 
     def only(*options: str) -> dict[str, Any]:
@@ -394,7 +394,7 @@ def test_variants_are_compared(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The emulated kernels beside themselves, and beside some that fail."""
+    """The emulated kernels are compared with themselves and with some that fail."""
     module, kernels = import_module("variants"), import_module("kernel_library")
     monkeypatch.setattr(module, "ORDER", 2)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
@@ -510,7 +510,7 @@ def test_run_gpu_stops_at_once_without_a_gpu(tmp_path: Path) -> None:
         (["here", "there"], "one folder is expected, got here and there."),
     ],
 )
-def test_run_gpu_refuses(words: list[str], sentence: str) -> None:
+def test_run_gpu_rejects_wrong_options(words: list[str], sentence: str) -> None:
     refused = shell(ROOT / "benchmarks/run_gpu.sh", *words)
     assert (refused.returncode, refused.stderr) == (2, f"run_gpu.sh: {sentence}\n")
 
@@ -528,7 +528,7 @@ def test_run_gpu_starts_in_a_dry_run(tmp_path: Path) -> None:
 
 
 def test_train_gpu_starts_in_a_dry_run(tmp_path: Path) -> None:
-    """Options of `fastfcs train` are parsed; wrong ones and a missing pack are refused."""
+    """Options of `fastfcs train` are parsed; wrong ones and a missing pack raise errors."""
     pack = tmp_path / "pictures.pack"
     command = ROOT / "benchmarks/train_gpu.sh", "--dry-run", pack, tmp_path / "out"
     missing = shell(*command, PYTHON=sys.executable)
@@ -612,7 +612,7 @@ def test_stages_end_one_by_one(tmp_path: Path) -> None:
     assert said["./summary.txt"].splitlines() == run.stdout.splitlines()[:-1]
 
 
-def test_what_python_lacks_is_said(tmp_path: Path) -> None:
+def test_missing_packages_are_named(tmp_path: Path) -> None:
     program(tmp_path / "nvidia-smi", "echo 9.0")
     program(tmp_path / "nvcc", "exit 0")
     bare = program(tmp_path / "python3", f'exec {sys.executable} -S "$@"')

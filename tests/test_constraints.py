@@ -1,4 +1,4 @@
-"""Photoreal on rough updates of photographs; constraints on pixels; combinations of constraints."""
+"""Photoreal on rough updates of photographs; per-pixel constraints; combinations of constraints."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from fastfcs.constraints import (
 Photo = Callable[[str, int], Tensor]
 
 
-def test_photoreal_removes_what_is_not_photographic(photo: Photo, any_photo: str) -> None:
+def test_photoreal_removes_non_photographic_structure(photo: Photo, any_photo: str) -> None:
     content = photo(any_photo, 160)
     x = aggressive_update(content)
     laplacian = MattingLaplacian(content)
@@ -37,7 +37,7 @@ def test_photoreal_removes_what_is_not_photographic(photo: Photo, any_photo: str
     assert after < 1e-3 * before
     # The projection keeps the update's mean colour.
     torch.testing.assert_close(result.mean((2, 3)), x.mean((2, 3)), atol=1e-4, rtol=0)
-    # The lower the cutoff, the closer to the content's structure.
+    # A lower cutoff is closer to the content's structure.
     projections = [Photoreal(content, cutoff).projection for cutoff in (1.0, 0.1)]
     energies = [laplacian.energy(projection(x)).item() for projection in projections]
     assert after < energies[1] < energies[0]
@@ -128,7 +128,7 @@ def test_soft_clip_compresses_where_clip_cuts() -> None:
 def test_soft_clip_keeps_the_detail_of_shadows(photo: Photo) -> None:
     """Values driven far below 0 end up dark, but in proportion to the photograph."""
     content = photo("chelsea", 64).float()
-    content[..., :2] = 0  # black, by which nothing may be divided
+    content[..., :2] = 0  # black must not cause a division by zero
     assert torch.equal(SoftClip(content)(content), content)
     result = SoftClip(content)(content * 0 - 0.1)
     assert 0 <= result.min() <= result.max() < 0.2

@@ -155,7 +155,7 @@ def test_launches_on_the_current_stream_within_the_guard(
 
 
 @pytest.mark.parametrize("name", OPERATORS[3:])
-def test_tf32_is_the_choice_of_the_caller(ops: object, library: ctypes.CDLL, name: str) -> None:
+def test_the_caller_chooses_tf32(ops: object, library: ctypes.CDLL, name: str) -> None:
     inputs = arguments(torch.float32)[name]
     rounded = Kernels(library, tf32=True)
     kernel = getattr(rounded, name.removeprefix("gram_").removeprefix("correction_"))

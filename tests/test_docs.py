@@ -21,7 +21,7 @@ def links(document: Path) -> list[tuple[str, Path]]:
 
 
 def names(path: Path) -> set[str]:
-    """What a Python file defines or imports: `f`, `Class`, `Class.method`."""
+    """The names that a Python file defines or imports: `f`, `Class`, `Class.method`."""
     defined = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

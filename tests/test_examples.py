@@ -26,13 +26,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     Image.fromarray(skimage.data.coffee()).resize((48, 32)).save("photo.png")
     Image.fromarray(skimage.data.astronaut()).resize((40, 40)).save("style.png")
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two wait for each other where the machine is busy
+    torch.set_num_threads(1)  # two threads wait for each other on a busy machine
     yield tmp_path
     torch.set_num_threads(threads)
 
 
 def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run an example as `python examples/NAME ARGUMENT...` does."""
+    """Run an example like `python examples/NAME ARGUMENT...`."""
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
@@ -92,7 +92,7 @@ def test_operators(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_regions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A grey photo becomes red on the left and blue on the right, as its reference is."""
+    """A grey photo becomes red on the left and blue on the right, like its reference."""
     Image.open("photo.png").convert("L").convert("RGB").save("photo.png")
     style = np.zeros((40, 40, 3))
     style[:, :20], style[:, 20:] = (200, 80, 50), (50, 80, 200)

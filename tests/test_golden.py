@@ -1,4 +1,4 @@
-"""Golden numbers: what the shipped weights and presets make of a photo, within 2 %.
+"""Golden numbers: measures of a photo restyled by the shipped weights and presets, within 2 %.
 
 After an intended change of the results, `python tests/test_golden.py` measures them again and
 rewrites golden.json: the change then shows in the diff.

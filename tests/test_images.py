@@ -1,4 +1,4 @@
-"""Files in and out, against writers and readers that are not ours: pypng, tifffile and Pillow."""
+"""Reading and writing files, against independent libraries: pypng, tifffile and Pillow."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_reads_16_bit_tiff_at_full_depth(byteorder: str, layout: dict) -> None:
         {"extrasamples": ["assocalpha"]},
     ],
 )
-def test_refuses_16_bit_tiff_it_would_misread(options: dict) -> None:
+def test_unsupported_16_bit_tiff_raises(options: dict) -> None:
     array = np.moveaxis(DEEP, 2, 0) if "planarconfig" in options else DEEP_ALPHA
     array = array[..., 0] if "photometric" in options else array
     stream = io.BytesIO()
@@ -133,7 +133,7 @@ def test_refuses_16_bit_tiff_it_would_misread(options: dict) -> None:
 
 
 @pytest.mark.parametrize("array", [RGB.astype(np.float32) / 255, RGB[..., 0].astype(np.int32)])
-def test_refuses_32_bit(array: np.ndarray) -> None:
+def test_32_bits_raise(array: np.ndarray) -> None:
     stream = io.BytesIO()
     tifffile.imwrite(stream, array, photometric="rgb" if array.ndim == 3 else "minisblack")
     stream.seek(0)

@@ -31,7 +31,7 @@ def sparse(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.fixture
 def edges(library: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
-    """The kernels, of whose grids only the edges run: 64 blocks, or as many as a test sets."""
+    """Kernels that run only the edges of their grids: 64 blocks, or the number that a test sets."""
     library.set_order(ctypes.c_long(0))
     library.set_edges(ctypes.c_long(64))
     yield library

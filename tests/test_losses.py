@@ -60,10 +60,12 @@ def test_torchvision_names_and_preprocessing(tmp_path) -> None:
 
 
 def test_other_files_raise(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no VGG-19 file"):
+    with pytest.raises(FileNotFoundError, match="path must be an existing VGG-19 file"):
         load_vgg19(tmp_path / "absent.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"not a VGG-19 file: it lacks 'features\.0\.weight'"):
+    with pytest.raises(
+        ValueError, match=r"path must be a VGG-19 file, .*which lacks 'features\.0\.weight'"
+    ):
         load_vgg19(tmp_path / "other.pth")
     for name in ("garbage.pth", "garbage.safetensors"):
         (tmp_path / name).write_bytes(b"garbage")

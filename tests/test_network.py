@@ -114,7 +114,7 @@ def test_backward_maps_can_be_a_gradient(residual: int) -> None:
 
 
 def test_a_level_is_gated_by_its_own_activations(solver: UnrolledSolver) -> None:
-    """Where h < 0 a fifth passes of what comes from the deeper level, here all there is."""
+    """Where h < 0, a fifth of the deeper level's g passes; here there is nothing else."""
     features, active = solver.double().forward_maps(torch.rand(1, 3, 16, 16).double())
     maps = solver.backward_maps[0]
     maps[0][0].weight.zero_()[:, :, 1, 1] = torch.eye(8)
@@ -140,7 +140,7 @@ def test_refuses_statistics_of_other_widths(solver: UnrolledSolver) -> None:
 
 
 def test_refuses_residual_convolutions_of_other_levels() -> None:
-    with pytest.raises(ValueError, match=r"residual must be one number per level, 2, got \[1\]"):
+    with pytest.raises(ValueError, match=r"residual must be 2 numbers, one per level, got \[1\]"):
         UnrolledSolver(channels=(8, 8), residual=(1,))
 
 
@@ -224,11 +224,11 @@ def test_refuses_other_files(tmp_path) -> None:
         load_solver("no-such-weights")
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"not weights at all")
-    with pytest.raises(ValueError, match="does not hold a fastfcs network"):
+    with pytest.raises(ValueError, match="weights must be those of a fastfcs network"):
         load_solver(path)
 
 
-SHIPPED = {"universal": 10e6, "small": 4e6, "tiny": 1e6}  # at most so many bytes
+SHIPPED = {"universal": 10e6, "small": 4e6, "tiny": 1e6}  # maximum bytes
 
 
 @pytest.mark.parametrize("name", SHIPPED)

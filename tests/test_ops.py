@@ -329,7 +329,7 @@ def test_operator_and_function_give_the_same_gradients(name: str) -> None:
 
 
 def results_and_gradients() -> list[Tensor]:
-    """What each differentiable operator returns, then the gradients of its inputs."""
+    """The results of each differentiable operator, then the gradients of its inputs."""
     torch.manual_seed(0)
     results = []
     for name in ("matting_matvec", "matting_filter", "gram", "gram_correction"):

@@ -1,4 +1,4 @@
-"""Updates that see as VGG-19 does: their gradient against autograd's, and what they gain."""
+"""Updates with VGG-19's features: their gradient against autograd's, and their gain."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def masks(count: int, like: Tensor, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("regions", [0, 2])
 def test_the_gradient_is_autograd_s_of_the_loss(regions: int) -> None:
-    """The loss as `fastfcs.losses` has it, its terms weighted."""
+    """The loss is a weighted sum of terms of `fastfcs.losses`."""
     double = Refinement().double()
     style, content = STYLE.double(), CONTENT.double()
     image = stretched_photo("rocket", 72, 85).double().requires_grad_()
@@ -83,7 +83,7 @@ def test_the_gradient_is_autograd_s_of_the_loss(regions: int) -> None:
 
 
 def test_the_direction_is_nearly_vgg_s(refinement: Refinement) -> None:
-    """At pictures that the maps were not made of."""
+    """Tested on pictures that the maps were not fitted to."""
     gradients = []
     for each in (refinement, Refinement(load_vgg19())):
         with torch.no_grad():
@@ -93,7 +93,7 @@ def test_the_direction_is_nearly_vgg_s(refinement: Refinement) -> None:
 
 
 def test_updates_are_adam_s_and_begin_where_the_network_stops(network: RefinedSolver) -> None:
-    """Of the gradient with what is coarse in it twice, its typical size added in the root."""
+    """The gradient's low frequencies count twice, and its mean square is added under the root."""
     refinement, statistics = network.refinement, network.statistics(STYLE)
     beta, memory, step = 0.62, 0.9, 0.015
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_updates_are_adam_s_and_begin_where_the_network_stops(network: RefinedSo
 
 
 @pytest.mark.parametrize("weights", ["universal", "tiny"])
-def test_refined_pictures_are_nearer_to_style_and_content(weights: str) -> None:
+def test_refined_pictures_are_closer_to_style_and_content(weights: str) -> None:
     vgg, losses = load_vgg19(), []
     content, style = targets(vgg, CONTENT), targets(vgg, STYLE)
     for refine in (False, True):
@@ -145,7 +145,7 @@ def test_constraints_hold_after_every_update(network: RefinedSolver) -> None:
     assert changes[0] < 0.2 * changes[1]
 
 
-def test_photographs_are_refused(network: RefinedSolver) -> None:
+def test_photoreal_raises(network: RefinedSolver) -> None:
     for ask in (
         lambda: Stylizer(weights=network, constraint=["keep-colour", "photoreal"]),
         lambda: Stylizer(refine=True, constraint="photoreal"),
@@ -156,7 +156,7 @@ def test_photographs_are_refused(network: RefinedSolver) -> None:
     Stylizer(weights=network.solver, constraint="photoreal")
 
 
-def test_nothing_is_asked_of_the_style_itself(refinement: Refinement) -> None:
+def test_the_gradient_vanishes_at_the_style_itself(refinement: Refinement) -> None:
     with torch.no_grad():
         goals = refinement.targets(CONTENT, refinement.statistics(CONTENT))
         found, other = (refinement.gradient(x, goals).norm() for x in (CONTENT, CONTENT.flip(1)))
@@ -219,7 +219,7 @@ def test_presets_and_pictures_are_blended(network: RefinedSolver) -> None:
         torch.testing.assert_close(h, (want[key] + scream[key]) / 2)
 
 
-def test_presets_hold_what_it_wants(network: RefinedSolver) -> None:
+def test_presets_hold_the_statistics_of_the_refinement(network: RefinedSolver) -> None:
     assert len(presets.names()) >= 8
     for name in presets.names():
         assert Stylizer(name, weights=network).statistics.get().widths == network.widths
@@ -227,11 +227,13 @@ def test_presets_hold_what_it_wants(network: RefinedSolver) -> None:
         assert own.widths == network.solver.widths
 
 
-def test_a_preset_without_it_is_refused(network: RefinedSolver, tmp_path: Path) -> None:
+def test_a_preset_without_them_raises(network: RefinedSolver, tmp_path: Path) -> None:
     old = Statistics(presets.read(presets.shipped()[0]).own)
     presets.write(old, tmp_path / "old.safetensors", {})
     Stylizer(tmp_path / "old.safetensors")
-    with pytest.raises(ValueError, match=r"old\.safetensors is not a preset of these weights"):
+    with pytest.raises(
+        ValueError, match=r"style must be a preset of these weights, got .*old\.safetensors"
+    ):
         Stylizer(tmp_path / "old.safetensors", weights=network)
 
 

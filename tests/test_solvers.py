@@ -1,4 +1,4 @@
-"""The iterative solvers: the losses they descend, and that they descend them."""
+"""The iterative solvers: their losses, and that they lower them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_region_grams_are_the_formula() -> None:
     torch.testing.assert_close(region_grams(f, blocks)[0], upper @ upper.T / 12)
 
 
-def test_one_region_that_holds_all_changes_nothing(vgg, pair) -> None:
+def test_a_region_of_the_whole_image_changes_nothing(vgg, pair) -> None:
     everywhere = tuple(torch.ones(x.shape[1:])[:1] for x in pair)
     plain, masked = (
         losses_of(vgg, pair, steps=2, method="adam", regions=regions)
@@ -178,8 +178,8 @@ def test_every_image_obeys_the_constraint(vgg, pair, method) -> None:
 
 
 @pytest.mark.parametrize(("method", "lr"), [("adam", 0.1), ("gradient", 3e-4)])
-def test_what_a_clipping_would_undo_is_not_counted_on(vgg, pair, method, lr) -> None:
-    """Or the last loss would be that of an image which nobody gets."""
+def test_no_progress_is_lost_to_the_final_clipping(vgg, pair, method, lr) -> None:
+    """Otherwise the last loss would be that of an image that is never returned."""
     images = []
     result, found = losses_of(vgg, pair, steps=6, method=method, lr=lr, style_weight=100)
     solve(
@@ -192,7 +192,7 @@ def test_what_a_clipping_would_undo_is_not_counted_on(vgg, pair, method, lr) -> 
         callback=lambda k, x, losses: images.append(x),
     )
     assert all(0 <= x.min() <= x.max() <= 1 for x in images)
-    assert any(((x == 0) | (x == 1)).float().mean() > 0.01 for x in images)  # it came to that
+    assert any(((x == 0) | (x == 1)).float().mean() > 0.01 for x in images)  # clipping occurred
     objective = Objective(vgg, *pair, {**WEIGHTS, "style": 100}, *LAYERS)
     assert objective(result)["total"].item() == pytest.approx(found[-1]["total"], rel=1e-5)
 
@@ -207,7 +207,7 @@ def test_bfloat16_descends_alike(vgg, pair) -> None:
 
 
 def test_photoreal_is_the_projection_and_nothing_else(vgg, pair) -> None:
-    """Unlike between the network's updates: here one step is small."""
+    """Unlike after the network's updates, since one step is small here."""
     content, _ = pair
     options = {"steps": 3, "method": "adam"}
     named, _ = losses_of(vgg, pair, constraint="photoreal", cutoff=0.01, **options)
@@ -238,7 +238,7 @@ def test_penalty_and_projection_give_similar_pictures(vgg) -> None:
     assert gradient_ssim(penalty, projected).item() > 0.8
 
 
-def test_structure_is_kept_by_its_weight(vgg, pair) -> None:
+def test_the_structure_weight_preserves_structure(vgg, pair) -> None:
     options = {"steps": 20, "method": "adam", "content_weight": 0}
     _, without = losses_of(vgg, pair, structure_weight=1e-9, **options)
     result, kept = losses_of(vgg, pair, structure_weight=5, **options)
@@ -258,7 +258,7 @@ def test_the_structure_loss_is_differentiated() -> None:
     assert flat.grad.isfinite().all()
 
 
-def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:
+def test_stops_early_and_reports_divergence(vgg, pair) -> None:
     _, found = losses_of(vgg, pair, steps=60, method="adam", tolerance=0.5)
     assert 11 <= len(found) < 40
     with pytest.raises(
@@ -276,7 +276,7 @@ def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:
             {"style": torch.full((3, 48, 48), 2.0)},
             r"style must be .* in \[0, 1\], got values from 2",
         ),
-        ({"steps": -1}, "steps must be one or several numbers of iterations, got -1"),
+        ({"steps": -1}, "steps must be at least 0, for one or more scales, got -1"),
         ({"steps": []}, "steps must be"),
         ({"method": "newton"}, "method must be one of lbfgs, adam, gradient, got 'newton'"),
         ({"lr": 0.0}, "lr must be positive, got 0"),
@@ -284,7 +284,10 @@ def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:
         ({"start": torch.zeros(3, 20, 20)}, "start must have the content's shape"),
         ({"cutoff": 0.1}, "cutoff must be None without constraint='photoreal'"),
         ({"style_layers": {"conv9_1": 1.0}}, "conv9_1"),
-        ({"regions": (torch.ones(1, 48, 48), torch.ones(2, 32, 48))}, "as many in the content"),
+        (
+            {"regions": (torch.ones(1, 48, 48), torch.ones(2, 32, 48))},
+            "as many masks of the content",
+        ),
         (
             {"regions": (torch.ones(1, 9, 9), torch.ones(1, 32, 48))},
             "of one content",
@@ -292,7 +295,7 @@ def test_stops_early_and_says_when_it_diverges(vgg, pair) -> None:
         ({"regions": (torch.zeros(1, 48, 48), torch.ones(1, 32, 48))}, "none of them empty"),
     ],
 )
-def test_refuses(vgg, pair, options, sentence) -> None:
+def test_wrong_arguments_raise(vgg, pair, options, sentence) -> None:
     given = {"content": pair[0], "style": pair[1], **options}
     with pytest.raises(ValueError, match=sentence):
         solve(given.pop("content"), given.pop("style"), vgg=vgg, **given)
@@ -323,7 +326,7 @@ def test_command(tmp_path, pair) -> None:
     assert done.exit_code == 0, done.output
     assert out.is_file()
     assert "48 x 48" in done.output
-    assert "total" in done.output  # the losses, as they go
+    assert "total" in done.output  # the losses during the run
     again = CliRunner().invoke(cli, command)
     assert again.exit_code == 2
     assert "exists already; --force overwrites" in again.output

@@ -1,4 +1,4 @@
-"""Kinds of image in and out, statistics kept as state, strength, constraints, refusals."""
+"""Kinds of image in and out, statistics as state, strength, constraints, and errors."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def photographs(photo: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def rough(change: Tensor, content: Tensor) -> float:
-    """The share of a change's energy beyond the smooth signals: ||(I - U U^T) D||^2 / ||D||^2.
+    """The fraction of a change's energy outside smooth signals, ||(I - U U^T) D||^2 / ||D||^2.
 
     U spans the eigenvectors of the content's explicit matting Laplacian below 0.03, by SciPy.
     """
@@ -224,7 +224,7 @@ def test_photoreal_changes_only_what_is_smooth_along_the_content(photo) -> None:
         changes[constraint] = module(content) - content
     assert rough(changes["photoreal"], content) < 0.02
     assert rough(changes[None], content) > 0.1
-    # It is a style transfer all the same: colours move, and towards the style.
+    # It is still a style transfer: colours move towards the style.
     assert changes["photoreal"].square().mean().sqrt() > 0.05
     distance = style.mean((2, 3)) - content.mean((2, 3))
     assert (changes["photoreal"].mean((2, 3)) * distance).sum() > 0.25 * distance.square().sum()
@@ -243,7 +243,7 @@ def test_photoreal_ends_softly_clipped_only_if_it_comes_last(photo) -> None:
     assert torch.equal(soft[inside], hard[inside])
 
 
-def test_photoreal_by_region_stays_nearer_to_the_content(photo) -> None:
+def test_photoreal_by_region_stays_closer_to_the_content(photo) -> None:
     content, style = photographs(photo)
     everywhere = torch.ones(1, *content.shape[-2:])
     module = Stylizer(style, weights="tiny", constraint="photoreal")
@@ -251,7 +251,7 @@ def test_photoreal_by_region_stays_nearer_to_the_content(photo) -> None:
     module.set_style(style, regions=everywhere)
     by_region = module(content, everywhere) - content
     ratio = float(by_region.norm() / whole.norm())
-    # One proximal step of weight w keeps 1 / (1 + w) of the change: 0.91 of it here, for one.
+    # One proximal step of weight w keeps 1 / (1 + w) of the change, here 0.91.
     assert 0.7 < ratio < 0.97
 
 
@@ -268,7 +268,7 @@ def test_grad_mode_is_honoured(solver: UnrolledSolver) -> None:
 
 
 class NoCopyBetweenDevices(TorchDispatchMode):
-    """Refuses copies from one device to another, for which the host waits."""
+    """Raises at copies from one device to another, for which the host waits."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = func(*args, **(kwargs or {}))
@@ -284,7 +284,7 @@ class NoCopyBetweenDevices(TorchDispatchMode):
 def test_on_cuda_the_host_never_waits(
     constraint: str | None, refine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fake CUDA tensors have no values: whatever the host would wait for raises, GPU or not."""
+    """Fake CUDA tensors have no values: any wait of the host raises, with a GPU or without."""
     lowpass = LowPass(0.01)  # made beforehand: NumPy's work, which fake tensors do not do
     monkeypatch.setattr("fastfcs.constraints.photoreal.LowPass", lambda *_: lowpass)
     solver = UnrolledSolver(updates=2, channels=(8, 12))
@@ -300,7 +300,7 @@ def test_on_cuda_the_host_never_waits(
         content, style = torch.rand(2, 2, 3, 40, 60, device="cuda").unbind()
         result = module.set_style(style)(content)
         half = module(content.half())
-        with pytest.raises(DataDependentOutputException):  # as any look at a value does
+        with pytest.raises(DataDependentOutputException):  # like any access to a value
             bool(result.max() > 1)
         with pytest.raises((AssertionError, RuntimeError)):  # the latter: torch without CUDA
             result.cpu()
@@ -338,7 +338,9 @@ def test_presets(solver: UnrolledSolver, tmp_path: Path) -> None:
     presets.write(solver.statistics(STYLE[None]), path, {})
     torch.testing.assert_close(Stylizer(path, weights=solver)(CONTENT), stylizer(solver)(CONTENT))
     other = UnrolledSolver(updates=1, channels=(8,))
-    with pytest.raises(ValueError, match=r"preset\.safetensors is not a preset of these weights"):
+    with pytest.raises(
+        ValueError, match=r"style must be a preset of these weights, got .*preset\.safetensors"
+    ):
         Stylizer(path, weights=other)
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="cannot be read as a preset"):
@@ -384,7 +386,7 @@ def test_presets(solver: UnrolledSolver, tmp_path: Path) -> None:
         ("photo.jpg", TypeError, "content must be a tensor, array or PIL image, got str"),
     ],
 )
-def test_refused_contents(
+def test_wrong_contents_raise(
     solver: UnrolledSolver, content: object, error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence) as caught:
@@ -392,7 +394,7 @@ def test_refused_contents(
     assert "\n" not in str(caught.value)
 
 
-def test_refused_arguments(solver: UnrolledSolver, tmp_path: Path) -> None:
+def test_wrong_arguments_raise(solver: UnrolledSolver, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="style must be at least 16 pixels"):
         Stylizer(noise(3, 8, 8), weights=solver)
     with pytest.raises(ValueError, match="style must be at least one image"):
@@ -411,7 +413,7 @@ def test_refused_arguments(solver: UnrolledSolver, tmp_path: Path) -> None:
         Stylizer(weights="no such weights")
 
 
-def test_turned_pictures_come_out_upright(solver: UnrolledSolver) -> None:
+def test_rotated_pictures_come_out_upright(solver: UnrolledSolver) -> None:
     upright = Image.fromarray((noise(3, 24, 40) * 255).byte().permute(1, 2, 0).numpy())
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     turned.getexif()[0x0112] = 6  # to be shown turned by 90 degrees clockwise
@@ -426,11 +428,15 @@ def test_turned_pictures_come_out_upright(solver: UnrolledSolver) -> None:
 def test_the_state_of_another_network_leaves_a_style(solver: UnrolledSolver) -> None:
     module = stylizer(solver)
     other = stylizer(UnrolledSolver(updates=2, channels=(8, 20)))
-    with pytest.raises(RuntimeError, match="statistics must be whole and of this network"):
+    with pytest.raises(
+        RuntimeError, match="statistics must be complete and belong to this network"
+    ):
         module.load_state_dict(other.state_dict())
     state = module.state_dict()
     del state["statistics.1_0"]
-    with pytest.raises(RuntimeError, match="statistics must be whole and of this network"):
+    with pytest.raises(
+        RuntimeError, match="statistics must be complete and belong to this network"
+    ):
         module.load_state_dict(state)
     assert module(CONTENT).shape == CONTENT.shape
 

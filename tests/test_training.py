@@ -85,7 +85,7 @@ def config(**settings: Any) -> TrainConfig:
     return TrainConfig(**{**SETTINGS, **settings})
 
 
-def test_learns_and_writes_what_it_says(folders, tiny, tmp_path: Path, capsys) -> None:
+def test_learns_and_writes_weights_and_preview(folders, tiny, tmp_path: Path, capsys) -> None:
     content, style = folders
     out = tmp_path / "w.safetensors"
     train(content, [style], out, config(steps=100))
@@ -99,7 +99,7 @@ def test_learns_and_writes_what_it_says(folders, tiny, tmp_path: Path, capsys) -
 
 
 def _unexplained(maps: ForwardMaps, images: torch.Tensor, vgg: VGG19) -> list[float]:
-    """What linear regression on h_l leaves of the first four components of the l-th style layer."""
+    """The residual of linear regression on h_l for four components of the l-th style layer."""
     shares = []
     with torch.no_grad():
         for h, layer in zip(maps(images)[0], STYLE_LAYERS, strict=False):
@@ -109,7 +109,7 @@ def _unexplained(maps: ForwardMaps, images: torch.Tensor, vgg: VGG19) -> list[fl
     return [float(share) for share in shares]
 
 
-def test_distillation_teaches_forward_maps_what_vgg_sees(folders, tiny) -> None:
+def test_distillation_teaches_forward_maps_the_features_of_vgg(folders, tiny) -> None:
     content, style = (list_images(folder) for folder in folders)
     torch.manual_seed(0)
     vgg, solver = load_vgg19(), _tiny(channels=(16, 16, 16))
@@ -144,7 +144,7 @@ def test_channels_of_a_new_network(folders, tiny, tmp_path: Path) -> None:
 
 
 def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
-    """Bit for bit: an interrupted run has the weights and the state of one that was not.
+    """Bit for bit, an interrupted run has the weights and the state of an uninterrupted one.
 
     With batches of 8 no crop passes through VGG alone; torch computes a single small image by
     another algorithm, whose rounding differs.
@@ -311,7 +311,7 @@ def test_settings_out_of_range_raise(settings: dict[str, Any], sentence: str) ->
         TrainConfig(**settings)
 
 
-def test_pictures_that_do_not_suffice_raise(folders, tmp_path: Path) -> None:
+def test_too_few_pictures_raise(folders, tmp_path: Path) -> None:
     content, style = folders
     (tmp_path / "empty").mkdir()
     out = tmp_path / "w.safetensors"
@@ -335,7 +335,7 @@ def test_settings_must_suit_the_processes(folders, tmp_path: Path) -> None:
 
 
 def _save_initialised(path: Path) -> None:
-    """A new network, initialised, since otherwise its gradients are as small as rounding errors."""
+    """A new initialised network; without that its gradients are as small as rounding errors."""
     torch.manual_seed(0)
     solver = _tiny()
     solver.initialise(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) ** 3)
@@ -429,7 +429,7 @@ def _first_loss(folders: tuple[Path, Path], **settings: Any) -> torch.Tensor:
 def test_a_weight_adds_its_term_to_the_loss(
     folders, tiny, monkeypatch, setting: str, function: str, photoreal: float
 ) -> None:
-    """By exactly the weight times the term, which is not just rounding."""
+    """The difference is exactly the weight times the term, and larger than rounding."""
     terms = []
     real = getattr(trainer, function)
 
@@ -504,7 +504,7 @@ def test_forward_maps_learn_to_align_their_gradients(folders, tiny, tmp_path: Pa
 
 
 def test_soap_is_the_published_optimizer() -> None:
-    """Parameters of one shape, which are stacked, against each by itself."""
+    """Stacked parameters of one shape move like each of them alone."""
     shapes = [(6, 4, 3, 3), (6, 4, 3, 3), (5,), (6, 6), (5,)]
     ours, theirs = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
     ours[0].data = ours[0].data.contiguous(memory_format=torch.channels_last)
@@ -620,7 +620,7 @@ def test_a_pack_holds_what_its_folders_do(folders, pack: Path) -> None:
         assert (pixels.float() - original.float()).square().mean() < 65  # 30 dB
 
 
-def test_a_pack_is_as_small_as_it_must_be(folders, pack: Path, tmp_path: Path) -> None:
+def test_a_pack_fits_into_its_limit(folders, pack: Path, tmp_path: Path) -> None:
     content, style = folders
     pictures = from_folders(content, [style], 1)
     limit = 2**16 + 15000
@@ -642,7 +642,7 @@ def test_options_that_contradict_a_pack_raise(folders) -> None:
         (both, "--output must be given"),
         (
             [*both, "--pack", "p", "-o", "w"],
-            "--output must be left out where folders become a pack",
+            "--output must be left out when a pack is written",
         ),
         (
             [*both, "--pairs", folders[0]],

@@ -204,7 +204,7 @@ struct Target {
   const A* operator[](int64_t b) const { return data + b * stride; }
 };
 
-// Intel CPUs gain from streaming stores once the caches cannot hold the result. AMD CPUs lose where
+// Intel CPUs gain from streaming stores once the caches cannot hold the result. AMD CPUs lose if
 // the memory was in use before.
 inline StorePolicy store_policy(const Tensor& result) {
   constexpr int64_t line = 64, prefetched = 8 << 20, large = 32 << 20;

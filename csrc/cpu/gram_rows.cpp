@@ -1,4 +1,5 @@
-// Products of thin matrices: C x n by n x C and C x C by C x n, C tens and n up to millions.
+// Products of thin matrices: C x n by n x C and C x C by C x n, where C is in the tens and n may be
+// in the millions.
 //
 // Each chunk of pixels is first copied, row by row, into a buffer that fits into a cache. In place,
 // the rows of h are often a large power of two apart and would evict each other from the same few

@@ -1,6 +1,6 @@
 // Instruction sets of the inner loops. Each *_rows.cpp is compiled once per instruction set, in a
-// namespace of that name. The best one that the CPU supports is used, or a lower one that the
-// environment variable FASTFCS_ISA names. The choice is made once, on first use.
+// namespace of that name. The best set that the CPU supports is used, unless the environment
+// variable FASTFCS_ISA names a lower one. The choice is made once, on first use.
 #pragma once
 
 #include <cstdlib>

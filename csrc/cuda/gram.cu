@@ -1,6 +1,6 @@
 // The Gram matrix, its correction and the backward pass of the correction on CUDA, host side.
-// Formulas are in gram.h, the performance model behind the constants in docs/kernels.md. h is
-// stored transposed, [channels, pixels], so that h^T g is a product over its rows.
+// Formulas are in gram.h; docs/kernels.md has the performance model from which the constants
+// follow. h is stored transposed, [channels, pixels], so that h^T g is a product over its rows.
 //
 //   correction   product_kernel (reads h) -> reduce_kernel -> apply_kernel (reads h again, from L2
 //                where it fits)

@@ -1,4 +1,4 @@
-// The CUDA runtime as far as the kernels use it: a stream, dynamic shared memory, launches and
+// The part of the CUDA runtime that the kernels use: a stream, dynamic shared memory, launches and
 // device properties. Without nvcc, the tests' emulation provides the same names.
 #pragma once
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One thread per window, once per image. The arithmetic is float64 whatever T is: rounding earlier
+// One thread per window, once per image. The arithmetic is float64 for every T: rounding earlier
 // would make the filter inaccurate. Traffic per pixel, float32: 12 bytes read (the caches serve the
 // nine-fold reuse), 24 bytes written.
 template <typename T>
@@ -63,7 +63,8 @@ constexpr unsigned kAllLanes = 0xffffffff;
 // Pixel columns that a warp writes. Their windows extend two columns further on either side.
 constexpr int kColumns = kLanes - 4;
 
-// Two choices of the performance model that a GPU has to confirm, by -D options of the compiler.
+// Two choices that the performance model suggests; -D options of the compiler change them, so that
+// measurements on a GPU can confirm them.
 #ifndef FASTFCS_MATTING_WARPS
 #define FASTFCS_MATTING_WARPS 2
 #endif

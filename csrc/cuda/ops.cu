@@ -1,6 +1,6 @@
 // The operators on CUDA tensors. Arguments are checked as on the CPU, made contiguous and passed to
 // the kernels on torch's current stream. Unlike on the CPU, non-finite images raise no error,
-// because looking for them would make the host wait for the device: they give non-finite results.
+// because detecting them would make the host wait for the device: they give non-finite results.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

@@ -16,14 +16,14 @@ from .train import train, tune
 
 def main() -> None:
     """Run the command ``fastfcs``."""
-    warnings.simplefilter("ignore")  # a user of the command can do nothing about them
+    warnings.simplefilter("ignore")  # users of the command cannot act on Python warnings
     cli()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fastfcs")
 def cli() -> None:
-    """Give a picture the style of another one, as a painting or as a photograph."""
+    """Give a picture the style of another, as a painting or as a photograph."""
 
 
 for command in (stylize, presets, train, tune, optimize, evaluate, info):

@@ -1,4 +1,4 @@
-"""Errors of the user's making: one sentence on standard error and exit code 2."""
+"""User errors, reported as one sentence on standard error with exit code 2."""
 
 from __future__ import annotations
 

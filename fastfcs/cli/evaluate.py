@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Method to compare: content, artistic, photoreal[:CUTOFF,...], regional[:CUTOFF,...], "
     "gatys, luan, projected[:CUTOFF,...], or NAME='FOLDER/x*.png' for the results of another "
-    "program, where * stands for the pair's name. Repeatable.",
+    "program, in which * stands for the pair's name. Repeatable.",
 )
 @click.option(
     "--size",
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     "--style",
     type=FOLDER,
     multiple=True,
-    help="Folder of styles: the pictures in FOLDER are then contents, which take the styles in "
-    "turn. Repeatable.",
+    help="Folder of styles: the pictures in FOLDER are then contents, each paired with the next "
+    "style in turn. Repeatable.",
 )
 @click.option(
     "--last",
@@ -93,13 +93,12 @@ def evaluate(
 ) -> None:
     """Compare methods on the pairs of pictures in FOLDER.
 
-    The comparison covers how much style is taken over, how much structure is kept, time and
-    memory.
+    It measures how much style is transferred and how much structure is preserved, time and memory.
 
     A pair is content01.png and style01.png, optionally with content01_mask.png and
-    style01_mask.png. OUTPUT gets index.html (all pictures side by side), report.json, results.csv
-    and trade-off.png. Finished results are not computed again: the same command continues an
-    interrupted run.
+    style01_mask.png. OUTPUT receives index.html (all pictures side by side), report.json,
+    results.csv and trade-off.png. Finished results are not computed again: the same command
+    continues an interrupted run.
     """
     with sentences():
         if equivalent_iterations and names:

@@ -1,4 +1,4 @@
-"""Which input file becomes which output file."""
+"""Pairing of input files with output files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 def plan(contents: Collection[str], output: str, force: bool) -> list[tuple[str, str]]:
     """Pair every input with its output, and create the output folder.
 
-    Everything that can be wrong with the paths raises here, before any work is done.
+    All errors in the paths are raised here, before any work is done.
 
     Args:
         contents: files, folders, or - for standard input.
@@ -23,7 +23,8 @@ def plan(contents: Collection[str], output: str, force: bool) -> list[tuple[str,
         Pairs of an input and an output.
 
     Raises:
-        ValueError: the paths do not fit together, a folder holds no picture, or a file exists.
+        ValueError: the paths do not fit together, a folder contains no picture, or an output exists
+            and ``force`` is False.
 
     Examples:
         >>> import os, tempfile

@@ -164,7 +164,7 @@ def optimize(
 def _open_pair(
     content: str, style: str, target: str, mask: tuple[str, str] | None, max_size: int | None
 ) -> tuple[Picture, Picture, tuple[Tensor, Tensor] | None, list[str]]:
-    """Open the content and the style, their masks (R, H, W) if there are any, and take notes."""
+    """Open the content and the style, and their masks (R, H, W) if any; return notes as well."""
     from ..regions import read_regions
 
     picture, content_notes = open_content(content, target, max_size)
@@ -192,7 +192,7 @@ def _solve(
     vgg: Path | None,
     **options: Any,
 ) -> Tensor:
-    """Run the solver with a progress bar. Options that are None keep the solver's defaults.
+    """Run the solver with a progress bar. None stands for a default of the solver.
 
     Args:
         content, style: (3, H, W), on the device to compute on.

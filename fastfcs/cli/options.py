@@ -46,7 +46,7 @@ NUMBERS = separated_by_commas(float, "numbers")
 CUTOFF = click.option(
     "--cutoff",
     type=float,
-    help="With --photoreal: a larger value takes over more style, a smaller one keeps more "
+    help="With --photoreal: a larger value transfers more style, a smaller one preserves more "
     "structure.",
 )
 MASK = click.option(

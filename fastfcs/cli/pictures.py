@@ -39,7 +39,7 @@ def open_picture(
     Args:
         source: a file, or a binary stream.
         max_size: longer side, in pixels, to which a larger picture is reduced.
-        more_notes: notes on the picture before it is reduced.
+        more_notes: returns further notes on the picture before it is reduced.
 
     Returns:
         The picture, and notes for the user: what was converted, dropped or reduced.
@@ -134,7 +134,7 @@ def open_style(path: str, max_size: int | None = None) -> tuple[Picture, list[st
 
 
 def reduction_notes(picture: Picture, max_size: int | None) -> list[str]:
-    """Report that a picture is reduced, if it is.
+    """Report whether a picture is reduced.
 
     Args:
         picture: before it is reduced.
@@ -161,7 +161,7 @@ def fit_masks(masks: Tensor, picture: Picture) -> tuple[Tensor, list[str]]:
 
     Args:
         masks: (R, H, W).
-        picture: of H' x W' pixels.
+        picture: the picture they belong to, of H' x W' pixels.
 
     Returns:
         The masks (R, H', W'), and a note if their size has changed.

@@ -25,7 +25,7 @@ _COLUMNS = 4
 def presets(
     content: str | None, output: str | None, photoreal: bool, device: str | None, force: bool
 ) -> None:
-    """List the styles that come with fastfcs, for stylize --style.
+    """List the styles that ship with fastfcs, for stylize --style.
 
     With CONTENT and -o, also draw CONTENT in each of them.
     """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..regions import Regions
     from ..stylizer import Stylizer
 
-_UNMASKED = 0.005  # share of the content without a region that is worth a note
+_UNMASKED = 0.005  # fraction of the content outside all regions above which a note is printed
 
 
 @click.command()
@@ -176,7 +176,7 @@ def _set_style(
             images.append(style)
             continue
         picture, picture_notes = open_style(style)
-        picture_notes += reduction_notes(picture, stylizer.style_size)  # the stylizer reduces it
+        picture_notes += reduction_notes(picture, stylizer.style_size)  # by the stylizer
         if masks:
             regions, mask_notes = fit_masks(masks.style, picture)
             picture_notes += mask_notes

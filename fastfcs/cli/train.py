@@ -20,14 +20,14 @@ VGG = click.option("--vgg", type=PATH, help="Other weights of VGG-19: torchvisio
 def _setting(
     config: type[TrainConfig] | type[TuneConfig], name: str, **attributes: Any
 ) -> Callable[[_Command], _Command]:
-    """The option for a field of the settings, with the field's default."""
+    """Make an option for a field of the settings, with the field's default."""
     default = getattr(config, name)
     attributes.setdefault("show_default", default not in (None, ""))
     return click.option(f"--{name.replace('_', '-')}", default=default, **attributes)
 
 
 def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command], _Command]:
-    """The options that both commands have."""
+    """Make the options that both commands share."""
     options = (
         _setting(config, "batch", type=click.IntRange(min=1), help="Pictures per step."),
         _setting(config, "style_weight", type=float, help="Weight of the style loss."),
@@ -38,7 +38,7 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
             help="Precision of the convolutions.",
         ),
         _setting(config, "lr", type=float, help="The highest learning rate."),
-        _setting(config, "seed", type=int, help="Seed of everything random."),
+        _setting(config, "seed", type=int, help="Seed of all random choices."),
         VGG,
         DEVICE,
     )
@@ -75,7 +75,7 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
     TrainConfig,
     "minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Duration; the learning rate follows the clock.",
+    help="Duration in minutes; the learning rate follows the clock.",
 )
 @_setting(
     TrainConfig,
@@ -108,7 +108,7 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
     TrainConfig,
     "distil_steps",
     type=click.IntRange(min=0),
-    help="Steps in which the forward maps of a new network learn from VGG.",
+    help="Number of steps in which the forward maps of a new network first learn from VGG.",
 )
 @_setting(
     TrainConfig,
@@ -120,20 +120,23 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
     TrainConfig,
     "structure_weight",
     type=float,
-    help="In those steps, weight of 1 - SSIM of the gradients.",
+    help="Weight of 1 - SSIM of the gradients in the photorealistic steps.",
 )
 @_setting(
-    TrainConfig, "noise_weight", type=float, help="Weight of the amplification of noise: flicker."
+    TrainConfig, "noise_weight", type=float, help="Weight of noise amplification, for less flicker."
 )
 @_setting(
     TrainConfig,
     "alignment_weight",
     type=float,
-    help="Weight of the mismatch of the gradients with VGG's.",
+    help="Weight of the mismatch between the gradients and VGG's.",
 )
 @click.option("--tensorboard", type=PATH, help="Folder for TensorBoard's log.")
 @_setting(
-    TrainConfig, "holdout", type=click.IntRange(min=0), help="Last photos kept out of training."
+    TrainConfig,
+    "holdout",
+    type=click.IntRange(min=0),
+    help="Number of photos to hold out, the last.",
 )
 @_setting(
     TrainConfig, "preview_every", type=click.IntRange(min=1), help="Steps between checkpoints."
@@ -161,7 +164,7 @@ def train(
 ) -> None:
     """Train a network for any style.
 
-    A checkpoint and a preview are written beside OUTPUT; the same command resumes from the
+    A checkpoint and a preview are written next to OUTPUT; the same command resumes from the
     checkpoint. On several devices: torchrun --nproc-per-node N --no-python fastfcs train ...
 
     Pictures come from folders (--content, --style) or from a pack, one file that holds them, for
@@ -174,7 +177,7 @@ def train(
         if content is not None and not style:
             raise ValueError("--style must be given with --content")
         if content is not None and pack is not None:
-            _refuse_all_but(context, "content", "style", "pack", "pairs", "holdout")
+            _allow_only(context, "content", "style", "pack", "pairs", "holdout")
             _write_pack(content, style, pairs, pack, settings["holdout"])
             return
         if pairs is not None:
@@ -201,16 +204,17 @@ def train(
 
 
 def _on_command_line(context: click.Context) -> list[str]:
-    """The parameters that were given, not those that have their default."""
+    """The parameters set on the command line, without those left at their defaults."""
     default = click.core.ParameterSource.DEFAULT
     return [name for name in context.params if context.get_parameter_source(name) != default]
 
 
-def _refuse_all_but(context: click.Context, *names: str) -> None:
+def _allow_only(context: click.Context, *names: str) -> None:
+    """Raise if another parameter is set on the command line."""
     for name in _on_command_line(context):
         if name not in names:
             option = name.replace("_", "-")
-            raise ValueError(f"--{option} must be left out where folders become a pack")
+            raise ValueError(f"--{option} must be left out when a pack is written")
 
 
 def _write_pack(

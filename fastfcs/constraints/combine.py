@@ -14,7 +14,7 @@ Constraint = Callable[[Tensor], Tensor]
 class ResidualProjection:
     """C + P[X - C]: projects only the change to the content C, so that C keeps its own grain.
 
-    Any linear projection P returns an unchanged content bit for bit.
+    With a linear P, an unchanged content comes back bit for bit.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
@@ -43,7 +43,7 @@ class ResidualProjection:
 
 
 class Masked:
-    """M P[X] + (1 - M) X: a constraint P on one region, whose edges are as soft as the mask M's.
+    """M P[X] + (1 - M) X: a constraint P on one region, with edges as soft as those of the mask M.
 
     For several regions, `compose` several of these.
 
@@ -87,7 +87,7 @@ def compose(constraints: Iterable[Constraint]) -> Constraint:
     """Combine several constraints into one that applies them from first to last.
 
     Args:
-        constraints: any number of them; none make the identity.
+        constraints: any number of them; without any, the result is the identity.
 
     Returns:
         The combined constraint.
@@ -112,8 +112,8 @@ def as_working_dtype(content: Tensor) -> Tensor:
     """Check a content and convert it to the dtype that constraints compute in.
 
     Args:
-        content: any shape, floating in [0,1]. Values are not checked on CUDA, where the host would
-            wait for them.
+        content: any shape, floating in [0,1]. Values are not checked on CUDA, where the check would
+            make the host wait.
 
     Returns:
         The content in float64 if that is its dtype, else in float32.

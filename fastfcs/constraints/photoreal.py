@@ -9,12 +9,12 @@ from .pixels import SoftClip
 from .proximal import ProximalContent
 
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
-# one per region, which as a rule is further away (docs/training-log.md).
+# one per region, whose colours are usually further away (docs/training-log.md).
 _WEIGHT, _WEIGHT_BY_REGION = 0.05, 0.15
 
 
 class Photoreal:
-    """Photorealistic style transfer: where X starts, what is enforced, and how the result ends.
+    """Photorealistic style transfer: the start, the step after each update, and the final step.
 
     X starts as the content C moved to the style's mean colour (`start`), since constrained updates
     are too small for a style whose colours are far away. After each update, in turn:
@@ -27,24 +27,24 @@ class Photoreal:
 
     The result is soft-clipped once more (`finish`).
 
-    Puy and Pérez (2018) project the image itself, P[X]. As C is nearly smooth for its own matting
-    Laplacian L, both look alike: after a posterised, recoloured, blocky and noisy update of three
-    photos at 256 px, energies agree within 1 % and the SSIM of gradients with C within 0.0003, at a
-    cutoff of 0.01. But P[X] removes faint texture, which eps keeps out of L's null space: an
-    unchanged photo would lose up to 0.006 at a cutoff of 0.01 and 0.036 at 0.001. Filtering the
-    change keeps that grain, and an unchanged content comes back bit for bit.
+    Puy and Pérez (2018) project the image itself, P[X]. Since C is nearly smooth for its own
+    matting Laplacian L, both look alike: after a posterised, recoloured, blocky and noisy update of
+    three photos at 256 px, energies agree within 1 % and the SSIM of gradients with C within
+    0.0003, at a cutoff of 0.01. But P[X] removes faint texture, which eps keeps out of L's null
+    space: an unchanged photo would lose up to 0.006 of that SSIM at a cutoff of 0.01 and 0.036 at
+    0.001. Filtering the change keeps that grain, and an unchanged content comes back bit for bit.
 
-    The lower the cutoff, the more of the photograph stays and the less of the style. A larger eps
+    A lower cutoff preserves more of the photograph and transfers less of the style. A larger eps
     treats weak edges as noise, so the change no longer follows them. PyMatting's 1e-7 is less than
-    the variance of rounding to 8 bits: it reveals the noise of a black sky that is made bright, and
-    the blocks of a JPEG (docs/training-log.md).
+    the variance of rounding to 8 bits: with it, the noise of a brightened black sky and the blocks
+    of a JPEG become visible (docs/training-log.md).
 
-    Computed in float32. Differentiable in X and C, but not through L.
+    It is computed in float32, and differentiable in X and C, but not through L.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1], H and W at least 3.
-        cutoff: of the `LowPass` p, in (0, 9).
-        order: of the `LowPass`; by default its own.
+        cutoff: cutoff of the `LowPass` p, in (0, 9).
+        order: order of p; by default that of `LowPass`.
         eps: regularisation of L, see `MattingLaplacian`.
         regions: masks (R,H,W) in [0,1] of a single content, one per style.
 
@@ -85,7 +85,7 @@ class Photoreal:
         self._soft_clip = SoftClip(self.content)
 
     def start(self, colours: Tensor) -> Tensor:
-        """X^(0): the content moved to the style's mean colour, region by region where given.
+        """X^(0): the content moved to the style's mean colour, region by region if there are any.
 
         Args:
             colours: the style's mean colour, RGB in [0,1]: (1,3), (B,3), or (R,3) with regions.

@@ -1,4 +1,4 @@
-"""Constraints on each pixel by itself: its range, its luminance, its colour."""
+"""Constraints that act on each pixel separately: on its range, luminance or colour."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Proximal operators: of the distance to the content, and of the total variation."""
+"""The proximal operators of the distance to the content and of the total variation."""
 
 import math
 
@@ -12,8 +12,8 @@ from .combine import as_working_dtype
 class ProximalContent:
     """The proximal operator of w/2 ||Y - C||^2, (X + w C) / (1 + w), which pulls X towards C.
 
-    Within the solver it descends on a second term of the loss, the distance to the content's own
-    pixels. Later updates can recover the style that this step removes.
+    Within the solver it takes a step on a second term of the loss, the distance to the content's
+    own pixels. Later updates can recover the style that this step removes.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
@@ -55,7 +55,7 @@ class TotalVariation:
 
     Args:
         weight: w, positive. For values in [0,1], 0.05 removes faint grain and 0.2 flattens.
-        iterations: at least 1.
+        iterations: number of iterations, at least 1.
 
     Raises:
         ValueError: an argument is out of range.

@@ -1,4 +1,4 @@
-"""Constraints as users ask for them: by name, as a callable, or several in a list."""
+"""The `constraint` argument: constraints by name, as callables, or several in a list."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -24,13 +24,13 @@ def parse(constraint: Any, cutoff: float | None = None) -> tuple[Part, ...]:
 
     Args:
         constraint: None, a `Name`, a callable, or a list of these.
-        cutoff: of "photoreal", only checked to have one to belong to.
+        cutoff: the cutoff of "photoreal"; must be None without it.
 
     Returns:
         The parts in the order in which they are applied.
 
     Raises:
-        ValueError: it is none of these, or there is a cutoff but no "photoreal".
+        ValueError: the constraint is none of these, or there is a cutoff but no "photoreal".
 
     Examples:
         >>> from fastfcs.constraints.registry import parse
@@ -77,7 +77,7 @@ def build(parts: tuple[Part, ...], content: Tensor, **options: Any) -> list[Cons
     Args:
         parts: from `parse`.
         content: (B,3,H,W), floating in [0,1].
-        options: keyword arguments of `Photoreal`; those that are None keep its defaults.
+        options: keyword arguments of `Photoreal`; None stands for its default.
 
     Returns:
         One constraint per part.
@@ -104,7 +104,7 @@ def build_projections(
 ) -> Constraint:
     """Make one constraint for an iterative solver, which clips its iterates itself.
 
-    Of "photoreal" only the projection C + p(L)(X - C) is used.
+    It uses only the projection C + p(L)(X - C) of "photoreal".
 
     Args:
         parts: from `parse`.
@@ -135,7 +135,7 @@ class BetweenUpdates:
     Args:
         parts: from `parse`.
         content: (B,3,H,W), floating in [0,1].
-        cutoff: of "photoreal"; None is its default.
+        cutoff: the cutoff of "photoreal"; None is its default.
         regions: masks (R,H,W) in [0,1] of a single content, one per style, or None.
 
     Examples:

@@ -37,14 +37,14 @@ class _Span:
 class SpectralProjection(_Span):
     """P[X] = U_k U_k^T X, where U_k are the eigenvectors of the k smallest eigenvalues of L.
 
-    This is the projection of Puy and Pérez (2018) itself, for images of a size that it can afford.
-    The constructor computes the eigenvectors, so keep the object for further styles of a content.
+    This is the projection of Puy and Pérez (2018) itself, affordable for small images only. The
+    constructor computes the eigenvectors, so reuse the object for other styles of a content.
 
     `scipy.sparse.linalg.eigsh` works on the explicit matrix, shifted and inverted, and on the CPU
     even if the content is on a GPU. On two cores it takes 1.4 s at 128 px with k = 108, and 42 s
     and 790 MB at 256 px with k = 435. On the matrix-free operator it takes 4 times as long at 64 px
-    and 5 to 12 times at 128 px, and at a tolerance of 1e-6 it has missed one of the smallest
-    eigenvalues, which are that close to each other.
+    and 5 to 12 times at 128 px, and at a tolerance of 1e-6 it once missed one of the smallest
+    eigenvalues, which lie too close together.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1], H and W at least 3; L is its Laplacian.
@@ -83,8 +83,8 @@ class RandomizedProjection(_Span):
     Paratte and Martin (2016), "Fast eigenspace approximation using random signals": Gaussian
     signals, low-pass filtered with k eigenvalues below the cutoff, nearly span those eigenvectors.
     Since no polynomial stops abruptly, 1.5 k signals are filtered, and Q consists of the k
-    directions of least energy in their span (Rayleigh-Ritz). The constructor computes Q, which
-    serves many styles or frames of a content. Equal arguments give equal bases.
+    directions of least energy in their span (Rayleigh-Ritz). The constructor computes Q, so reuse
+    the object for other styles or frames of a content. Equal arguments give equal bases.
 
     On rough updates of three photos, for k from 20 to 300, the distance from P[X] to the exact
     projection is at most 2 % of the latter's norm, mostly below 1 %; with twice the order of

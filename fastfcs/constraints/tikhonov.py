@@ -24,16 +24,16 @@ class Tikhonov:
     every channel. As I + g L >= I, the error ||P[X] - exact|| is then below it as well. At 1e-4
     this takes 6 or 7 iterations, and at most 8, for any g and image.
 
-    Jacobi's preconditioner 1 + g L_ii did harm: on three photos at 128 px, for g from 100 to 10000,
-    it took 10 to 40 % more iterations than no preconditioner, and in float32 it left errors of 0.03
-    at the few pixels where L_ii is close to 0 instead of about 5. The polynomial takes as many
-    products with L as no preconditioner, in a third of the time.
+    The Jacobi preconditioner 1 + g L_ii did harm: on three photos at 128 px, for g from 100 to
+    10000, it took 10 to 40 % more iterations than no preconditioner, and in float32 it left errors
+    of 0.03 at the few pixels where L_ii is close to 0 (about 5 elsewhere). The polynomial takes as
+    many products with L as no preconditioner, in a third of the time.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1], H and W at least 3; L is its Laplacian.
         gamma: g, positive. An eigenvector of eigenvalue 1 / g is halved.
-        tolerance: relative, in (0, 1). In float32, rounding adds up to 1e-4 at g = 1000 and 1e-3 at
-            g = 10000.
+        tolerance: relative error, in (0, 1). In float32, rounding adds up to 1e-4 at g = 1000 and
+            1e-3 at g = 10000.
 
     Raises:
         ValueError: an argument is out of range.
@@ -78,8 +78,8 @@ class PhotorealisticSmoothing:
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
-        lambda_: positive; the larger, the closer to X.
-        tolerance: as in `Tikhonov`, relative to the padded X.
+        lambda_: lambda, positive; a larger value keeps P[X] closer to X.
+        tolerance: see `Tikhonov`; relative to the padded X.
 
     Raises:
         ValueError: an argument is out of range.
@@ -118,7 +118,7 @@ class _System:
         self.gamma, self.tolerance, self.scale = gamma, tolerance, degree.rsqrt()
         least, most = float(degree.min()), float(degree.max())
         self.preconditioner = _inverse(gamma / most)
-        # The preconditioned condition number is at most 3, times the ratio of the degrees. After m
+        # The preconditioned condition number is at most 3 times the ratio of the degrees. After m
         # iterations the error is at most 2 ((root - 1) / (root + 1))^m (Saad 2003, 6.128).
         root = math.sqrt(3 * most / least)
         self.limit = math.ceil(math.log(2 / tolerance) / math.log((root + 1) / (root - 1)))

@@ -1,4 +1,4 @@
-"""Runs methods on pairs; every result is computed, written and measured once, then cached."""
+"""Comparison of methods on pairs: every result is computed and measured once, then cached."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def compare_methods(
 
     Args:
         pairs: the pairs.
-        methods: the methods; a pair without an external result is left out of that method.
+        methods: the methods; a method skips the pairs for which its external result is missing.
         out: the output folder.
         size: longer side, in pixels, to which larger pictures are reduced; None never reduces them.
         device: where to compute.
@@ -72,7 +72,8 @@ def compare_methods(
         missing = [pair.name for pair in pairs if _result_missing(method, pair)]
         if len(missing) == len(pairs):
             raise ValueError(
-                f"method {method.name} must have a result for some pair, got no {method.pattern}"
+                f"method {method.name} must have a result for at least one pair, got no "
+                f"{method.pattern}"
             )
         if missing:
             notes.append(f"{method.name}: no result for pair {', '.join(missing)}")
@@ -138,7 +139,7 @@ def _rows(
 def _measure_method(
     method: Method, pair: Pair, measure: Measure, origin: str, path: Path, device: str
 ) -> Row:
-    """Restyle the content, write the picture beside ``path``, measure."""
+    """Restyle the content, write the picture next to ``path``, and measure it."""
     image, seconds, megabytes = measure_cost(lambda: method.apply(pair), device)
     height, width = pair.content.shape[-2:]
     resized_from = None

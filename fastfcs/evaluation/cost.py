@@ -22,8 +22,8 @@ def measure_cost(call: Callable[[], T], device: str) -> tuple[T, float, float | 
         device: "cpu", or a CUDA device that the call works on.
 
     Returns:
-        The call's result, its seconds, and its peak memory beyond the memory in use before, in MB:
-        see `peak_memory`. None where the system does not report it.
+        The call's result, its duration in seconds, and its peak memory (`peak_memory`) beyond the
+        memory in use before, in MB, or None if the system does not report it.
 
     Examples:
         >>> import torch

@@ -44,9 +44,9 @@ class _Row:
         pair: name of the pair.
         network: loss of the network's result.
         curve: Adam's loss after 0, 1, 2 ... iterations.
-        iterations: the equivalent iterations; the number of all iterations if Adam's loss stays
+        iterations: the equivalent iterations; the total number of iterations if Adam's loss stays
             higher than the network's.
-        reached: whether Adam's loss comes as low as the network's.
+        reached: whether Adam's loss reaches the network's.
     """
 
     pair: str
@@ -81,7 +81,7 @@ def equivalent_iterations(
         refine: add the refinement, see `fastfcs.Stylizer`.
         presets: a folder with a tuned preset for every style picture, for example
             the-scream.safetensors for the_scream.jpg. The network then uses the preset, and both
-            losses are the one that it was tuned for: its style weight, and the picture at its style
+            losses are those of its tuning: they use its style weight, and the picture at its style
             size.
         steps: iterations of Adam; None means 200.
         size: longer side, in pixels, to which larger pictures are reduced; None never reduces them.

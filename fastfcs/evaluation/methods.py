@@ -1,4 +1,4 @@
-"""The methods to compare, by name: each is a function from a pair to its restyled content."""
+"""The methods to compare, by name: functions from a pair to its restyled content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .pairs import Pair
 
 PAINTED = ("content", "artistic")
 DEFAULT = (*PAINTED, "photoreal", "photoreal:0.001,0.1,1")
-# Options of "projected", with which it falls below Luan et al.'s Gram distance on their pairs.
+# Options of "projected", chosen so that its Gram distance on Luan et al.'s pairs is below theirs.
 _PROJECTED: dict[str, Any] = {
     "method": "adam",
     "constraint": "photoreal",
@@ -33,7 +33,7 @@ _PROJECTED: dict[str, Any] = {
     "structure_weight": 10.0,
     "steps": (100, 30, 8),
 }
-_LUAN_WEIGHT = 1e4  # of the matting energy, see `fastfcs.solvers.solve`
+_LUAN_WEIGHT = 1e4  # weight of the matting energy, see `fastfcs.solvers.solve`
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class Method:
     Attributes:
         name: for example "photoreal:0.01"; unique among the methods compared.
         apply: Pair -> result (1, 3, H, W) in [0, 1].
-        dependencies: everything besides name, pair and size that the results depend on, in words.
-        family: shared by methods that differ only in their cutoff; "" for external results.
-        cutoff: of the low-pass filter; None without one.
+        dependencies: text that identifies everything that the results depend on besides name, pair
+            and size.
+        family: name shared by methods that differ only in their cutoff; "" for external results.
+        cutoff: cutoff of the low-pass filter; None without one.
         pattern: path of external results, with * for the pair's name; None for other methods.
 
     Examples:
@@ -90,20 +91,20 @@ def select_methods(
         content             the content, unchanged
         artistic            the network
         photoreal[:C,...]   the network with the constraint "photoreal"; one method per cutoff C
-        regional[:C,...]    the same, with masks every region in the style of its namesake
+        regional[:C,...]    the same; with masks, region by region
         gatys               `fastfcs.solvers.solve` with L-BFGS (Gatys et al. 2016)
         luan                the same with the matting energy and, with masks, one Gram matrix per
                             region (Luan et al. 2017)
         projected[:C,...]   Adam, projected after every step (Puy and Pérez 2018), from coarse to
                             fine, with a structure loss
-        NAME=FOLDER/x*.png  external results, * standing for the pair's name
+        NAME=FOLDER/x*.png  external results; * stands for the pair's name
 
     Args:
-        names: as above.
+        names: any of the above.
         weights: the network's weights, see `fastfcs.Stylizer`.
         refine: add the refinement to the network's methods, see `fastfcs.Stylizer`.
-        steps: iterations of the iterative solvers; None is each one's default.
-        precision: of the iterative solvers; None is their default.
+        steps: iterations of the iterative solvers; None stands for their defaults.
+        precision: precision of the iterative solvers; None stands for their default.
         device: where to compute.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Measures of a result: its distance to the style, the content's structure, plausibility."""
+"""Measures of a result: distance to the style, preservation of structure, matting energy, LPIPS."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Measures(TypedDict):
         gram: mean over l = conv1_2 ... conv4_2 of ||G_l - H_l||^2 / ||H_l||^2, Gram matrices of
             VGG-19's features of X and of the style.
         ratio: gram divided by the unchanged content's; None if that is 0.
-        region_gram: as gram, with one Gram matrix per region: those of X's features under the
-            content's mask and of the style's under its mask (Luan et al. 2017, eq. 6). The mean
-            over the regions weighted by their area in the content; None without masks.
+        region_gram: like gram, but with one Gram matrix per region, of X's features inside the
+            content's mask and of the style's inside its mask (Luan et al. 2017, eq. 6). It is the
+            mean over the regions, weighted by their area in the content; None without masks.
         regions: region_gram of every region by the name of its colour.
         ssim: SSIM between the gradient magnitudes (Sobel, luma) of X and C.
         energy: Tr(X^T L X) / (3 n), with the content's matting Laplacian L, eps = 1e-7.
@@ -63,7 +63,7 @@ class Measure:
     """Measures results for one pair.
 
     Args:
-        pair: the pair; its content needs 16 pixels or more on either side.
+        pair: the pair; the content's height and width must be at least 16 pixels.
         vgg: VGG-19, on the pair's device.
         lpips: see `load_lpips`; None leaves LPIPS out.
 

@@ -69,8 +69,8 @@ class PairFiles:
         """Read the pair.
 
         Args:
-            size: longer side, in pixels, to which larger pictures are reduced, masks with them;
-                None never reduces them.
+            size: longer side, in pixels, to which larger pictures and their masks are reduced; None
+                never reduces them.
             device: where to put the tensors.
 
         Returns:
@@ -181,7 +181,7 @@ def pair_up(folder: Path, styles: Sequence[Path], last: int | None) -> list[Pair
 
 
 def _check_size(path: Path, mask: Tensor, picture: Tensor) -> None:
-    """One row or column more or less is allowed, as rounding makes it: the mask is resized."""
+    """Allow one row or column more or less, which rounding may cause; the mask is then resized."""
     if any(abs(a - b) > 1 for a, b in zip(mask.shape[-2:], picture.shape[-2:], strict=True)):
         height, width = picture.shape[-2:]
         raise ValueError(

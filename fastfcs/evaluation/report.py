@@ -29,8 +29,8 @@ def write_report(
     """Write results.csv, report.json, index.html and trade-off.png.
 
     Args:
-        rows: the results, of `fastfcs.evaluation.compare.compare_methods`.
-        notes: its notes.
+        rows: the results, from `fastfcs.evaluation.compare.compare_methods`.
+        notes: the notes from the same function.
         methods: the methods compared.
         out: the folder that `compare_methods` filled.
         metadata: the run's settings, by name.

@@ -21,7 +21,7 @@ class Row:
         height: height of the content, pixels.
         resized_from: (width, height) of a result whose size was not the content's, else None.
         seconds: time of the method; None if it ran nothing.
-        megabytes: peak memory of the method, MB; None if it ran nothing or where unavailable.
+        megabytes: peak memory of the method, MB; None if it ran nothing or if that is unavailable.
         gram: Gram distance to the style.
         ratio: the same relative to the unchanged content's; None if that is 0.
         region_gram: mean Gram distance of the regions; None without masks.

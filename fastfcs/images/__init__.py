@@ -5,8 +5,8 @@
   nothing is converted. There are two exceptions, both reported: CMYK with a profile becomes sRGB
   (without one, reading raises), and a grey profile is dropped, since a restyled picture has
   colours.
-- **Alpha** (a palette's or a single transparent colour's too) is kept apart from the pixels and
-  written back.
+- **Alpha**, which may also come from a palette or a single transparent colour, is kept apart from
+  the pixels and written back.
 - **Depth**: 8 or 16 bits per channel. Pillow decodes 16-bit RGB but keeps only one byte of each
   sample, so such a file is decoded twice, once per byte. Pillow cannot write 16-bit RGB as PNG or
   TIFF at all, so these files are encoded here.

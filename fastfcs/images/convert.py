@@ -1,4 +1,4 @@
-"""Images of all kinds to tensors and back: integer samples, arrays, PIL images; resizing."""
+"""Conversion between tensors and integer samples, arrays or PIL images; resizing."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def fit(image: Tensor, longest: int) -> Tensor:
 
     Args:
         image: (B, C, H, W), floating, in [0, 1].
-        longest: the greatest allowed side, in pixels.
+        longest: the longest side allowed, in pixels.
 
     Returns:
-        The image, (B, C, H', W'), in its own dtype; itself if it is small enough.
+        The reduced image, (B, C, H', W'), in its own dtype, or ``image`` if it is small enough.
 
     Examples:
         >>> import torch
@@ -53,7 +53,7 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
 
     Args:
         picture: the picture.
-        longest: the greatest allowed side, in pixels.
+        longest: the longest side allowed, in pixels.
 
     Returns:
         A picture with the same metadata.
@@ -116,7 +116,7 @@ def to_samples(image: Tensor, depth: int) -> NDArray[Any]:
 
 
 def pil_samples(image: Image.Image) -> NDArray[np.uint8]:
-    """The samples of a PIL image in one of `EIGHT_BIT_MODES`.
+    """Return the samples of a PIL image in one of `EIGHT_BIT_MODES`.
 
     Args:
         image: the PIL image.
@@ -134,7 +134,7 @@ def pil_samples(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tensor], AnyImage]]:
-    """Convert an image of any kind to a batch, and make the inverse conversion.
+    """Convert an image of any kind to a batch, and return the inverse conversion with it.
 
     Args:
         name: the argument's name, for error messages.
@@ -154,7 +154,7 @@ def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tenso
 
     Raises:
         TypeError: the image is of another kind or dtype.
-        ValueError: its shape, its size or its mode is not as described, or a value is outside
+        ValueError: the image's shape, size or mode is not as described, or a value is outside
             [0, 1]. The values of CUDA tensors are not checked.
 
     Examples:
@@ -182,7 +182,7 @@ def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tenso
         raise ValueError(
             f"{name} must be at least {MIN_SIDE} pixels per side, got {width} x {height}"
         )
-    if not batch.is_cuda:  # the host would wait for the values, which a CUDA graph forbids
+    if not batch.is_cuda:  # the check would make the host wait, which a CUDA graph forbids
         check_range(name, batch)
     return batch, convert_back
 

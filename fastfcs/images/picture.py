@@ -25,7 +25,7 @@ WRITABLE = {
 """The format that each suffix of an output file stands for."""
 
 SUFFIXES = {*WRITABLE, ".bmp", ".gif"}
-"""Suffixes of the files in a folder that are pictures; a file given by name may have any suffix."""
+"""Suffixes by which pictures in a folder are recognised; a file named explicitly may have any."""
 
 HOLDS_ALPHA = {"PNG", "TIFF", "WEBP"}
 HOLDS_16_BITS = {"PNG", "TIFF"}
@@ -38,7 +38,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class PictureError(ValueError):
-    """A picture cannot be read or written; the message is one sentence.
+    """Raised if a picture cannot be read or written; the message is one sentence.
 
     Examples:
         >>> from fastfcs import images
@@ -89,7 +89,7 @@ class Picture:
 
 
 def format_of(path: str | Path) -> str:
-    """Tell the format of an output file from its suffix.
+    """Infer the format of an output file from its suffix.
 
     Args:
         path: the file; it need not exist.
@@ -170,7 +170,7 @@ def picture_errors(name: str, verb: str = "read") -> Iterator[None]:
     """Raise all errors as a `PictureError`; Pillow raises nearly any type on a damaged file.
 
     Args:
-        name: of the file, for the message.
+        name: the file's name, for the message.
         verb: past participle of the attempt, for the message.
 
     Yields:

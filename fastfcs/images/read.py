@@ -34,9 +34,9 @@ def read(source: str | Path | BinaryIO) -> Picture:
         The picture, upright.
 
     Raises:
-        PictureError: the file does not exist, is not a picture in one of the `READABLE` formats, is
-            damaged, has more pixels than Pillow decodes (about 180 million) or more than one frame,
-            or stores its samples in an unsupported way.
+        PictureError: the file does not exist, is not in one of the `READABLE` formats, is damaged,
+            has more pixels than Pillow decodes (about 180 million), contains several frames, or
+            stores its samples in an unsupported way.
 
     Examples:
         >>> from io import BytesIO
@@ -97,7 +97,7 @@ def _decode(data: bytes) -> Picture:
     if frames > 1 and image.format != "MPO":  # MPO: a photograph and its previews
         raise PictureError(f"it holds {frames} pictures and must hold one")
     icc = image.info.get("icc_profile")
-    # In other places Pillow takes the resolution from EXIF, or makes it up.
+    # For other formats Pillow takes the resolution from EXIF, or makes it up.
     has_dpi = image.format == "PNG" or image.info.get("jfif_unit") in (1, 2)
     dpi = image.info.get("dpi") if has_dpi else None
     notes = []
@@ -169,7 +169,7 @@ def _samples_16(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
     """
     samples: NDArray[Any]
     raw = _raw_mode(image)
-    transparent = image.info.get("transparency")  # of a PNG: the one transparent colour
+    transparent = image.info.get("transparency")  # a PNG's single transparent colour
     if image.mode.startswith("I;16"):
         samples = np.asarray(ImageOps.exif_transpose(image))[..., None].astype(np.uint16)
         grey = True

@@ -14,7 +14,7 @@ def write(picture: Picture, target: str | Path | BinaryIO, format: str | None = 
     """Write a picture with its colour profile, alpha and EXIF.
 
     Args:
-        picture: the picture. `conversion_notes` tells what the format cannot hold of it.
+        picture: the picture. `conversion_notes` lists the losses of a format.
         target: a file, which is written atomically and replaces an existing one; or a binary
             stream.
         format: "JPEG", "PNG", "TIFF" or "WEBP"; by default that of the file's suffix, and PNG for a

@@ -23,7 +23,7 @@ _FIRST_STEP = 0.05  # largest change of a pixel in L-BFGS's first iteration, whi
 _HISTORY = 10  # pairs of images that L-BFGS remembers
 _WINDOW = 10  # iterations over which progress is judged
 _DIVERGED = 10  # times the initial loss
-_EPS = 1e-7  # of the projection's Laplacian: Levin et al.'s, as in the penalty that it replaces
+_EPS = 1e-7  # eps of the projection's Laplacian: Levin et al.'s, as in the penalty it replaces
 
 
 def solve(
@@ -60,8 +60,8 @@ def solve(
 
     Args:
         content, style: (3,H,W) or (1,3,H,W), floating, in [0,1]; sizes may differ.
-        steps: iterations. A sequence runs a pyramid from coarse to fine, every scale twice the size
-            of the one before; the change made at one scale is where the next starts.
+        steps: iterations. A sequence runs a pyramid from coarse to fine, each scale twice the size
+            of the previous one; the change made at one scale initialises the next.
         method: "lbfgs"; "adam"; or "gradient", plain gradient descent.
         lr: step size. By default 0.02 for Adam; 1 for L-BFGS, corrected by a line search; 1e-4 for
             "gradient", which is multiplied by 3n so that it is independent of the size.
@@ -74,21 +74,21 @@ def solve(
             per region, weighted by the region's share of the content.
         constraint: see `Stylizer`. "photoreal" is made for each scale; callables must accept the
             image sizes of all scales.
-        cutoff: of "photoreal", whose Laplacian has an eps of 1e-7 here.
+        cutoff: the cutoff of "photoreal", whose Laplacian has an eps of 1e-7 here.
         tolerance: stop a scale once 10 iterations lower the loss by less than this fraction of it.
-        callback: called with the iteration k = 0 ... steps of a scale, X^(k), (1,3,H,W), and its
-            losses "content", "style", "matting", "structure", each unweighted, and the weighted
-            "total".
-        precision: of VGG's convolutions. "bfloat16" halves the time on devices that have such
-            instructions, and multiplies it on others.
-        vgg: by default the VGG-19 that ships, see `fastfcs.vgg.load_vgg19`.
-        seed: of the noise.
+        callback: called at each iteration k = 0 ... steps of a scale with k, X^(k), (1,3,H,W), and
+            a dictionary of the losses "content", "style", "matting" and "structure", each
+            unweighted, and the weighted "total".
+        precision: type of VGG's convolutions. "bfloat16" halves the time on devices with
+            instructions for it, and is several times slower on others.
+        vgg: the network of the losses; by default see `fastfcs.vgg.load_vgg19`.
+        seed: seed of the noise.
 
     Returns:
         (1,3,H,W), clipped to [0,1], in the content's dtype and on its device.
 
     Raises:
-        ValueError, TypeError: an argument is none of these.
+        ValueError, TypeError: an argument is not as described above.
         RuntimeError: the solver diverged.
 
     Examples:
@@ -105,7 +105,7 @@ def solve(
     content, style = _image("content", content), _image("style", style)
     all_steps = [steps] if isinstance(steps, int) else list(steps)
     if not all_steps or min(all_steps) < 0:
-        raise ValueError(f"steps must be one or several numbers of iterations, got {steps}")
+        raise ValueError(f"steps must be at least 0, for one or more scales, got {steps}")
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     if lr is not None and not lr > 0:
@@ -117,7 +117,7 @@ def solve(
         check_regions("style", style, of_style)
         if len(of_content) != len(of_style):
             raise ValueError(
-                "regions must be as many in the content as in the style, "
+                "regions must be as many masks of the content as of the style, "
                 f"got {len(of_content)} and {len(of_style)}"
             )
     vgg = (vgg or load_vgg19()).to(content.device)
@@ -178,7 +178,7 @@ def _descend(
     losses: dict[str, Tensor] = {}
 
     def evaluate() -> Tensor:
-        """The loss at z and its gradient; L-BFGS asks again where it has just been."""
+        """The loss and gradient at z, cached because L-BFGS asks for the same point twice."""
         nonlocal evaluated_at, losses
         if evaluated_at is None or not torch.equal(evaluated_at, z):
             evaluated_at = z.detach().clone()
@@ -229,7 +229,7 @@ def _make_optimizer(z: Tensor, method: Method, lr: float) -> torch.optim.Optimiz
 
 
 def _first_rate(gradient: Tensor, lr: float) -> float:
-    """L-BFGS's first rate: torch divides it by the gradient's 1-norm if that is larger than 1."""
+    """The first learning rate of L-BFGS, which torch divides by max(1, 1-norm of the gradient)."""
     slope = gradient.abs()
     steepest = slope.max().item()
     return _FIRST_STEP * max(1, slope.sum().item()) / steepest if steepest else lr

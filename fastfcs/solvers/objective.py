@@ -24,7 +24,7 @@ class Objective:
     Args:
         vgg: VGG-19, which measures content and style.
         content, style: images (1,3,H,W) in [0,1].
-        weights: of "content", "style", "matting" and "structure".
+        weights: weights of the terms "content", "style", "matting" and "structure".
         content_layers, style_layers: weight of each VGG layer by name; divided by their sum.
         masks: regions of the content and of the style, (R,H,W) each; None is a single region.
         half: whether VGG's convolutions run in bfloat16.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias, get_args
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
-"""The type convolutions run in; losses and parameters are always float32."""
+"""The dtype that convolutions run in; losses and parameters are always float32."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,25 @@ class TrainConfig:
         lr: the highest learning rate of SOAP.
         photoreal: fraction of the steps, in [0, 1], that are constrained as by
             ``constraint="photoreal"``, with a random cutoff between 0.003 and 0.1.
-        structure_weight: in those steps, weight of `fastfcs.losses.structure_loss`.
+        structure_weight: weight of `fastfcs.losses.structure_loss` in those steps.
         noise_weight: weight of ||f(C + n) - f(C)||^2 / ||n||^2, which penalises flicker: how much
             the updates f amplify a noise n of one grey level that differs from frame to frame.
         alignment_weight: weight of `fastfcs.training.gradient_alignment.gradient_mismatch` at the
             result, on one random level per step.
-        channels, residual: of a new network, see `fastfcs.network.UnrolledSolver`; None stands for
-            its defaults. Fewer are faster.
-        distil_steps: steps in which the forward maps of a new network learn from VGG.
+        channels, residual: architecture of a new network, see `fastfcs.network.UnrolledSolver`;
+            None stands for its defaults. Fewer channels are faster.
+        distil_steps: number of steps in which the forward maps of a new network first learn from
+            VGG.
         weights: name or file of the weights to continue from; None trains a new network.
-        precision: of the convolutions.
-        seed: of everything random.
+        precision: precision of the convolutions.
+        seed: seed of all random choices.
         holdout: number of photos, the last of the content folder, that are never trained on, not
-            even as styles. A pack has its own.
+            even as styles. A pack has its own held-out photos.
         preview_every: steps between checkpoints. A run limited by ``minutes`` also writes one every
             30 seconds.
         scores: number of held-out photos, and of the pack's pairs, on which the network is measured
             before and after (`fastfcs.training.scores`); 0 measures nothing.
-        licence: of the weights, for the file's header.
+        licence: licence of the weights, for the file's header.
 
     Raises:
         ValueError: a setting is out of range, or ``channels`` or ``residual`` contradict
@@ -129,13 +130,14 @@ class TuneConfig:
         steps: number of steps.
         batch: photos per step.
         size: side of the square crops of the photos in pixels, at least 16.
-        style_size: longer side to which the style picture is reduced, in pixels. The smaller it is,
-            the finer its strokes; those the network sees whole, below 68 pixels, transfer best.
+        style_size: longer side to which the style picture is reduced, in pixels. A smaller size
+            gives finer strokes. Strokes below 68 pixels, which the network sees whole, transfer
+            best.
         style_weight: weight of the style term of `fastfcs.training.objective.batch_loss`.
         lr: the highest learning rate of SOAP.
-        precision: of the convolutions.
-        title: of the painting, for the file's header.
-        seed: of the crops.
+        precision: precision of the convolutions.
+        title: title of the painting, for the file's header.
+        seed: seed of the crops.
 
     Raises:
         ValueError: a setting is out of range.

@@ -1,9 +1,9 @@
 """Training data: random crops of pictures, with their targets in VGG.
 
-A forward pass through VGG costs more than anything else for a new crop. Each position of a batch
+The most expensive part of a new crop is its forward pass through VGG. Each position of a batch
 therefore keeps a pool of recent crops with their targets (conv4_2 features of contents, Gram
 matrices of both kinds), draws from it at every step and replaces one crop every fourth step: each
-crop serves four times on average, in other company each time.
+crop is used four times on average, together with different crops each time.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
 Picture: TypeAlias = Path | Tensor
 """A file, or its pixels, (3, H, W) uint8, on the device that crops and resizes them."""
 
-_POOL = 8  # crops of each position
+_POOL = 8  # crops per position
 _STEPS_PER_CROP = 4
-_VGG_BATCH = 8  # crops at most; a single crop below 83 pixels is rounded differently by torch
+_VGG_BATCH = 8  # crops at most; torch rounds differently for a single crop below 83 pixels
 
 
 def read_pixels(picture: Picture | BinaryIO) -> Tensor:
@@ -156,7 +156,7 @@ class Crop:
 
     Attributes:
         image: (3, size, size).
-        features: of conv4_2, (512, size / 8, size / 8).
+        features: its conv4_2 features, (512, size / 8, size / 8).
         grams: the Gram matrix of every style layer, (c_l, c_l).
 
     Examples:
@@ -174,7 +174,7 @@ class Crop:
 
 
 def stack_images(crops: Sequence[Crop]) -> Tensor:
-    """Stack the images of crops to a batch.
+    """Stack the images of crops into a batch.
 
     Args:
         crops: B crops of one size.
@@ -222,9 +222,10 @@ def targets(vgg: VGG19, images: Tensor) -> list[Crop]:
 class Pool:
     """Recent crops of pictures, for some positions of a batch.
 
-    The i-th crop of a position, and which crop a step takes, depend on the seed, the position and i
-    alone: neither on where a run was interrupted nor on which process has the position. Files are
-    decoded in the background, one step ahead.
+    The i-th crop of a position depends only on the seed, the position and i, and the choice of a
+    crop for a step only on the seed, the position and the step. Neither depends on where a run was
+    interrupted or on which process has the position. Files are decoded in the background, one step
+    ahead.
 
     Args:
         folders: pictures; every folder is equally likely.
@@ -282,7 +283,7 @@ class Pool:
         ]
 
     def _missing(self, position: int, step: int) -> list[tuple[int, int]]:
-        """The crops (position, i) that a step needs and that were not drawn yet."""
+        """The crops (position, i) that a step needs and that are not drawn yet."""
         # Positions replace their crops at different steps.
         end = (step + position % _STEPS_PER_CROP) // _STEPS_PER_CROP + _POOL
         start = max(self._count[position], end - _POOL)

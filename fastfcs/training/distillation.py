@@ -1,4 +1,4 @@
-"""The start of the forward maps: regression on VGG's features.
+"""Pretraining of the forward maps by regression on VGG's features.
 
 Trained on the artistic loss alone, forward maps learn features that explain little of VGG's, and
 their Gram matrices can be right while VGG's are not (docs/training-log.md, "Fifth network"). Level
@@ -26,9 +26,9 @@ from .data import Picture, random_crop
 from .loop import autocast, schedule
 from .soap import SOAP
 
-_LR, _COOL_DOWN = 3e-3, 0.5  # the last fraction of the steps, of falling rate
+_LR, _COOL_DOWN = 3e-3, 0.5  # highest rate; fraction of the steps, at the end, in which it falls
 _BATCH = 8
-_RECENT = 6  # batches, each drawn from several times because VGG costs most
+_RECENT = 6  # batches, each of which is used several times because VGG costs most
 _SAMPLES = 16  # batches on which the covariance of VGG's features is measured
 
 
@@ -52,9 +52,9 @@ def distil(
         folders: pictures; every folder is equally likely.
         sizes: sides of the crops in pixels, each equally likely.
         steps: number of steps.
-        seed: of the crops.
-        precision: of the convolutions.
-        device: of the crops.
+        seed: seed of the crops.
+        precision: precision of the convolutions.
+        device: device of the crops.
         shown: whether progress is shown.
 
     Raises:

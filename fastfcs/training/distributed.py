@@ -1,4 +1,4 @@
-"""Several processes that train one network, as ``torchrun`` starts them, or this one alone."""
+"""Training of one network by several processes that ``torchrun`` starts, or by this one alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def process_group(device: str) -> Iterator[tuple[int, int]]:
-    """Join the processes that ``torchrun`` started, if it did.
+    """Join the processes that ``torchrun`` started, if any.
 
     Args:
         device: if it is "cuda", each process gets a GPU of its own as the current device.

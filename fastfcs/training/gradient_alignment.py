@@ -20,8 +20,8 @@ def gradient_mismatch(
 ) -> Tensor:
     """Compute 1 - the cosine between two gradients of the style loss at the output.
 
-    Both are gradients of `fastfcs.losses.relative_style_loss` at one level: of VGG's features, and
-    of the forward maps' own. The result is differentiable in the parameters of the maps alone.
+    Both are gradients of `fastfcs.losses.relative_style_loss` at one level, one through VGG and one
+    through the forward maps. The result is differentiable in the parameters of the maps only.
 
     Args:
         maps: the forward maps.
@@ -56,6 +56,6 @@ def gradient_mismatch(
 
 
 def _gram(h: Tensor) -> Tensor:
-    """`fastfcs.ops.gram` by torch's products, since the operator is differentiable only once."""
+    """`fastfcs.ops.gram` in torch's own products, which are differentiable more than once."""
     h = h.float().flatten(2)
     return h @ h.mT / h.shape[-1]

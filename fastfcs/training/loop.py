@@ -1,4 +1,4 @@
-"""The training loop: SOAP with a schedule, checkpoints to resume from exactly, a progress bar."""
+"""The training loop: SOAP with a schedule, exactly resumable checkpoints, and a progress bar."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from ..progress import progress_bar
 from .config import Precision
 from .soap import SOAP
 
-_WARM_UP, _COOL_DOWN = (
-    30,
-    0.7,
-)  # steps of rising rate; the last fraction of the run, of falling rate
+_WARM_UP = 30  # steps in which the rate rises
+_COOL_DOWN = 0.7  # fraction of the run, at its end, in which the rate falls
 _CLIP = 20.0  # largest norm of the gradients; only the wildest pairs exceed it
-_AVERAGED_STEPS = 100  # memory of the averages of the parameters, shorter at the start
+_AVERAGED_STEPS = 100  # time constant of the parameters' averages, shorter at the start
 _BUFFERED_STEPS = 20  # steps on a GPU whose numbers are fetched together
 _CHECKPOINT_SECONDS = 30  # between checkpoints of a run that is limited by minutes
 
@@ -44,7 +42,7 @@ def autocast(precision: Precision, device: str) -> torch.autocast:
 
     Args:
         precision: "float32", or "bfloat16" for mixed precision.
-        device: of the convolutions.
+        device: device of the convolutions.
 
     Returns:
         The context manager; in it, losses and parameters stay float32.
@@ -65,7 +63,7 @@ def memory_format(precision: Precision) -> torch.memory_format:
     """Choose the layout of images and weights that suits convolutions best.
 
     Args:
-        precision: of the convolutions.
+        precision: precision of the convolutions.
 
     Returns:
         Channels last for bfloat16, else contiguous.
@@ -85,8 +83,8 @@ def schedule(step: int, progress: float, cool_down: float = _COOL_DOWN) -> float
 
     Args:
         step: number of steps taken.
-        progress: how much of the run is over, 1 at its end.
-        cool_down: the last fraction of the run, in which the rate falls.
+        progress: the fraction of the run that is over, 1 at its end.
+        cool_down: the fraction of the run, at its end, in which the rate falls.
 
     Returns:
         A factor in [0, 1].
@@ -117,25 +115,26 @@ def descend(
     """Minimise ``loss(step)`` by SOAP, from the checkpoint if there is one.
 
     Args:
-        parameters: what is optimised, by name.
+        parameters: the parameters to optimise, by name.
         loss: returns the loss of a step, a scalar, and its terms to be shown, scalars by name.
         checkpoint: the file to resume from and to write.
-        metadata: of the run; a checkpoint must have the same.
+        metadata: the run's settings; a checkpoint must have the same.
         steps, minutes: the run ends after whichever comes first; None is no limit. Minutes include
             those before the checkpoint, and the writing of the last one.
         lr: the highest learning rate.
         every: steps between checkpoints; a run limited by minutes also writes one every 30 s.
         averages: exponential moving averages of parameters, by name, updated in place.
         on_checkpoint: called with the number of steps done.
-        record: called after each step, on a GPU after some more.
-        is_first: whether this process writes files and shows progress; with several processes, one.
+        record: called once per step, on a GPU some steps later.
+        is_first: whether this process writes files and shows progress; with several processes, only
+            one does.
 
     Returns:
-        The number of steps done, those before the checkpoint included.
+        The number of steps done, including those before the checkpoint.
 
     Raises:
         Diverged: the loss or a gradient is no longer finite.
-        ValueError: the checkpoint is damaged or of another run.
+        ValueError: the checkpoint is damaged or belongs to another run.
 
     Examples:
         >>> from pathlib import Path
@@ -198,7 +197,7 @@ def _update(
 
 
 class _State:
-    """What a checkpoint holds: all that a run needs to continue exactly where it was."""
+    """The content of a checkpoint: all that a run needs to continue exactly where it was."""
 
     def __init__(
         self,
@@ -254,7 +253,7 @@ class _State:
 
 
 class _OtherRun(ValueError):
-    """The checkpoint is of a run with other settings."""
+    """The checkpoint belongs to a run with other settings."""
 
 
 class _Clock:
@@ -284,7 +283,7 @@ class _Clock:
 
 
 class _Numbers:
-    """The losses of recent steps. The host waits when it fetches them, so several are fetched."""
+    """The losses of recent steps, fetched together because the host waits for each fetch."""
 
     def __init__(self, checkpoint: Path, record: Record, capacity: int) -> None:
         self._checkpoint, self._record, self._capacity = checkpoint, record, capacity

@@ -1,11 +1,10 @@
 """VGG-19 at low rank: each convolution becomes a 3x3 one to few channels and a 1x1 one to all.
 
-Nothing is trained. Layer by layer, the factors are those of a reduced rank regression: of the
-response of VGG's convolution to VGG's features, on the features that the preceding layers of low
-rank compute (Zhang et al., "Accelerating Very Deep Convolutional Networks", arXiv:1505.06798,
-section 3, before the ReLU). The ReLUs therefore pass nearly what VGG's pass, and gradients resemble
-VGG's; features that merely predict VGG's do not have such gradients (docs/training-log.md,
-"Gradients as VGG's").
+Nothing is trained. Layer by layer, a reduced-rank regression predicts the response of VGG's
+convolution to VGG's features from the features that the preceding low-rank layers compute (Zhang et
+al., "Accelerating Very Deep Convolutional Networks", arXiv:1505.06798, section 3, before the ReLU).
+The ReLUs are therefore active nearly where VGG's are, and gradients resemble VGG's; features that
+merely predict VGG's do not have such gradients (docs/training-log.md, "Gradients as VGG's").
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ COMPONENTS = 256
 """Number of principal components of conv4_2."""
 LICENCE = "CC BY 4.0 (VGG-19, Simonyan and Zisserman)"
 
-_PIXELS = 900  # of each picture
+_PIXELS = 900  # sampled per picture
 _RIDGE = 1e-4  # relative to the mean variance
 
 
@@ -51,19 +50,19 @@ def reduce_vgg(
     vgg: str | Path | None = None,
     shown: bool = True,
 ) -> VGG19:
-    """Approximate VGG-19 at low rank; write the result in 8 bits for `fastfcs.vgg.load_vgg19`.
+    """Approximate VGG-19 at low rank and write it in 8 bits for `fastfcs.vgg.load_vgg19`.
 
     Features are scaled to a mean square of 1, so that Gram matrices fit in half types.
 
     Args:
         content, style: folders of pictures.
         out: the safetensors file to write.
-        weights: of the network that restyles a third of the pictures: they are contents, styles,
-            and contents restyled, in turn.
-        ranks: of conv1_1 ... conv4_2; 0 leaves a convolution whole.
-        components: number of principal components of conv4_2, of which only Gram matrices are made.
-        pictures: their number.
-        size: their longer side in pixels.
+        weights: weights of the network that restyles every third picture: the pictures are
+            contents, styles and restyled contents, in turn.
+        ranks: ranks of conv1_1 ... conv4_2; 0 leaves a convolution whole.
+        components: number of principal components of conv4_2, of which only Gram matrices are used.
+        pictures: number of pictures.
+        size: longer side of the pictures in pixels.
         vgg: see `fastfcs.vgg.load_vgg19`.
         shown: whether progress is shown.
 
@@ -89,8 +88,8 @@ def reduce_vgg(
     full, reduced = load_vgg19(vgg), VGG19()
     images = _pictures(content, style, weights, pictures, size)
     targets = [(x - full.mean) * full.scale for x in images]  # VGG's own features
-    features = list(targets)  # those at low rank
-    scale = torch.ones(())  # of these, relative to the targets
+    features = list(targets)  # those of the low-rank layers
+    scale = torch.ones(())  # scale of `features` relative to `targets`
     remaining, rng = iter(ranks), torch.Generator().manual_seed(0)
     for index, _ in progress_bar(range(len(full.features)), 0, len(full.features), shown):
         layer = full.features[index]
@@ -135,7 +134,7 @@ def _pictures(
 
 
 def _thumbnail(file: Path, size: int) -> Tensor:
-    """A picture (1, 3, H, W), reduced by Pillow as the pictures for the file that ships were."""
+    """A picture (1, 3, H, W), reduced by Pillow like the pictures for the file that ships."""
     image = Image.fromarray(read_pixels(file).permute(1, 2, 0).numpy())
     image.thumbnail((size, size))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
@@ -158,8 +157,8 @@ def _regression(
     width = 9 * channels
     xx, xy = covariance[:width, :width], covariance[:width, width:]
     ridge = _RIDGE * xx.diagonal().mean() * torch.eye(width, dtype=xx.dtype)
-    a = torch.linalg.solve(xx + ridge, xy)  # the best of full rank
-    q = torch.linalg.eigh(a.mT @ xx @ a).eigenvectors[:, -rank:]  # where its results vary most
+    a = torch.linalg.solve(xx + ridge, xy)  # the full-rank solution
+    q = torch.linalg.eigh(a.mT @ xx @ a).eigenvectors[:, -rank:]  # where its outputs vary most
     layer = low_rank(channels, rank, outputs)
     first, last = (a @ q).mT.view(rank, channels, 3, 3), q[..., None, None]
     bias = mean[width:] - q @ (q.mT @ (a.mT @ mean[:width]))
@@ -168,7 +167,7 @@ def _regression(
 
 
 def _components(features: Iterable[Tensor], count: int) -> Tensor:
-    """Principal components of the mean Gram matrix, every picture of equal weight: (k, c, 1, 1)."""
+    """Principal components of the mean Gram matrix, pictures weighted equally: (k, c, 1, 1)."""
     grams = torch.stack([gram(h)[0] for h in features])
     grams = grams / grams.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
     vectors: Tensor = torch.linalg.eigh(grams.mean(0)).eigenvectors

@@ -22,14 +22,14 @@ def batch_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the loss that networks are trained on.
 
-    It is ||F - C||^2 / ||C||^2 + style_weight mean_l ||G_l - H_l||^2 / (||H_l||^2 + ||C_l||^2):
-    F and C are conv4_2 features of the output and the content; G_l, H_l and C_l are Gram matrices
-    of the output, the style and the unchanged content at style layer l.
+    It is ||h - h^C||^2 / ||h^C||^2 + style_weight mean_l ||G_l - H_l||^2 / (||H_l||^2 +
+    ||G_l^C||^2): h and h^C are conv4_2 features of the output and the content; G_l, H_l and G_l^C
+    are Gram matrices of the output, the style and the unchanged content at style layer l.
 
     Args:
         vgg: the network of the features.
         output: X, images (B, 3, H, W).
-        content, style: the targets, B of each.
+        content, style: crops with the targets, B of each.
         style_weight: weight of the style term.
 
     Returns:
@@ -54,13 +54,13 @@ def batch_loss(
 def batch_terms(
     vgg: VGG19, output: Tensor, content: Sequence[Crop], style: Sequence[Crop]
 ) -> tuple[Tensor, Tensor]:
-    """Compute the terms of `batch_loss`, the style's by layer.
+    """Compute the terms of `batch_loss`, with the style term of each layer.
 
     Args:
         vgg, output, content, style: see `batch_loss`.
 
     Returns:
-        The content term, a scalar, and the style term of every style layer, (L,).
+        The content term, a scalar, and the style terms, (4,), one per style layer.
 
     Examples:
         >>> import torch
@@ -86,7 +86,7 @@ def batch_terms(
 def clip_straight_through(image: Tensor) -> Tensor:
     """Clip an image to [0, 1], but let the gradient pass as if it were not clipped.
 
-    Otherwise nothing would be learned from pixels outside the range.
+    Otherwise pixels outside the range would teach the network nothing.
 
     Args:
         image: any shape.

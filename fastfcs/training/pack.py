@@ -24,7 +24,7 @@ from ..images import list_images
 from .data import read_pixels
 
 LIMIT = 30 * 2**20
-"""Size of a pack in bytes, at most."""
+"""The largest size of a pack, in bytes."""
 
 _INDEX = "pictures.json"
 # Shorter side and JPEG quality, best first: strokes are learned from detail.
@@ -41,12 +41,12 @@ class Pictures(Generic[T]):
     """Pictures by purpose; T is a file, its pixels, or its name in a pack.
 
     Attributes:
-        names: of the content folder and the style folders.
+        names: names of the content folder and the style folders.
         content: photos to train on.
-        styles: one list per folder, to train on; may contain contents.
+        styles: pictures to train on, one list per folder; may contain contents.
         held_out: photos that are never trained on.
         paintings: the styles that are not contents.
-        pairs: name, content and style, to measure with only.
+        pairs: name, content and style of pairs that are only measured on.
 
     Examples:
         >>> from fastfcs.training.pack import Pictures
@@ -66,7 +66,7 @@ class Pictures(Generic[T]):
         """Apply a function to every picture.
 
         Args:
-            function: its argument is a picture.
+            function: a function of one picture.
 
         Returns:
             New pictures.
@@ -135,20 +135,20 @@ def from_folders(
 
 
 def write_pack(pictures: Pictures[Path], path: str | Path, limit: int = LIMIT) -> str:
-    """Write a pack, its JPEGs as large and as little compressed as fits.
+    """Write a pack, with JPEGs as large and as lightly compressed as its size allows.
 
     Pairs always have a longer side of at most 320 pixels.
 
     Args:
         pictures: from `from_folders`.
         path: the file to write, atomically.
-        limit: size in bytes, at most.
+        limit: the largest size, in bytes.
 
     Returns:
         A sentence that reports size and quality.
 
     Raises:
-        ValueError: the pictures do not fit, however small, or one cannot be read.
+        ValueError: the pictures do not fit at any quality, or one cannot be read.
 
     Examples:
         >>> from pathlib import Path
@@ -209,7 +209,7 @@ def _best_that_fits(
         side, quality = _QUALITIES[-1]
         raise ValueError(
             f"pack must hold its {len(names)} pictures in {limit / 2**20:g} MiB, which they exceed "
-            f"even as JPEGs of quality {quality} with a shorter side of {side} pixels: give fewer"
+            f"even as JPEGs of quality {quality} with a shorter side of {side} pixels: use fewer"
         )
     return worst, fitting
 
@@ -218,7 +218,7 @@ def read_pack(path: str | Path, device: str) -> Pictures[Tensor]:
     """Read and decode the pictures of a pack.
 
     Args:
-        path: a file of `write_pack`.
+        path: a file written by `write_pack`.
         device: where the pixels are kept.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A contact sheet that shows what a network does."""
+"""A contact sheet of a network's results."""
 
 from __future__ import annotations
 

@@ -39,8 +39,9 @@ def score(
     Args:
         solver: the network, on VGG's device.
         vgg: the network of the features.
-        pictures: each held-out photo is restyled as four of the paintings, in turn; pairs, at a
-            longer side of 320 pixels, are restyled artistically and as photographs.
+        pictures: the pictures. Each held-out photo is restyled in the style of four paintings,
+            taken in turn; pairs, at a longer side of 320 pixels, are restyled artistically and as
+            photographs.
         count: number of photos, and of pairs, at most.
         size: side of the central crops of photos and paintings in pixels.
         style_weight: weight of the style term in the loss.
@@ -94,7 +95,7 @@ def _mean_terms(
     combinations: Sequence[tuple[Picture, Picture]],
     size: int,
 ) -> tuple[float, float]:
-    """The content and style term of the loss, means over combinations of photo and painting."""
+    """The content and style terms of the loss, averaged over pairs of a photo and a painting."""
     batches = [combinations[k : k + _BATCH] for k in range(0, len(combinations), _BATCH)]
     sums = [len(batch) * _terms(solver, vgg, batch, size).cpu() for batch in batches]
     content, style = (torch.stack(sums).sum(0) / len(combinations)).tolist()
@@ -104,7 +105,7 @@ def _mean_terms(
 def _terms(
     solver: UnrolledSolver, vgg: VGG19, batch: Sequence[tuple[Picture, Picture]], size: int
 ) -> Tensor:
-    """The same of one batch, (2,)."""
+    """The mean content and style terms of one batch, (2,)."""
     contents, styles = (
         targets(vgg, torch.stack([centre_crop(p, size) for p in pictures]).to(vgg.mean.device))
         for pictures in zip(*batch, strict=True)

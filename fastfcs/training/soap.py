@@ -14,13 +14,13 @@ _BETA1, _BETA2, _EPS = 0.9, 0.95, 1e-8
 
 
 class SOAP:
-    """The optimiser; parameters of equal shape are stacked, so a step is a few hundred kernels.
+    """The optimiser. It stacks parameters of equal shape, so a step takes a few hundred kernels.
 
     A weight is preconditioned along each of its dimensions. A bias is not, so it moves as in Adam.
     The first step only initialises the preconditioners and changes no parameter.
 
     Args:
-        parameters: float32. A parameter without a gradient counts as one whose gradient is 0.
+        parameters: float32 parameters. One without a gradient is treated as having a gradient of 0.
         refresh: number of steps between updates of the eigenbases.
 
     Attributes:
@@ -102,7 +102,7 @@ class SOAP:
                 basis.copy_(torch.linalg.eigh(moment).eigenvectors.flip(-1))
 
     def _refresh_bases(self) -> None:
-        """One power iteration; all matrices of one size, whatever their stack, share one QR."""
+        """Take one power iteration; matrices of equal size share one QR across all stacks."""
         products: dict[int, list[Tensor]] = defaultdict(list)
         bases: dict[int, list[Tensor]] = defaultdict(list)
         for stack in self._stacks:
@@ -115,9 +115,9 @@ class SOAP:
                 size = order.shape[-1]
                 products[size].append(product.take_along_dim(order[:, None], 2))
                 bases[size].append(basis)
-        for size, of_size in products.items():
-            q = torch.linalg.qr(torch.cat(of_size)).Q
-            split = torch.split(q, [len(product) for product in of_size])
+        for size, stacked in products.items():
+            q = torch.linalg.qr(torch.cat(stacked)).Q
+            split = torch.split(q, [len(product) for product in stacked])
             for basis, part in zip(bases[size], split, strict=True):
                 basis.copy_(part)
 

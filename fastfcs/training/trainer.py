@@ -33,7 +33,7 @@ from .preview import write_preview
 from .scores import score
 
 _CUTOFFS = 0.003, 0.1  # range of the constraint's random cutoff, log-uniform
-_INITIAL_CROPS = 4  # of contents and of styles, on which a new network is initialised
+_INITIAL_CROPS = 4  # number of contents, and of styles, on which a new network is initialised
 _PREVIEW_SIDE = 320  # longer side of the pictures of a preview in pixels, at most
 
 
@@ -50,9 +50,9 @@ def train(
 ) -> UnrolledSolver:
     """Train a network for any style; write its weights.
 
-    See `Trainer` for the method. Beside ``out`` stand a checkpoint, from which an interrupted run
-    resumes exactly where it was, and a preview of held-out pictures. All files are complete at any
-    time.
+    See `Trainer` for the method. A checkpoint, from which an interrupted run resumes exactly where
+    it was, and a preview of held-out pictures are written next to ``out``. All files are complete
+    at any time.
 
     Under ``torchrun`` each process takes its share of every batch (DistributedDataParallel); the
     crops, and thus the losses, are those of one process with the same ``batch``.
@@ -65,15 +65,16 @@ def train(
         pack: a file of `fastfcs.training.pack`, instead of folders: its pictures are decoded once,
             kept on the device and cropped there.
         device: where to train; "cuda" is each process's own GPU.
-        tensorboard: folder for losses, learning rate, norm of the gradients, pictures per second.
+        tensorboard: folder for TensorBoard's log of losses, learning rate, norm of the gradients
+            and pictures per second.
         vgg: see `fastfcs.vgg.load_vgg19`.
 
     Returns:
-        The network, its weights averaged, as written.
+        The network with averaged weights, as written.
 
     Raises:
         ValueError: there is neither a content folder nor a pack, or both; a folder contains no
-            pictures; the settings do not suit the number of processes; or the checkpoint is of
+            pictures; the settings do not suit the number of processes; or the checkpoint belongs to
             another run.
         Diverged: the loss or a gradient is no longer finite.
 
@@ -119,11 +120,11 @@ class Trainer:
 
     Args:
         pictures: files, or pixels on the device.
-        out: the safetensors file to write; all other files of the run stand beside it.
+        out: the safetensors file to write; all other files of the run are written next to it.
         config: the settings.
         device: where to train.
         vgg: see `fastfcs.vgg.load_vgg19`.
-        rank: of this process; the first, 0, writes all files.
+        rank: rank of this process; the first, 0, writes all files.
         processes: number of processes that train together.
 
     Attributes:
@@ -192,7 +193,7 @@ class Trainer:
             The network with averaged weights.
 
         Raises:
-            ValueError: the checkpoint is of another run, or a file is not a picture.
+            ValueError: the checkpoint belongs to another run, or a file is not a picture.
             Diverged: the loss or a gradient is no longer finite.
         """
         if self.config.weights:
@@ -218,7 +219,7 @@ class Trainer:
         return self._averaged().requires_grad_(True)
 
     def prepare(self) -> None:
-        """Initialise a new network, unless a checkpoint replaces it anyway, and the data."""
+        """Prepare the data, and initialise a new network unless a checkpoint replaces it."""
         config = self.config
         if not config.weights and not self._checkpoint.is_file():
             self._initialise()
@@ -238,7 +239,7 @@ class Trainer:
         """Compute the loss of a step, after `prepare`.
 
         Args:
-            step: its number, from 0.
+            step: number of the step, from 0.
 
         Returns:
             The loss of this process's part of the batch, a scalar, and the terms "content" and
@@ -309,7 +310,7 @@ class Trainer:
         return UnrolledSolver(channels=config.channels, residual=config.residual)
 
     def _initialise(self) -> None:
-        """Initialise a new network on a few crops; in between, teach its forward maps."""
+        """Initialise a new network on a few crops, training its forward maps before the rest."""
         config, rng = self.config, random.Random(f"{self.config.seed}/start")
         contents, styles = (
             torch.stack(
@@ -357,7 +358,7 @@ class Trainer:
     def _level(self, step: int) -> int:
         """The random level of a step whose gradient is aligned; it needs a layer of VGG."""
         levels = min(len(STYLE_LAYERS), len(self.solver.forward_maps))
-        # "sight" is a former name of this loss; another one would draw other levels.
+        # The seed contains a former name of this loss; any other would draw other levels.
         return random.Random(f"{self.config.seed}/sight/{step}").randrange(levels)
 
     def _add_noise(self, contents: Tensor, step: int) -> Tensor:
@@ -417,7 +418,7 @@ class Trainer:
 
 
 class _Restyle(nn.Module):
-    """The part of a step that has parameters: the statistics of the styles, and the updates."""
+    """The part of a step with trainable parameters: the styles' statistics and the updates."""
 
     def __init__(self, solver: UnrolledSolver) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tuning of the Gram matrices of one style, with every filter frozen: a preset."""
+"""Tuning of a preset: the Gram matrices of one style, with every filter frozen."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def tune(
     device: str = "cpu",
     vgg: str | Path | None = None,
 ) -> Statistics:
-    """Optimise the Gram matrices H_{t,l} of one style; write them as a preset.
+    """Optimise the Gram matrices H_{t,l} of one style and write them as a preset.
 
-    The start is the statistics of the style picture itself. SOAP learns a factor F (c, c) of each
-    H = F F^T, which therefore stays positive semi-definite, as every Gram matrix is. The Gram
-    matrices of `fastfcs.refinement` are measured and not tuned. An interrupted run resumes from the
-    checkpoint beside ``out``.
+    Tuning starts from the statistics of the style picture itself. SOAP learns a factor F (c, c) of
+    each H = F F^T, which therefore stays positive semi-definite, as every Gram matrix is. The Gram
+    matrices of `fastfcs.refinement` are computed but not tuned. An interrupted run resumes from the
+    checkpoint next to ``out``.
 
     Args:
         style: the picture.
@@ -52,7 +52,7 @@ def tune(
 
     Raises:
         ValueError: the folder contains no pictures, a file is not a picture, or the checkpoint is
-            of a run with other settings.
+            that of a run with other settings.
         Diverged: the loss is no longer finite.
 
     Examples:
