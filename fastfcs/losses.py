@@ -6,7 +6,9 @@ G_l = h_l^T h_l / n_l of the image X, H_l of the style and G_l^C of the content 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -52,7 +54,7 @@ def style_loss(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> T
         tensor(1.)
     """
     terms = [(gram(features[layer]) - target).square().mean() for layer, target in grams.items()]
-    return sum(terms) / len(terms)  # type: ignore[return-value]
+    return _mean(terms)
 
 
 def relative_content_loss(features: Tensor, target: Tensor) -> Tensor:
@@ -267,7 +269,11 @@ def gram_distance(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -
         tensor([0., 0.])
     """
     terms = [squared_norm(gram(features[k]) - g) / squared_norm(g) for k, g in grams.items()]
-    return sum(terms) / len(terms)  # type: ignore[return-value]
+    return _mean(terms)
+
+
+def _mean(terms: Sequence[Tensor]) -> Tensor:
+    return reduce(operator.add, terms) / len(terms)
 
 
 def squared_norm(x: Tensor) -> Tensor:

@@ -193,7 +193,8 @@ class Refinement(nn.Module):
                 g = aten.max_pool2d_with_indices_backward(g, saved[-1], 2, 2, 0, 1, False, indices)
             else:
                 g = aten.threshold_backward(g, saved.pop(), 0)
-        return g * self.maps.scale  # type: ignore[no-any-return]
+        gradient: Tensor = g * self.maps.scale
+        return gradient
 
     def forward(
         self,
@@ -293,7 +294,8 @@ class RefinedSolver(nn.Module):
         """
         check_widths(statistics, self.widths)
         x = self.solver(content, Statistics(statistics.own), constraint, regions, start)
-        return self.refinement(x, content, statistics, constraint, regions)  # type: ignore[no-any-return]
+        refined: Tensor = self.refinement(x, content, statistics, constraint, regions)
+        return refined
 
 
 def _grams(features: Iterable[Tensor], regions: Tensor | None) -> list[Tensor]:

@@ -214,4 +214,5 @@ class StatisticsBuffers(nn.Module):
         return Statistics.from_named(named) if named else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # torch's method has no annotations.
         return super()._apply(lambda h: h.to(fn(h.new_empty(0)).device), recurse)  # type: ignore[no-untyped-call]

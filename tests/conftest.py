@@ -11,6 +11,8 @@ import torch
 from pictures import load_photo
 from torch import Tensor
 
+from fastfcs.vgg import VGG19, load_vgg19
+
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 collect_ignore = ["matrix.py", "emulation"]  # programs
@@ -35,6 +37,12 @@ def photo() -> Callable[[str, int], Tensor]:
 def any_photo(request: pytest.FixtureRequest) -> str:
     """The name of a photo; tests run once for each."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def vgg() -> VGG19:
+    """The VGG-19 that ships."""
+    return load_vgg19()
 
 
 @pytest.fixture

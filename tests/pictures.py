@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # Rec. 601
+
 
 def load_photo(name: str, size: int) -> Tensor:
     """A photo of skimage.data, (1,3,H,W) float64, 8-bit values in [0,1], longer side `size` px."""

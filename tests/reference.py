@@ -1,10 +1,16 @@
-"""Every operator as a plain float64 formula, to test against; independent of fastfcs."""
+"""Every operator as a plain float64 formula to test against, independent of fastfcs."""
 
 import numpy as np
 import scipy.sparse
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """||actual - expected|| / ||expected||, in float64 on the CPU."""
+    expected = expected.cpu().double()
+    return float((actual.cpu().double() - expected).norm() / expected.norm())
 
 
 def windows(x: Tensor) -> Tensor:

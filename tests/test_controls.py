@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from pictures import noise
+from pictures import LUMA, noise
 from PIL import Image
 from test_golden import distance
 
@@ -19,7 +19,6 @@ from fastfcs.statistics import Statistics
 from fastfcs.stylizer import Stylizer
 
 H, W = 24, 33
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 
 
 @pytest.fixture
@@ -186,7 +185,7 @@ def test_every_control_is_an_option(folder: Path) -> None:
         blended = stylize(*both, *options) - plain
         assert (blended * across).sum() / (across**2).sum() == pytest.approx(share, abs=0.1)
 
-    luma = np.array([0.299, 0.587, 0.114])
+    luma = LUMA.flatten().numpy()
     content = np.asarray(Image.open("rocket.png")).astype(int)
     for kept in ("colour", "luminance"):
         change = stylize("--style", "coffee.png", "--keep", kept) - content

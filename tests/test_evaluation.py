@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from pictures import LUMA
 from PIL import Image
 from scipy.ndimage import sobel
 from skimage.metrics import structural_similarity
@@ -134,8 +135,7 @@ def test_resized_masks_keep_their_area() -> None:
 def test_gradient_ssim_is_scikit_images(photo: Photo) -> None:
     image = photo("coffee", 120).float()
     other = (image + 0.1 * torch.randn_like(image)).clamp(0, 1)
-    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    grey = [(x[0] * luma).sum(0).double().numpy() for x in (image, other)]
+    grey = [(x[0] * LUMA).sum(0).double().numpy() for x in (image, other)]
     a, b = (np.hypot(sobel(x, 0), sobel(x, 1)) / 4 for x in grey)
     expected = structural_similarity(a, b, data_range=1.0)
     assert losses.gradient_ssim(image, other).item() == pytest.approx(expected, abs=1e-5)

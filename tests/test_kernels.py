@@ -11,6 +11,7 @@ import pytest
 import reference
 import torch
 from emulated import EMULATED, EPS, ORDERS, ROOT, TORCH_HEADERS, Kernels, gram_dtype, needs_compiler
+from reference import relative_error
 from toolchain import cuda_tool
 from torch import Tensor
 
@@ -24,11 +25,6 @@ needs_disassembler = pytest.mark.skipif(
     not all(map(cuda_tool, ("cuobjdump", "nvdisasm"))),
     reason="no disassembler (cuobjdump and nvdisasm) found",
 )
-
-
-def _relative_error(actual: Tensor, expected: Tensor) -> float:
-    assert actual.isfinite().all()
-    return float((actual.double() - expected).norm() / expected.norm())
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def test_matvec(
     image = picture(2, *size).to(dtype)
     x = torch.rand(2, channels, *size, dtype=dtype)
     actual = kernels.matvec(image, kernels.factors(image), x)
-    assert _relative_error(actual, reference.matting_matvec(image, x, EPS)) < tolerance
+    assert relative_error(actual, reference.matting_matvec(image, x, EPS)) < tolerance
 
 
 @needs_compiler
@@ -103,9 +99,7 @@ def test_filter(
     x = torch.rand(2, channels, *size, dtype=dtype)
     coefficients = torch.randn(order + 1, dtype=torch.float64)
     actual = kernels.filter(image, kernels.factors(image), x, coefficients)
-    assert (
-        _relative_error(actual, reference.matting_filter(image, x, coefficients, EPS)) < tolerance
-    )
+    assert relative_error(actual, reference.matting_filter(image, x, coefficients, EPS)) < tolerance
 
 
 @needs_compiler
@@ -120,7 +114,7 @@ def test_matvec_does_not_depend_on_how_the_image_is_cut(
     for channel in (0, 54):
         alone = kernels.matvec(image, factors, x[:, [channel]])
         assert torch.equal(together[:, [channel]], alone)
-    assert _relative_error(together, reference.matting_matvec(image, x, EPS)) < 2e-5
+    assert relative_error(together, reference.matting_matvec(image, x, EPS)) < 2e-5
 
 
 @needs_compiler
@@ -210,18 +204,18 @@ CASES = [
 def test_gram(kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     h = torch.randn(shape).to(dtype)
     actual = kernels.gram(h)
-    assert _relative_error(actual, reference.gram(h)) < GRAM_TOLERANCE[dtype]
+    assert relative_error(actual, reference.gram(h)) < GRAM_TOLERANCE[dtype]
     assert torch.equal(actual, actual.mT)
 
 
 def _check_correction(kernels: Kernels, h: Tensor, grad: Tensor, target: Tensor) -> None:
     tolerance = STORED_TOLERANCE[h.dtype]
     correction, expected = kernels.correction(h, target), reference.gram_correction(h, target)
-    assert _relative_error(correction, expected) < tolerance
+    assert relative_error(correction, expected) < tolerance
     dh, dtarget = kernels.backward(h, target, grad)
     expected_dh, expected_dtarget = reference.gram_correction_backward(h, target, grad)
-    assert _relative_error(dh, expected_dh) < tolerance
-    assert _relative_error(dtarget, expected_dtarget) < GRAM_TOLERANCE[h.dtype]
+    assert relative_error(dh, expected_dh) < tolerance
+    assert relative_error(dtarget, expected_dtarget) < GRAM_TOLERANCE[h.dtype]
     if h.dtype in (torch.float16, torch.bfloat16) and h.numel() > 100:
         # Rounded once, at the end. Weights of one half number would change every second result.
         assert (correction == expected.to(h.dtype)).double().mean() > 0.95
@@ -246,9 +240,9 @@ def test_gram_of_many_stages(kernels: Kernels) -> None:
     target = torch.randn(1, 1, 1)
     references = reference.gram_correction_backward(h, target, grad)
     for actual, expected in zip(kernels.backward(h, target, grad), references, strict=True):
-        assert _relative_error(actual, expected) < GRAM_TOLERANCE[h.dtype]
+        assert relative_error(actual, expected) < GRAM_TOLERANCE[h.dtype]
     h = torch.randn(1, 1, 1, 3 * 6 * 256 + 7).half()
-    assert _relative_error(kernels.gram(h), reference.gram(h)) < GRAM_TOLERANCE[h.dtype]
+    assert relative_error(kernels.gram(h), reference.gram(h)) < GRAM_TOLERANCE[h.dtype]
     kernels.library.set_gram_blocks(ctypes.c_long(1584))
 
 
@@ -301,7 +295,7 @@ def test_gram_and_matting_in_shuffled_order(
     image = picture(1, 9, 57).float()
     x = torch.rand_like(image)
     actual = kernels.matvec(image, kernels.factors(image), x)
-    assert _relative_error(actual, reference.matting_matvec(image, x, EPS)) < 2e-5
+    assert relative_error(actual, reference.matting_matvec(image, x, EPS)) < 2e-5
     h, grad = torch.randn(2, 1, 40, 6, 20).half()
     _check_correction(kernels, h, grad, torch.randn(1, 40, 40))
 
@@ -315,12 +309,12 @@ def test_weights_beyond_half_types(kernels: Kernels, dtype: torch.dtype) -> None
     target[..., 7] = 0
     actual, expected = kernels.correction(h, target), reference.gram_correction(h, target)
     for channel in range(40):
-        error = _relative_error(actual[:, channel], expected[:, channel])
+        error = relative_error(actual[:, channel], expected[:, channel])
         assert error < STORED_TOLERANCE[dtype] * 2  # float16: some are subnormal
     target = 1e4 * torch.randn(1, 40, 40)
     target[:, 1::2] = 0  # only every other thread sees a column's largest weights
     actual, expected = kernels.correction(h, target), reference.gram_correction(h, target)
-    assert _relative_error(actual, expected) < STORED_TOLERANCE[dtype]
+    assert relative_error(actual, expected) < STORED_TOLERANCE[dtype]
 
 
 @needs_compiler
@@ -331,12 +325,12 @@ def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
     h, grad = torch.randn(2, *shape)
     target = torch.randn(shape[0], shape[1], shape[1])
     short_h, short_grad = (x.bfloat16().float() for x in (h, grad))
-    assert _relative_error(kernels.gram(short_h), reference.gram(short_h)) < 2e-6
+    assert relative_error(kernels.gram(short_h), reference.gram(short_h)) < 2e-6
     rounded = ((h.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
-    assert _relative_error(kernels.gram(h), reference.gram(rounded)) < 2e-6
+    assert relative_error(kernels.gram(h), reference.gram(rounded)) < 2e-6
     _, dtarget = kernels.backward(short_h, target, short_grad)
     expected = reference.gram_correction_backward(short_h, target, short_grad)[1]
-    assert _relative_error(dtarget, expected) < 2e-6
+    assert relative_error(dtarget, expected) < 2e-6
     pairs = [
         (kernels.gram(h), reference.gram(h)),
         (kernels.correction(h, target), reference.gram_correction(h, target)),
@@ -347,9 +341,9 @@ def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
         ),
     ]
     for actual, expected in pairs:
-        assert _relative_error(actual, expected) < 2**-10
+        assert relative_error(actual, expected) < 2**-10
     if h.numel() > 100:
-        assert all(_relative_error(*pair) > 1e-5 for pair in pairs)
+        assert all(relative_error(*pair) > 1e-5 for pair in pairs)
 
 
 class MachineCode:

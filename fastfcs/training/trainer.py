@@ -181,6 +181,7 @@ class Trainer:
         self.vgg = load_vgg19(vgg).to(device)
         self.solver = self._load().to(device)
         for module in (self.vgg, self.solver):
+            # torch's overloads of `to` lack the one that takes a memory format alone.
             module.to(memory_format=self._layout)  # type: ignore[call-overload]
 
     def run(self, record: Record = lambda step, numbers: None) -> UnrolledSolver:
