@@ -97,8 +97,9 @@ class Statistics:
         Level 1 ends in the image, scaled to [-1, 1], and the constant 1, so the last column of its
         Gram matrix holds the means of all features.
         """
-        means = self.own[0][0][:, -4:, -1]
-        return (1 + means[:, :3] / means[:, 3:]) / 2
+        means = self.own[0][0].select(2, -1)
+        colour, constant = means.narrow(1, -4, 3), means.narrow(1, -1, 1)
+        return (1 + colour / constant) / 2
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Statistics:
         """Apply a function to every Gram matrix.
