@@ -94,7 +94,9 @@ class Photoreal:
             (B,3,H,W), not clipped.
         """
         content, regions = self.content, self.regions
-        masks = content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
+        masks = (
+            content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
+        )
         before = (masks * content).mean((2, 3)) / masks.mean((2, 3))
         moves = masks * (colours - before).to(content).view(-1, 3, 1, 1)
         return content + (moves if regions is None else moves.sum(0, keepdim=True))
