@@ -366,6 +366,7 @@ def test_gram_shares_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.slow
 def test_libraries_of_variants(
     library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -515,6 +516,7 @@ def test_run_gpu_rejects_wrong_options(words: list[str], sentence: str) -> None:
     assert (refused.returncode, refused.stderr) == (2, f"run_gpu.sh: {sentence}\n")
 
 
+@pytest.mark.slow
 def test_run_gpu_starts_in_a_dry_run(tmp_path: Path) -> None:
     """Every stage's script is there, imports what it needs and takes its options."""
     run = shell(

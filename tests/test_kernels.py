@@ -375,6 +375,7 @@ def machine_code(tmp_path_factory: pytest.TempPathFactory) -> MachineCode:
     return MachineCode(tmp_path_factory.mktemp("cubin"))
 
 
+@pytest.mark.slow
 @pytest.mark.toolchain
 @needs_nvcc
 @pytest.mark.parametrize("source", EMULATED, ids=lambda path: path.stem)

@@ -32,6 +32,7 @@ def test_every_mutant_applies(script: ModuleType) -> None:
         assert mutant.text != mutant.replacement
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_killed_or_not(
     script: ModuleType, emulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -176,6 +176,7 @@ def test_bfloat16_autocast_and_channels_last(solver: UnrolledSolver) -> None:
     assert 0 < (rough - exact).abs().max() < 0.05
 
 
+@pytest.mark.slow
 def test_compiles_to_the_same(solver: UnrolledSolver) -> None:
     content, statistics = torch.rand(1, 3, 32, 48), solver.statistics(torch.rand(1, 3, 32, 32))
     compiled = torch.compile(solver, backend="aot_eager", fullgraph=True)

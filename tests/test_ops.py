@@ -343,6 +343,7 @@ def results_and_gradients() -> list[Tensor]:
     return results
 
 
+@pytest.mark.slow
 def test_a_torch_without_the_private_names_gives_the_same(tmp_path: Path) -> None:
     script = f"""
 import torch

@@ -212,6 +212,7 @@ def test_photoreal_is_the_projection_and_nothing_else(vgg, pair) -> None:
     assert torch.equal(named, given)
 
 
+@pytest.mark.slow
 def test_penalty_and_projection_give_similar_pictures(vgg) -> None:
     """The two formulations of Puy and Pérez (2018), from the same losses, on the same pair: as much
     style, as little energy, and pictures closer to each other than plain Gatys is to either."""

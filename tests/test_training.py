@@ -85,6 +85,7 @@ def config(**settings: Any) -> TrainConfig:
     return TrainConfig(**{**SETTINGS, **settings})
 
 
+@pytest.mark.slow
 def test_learns_and_writes_weights_and_preview(folders, tiny, tmp_path: Path, capsys) -> None:
     content, style = folders
     out = tmp_path / "w.safetensors"
@@ -109,6 +110,7 @@ def _unexplained(maps: ForwardMaps, images: torch.Tensor, vgg: VGG19) -> list[fl
     return [float(share) for share in shares]
 
 
+@pytest.mark.slow
 def test_distillation_teaches_forward_maps_the_features_of_vgg(folders, tiny) -> None:
     content, style = (list_images(folder) for folder in folders)
     torch.manual_seed(0)
@@ -143,6 +145,7 @@ def test_channels_of_a_new_network(folders, tiny, tmp_path: Path) -> None:
     assert load_solver(out).architecture == expected
 
 
+@pytest.mark.slow
 def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
     """Bit for bit, an interrupted run has the weights and the state of an uninterrupted one.
 
@@ -241,6 +244,7 @@ def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypat
         assert all(torch.isfinite(tensor).all() for tensor in stack.values())
 
 
+@pytest.mark.slow
 def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp_path) -> None:
     content, style = folders
     weights = tmp_path / "w.safetensors"
@@ -349,6 +353,7 @@ def _curve(folder: Path) -> dict[str, list[float]]:
     return {name: [e.value for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
     _save_initialised(tmp_path / "start.safetensors")
@@ -372,6 +377,7 @@ def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> N
     assert (a - b).norm() < 0.2 * (a - initial).norm()  # SOAP divides rounding by rounding
 
 
+@pytest.mark.slow
 def test_half_precision_learns_alike(folders, tiny, tmp_path: Path, capsys) -> None:
     content, style = folders
     losses = []
@@ -452,6 +458,7 @@ def test_the_structure_weight_belongs_to_constrained_steps(folders, tiny) -> Non
     assert torch.equal(total, without)
 
 
+@pytest.mark.slow
 def test_noise_weight_lowers_the_amplification_of_noise(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
     picture = torch.rand(1, 3, 48, 48)
