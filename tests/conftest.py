@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastfcs.vgg import VGG19, load_vgg19
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+THREADS = int(os.environ.get("OMP_NUM_THREADS", 2))
 
 collect_ignore = ["matrix.py", "emulation"]  # programs
 
@@ -79,5 +79,6 @@ def kernels(library: ctypes.CDLL) -> emulated.Kernels:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Every test starts from the same random state."""
+    """Every test starts from the same random state, with the same number of threads."""
     torch.manual_seed(0)
+    torch.set_num_threads(THREADS)
