@@ -208,6 +208,20 @@ def test_source_distribution_is_complete(tmp_path: Path) -> None:
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    tracked = [*(ROOT / "csrc").rglob("*.*"), *(ROOT / "fastfcs").glob("*.py")]
-    needed = {str(path.relative_to(ROOT)) for path in tracked}
-    assert needed | {"build_backend.py", "pyproject.toml", "LICENSE"} <= names
+    patterns = {
+        "csrc": ("*.*",),
+        "fastfcs": ("*.py", "*.html", "*.safetensors", "py.typed"),
+        "tests": ("*.py", "*.h", "*.cpp", "*.json"),
+        "examples": ("*.py",),
+        "benchmarks": ("*.py", "*.sh", "*.json"),
+        "docs": ("*.md", "*.jpg"),
+    }
+    needed = {
+        str(path.relative_to(ROOT))
+        for folder, endings in patterns.items()
+        for ending in endings
+        for path in (ROOT / folder).rglob(ending)
+    }
+    assert len(needed) > 200
+    top = "build_backend.py pyproject.toml LICENSE NOTICE README.md CITATION.cff Makefile"
+    assert needed | set(top.split()) <= names
