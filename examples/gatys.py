@@ -36,4 +36,4 @@ def main(photo: str, style: str, out: str, steps: str = "200", style_weight: flo
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) >= 4 else sys.exit(__doc__)

@@ -4,6 +4,7 @@ python examples/operators.py PHOTO TRIMAP OUT         OUT is a PNG with transpar
 
 The trimap is white on the object, black on the background and grey where it is unknown. The matte
 minimises a^T L a + 100 sum (a_i - trimap_i)^2 over the known pixels i. L is never assembled.
+It needs scipy (pip install scipy).
 """
 
 import sys
@@ -34,4 +35,4 @@ def main(photo: str, trimap: str, out: str, weight: float = 100.0) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) >= 4 else sys.exit(__doc__)

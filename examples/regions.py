@@ -22,4 +22,4 @@ def main(photo: str, photo_mask: str, reference: str, reference_mask: str, out: 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) >= 6 else sys.exit(__doc__)

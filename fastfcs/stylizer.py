@@ -54,7 +54,7 @@ class Stylizer(nn.Module):
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
             `RefinedSolver`, which is used as it is.
         refine: six more updates with VGG-like features (`fastfcs.refinement`). They bring paintings
-            closer to their style and take ten times as long on a CPU. Not with "photoreal".
+            closer to their style and take five to ten times as long on a CPU. Not with "photoreal".
         constraint: enforced after every update of the network: None; "photoreal", which keeps the
             result a photograph; "keep-colour", which restyles only the luminance; "keep-luminance",
             which restyles only the colours; any callable X -> X on (B, 3, H, W); or a list of

@@ -31,15 +31,14 @@ def presets(
     """
     from ..presets import shipped, title
 
+    with sentences():
+        if (content is None) != (output is None):
+            raise ValueError("CONTENT and -o must be given together for a contact sheet")
+        if content is not None and output is not None:
+            plan([content], output, force)
+            _write_sheet(content, output, photoreal, device_named(device), shipped())
     for path in shipped():
         click.echo(f"{path.stem:32}{title(path)}")
-    if content is None and output is None:
-        return
-    with sentences():
-        if content is None or output is None:
-            raise ValueError("CONTENT and -o must be given together for a contact sheet")
-        plan([content], output, force)
-        _write_sheet(content, output, photoreal, device_named(device), shipped())
 
 
 def _write_sheet(

@@ -186,6 +186,7 @@ def train(
             raise ValueError("--holdout must be given where the pack is written, not with the pack")
         if output is None:
             raise ValueError("--output must be given")
+        _check_output(output)
         for name in ("channels", "residual"):
             settings[name] = settings[name] or None
 
@@ -215,6 +216,11 @@ def _allow_only(context: click.Context, *names: str) -> None:
         if name not in names:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} must be left out when a pack is written")
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix != ".safetensors":
+        raise ValueError(f"--output must end in .safetensors, got {output}")
 
 
 def _write_pack(
@@ -249,5 +255,6 @@ def tune(
     with sentences():
         from .. import training
 
+        _check_output(output)
         config = TuneConfig(**settings)
         training.tune(style, content, output, config, device=device_named(device), vgg=vgg)

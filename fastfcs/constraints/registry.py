@@ -39,7 +39,8 @@ def parse(constraint: Any, cutoff: float | None = None) -> tuple[Part, ...]:
     """
     parts = tuple(constraint) if isinstance(constraint, (list, tuple)) else (constraint,)
     for part in parts:
-        if part not in (None, *get_args(Name)) and not callable(part):
+        has_name = part is None or (isinstance(part, str) and part in _CLASSES)
+        if not has_name and not callable(part):
             names = ", ".join(map(repr, get_args(Name)))
             raise ValueError(
                 f"constraint must be None, {names}, a callable or a list of these, got {part!r}"
@@ -178,12 +179,22 @@ class BetweenUpdates:
 
         Returns:
             (B,3,H,W).
+
+        Raises:
+            ValueError: a constraint returned anything else.
         """
         if not self._constraints:
             return x
         x = self._bound(x)
         for constraint in self._constraints:
-            x = constraint.projection(x) if isinstance(constraint, Photoreal) else constraint(x)
+            step = constraint.projection if isinstance(constraint, Photoreal) else constraint
+            result = step(x)
+            if not isinstance(result, Tensor) or result.shape != x.shape:
+                kind = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+                raise ValueError(
+                    f"constraint must return a tensor of X's shape {tuple(x.shape)}, got {kind}"
+                )
+            x = result
         return x
 
     def finish(self, x: Tensor) -> Tensor:
