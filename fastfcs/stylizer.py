@@ -19,7 +19,7 @@ from .filters import LowPass
 from .images import AnyImage
 from .network import Solver
 from .regions import resize
-from .statistics import Statistics, StatisticsBuffers
+from .statistics import Statistics, StatisticsBuffers, check_widths
 from .weights import load_network
 
 Style: TypeAlias = AnyImage | str | Path
@@ -183,7 +183,7 @@ class Stylizer(nn.Module):
             raise ValueError("style must be at least one image, got an empty list")
         if regions is not None and len(styles) > 1:
             raise ValueError(f"style must be a single image with regions, got {len(styles)}")
-        statistics = Statistics.cat([self._statistics_of(style, regions) for style in styles])
+        statistics = Statistics.cat([self._statistics_of(image, regions) for image in styles])
         self.statistics.set(statistics if blend is None else statistics.blend(blend))
         return self
 
@@ -217,13 +217,13 @@ class Stylizer(nn.Module):
             )
         check_regions("content", image, regions, styles)
         x = self._to_network(image)
-        dtype = torch.promote_types(x.dtype, torch.float32)  # Gram matrices of half types
+        dtype = torch.promote_types(x.dtype, torch.float32)  # half types have float32 Gram matrices
         statistics = statistics.map(lambda h: h.to(dtype))
         masks = None if regions is None else regions.to(x.device)
         photo = image.to(x.device, torch.float32)
-        between = BetweenUpdates(self.constraint, photo, self.cutoff, masks)
-        start = between.start(statistics.colours)
-        result = between.finish(self.solver(x, statistics, between, masks, start))
+        constraint = BetweenUpdates(self.constraint, photo, self.cutoff, masks)
+        start = constraint.start(statistics.colours)
+        result = constraint.finish(self.solver(x, statistics, constraint, masks, start))
         result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)
         return cast(T, convert_back(result))
 
@@ -235,7 +235,9 @@ class Stylizer(nn.Module):
 
     @property
     def _is_refined(self) -> bool:
-        return bool(self.solver.widths[1])
+        """Whether the solver ends in a refinement, which alone takes Gram matrices of VGG's."""
+        _, vgg_widths = self.solver.widths
+        return bool(vgg_widths)
 
     def _to_network(self, image: Tensor) -> Tensor:
         return image.to(next(self.solver.parameters()))
@@ -279,7 +281,7 @@ class Stylizer(nn.Module):
         start = f"{prefix}statistics."
         device = next(self.solver.parameters()).device
         named = {
-            name.removeprefix(start).replace("_", "."): h
+            name.removeprefix(start).replace("_", "."): h  # buffers have no dots in their names
             for name, h in state_dict.items()
             if name.startswith(start)
         }
@@ -287,8 +289,7 @@ class Stylizer(nn.Module):
             *_, errors = args
             try:
                 statistics = Statistics.from_named(named)
-                if statistics.widths != self.solver.widths:
-                    raise ValueError
+                check_widths(statistics, self.solver.widths)
                 self.statistics.set(statistics.map(lambda h: torch.empty_like(h, device=device)))
             except ValueError:
                 errors.append(f"{start[:-1]} must be complete and belong to this network")

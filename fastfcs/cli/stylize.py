@@ -118,6 +118,8 @@ def stylize(
     with sentences():
         if cutoff is not None and not photoreal:
             raise ValueError("--cutoff must be given with --photoreal")
+        if refine and photoreal:
+            raise ValueError("--refine must be given without --photoreal")
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
         jobs = plan(content, output, force)
