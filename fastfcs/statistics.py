@@ -76,7 +76,7 @@ class Statistics:
         Returns:
             ``own[t][l]`` under the key "t.l" and ``vgg[l]`` under "vgg.l".
         """
-        own = {f"{t}.{k}": h for t, level in enumerate(self.own) for k, h in enumerate(level)}
+        own = {f"{t}.{k}": h for t, levels in enumerate(self.own) for k, h in enumerate(levels)}
         return own | {f"vgg.{k}": h for k, h in enumerate(self.vgg)}
 
     @property
