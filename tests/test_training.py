@@ -660,7 +660,11 @@ def test_options_that_contradict_a_pack_raise(folders) -> None:
             "--holdout must be given where the pack is written, not with the pack",
         ),
         (
-            ["--pack", folders[0] / "0.png", "-o", "w"],
+            [*both, "-o", folders[0] / "0.png"],
+            f"--output must end in .safetensors, got {folders[0] / '0.png'}",
+        ),
+        (
+            ["--pack", folders[0] / "0.png", "-o", "w.safetensors"],
             f"pack must be a file that --pack wrote, got {folders[0] / '0.png'}",
         ),
     ]:
