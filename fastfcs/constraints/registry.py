@@ -124,7 +124,12 @@ def build_projections(
         True
     """
     constraints = build(parts, content, cutoff=cutoff, eps=eps)
-    return compose(c.projection if isinstance(c, Photoreal) else c for c in constraints)
+    return compose(map(_projection, constraints))
+
+
+def _projection(constraint: Constraint) -> Constraint:
+    """The constraint itself, but of the photoreal algorithm only its last step."""
+    return constraint.projection if isinstance(constraint, Photoreal) else constraint
 
 
 class BetweenUpdates:
@@ -187,8 +192,7 @@ class BetweenUpdates:
             return x
         x = self._bound(x)
         for constraint in self._constraints:
-            step = constraint.projection if isinstance(constraint, Photoreal) else constraint
-            result = step(x)
+            result = _projection(constraint)(x)
             if not isinstance(result, Tensor) or result.shape != x.shape:
                 kind = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
                 raise ValueError(
