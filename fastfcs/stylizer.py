@@ -16,14 +16,14 @@ from . import images, presets
 from .checks import MIN_SIDE, check_regions
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
-from .images import AnyImage
+from .images import AnyImage, Picture
 from .network import Solver
 from .regions import resize
 from .statistics import Statistics, StatisticsBuffers, check_widths
 from .weights import load_network
 
 Style: TypeAlias = AnyImage | str | Path
-T = TypeVar("T", Tensor, Image.Image, NDArray[Any])
+T = TypeVar("T", Tensor, Image.Image, NDArray[Any], Picture)
 
 
 class Stylizer(nn.Module):
@@ -35,7 +35,8 @@ class Stylizer(nn.Module):
     - a tensor (3, H, W) or (B, 3, H, W), floating, in [0, 1], on any device;
     - an array (H, W, 3): uint8, uint16, or floating in [0, 1];
     - a PIL image of 8 bits per channel. Grey and palette images become RGB, transparency and the
-      colour profile are kept, and the EXIF orientation is applied.
+      colour profile are kept, and the EXIF orientation is applied;
+    - a `fastfcs.images.Picture`, as `fastfcs.images.read` returns it, of 8 or 16 bits.
 
     H and W are at least 16. The network works on the module's own device and in its own dtype;
     images are moved there and results are moved back. Pixels are processed in their own encoding,
@@ -208,7 +209,7 @@ class Stylizer(nn.Module):
         statistics = self.statistics.get()
         if statistics is None:
             raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
-        image, convert_back = images.image_to_tensor("content", content)
+        image, alpha, convert_back = images.image_to_tensor("content", content)
         styles = statistics.styles
         if regions is None and styles not in (1, len(image)):
             raise ValueError(
@@ -247,8 +248,8 @@ class Stylizer(nn.Module):
             preset = presets.find(style)
             if preset is not None:
                 return self._preset(preset, regions)
-            style = images.read(style).pixels
-        image, _ = images.image_to_tensor("style", style)
+            style = images.read(style)
+        image, alpha, _ = images.image_to_tensor("style", style)
         if regions is not None and regions.shape[-2:] != image.shape[-2:]:
             raise ValueError(
                 f"regions must be masks (R, H, W) of the style {tuple(image.shape)}, "

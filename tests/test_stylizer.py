@@ -383,7 +383,7 @@ def test_presets(solver: UnrolledSolver, tmp_path: Path) -> None:
             ValueError,
             "content must be a PIL image of mode .* got I;16",
         ),
-        ("photo.jpg", TypeError, "content must be a tensor, array or PIL image, got str"),
+        ("photo.jpg", TypeError, "content must be a tensor, array, PIL image or Picture, got str"),
     ],
 )
 def test_wrong_contents_raise(

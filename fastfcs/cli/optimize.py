@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,8 @@ def optimize(
             console.print(note)
         photo, reference = picture.pixels.to(place), style_picture.pixels.to(place)
         masks = None if regions is None else tuple(masks.to(place) for masks in regions)
-        write_result(picture, _solve(photo, reference, masks, **options), target)
+        result = _solve(photo, reference, masks, **options)
+        write_result(replace(picture, pixels=result), target)
         width, height = picture.size
         console.print(f"{target}: {width} x {height}, {time.perf_counter() - start:.0f} s")
 

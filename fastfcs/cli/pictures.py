@@ -181,12 +181,11 @@ def fit_masks(masks: Tensor, picture: Picture) -> tuple[Tensor, list[str]]:
     return resize(masks, (height, width)), [] if masks.shape[1:] == (height, width) else notes
 
 
-def write_result(picture: Picture, pixels: Tensor, target: str) -> None:
-    """Write restyled pixels with the metadata of their picture.
+def write_result(picture: Picture, target: str) -> None:
+    """Write a restyled picture.
 
     Args:
-        picture: the content.
-        pixels: (3, H, W) in [0, 1].
+        picture: the result, with the content's metadata.
         target: a file, or - for standard output (PNG).
 
     Raises:
@@ -198,15 +197,11 @@ def write_result(picture: Picture, pixels: Tensor, target: str) -> None:
         >>> import torch
         >>> from fastfcs import images
         >>> from fastfcs.cli.pictures import write_result
-        >>> content = images.Picture(torch.rand(3, 16, 16), dpi=(300, 300))
         >>> target = str(Path(tempfile.mkdtemp()) / "out.png")
-        >>> write_result(content, torch.zeros(3, 16, 16), target)
+        >>> write_result(images.Picture(torch.zeros(3, 16, 16)), target)
         >>> images.read(target).pixels.amax().item()
         0.0
     """
-    from dataclasses import replace
-
     from .. import images
 
-    destination = sys.stdout.buffer if target == "-" else target
-    images.write(replace(picture, pixels=pixels), destination)
+    images.write(picture, sys.stdout.buffer if target == "-" else target)

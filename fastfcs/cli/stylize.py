@@ -183,7 +183,7 @@ def _set_style(
             regions, mask_notes = fit_masks(masks.style, picture)
             picture_notes += mask_notes
         notes += [f"{style}: {note}" for note in picture_notes]
-        images.append(picture.pixels)
+        images.append(picture)
     if len(images) > 1 and blend is None:
         blend = [1.0] * len(images)
     stylizer.set_style(images, blend=blend, regions=regions)
@@ -221,8 +221,8 @@ def _restyle(
                 f"{unmasked:.0%} of it is not restyled: the style's mask lacks those colours"
             )
     with torch.inference_mode():
-        result = stylizer(picture.pixels, regions)
-    write_result(picture, result, target)
+        result = stylizer(picture, regions)
+    write_result(result, target)
     seconds = round(time.perf_counter() - start, 3)
     return {"size": list(picture.size), "seconds": seconds, "notes": notes}
 

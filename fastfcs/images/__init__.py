@@ -17,7 +17,15 @@
   become 8, which `conversion_notes` reports.
 """
 
-from .convert import AnyImage, fit, fit_picture, from_samples, image_to_tensor, to_samples
+from .convert import (
+    AnyImage,
+    ImageBatch,
+    fit,
+    fit_picture,
+    from_samples,
+    image_to_tensor,
+    to_samples,
+)
 from .picture import (
     READABLE,
     SUFFIXES,
@@ -36,6 +44,7 @@ __all__ = [
     "SUFFIXES",
     "WRITABLE",
     "AnyImage",
+    "ImageBatch",
     "Picture",
     "PictureError",
     "conversion_notes",

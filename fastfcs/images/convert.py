@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import MIN_SIDE, check_range
+from .colour import from_srgb, to_srgb
 from .picture import Picture
 
-AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any]
+AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any] | Picture
 
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """The modes of Pillow that convert to RGB or RGBA without loss."""
@@ -133,8 +134,30 @@ def pil_samples(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tensor], AnyImage]]:
-    """Convert an image of any kind to a batch, and return the inverse conversion with it.
+class ImageBatch(NamedTuple):
+    """An image of any kind as a batch for the network, with the way back.
+
+    Attributes:
+        pixels: (B, 3, H, W), floating in [0, 1]; sRGB if the image has a colour profile.
+        alpha: (1, 1, H, W) in [0, 1], or None if the image has no transparency.
+        convert_back: converts a tensor of the shape and range of ``pixels`` to the kind, dtype,
+            dimensions and colour profile of the image.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.images import image_to_tensor
+        >>> batch = image_to_tensor("content", torch.rand(3, 16, 24))
+        >>> batch.pixels.shape, batch.alpha, batch.convert_back(batch.pixels).shape
+        (torch.Size([1, 3, 16, 24]), None, torch.Size([3, 16, 24]))
+    """
+
+    pixels: Tensor
+    alpha: Tensor | None
+    convert_back: Callable[[Tensor], AnyImage]
+
+
+def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
+    """Convert an image of any kind to a batch.
 
     Args:
         name: the argument's name, for error messages.
@@ -142,15 +165,14 @@ def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tenso
 
             - a tensor (3, H, W) or (B, 3, H, W), floating, in [0, 1], on any device;
             - an array (H, W, 3), uint8, uint16, or floating in [0, 1];
-            - a PIL image with at most 8 bits per channel. Its EXIF orientation is applied.
+            - a PIL image with at most 8 bits per channel. Its EXIF orientation is applied;
+            - a `Picture`.
 
             H and W are at least `MIN_SIDE`.
 
     Returns:
-        The image as a tensor (B, 3, H, W) in [0, 1], without a copy where that is possible; and a
-        function that converts a tensor of this shape and range to the kind, the dtype and the
-        dimensions of ``image``. A PIL image gets its transparency, colour profile, EXIF and
-        resolution back.
+        The image as a batch, without a copy where that is possible. Its ``convert_back`` gives a
+        PIL image its transparency, colour profile, EXIF and resolution back.
 
     Raises:
         TypeError: the image is of another kind or dtype.
@@ -161,67 +183,91 @@ def image_to_tensor(name: str, image: AnyImage) -> tuple[Tensor, Callable[[Tenso
         >>> import numpy as np
         >>> import torch
         >>> from fastfcs.images import image_to_tensor
-        >>> tensor, convert_back = image_to_tensor("content", np.zeros((16, 24, 3), np.uint8))
-        >>> tensor.shape, convert_back(1 - tensor)[0, 0]
+        >>> batch = image_to_tensor("content", np.zeros((16, 24, 3), np.uint8))
+        >>> batch.pixels.shape, batch.convert_back(1 - batch.pixels)[0, 0]
         (torch.Size([1, 3, 16, 24]), array([255, 255, 255], dtype=uint8))
         >>> image_to_tensor("content", torch.rand(3, 8, 16))
         Traceback (most recent call last):
         ValueError: content must be at least 16 pixels per side, got 16 x 8
     """
-    convert_back: Callable[[Tensor], AnyImage]
     if isinstance(image, Tensor):
-        batch, convert_back = _from_tensor(name, image)
+        batch = _from_tensor(name, image)
     elif isinstance(image, np.ndarray):
-        batch, convert_back = _from_array(name, image)
+        batch = _from_array(name, image)
     elif isinstance(image, Image.Image):
-        batch, convert_back = _from_pil(name, image)
+        batch = _from_pil(name, image)
+    elif isinstance(image, Picture):
+        batch = _from_picture(image)
     else:
-        raise TypeError(f"{name} must be a tensor, array or PIL image, got {type(image).__name__}")
-    height, width = batch.shape[-2:]
+        kind = type(image).__name__
+        raise TypeError(f"{name} must be a tensor, array, PIL image or Picture, got {kind}")
+    height, width = batch.pixels.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ValueError(
             f"{name} must be at least {MIN_SIDE} pixels per side, got {width} x {height}"
         )
-    if not batch.is_cuda:  # the check would make the host wait, which a CUDA graph forbids
-        check_range(name, batch)
-    return batch, convert_back
+    if not batch.pixels.is_cuda:  # the check would make the host wait, which CUDA graphs forbid
+        check_range(name, batch.pixels)
+    return batch
 
 
-def _from_tensor(name: str, image: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _from_tensor(name: str, image: Tensor) -> ImageBatch:
     if not image.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor in [0, 1], got {image.dtype}")
     if image.dim() not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
         raise ValueError(
             f"{name} must be a tensor (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}"
         )
-    return (image[None], lambda x: x[0]) if image.dim() == 3 else (image, lambda x: x)
+    if image.dim() == 3:
+        return ImageBatch(image[None], None, lambda x: x[0])
+    return ImageBatch(image, None, lambda x: x)
 
 
-def _from_array(name: str, image: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], NDArray[Any]]]:
+def _from_array(name: str, image: NDArray[Any]) -> ImageBatch:
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"{name} must be an array (H, W, 3), got {image.shape}")
     if image.dtype in (np.uint8, np.uint16):
         depth = 8 * image.itemsize
-        return from_samples(image)[None], lambda x: to_samples(x[0], depth)
+        return ImageBatch(from_samples(image)[None], None, lambda x: to_samples(x[0], depth))
     if image.dtype not in (np.float16, np.float32, np.float64):
         raise TypeError(f"{name} must be an array of uint8, uint16 or floats, got {image.dtype}")
     planes = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
-    return planes[None], lambda x: x[0].detach().permute(1, 2, 0).contiguous().cpu().numpy()
+    return ImageBatch(
+        planes[None], None, lambda x: x[0].detach().permute(1, 2, 0).contiguous().cpu().numpy()
+    )
 
 
-def _from_pil(name: str, image: Image.Image) -> tuple[Tensor, Callable[[Tensor], Image.Image]]:
+def _from_pil(name: str, image: Image.Image) -> ImageBatch:
     if image.mode not in EIGHT_BIT_MODES:
         raise ValueError(
             f"{name} must be a PIL image of mode {', '.join(EIGHT_BIT_MODES)}, got {image.mode}"
         )
     upright = ImageOps.exif_transpose(image)
-    samples = pil_samples(upright)
+    samples = from_samples(pil_samples(upright))
     survivors = ("icc_profile", "exif", "dpi")
     metadata: dict[Any, Any] = {k: v for k, v in upright.info.items() if k in survivors}
+    picture = Picture(
+        samples[:3], samples[3] if len(samples) == 4 else None, icc=metadata.get("icc_profile")
+    )
 
     def convert_back(x: Tensor) -> Image.Image:
-        result = Image.fromarray(np.concatenate([to_samples(x[0], 8), samples[..., 3:]], 2))
+        pixels = _pixels_back(picture, x)
+        planes = torch.cat([pixels, samples[3:]])
+        result = Image.fromarray(to_samples(planes, 8))
         result.info = metadata.copy()
         return result
 
-    return from_samples(samples[..., :3])[None], convert_back
+    return _from_picture(picture)._replace(convert_back=convert_back)
+
+
+def _from_picture(picture: Picture) -> ImageBatch:
+    return ImageBatch(
+        to_srgb(picture.pixels, picture.icc)[None],
+        None if picture.alpha is None else picture.alpha[None, None],
+        lambda x: replace(picture, pixels=_pixels_back(picture, x)),
+    )
+
+
+def _pixels_back(picture: Picture, x: Tensor) -> Tensor:
+    """A result (1, 3, H, W) in sRGB as pixels (3, H, W) in the picture's encoding."""
+    return from_srgb(x[0].detach().float().cpu(), picture.icc)
