@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from .combine import Constraint, compose
+from .ground import EvenGround
 from .photoreal import Photoreal
 from .pixels import Clip, KeepColour, KeepLuminance
 
