@@ -26,6 +26,7 @@ from .convert import (
     image_to_tensor,
     to_samples,
 )
+from .fill import fill_hidden
 from .picture import (
     READABLE,
     SUFFIXES,
@@ -34,7 +35,6 @@ from .picture import (
     PictureError,
     conversion_notes,
     format_of,
-    style_notes,
 )
 from .read import list_images, read
 from .write import write
@@ -48,6 +48,7 @@ __all__ = [
     "Picture",
     "PictureError",
     "conversion_notes",
+    "fill_hidden",
     "fit",
     "fit_picture",
     "format_of",
@@ -55,7 +56,6 @@ __all__ = [
     "image_to_tensor",
     "list_images",
     "read",
-    "style_notes",
     "to_samples",
     "write",
 ]
