@@ -117,7 +117,7 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
         >>> resize_masks(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2))
         tensor([[[1.0000, 0.5000]]])
     """
-    return F.interpolate(masks[None], list(size), mode="area")[0]
+    return F.interpolate(masks.unsqueeze(0), list(size), mode="area").squeeze(0)
 
 
 def visible_masks(regions: Tensor | None, alpha: Tensor | None) -> Tensor | None:
@@ -138,7 +138,8 @@ def visible_masks(regions: Tensor | None, alpha: Tensor | None) -> Tensor | None
     """
     if alpha is None:
         return regions
-    return alpha[:, 0] if regions is None else regions * alpha[:, 0].to(regions)
+    weights = alpha.squeeze(1)
+    return weights if regions is None else regions * weights.to(regions)
 
 
 def region_grams(features: Tensor, masks: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ def region_grams(features: Tensor, masks: Tensor) -> Tensor:
         >>> torch.allclose(region_grams(features, left), gram(features[..., :3]))
         True
     """
-    m = resize_masks(masks, features.shape[-2:])[:, None]
+    m = resize_masks(masks, features.shape[-2:]).unsqueeze(1)
     pixels = features.shape[-2] * features.shape[-1]
     share = m.flatten(1).sum(1) / pixels
     return gram(features * m.sqrt()) / (share + (share == 0)).view(-1, 1, 1)

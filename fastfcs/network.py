@@ -266,14 +266,15 @@ def _correction_by_region(
     """
     masks = resize_masks(regions.to(h), h.shape[-2:])
     total = torch.zeros_like(h)
-    for r, (m, target) in enumerate(zip(masks, targets, strict=True)):
+    for r, (m, target) in enumerate(zip(masks, targets.split(1), strict=True)):
         if visible is not None:
-            g = _normalised_correction(h, target[None], visible[r : r + 1])
-            total += m * visible[r].any() * g  # where all is hidden, there is nothing to correct
+            seen = visible.narrow(0, r, 1)
+            g = _normalised_correction(h, target, seen)
+            total += m * seen.any() * g  # where all is hidden, there is nothing to correct
             continue
         share = m.mean()
         inside = h * (m / share).sqrt()  # its Gram matrix is the region's
-        total += (m * share).sqrt() * _normalised_correction(inside, target[None])
+        total += (m * share).sqrt() * _normalised_correction(inside, target)
     return total
 
 

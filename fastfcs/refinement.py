@@ -323,7 +323,7 @@ def _grams(features: Iterable[Tensor], masks: Tensor | None) -> list[Tensor]:
 
 def _relative(alpha: Tensor, like: Tensor) -> Tensor:
     """Alpha over its mean, at the size of another tensor."""
-    a = resize_masks(alpha[:, 0].to(like), like.shape[-2:])[:, None]
+    a = resize_masks(alpha.squeeze(1).to(like), like.shape[-2:]).unsqueeze(1)
     return a / a.mean((2, 3), keepdim=True)
 
 
@@ -356,15 +356,15 @@ def _weighted_correction(
     if regions is None:
         return (gram_correction(h, shifted) * scale.view(-1, 1, 1, 1)).to(h)
     masks, seen, a = (
-        resize_masks(each.to(h), h.shape[-2:]) for each in (regions, visible, alpha[:, 0])
+        resize_masks(each.to(h), h.shape[-2:]) for each in (regions, visible, alpha.squeeze(1))
     )
     weights, shares = visible.mean((1, 2)), seen.mean((1, 2))
     # A region that alpha hides has the weight and the share 0, and nothing to correct.
     weights = weights / (weights.sum() + (weights.sum() == 0))
     scale = scale * weights * a.mean() / (shares + (shares == 0))
     total = torch.zeros_like(h)
-    for m, h_shifted, scale_r in zip(masks, shifted, scale, strict=True):
-        total = total + scale_r * m * gram_correction(h, h_shifted[None])
+    for m, h_shifted, scale_r in zip(masks, shifted.split(1), scale, strict=True):
+        total = total + scale_r * m * gram_correction(h, h_shifted)
     return total.to(h)
 
 

@@ -6,7 +6,8 @@
   (without one, reading raises), and a grey profile is dropped, since a restyled picture has
   colours.
 - **Alpha**, which may also come from a palette or a single transparent colour, is kept apart from
-  the pixels and written back.
+  the pixels and written back. Hidden pixels, of alpha 0, keep their colours; networks see them
+  filled from visible ones (`fill_hidden`).
 - **Depth**: 8 or 16 bits per channel. Pillow decodes 16-bit RGB but keeps only one byte of each
   sample, so such a file is decoded twice, once per byte. Pillow cannot write 16-bit RGB as PNG or
   TIFF at all, so these files are encoded here.
