@@ -58,6 +58,35 @@ def check_range(name: str, image: Tensor) -> None:
         )
 
 
+def check_alpha(name: str, image: Tensor, alpha: Tensor | None) -> None:
+    """Check that an alpha channel fits a batch of images; its values are not checked.
+
+    Args:
+        name: the name of the images, for the message.
+        image: (B, 3, H, W).
+        alpha: (1, 1, H, W) or (B, 1, H, W) expected; None passes the check.
+
+    Raises:
+        ValueError: the shape differs.
+
+    Examples:
+        >>> from fastfcs.checks import check_alpha
+        >>> import torch
+        >>> check_alpha("content", torch.zeros(2, 3, 16, 24), torch.ones(1, 1, 16, 24))
+        >>> check_alpha("content", torch.zeros(2, 3, 16, 24), torch.ones(16, 24))
+        Traceback (most recent call last):
+        ValueError: alpha must be (1, 1, 16, 24) or (2, 1, 16, 24), as the content, got (16, 24)
+    """
+    if alpha is None:
+        return
+    batch, _, *size = image.shape
+    expected = (1, 1, *size), (batch, 1, *size)
+    if tuple(alpha.shape) not in expected:
+        raise ValueError(
+            f"alpha must be {expected[0]} or {expected[1]}, as the {name}, got {tuple(alpha.shape)}"
+        )
+
+
 def check_regions(
     name: str, image: Tensor, regions: Tensor | None, styles: int | None = None
 ) -> None:
@@ -93,3 +122,29 @@ def check_regions(
         return
     if not (regions.min() >= 0 and regions.max() <= 1 and (regions.amax((1, 2)) > 0).all()):
         raise ValueError("regions must be masks in [0, 1], none of them empty")
+
+
+def check_visible(name: str, alpha: Tensor | None, regions: Tensor | None = None) -> None:
+    """Check that an image, or every region of it, has visible pixels. Not checked on CUDA.
+
+    Args:
+        name: the image's name, for the message.
+        alpha: (1, 1, H, W) in [0, 1]; None passes the check.
+        regions: masks (R, H, W), or None.
+
+    Raises:
+        ValueError: alpha is 0 everywhere, or throughout a region.
+
+    Examples:
+        >>> from fastfcs.checks import check_visible
+        >>> import torch
+        >>> check_visible("style", torch.zeros(1, 1, 16, 16))
+        Traceback (most recent call last):
+        ValueError: style must have visible pixels, got alpha 0 everywhere
+    """
+    if alpha is None or alpha.is_cuda or (regions is not None and regions.is_cuda):
+        return
+    masks = alpha[0] if regions is None else regions * alpha[0]
+    if not masks.flatten(1).any(1).all():
+        hidden = "everywhere" if regions is None else "throughout a region"
+        raise ValueError(f"{name} must have visible pixels, got alpha 0 {hidden}")

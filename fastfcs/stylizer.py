@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import images, presets
-from .checks import MIN_SIDE, check_regions
+from .checks import MIN_SIDE, check_regions, check_visible
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
 from .images import AnyImage, Picture
+from .losses import visible_masks
 from .network import Solver
 from .regions import resize
 from .statistics import Statistics, StatisticsBuffers, check_widths
@@ -37,6 +38,9 @@ class Stylizer(nn.Module):
     - a PIL image of 8 bits per channel. Grey and palette images become RGB, transparency and the
       colour profile are kept, and the EXIF orientation is applied;
     - a `fastfcs.images.Picture`, as `fastfcs.images.read` returns it, of 8 or 16 bits.
+
+    Hidden pixels, of alpha 0, count for nothing, in a content or a style, and stay as they are;
+    translucent ones count by their alpha and are restyled in full.
 
     H and W are at least 16. The network works on the module's own device and in its own dtype;
     images are moved there and results are moved back. Pixels are processed in their own encoding,
@@ -217,14 +221,17 @@ class Stylizer(nn.Module):
                 f"got a batch of {len(image)}"
             )
         check_regions("content", image, regions, styles)
-        x = self._to_network(image)
+        alpha = _weights(alpha)
+        filled = image if alpha is None else images.fill_hidden(image, alpha)
+        x = self._to_network(filled)
         dtype = torch.promote_types(x.dtype, torch.float32)  # half types have float32 Gram matrices
         statistics = statistics.map(lambda h: h.to(dtype))
         masks = None if regions is None else regions.to(x.device)
-        photo = image.to(x.device, torch.float32)
+        alpha = None if alpha is None else alpha.to(x.device)
+        photo = filled.to(x.device, torch.float32)
         constraint = BetweenUpdates(self.constraint, photo, self.cutoff, masks)
-        start = constraint.start(statistics.colours)
-        result = constraint.finish(self.solver(x, statistics, constraint, masks, start))
+        start = constraint.start(statistics.colours, alpha)
+        result = constraint.finish(self.solver(x, statistics, constraint, masks, start, alpha))
         result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)
         return cast(T, convert_back(result))
 
@@ -250,11 +257,12 @@ class Stylizer(nn.Module):
                 return self._preset(preset, regions)
             style = images.read(style)
         image, alpha, _ = images.image_to_tensor("style", style)
-        if regions is not None and regions.shape[-2:] != image.shape[-2:]:
-            raise ValueError(
-                f"regions must be masks (R, H, W) of the style {tuple(image.shape)}, "
-                f"got {tuple(regions.shape)}"
-            )
+        check_regions("style", image, regions)
+        check_visible("style", alpha, regions)
+        alpha = _weights(alpha)
+        if alpha is not None:
+            regions = visible_masks(regions, alpha)
+            image = images.fill_hidden(image, alpha)
         if self.style_size is not None:
             image = images.fit(image, self.style_size)
         if self.brush != 1:
@@ -295,3 +303,11 @@ class Stylizer(nn.Module):
             except ValueError:
                 errors.append(f"{start[:-1]} must be complete and belong to this network")
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _weights(alpha: Tensor | None) -> Tensor | None:
+    """Alpha as the weights of pixels, or None, equal weights, if it is the same everywhere."""
+    if alpha is None or alpha.is_cuda:  # looking at the values would make the host wait
+        return alpha
+    low, high = alpha.aminmax()
+    return None if low == high else alpha

@@ -93,11 +93,12 @@ class Photoreal:
         self._keep_text = KeepText(self.content)
         self._soft_clip = SoftClip(self.content)
 
-    def start(self, colours: Tensor) -> Tensor:
+    def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor:
         """X^(0): the content moved to the style's mean colour, region by region if there are any.
 
         Args:
             colours: the style's mean colour, RGB in [0,1]: (1,3), (B,3), or (R,3) with regions.
+            alpha: weights of pixels in the content's mean colour, (1 or B,1,H,W); all 1 by default.
 
         Returns:
             (B,3,H,W), not clipped.
@@ -106,8 +107,10 @@ class Photoreal:
         masks = (
             content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
         )
-        before = (masks * content).mean((2, 3)) / masks.mean((2, 3))
-        moves = masks * (colours - before).to(content).view(-1, 3, 1, 1)
+        visible = masks if alpha is None else masks * alpha.to(content)
+        share = visible.mean((2, 3))
+        before = (visible * content).mean((2, 3)) / (share + (share == 0))
+        moves = masks * ((colours - before) * (share > 0)).to(content).view(-1, 3, 1, 1)
         x = content + (moves if regions is None else moves.sum(0, keepdim=True))
         return self._keep_text(self._keep_shadows(x))
 

@@ -166,16 +166,17 @@ class BetweenUpdates:
         self._photoreal = photoreals[0] if photoreals else None
         self._bound = self._photoreal.bound if self._photoreal else Clip()
 
-    def start(self, colours: Tensor) -> Tensor | None:
+    def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor | None:
         """Choose X^(0), see `Photoreal.start`.
 
         Args:
             colours: mean colours of the styles, RGB in [0,1], (S,3).
+            alpha: weights of the content's pixels, (1 or B,1,H,W); all 1 by default.
 
         Returns:
             (B,3,H,W), or None to start from the content.
         """
-        return self._photoreal.start(colours) if self._photoreal else None
+        return self._photoreal.start(colours, alpha) if self._photoreal else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Enforce all constraints after an update.
