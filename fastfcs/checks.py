@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 MIN_SIDE = 16
@@ -52,7 +53,10 @@ def check_range(name: str, image: Tensor) -> None:
         ValueError: content must be finite and in [0, 1], got values from 0 to 255
     """
     low, high = image.detach().aminmax()
-    if not (low >= 0 and high <= 1):
+    if torch.compiler.is_compiling():
+        # A guard on values cannot be traced; the assertion becomes part of the program.
+        torch._assert_async((low >= 0) & (high <= 1), f"{name} must be finite and in [0, 1]")
+    elif not (low >= 0 and high <= 1):
         raise ValueError(
             f"{name} must be finite and in [0, 1], got values from {low:.4g} to {high:.4g}"
         )
@@ -91,5 +95,9 @@ def check_regions(
         raise ValueError(f"regions must be {styles} masks, one per style, got {len(regions)}")
     if regions.is_cuda:  # looking at the values would make the host wait
         return
-    if not (regions.min() >= 0 and regions.max() <= 1 and (regions.amax((1, 2)) > 0).all()):
-        raise ValueError("regions must be masks in [0, 1], none of them empty")
+    message = "regions must be masks in [0, 1], none of them empty"
+    valid = (regions.min() >= 0) & (regions.max() <= 1) & (regions.amax((1, 2)) > 0).all()
+    if torch.compiler.is_compiling():
+        torch._assert_async(valid, message)
+    elif not valid:
+        raise ValueError(message)

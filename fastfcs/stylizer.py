@@ -211,7 +211,7 @@ class Stylizer(nn.Module):
             raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
         image, alpha, convert_back = images.image_to_tensor("content", content)
         styles = statistics.styles
-        if regions is None and styles not in (1, len(image)):
+        if regions is None and styles not in (1, image.shape[0]):
             raise ValueError(
                 f"content must be a single image or a batch of {styles}, one per style, "
                 f"got a batch of {len(image)}"
