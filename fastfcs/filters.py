@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -136,8 +135,7 @@ class LowPass:
 
     def _coefficients(self) -> NDArray[np.float64]:
         # 64 times more nodes than coefficients place the ideal kernel's step accurately.
-        kernel = partial(_KERNELS[self.kind], cutoff=self.cutoff)
-        c = expand(kernel, self.order, 64 * (self.order + 1))
+        c = expand(lambda x: self.kernel(x).numpy(), self.order, 64 * (self.order + 1))
         if self.kind == "ideal":
             c *= kaiser_window(self.order)
         c /= np.sum(c * (-1.0) ** np.arange(self.order + 1))  # T_k(-1) = (-1)^k

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from . import images, presets
 from .checks import MIN_SIDE, check_regions
+from .constraints.photoreal import CUTOFF
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
 from .images import AnyImage, Picture
@@ -97,8 +98,6 @@ class Stylizer(nn.Module):
     ) -> None:
         super().__init__()
         parts = parse(constraint, cutoff)
-        if cutoff is not None:
-            LowPass(cutoff)  # raises now, not at the first content
         if style_size is not None and style_size < MIN_SIDE:
             raise ValueError(f"style_size must be None or at least {MIN_SIDE}, got {style_size}")
         if not 0.25 <= brush <= 4:
@@ -131,6 +130,17 @@ class Stylizer(nn.Module):
         if not 0 <= value <= 1:
             raise ValueError(f"strength must be in [0, 1], got {value}")
         self._strength = float(value)
+
+    @property
+    def cutoff(self) -> float | None:
+        """The cutoff of "photoreal"; None is the default of `Photoreal`."""
+        return self._cutoff
+
+    @cutoff.setter
+    def cutoff(self, value: float | None) -> None:
+        # Made here, so that its coefficients are constants of a traced `forward`.
+        self._lowpass = LowPass(CUTOFF if value is None else value)
+        self._cutoff = value
 
     @property
     def constraint(self) -> tuple[Part, ...]:
@@ -222,7 +232,7 @@ class Stylizer(nn.Module):
         statistics = statistics.map(lambda h: h.to(dtype))
         masks = None if regions is None else regions.to(x.device)
         photo = image.to(x.device, torch.float32)
-        constraint = BetweenUpdates(self.constraint, photo, self.cutoff, masks)
+        constraint = BetweenUpdates(self.constraint, photo, self._lowpass, masks)
         start = constraint.start(statistics.colours)
         result = constraint.finish(self.solver(x, statistics, constraint, masks, start))
         result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)
