@@ -8,6 +8,33 @@ from torch import Tensor
 MIN_SIDE = 16
 """The minimum height and width of an image, in pixels: the network halves both three times."""
 
+# Torch has no public name for it.
+_is_batched = getattr(torch._C._functorch, "is_batchedtensor", lambda tensor: False)
+
+
+def check_not_mapped(name: str, image: Tensor) -> None:
+    """Check that an image is not under `torch.vmap`, which hides a dimension.
+
+    Args:
+        name: the argument's name, for the message.
+        image: any tensor.
+
+    Raises:
+        ValueError: it is.
+
+    Examples:
+        >>> from fastfcs.checks import check_not_mapped
+        >>> import torch
+        >>> check_not_mapped("content", torch.zeros(3, 16, 16))
+        >>> torch.vmap(lambda image: check_not_mapped("content", image))(torch.zeros(2, 3, 16, 16))
+        Traceback (most recent call last):
+        ValueError: content must be a batch (B, 3, H, W), got (3, 16, 16) under torch.vmap
+    """
+    if _is_batched(image):
+        raise ValueError(
+            f"{name} must be a batch (B, 3, H, W), got {tuple(image.shape)} under torch.vmap"
+        )
+
 
 def check_image(name: str, image: Tensor) -> None:
     """Check that an image is a batch the network can process; its values are not checked.

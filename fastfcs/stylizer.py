@@ -51,6 +51,11 @@ class Stylizer(nn.Module):
     recorded only if the content requires gradients (or after ``requires_grad_()``), and the result
     is then differentiable in it, with the Laplacian of "photoreal" as a constant.
 
+    `torch.compile` and `torch.export.export` trace a call whole if its arguments are tensors; the
+    program raises a RuntimeError for values outside [0, 1]. To export it for any height and width,
+    allow assertions on sizes as below, or let both be multiples of 8. A saved program can be loaded
+    once ``import fastfcs.ops`` has registered its operators.
+
     Args:
         style: see `set_style`. With None, set it later, or load it by ``load_state_dict``.
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
@@ -82,6 +87,20 @@ class Stylizer(nn.Module):
         >>> stylizer.strength = 0
         >>> bool(torch.equal(stylizer(content), content))
         True
+
+        A program for every height and width:
+
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from torch.export import Dim, export
+        >>> small = Stylizer(style, weights=UnrolledSolver(updates=1, channels=(8, 8)))
+        >>> program = export(
+        ...     small,
+        ...     (content,),
+        ...     dynamic_shapes=({1: Dim("H", min=16), 2: Dim("W", min=16)},),
+        ...     prefer_deferred_runtime_asserts_over_guards=True,
+        ... )
+        >>> program.module()(torch.rand(3, 17, 45)).shape
+        torch.Size([3, 17, 45])
     """
 
     def __init__(
