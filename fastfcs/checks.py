@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 MIN_SIDE = 16
 """The minimum height and width of an image, in pixels: the network halves both three times."""
+
+# Torch has no public name for it.
+_is_batched = getattr(torch._C._functorch, "is_batchedtensor", lambda tensor: False)
+
+
+def check_not_mapped(name: str, image: Tensor) -> None:
+    """Check that an image is not under `torch.vmap`, which hides a dimension.
+
+    Args:
+        name: the argument's name, for the message.
+        image: any tensor.
+
+    Raises:
+        ValueError: it is.
+
+    Examples:
+        >>> from fastfcs.checks import check_not_mapped
+        >>> import torch
+        >>> check_not_mapped("content", torch.zeros(3, 16, 16))
+        >>> torch.vmap(lambda image: check_not_mapped("content", image))(torch.zeros(2, 3, 16, 16))
+        Traceback (most recent call last):
+        ValueError: content must be a batch (B, 3, H, W), got (3, 16, 16) under torch.vmap
+    """
+    if _is_batched(image):
+        raise ValueError(
+            f"{name} must be a batch (B, 3, H, W), got {tuple(image.shape)} under torch.vmap"
+        )
 
 
 def check_image(name: str, image: Tensor) -> None:
@@ -52,7 +80,10 @@ def check_range(name: str, image: Tensor) -> None:
         ValueError: content must be finite and in [0, 1], got values from 0 to 255
     """
     low, high = image.detach().aminmax()
-    if not (low >= 0 and high <= 1):
+    if torch.compiler.is_compiling():
+        # A guard on values cannot be traced; the assertion becomes part of the program.
+        torch._assert_async((low >= 0) & (high <= 1), f"{name} must be finite and in [0, 1]")
+    elif not (low >= 0 and high <= 1):
         raise ValueError(
             f"{name} must be finite and in [0, 1], got values from {low:.4g} to {high:.4g}"
         )
@@ -120,8 +151,12 @@ def check_regions(
         raise ValueError(f"regions must be {styles} masks, one per style, got {len(regions)}")
     if regions.is_cuda:  # looking at the values would make the host wait
         return
-    if not (regions.min() >= 0 and regions.max() <= 1 and (regions.amax((1, 2)) > 0).all()):
-        raise ValueError("regions must be masks in [0, 1], none of them empty")
+    message = "regions must be masks in [0, 1], none of them empty"
+    valid = (regions.min() >= 0) & (regions.max() <= 1) & (regions.amax((1, 2)) > 0).all()
+    if torch.compiler.is_compiling():
+        torch._assert_async(valid, message)
+    elif not valid:
+        raise ValueError(message)
 
 
 def check_visible(name: str, alpha: Tensor | None, regions: Tensor | None = None) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from . import images, presets
 from .checks import MIN_SIDE, check_regions, check_visible
+from .constraints.photoreal import CUTOFF
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
 from .images import AnyImage, Picture
@@ -54,6 +55,11 @@ class Stylizer(nn.Module):
     recorded only if the content requires gradients (or after ``requires_grad_()``), and the result
     is then differentiable in it, with the Laplacian of "photoreal" as a constant.
 
+    `torch.compile` and `torch.export.export` trace a call whole if its arguments are tensors; the
+    program raises a RuntimeError for values outside [0, 1]. To export it for any height and width,
+    allow assertions on sizes as below, or let both be multiples of 8. A saved program can be loaded
+    once ``import fastfcs.ops`` has registered its operators.
+
     Args:
         style: see `set_style`. With None, set it later, or load it by ``load_state_dict``.
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
@@ -85,6 +91,20 @@ class Stylizer(nn.Module):
         >>> stylizer.strength = 0
         >>> bool(torch.equal(stylizer(content), content))
         True
+
+        A program for every height and width:
+
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from torch.export import Dim, export
+        >>> small = Stylizer(style, weights=UnrolledSolver(updates=1, channels=(8, 8)))
+        >>> program = export(
+        ...     small,
+        ...     (content,),
+        ...     dynamic_shapes=({1: Dim("H", min=16), 2: Dim("W", min=16)},),
+        ...     prefer_deferred_runtime_asserts_over_guards=True,
+        ... )
+        >>> program.module()(torch.rand(3, 17, 45)).shape
+        torch.Size([3, 17, 45])
     """
 
     def __init__(
@@ -101,8 +121,6 @@ class Stylizer(nn.Module):
     ) -> None:
         super().__init__()
         parts = parse(constraint, cutoff)
-        if cutoff is not None:
-            LowPass(cutoff)  # raises now, not at the first content
         if style_size is not None and style_size < MIN_SIDE:
             raise ValueError(f"style_size must be None or at least {MIN_SIDE}, got {style_size}")
         if not 0.25 <= brush <= 4:
@@ -135,6 +153,17 @@ class Stylizer(nn.Module):
         if not 0 <= value <= 1:
             raise ValueError(f"strength must be in [0, 1], got {value}")
         self._strength = float(value)
+
+    @property
+    def cutoff(self) -> float | None:
+        """The cutoff of "photoreal"; None is the default of `Photoreal`."""
+        return self._cutoff
+
+    @cutoff.setter
+    def cutoff(self, value: float | None) -> None:
+        # Made here, so that its coefficients are constants of a traced `forward`.
+        self._lowpass = LowPass(CUTOFF if value is None else value)
+        self._cutoff = value
 
     @property
     def constraint(self) -> tuple[Part, ...]:
@@ -215,7 +244,7 @@ class Stylizer(nn.Module):
             raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
         image, alpha, convert_back = images.image_to_tensor("content", content)
         styles = statistics.styles
-        if regions is None and styles not in (1, len(image)):
+        if regions is None and styles not in (1, image.shape[0]):
             raise ValueError(
                 f"content must be a single image or a batch of {styles}, one per style, "
                 f"got a batch of {len(image)}"
@@ -229,7 +258,7 @@ class Stylizer(nn.Module):
         masks = None if regions is None else regions.to(x.device)
         alpha = None if alpha is None else alpha.to(x.device)
         photo = filled.to(x.device, torch.float32)
-        constraint = BetweenUpdates(self.constraint, photo, self.cutoff, masks)
+        constraint = BetweenUpdates(self.constraint, photo, self._lowpass, masks)
         start = constraint.start(statistics.colours, alpha)
         result = constraint.finish(self.solver(x, statistics, constraint, masks, start, alpha))
         result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)

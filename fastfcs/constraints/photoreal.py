@@ -11,6 +11,9 @@ from .shadows import KeepShadows
 from .skin import KeepSkin
 from .text import KeepText
 
+CUTOFF = 0.01
+"""The default cutoff."""
+
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
 # one per region, whose colours are usually further away (docs/training-log.md).
 _WEIGHT, _WEIGHT_BY_REGION = 0.05, 0.15
@@ -49,8 +52,8 @@ class Photoreal:
 
     Args:
         content: C, (B,3,H,W), floating in [0,1], H and W at least 3.
-        cutoff: cutoff of the `LowPass` p, in (0, 9).
-        order: order of p; by default that of `LowPass`.
+        cutoff: cutoff of the `LowPass` p, in (0, 9), or p itself.
+        order: order of p if a cutoff is given; by default that of `LowPass`.
         eps: regularisation of L, see `MattingLaplacian`.
         regions: masks (R,H,W) in [0,1] of a single content, one per style.
 
@@ -77,15 +80,16 @@ class Photoreal:
     def __init__(
         self,
         content: Tensor,
-        cutoff: float = 0.01,
+        cutoff: float | LowPass = CUTOFF,
         order: int | None = None,
         eps: float = 1e-4,
         regions: Tensor | None = None,
     ) -> None:
         self.content = as_working_dtype(content).float()
         self.regions = regions
-        lowpass = GraphLowPass(self.content, LowPass(cutoff, order), eps)
-        self.projection = ResidualProjection(self.content, lowpass)
+        lowpass = cutoff if isinstance(cutoff, LowPass) else LowPass(cutoff, order)
+        projection = GraphLowPass(self.content, lowpass, eps)
+        self.projection = ResidualProjection(self.content, projection)
         weight = _WEIGHT if regions is None else _WEIGHT_BY_REGION
         self._pull = ProximalContent(self.content, weight)
         self._keep_skin = KeepSkin(self.content)

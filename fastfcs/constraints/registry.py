@@ -5,8 +5,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from ..filters import LowPass
 from .combine import Constraint, compose
-from .ground import EvenGround
 from .photoreal import Photoreal
 from .pixels import Clip, KeepColour, KeepLuminance
 
@@ -142,7 +142,7 @@ class BetweenUpdates:
     Args:
         parts: from `parse`.
         content: (B,3,H,W), floating in [0,1].
-        cutoff: the cutoff of "photoreal"; None is its default.
+        cutoff: the cutoff of "photoreal", or its `LowPass`; None is its default.
         regions: masks (R,H,W) in [0,1] of a single content, one per style, or None.
 
     Examples:
@@ -158,7 +158,7 @@ class BetweenUpdates:
         self,
         parts: tuple[Part, ...],
         content: Tensor,
-        cutoff: float | None = None,
+        cutoff: float | LowPass | None = None,
         regions: Tensor | None = None,
     ) -> None:
         self._constraints = build(parts, content, cutoff=cutoff, regions=regions)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import MIN_SIDE, check_range
+from ..checks import MIN_SIDE, check_not_mapped, check_range
 from .colour import from_srgb, to_srgb
 from .fill import fill_hidden
 from .picture import Picture
@@ -218,6 +218,7 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
 def _from_tensor(name: str, image: Tensor) -> ImageBatch:
     if not image.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor in [0, 1], got {image.dtype}")
+    check_not_mapped(name, image)
     if image.dim() not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
         raise ValueError(
             f"{name} must be a tensor (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}"
