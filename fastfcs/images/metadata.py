@@ -152,11 +152,8 @@ def restrict(metadata: Metadata, format: str) -> Metadata:
         tags.directory[_UNIT] = SHORT, struct.pack(f"{tags.order}H", 2)
     exif, xmp, iptc = tags.pack(), metadata.xmp, metadata.iptc
     if format == "JPEG":
-        dropped = 0
-        while exif and len(exif) > _SEGMENT:
-            tags.drop_largest()
-            exif, dropped = tags.pack(), dropped + 1
-        if dropped:
+        if dropped := tags.reduce(_SEGMENT):
+            exif = tags.pack()
             tags_dropped = "1 EXIF tag" if dropped == 1 else f"{dropped} EXIF tags"
             notes.append(f"{tags_dropped} dropped: JPEG holds 64 KB of EXIF")
         if xmp and len(_JPEG_XMP) + len(xmp) > _SEGMENT:
@@ -247,7 +244,7 @@ def pack_directory(directory: Directory, order: str, offset: int) -> bytes:
         '0100 0001 0300 0100 0000 1800 0000 0000 0000'
     """
     start = offset + 2 + 12 * len(directory) + 4
-    entries, values = b"", b""
+    entries, values = bytearray(), bytearray()
     for tag, value in sorted(directory.items()):
         if isinstance(value, dict):
             kind, count = LONG, 1
@@ -261,7 +258,7 @@ def pack_directory(directory: Directory, order: str, offset: int) -> bytes:
                 values += content + bytes(len(content) % 2)
                 content = position
         entries += struct.pack(f"{order}HHI", tag, kind, count) + content.ljust(4, b"\0")
-    return struct.pack(f"{order}H", len(directory)) + entries + bytes(4) + values
+    return bytes(struct.pack(f"{order}H", len(directory)) + entries + bytes(4) + values)
 
 
 class _Entry(NamedTuple):
@@ -375,17 +372,25 @@ class _Tags:
         self.unreadable += 1
         return None
 
-    def drop_largest(self) -> None:
-        """Remove the tag whose value is the largest."""
+    def reduce(self, limit: int) -> int:
+        """Remove the largest values until the block fits, and return how many."""
+        excess = len(self.pack() or b"") - limit
         inner = [value for value in self.directory.values() if isinstance(value, dict)]
-        places = [(directory, tag) for directory in (self.directory, *inner) for tag in directory]
-
-        def size(place: tuple[Directory, int]) -> int:
-            value = place[0][place[1]]
-            return len(value) if isinstance(value, dict) else 4 + len(value[1])
-
-        directory, tag = max(places, key=size)
-        del directory[tag]
+        sizes = [
+            (12 + len(value[1]), tag, directory)
+            for directory in (self.directory, *inner)
+            for tag, value in directory.items()
+            if not isinstance(value, dict)
+        ]
+        removed = 0
+        for size, tag, directory in sorted(sizes, key=lambda place: -place[0]):
+            if excess <= 0:
+                break
+            del directory[tag]
+            excess -= size if size > 16 else 12
+            removed += 1
+        self.directory = {tag: value for tag, value in self.directory.items() if value}
+        return removed
 
     def pack(self) -> bytes | None:
         """The EXIF block, or None if there are no tags."""
