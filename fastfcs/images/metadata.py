@@ -285,7 +285,8 @@ class _Tiff:
         version, first = struct.unpack_from(f"{order}HI", data, 2)
         if version == 43 and len(data) >= 16:
             return _Tiff(data, order, True, struct.unpack_from(f"{order}Q", data, 8)[0])
-        return _Tiff(data, order, False, first) if version == 42 else None
+        # Pillow accepts a version in the other byte order, too.
+        return _Tiff(data, order, False, first) if version in (42, 42 << 8) else None
 
     @property
     def formats(self) -> tuple[struct.Struct, struct.Struct, struct.Struct]:
@@ -415,6 +416,12 @@ def _position(value: Field, order: str) -> int:
     return int(number) if number is not None and 0 < number < 1 << 32 else 1 << 32
 
 
+def _per_inch(per_metre: int) -> float:
+    """Pixels per inch: the integer of which ``per_metre`` is the rounded value, if there is one."""
+    inch = per_metre * 0.0254
+    return round(inch) if round(round(inch) / 0.0254) == per_metre else inch
+
+
 def _is_resolution(value: float) -> bool:
     return math.isfinite(value) and 0.1 <= value <= 1e6  # others are not meant
 
@@ -434,7 +441,7 @@ class _Parts:
     notes: list[str] = field(default_factory=list)
 
     def per_metre(self, x: int, y: int) -> None:
-        self.dpi, self.step = (x * 0.0254, y * 0.0254), 0.0254
+        self.dpi, self.step = (_per_inch(x), _per_inch(y)), 0.0254
 
     def metadata(self) -> Metadata:
         tags = self.tags or _read_exif(*self.exif)
