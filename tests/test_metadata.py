@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image, ImageCms, IptcImagePlugin
+from PIL import Image, ImageCms, IptcImagePlugin, features
 
 from fastfcs.images import Picture, conversion_notes, read, write
-from fastfcs.images.metadata import Metadata, restrict
+from fastfcs.images.metadata import Metadata, restrict, separate, turn_upright
 
 SIDE = 16
 PIXELS = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -615,6 +615,47 @@ def test_exif_of_imagemagick_in_png() -> None:
     picture = parse(with_chunk(b"zTXt", raw_profile(b"exif", block)))
     assert torch.equal(picture.pixels, torch.rot90(parse(file("PNG")).pixels, -1, (1, 2)))
     assert opened(written(picture, "PNG")).getexif()[315] == "author"
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow has no AVIF")
+def test_avif() -> None:
+    # Pillow encodes an EXIF block that has an orientation again, so this one is put in place of it.
+    block = exif({**RESOLUTION, 274: number(3), 315: (2, "José\0".encode())})
+    data = file("AVIF", exif=exif({274: number(6), 315: (2, b"x" * 99)}), xmp=PLAIN_XMP)
+    start = data.index(b"II*\0")
+    data = data[:start] + block[6:] + data[start + len(block) - 6 :]
+    damaged = [b"junk", *(block[6 : 6 + k] for k in range(0, len(block) - 6, 9))]
+    for junk in (None, *damaged):
+        changed = bytearray(data)
+        if junk is not None:
+            changed[start : start + len(block) - 6] = junk.ljust(len(block) - 6, b"\xff")
+        rest, metadata = separate(bytes(changed))
+        assert opened(rest).getexif()[274] == 6  # the format's own
+        assert metadata.xmp == PLAIN_XMP
+        if junk in (None, b"junk"):
+            assert bool(metadata.notes) == (junk is not None)
+        if junk is None:
+            assert "José".encode() in (metadata.exif or b"")
+            assert metadata.dpi == pytest.approx((1200 / 7, 300))
+
+
+def test_pil_images_are_turned_whatever_their_exif() -> None:
+    upright = opened(file("JPEG"))
+    for tags in ({}, {282: (2, b"300\0")}):
+        block = exif({**tags, 274: number(6), 315: (2, "José\0".encode())})
+        found = turn_upright(
+            opened(file("JPEG", exif=block, xmp=XMP % (b'tiff:Orientation="6"', b"")))
+        )
+        np.testing.assert_array_equal(found, np.rot90(upright, -1))
+        assert "José".encode() in found.info["exif"]
+        assert 274 not in found.getexif()
+        assert found.info["xmp"] == XMP % (b'tiff:Orientation="1"', b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for block in mutations(80, seed=5):
+            if block[6:10] == b"II*\0":  # Pillow opens no JPEG whose EXIF begins otherwise
+                found = turn_upright(opened(file("JPEG", exif=block)))
+                np.testing.assert_array_equal(found, upright)
 
 
 def test_the_previews_of_a_photograph_are_left_out() -> None:

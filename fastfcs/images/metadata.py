@@ -16,7 +16,7 @@ from fractions import Fraction
 from io import BytesIO
 from typing import NamedTuple, TypeAlias, Union
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 Field: TypeAlias = tuple[int, bytes]
 """The type of a TIFF tag, and its values as they lie in the file."""
@@ -114,13 +114,47 @@ def separate(data: bytes) -> tuple[bytes, Metadata]:
         return _separate_webp(data)
     if _Tiff.open(data):
         return _separate_tiff(data)
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return _separate_avif(data)
     parts = _Parts()
     if data.startswith(b"BM") and len(data) >= 46 and data[14] >= 40:
         parts.per_metre(*struct.unpack_from("<ii", data, 38))
-    elif data[4:12] in (b"ftypavif", b"ftypavis"):
-        info = Image.open(BytesIO(data), formats=["AVIF"]).info
-        parts.exif, parts.xmp = [info.get("exif", b"")], info.get("xmp")
     return data, parts.metadata()
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Apply the orientation of a PIL image, as `PIL.ImageOps.exif_transpose` does.
+
+    Args:
+        image: the PIL image. Its EXIF may be damaged.
+
+    Returns:
+        A copy that is upright, with the EXIF and XMP that remain true of it in its ``info``, byte
+        for byte.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from fastfcs.images.metadata import turn_upright
+        >>> image = Image.new("RGB", (24, 16))
+        >>> image.getexif()[274] = 6
+        >>> turn_upright(image).size
+        (16, 24)
+    """
+    parts = _Parts(exif=[image.info.get("exif", b"")], xmp=image.info.get("xmp"))
+    tags = _read_exif(*parts.exif)
+    stored = tags.pop(_ORIENTATION)
+    try:
+        orientation = image.getexif().get(_ORIENTATION)  # may have been changed since
+    except Exception:  # Pillow raises nearly any type on damaged EXIF
+        orientation = stored
+    bare = image.copy()
+    named = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+    bare.info = {key: value for key, value in image.info.items() if key not in named}
+    bare.getexif()[_ORIENTATION] = orientation
+    upright = ImageOps.exif_transpose(bare)
+    blocks = {"exif": tags.pack(), "xmp": parts.metadata().xmp}
+    upright.info |= {key: block for key, block in blocks.items() if block}
+    return upright
 
 
 def restrict(metadata: Metadata, format: str) -> Metadata:
@@ -592,6 +626,45 @@ def _separate_webp(data: bytes) -> tuple[bytes, Metadata]:
     joined = b"".join((*rest, data[position:]))
     size = struct.unpack_from("<I", data, 4)[0] + len(joined) - len(data)
     return joined[:4] + struct.pack("<I", max(size, 0)) + joined[8:], metadata
+
+
+def _separate_avif(data: bytes) -> tuple[bytes, Metadata]:
+    """Pillow encodes EXIF again when it opens such a file, so the block is looked up here."""
+    # The entry of the EXIF block in the list of items, with the number of the item.
+    exif = re.compile(rb"(infe(?:\x02...(..)|\x03...(....))..)Exif", re.DOTALL)
+    match = exif.search(data)
+    number = int.from_bytes(match[2] or match[3], "big") if match else -1
+    rest = exif.sub(rb"\1skip", data)  # decoders ignore items of an unknown type
+    info = Image.open(BytesIO(rest), formats=["AVIF"]).info
+    parts = _Parts(exif=[_avif_item(data, number)], xmp=info.get("xmp"))
+    return rest, parts.metadata()
+
+
+def _avif_item(data: bytes, number: int) -> bytes:
+    """The EXIF block in an item of ISO 14496-12, whose box "iloc" holds the items' positions."""
+    position = data.find(b"iloc") + 4
+
+    def take(size: int) -> int:
+        nonlocal position
+        position += size
+        return int.from_bytes(data[position - size : position], "big")
+
+    version, _, sizes = take(1), take(3), take(2)
+    offset_size, length_size, base_size, index_size = (sizes >> k & 15 for k in (12, 8, 4, 0))
+    wide = 4 if version == 2 else 2
+    for _ in range(take(wide)):
+        item, method = take(wide), take(2) & 15 if version else 0
+        take(2)
+        base, block = take(base_size), b""
+        for _ in range(take(2)):
+            take(index_size if version else 0)
+            start, length = base + take(offset_size), take(length_size)
+            block += data[start : start + length] if item == number else b""
+        if item == number and method == 0:  # positions in the file
+            return block[4 + int.from_bytes(block[:4], "big") :]
+        if position > len(data):
+            break
+    return b""
 
 
 def _separate_tiff(data: bytes) -> tuple[bytes, Metadata]:
