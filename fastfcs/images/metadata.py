@@ -630,6 +630,9 @@ def _separate_webp(data: bytes) -> tuple[bytes, Metadata]:
 
 def _separate_avif(data: bytes) -> tuple[bytes, Metadata]:
     """Pillow encodes EXIF again when it opens such a file, so the block is looked up here."""
+    Image.init()
+    if "AVIF" not in Image.OPEN:  # needs Pillow 11.3
+        return data, Metadata()
     # The entry of the EXIF block in the list of items, with the number of the item.
     exif = re.compile(rb"(infe(?:\x02...(..)|\x03...(....))..)Exif", re.DOTALL)
     match = exif.search(data)
