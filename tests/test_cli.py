@@ -296,8 +296,8 @@ def test_alpha_profile_and_16_bits_go_through(folder: Path) -> None:
     assert out.alpha is not None
     assert deep.alpha is not None
     torch.testing.assert_close(out.alpha, deep.alpha, rtol=0, atol=1e-6)
-    want = Stylizer("style.png", weights="w.safetensors")(deep.pixels)
-    torch.testing.assert_close(out.pixels, want, rtol=0, atol=1e-4)
+    want = Stylizer("style.png", weights="w.safetensors")(deep)
+    torch.testing.assert_close(out.pixels, want.pixels, rtol=0, atol=1e-4)
     result = run("deep.tif", "-o", "out.jpg")
     assert result.exit_code == 2
     assert "deep.tif: JPEG cannot hold this picture's transparency" in result.stderr

@@ -114,7 +114,7 @@ def open_style(path: str, max_size: int | None = None) -> tuple[Picture, list[st
         max_size: see `open_picture`.
 
     Returns:
-        The picture, and notes that include what a style ignores, and whether it is very small.
+        The picture, and notes that include whether it is very small.
 
     Raises:
         PictureError: the picture cannot be read.
@@ -131,12 +131,7 @@ def open_style(path: str, max_size: int | None = None) -> tuple[Picture, list[st
         >>> picture.size, notes
         ((16, 16), ['only 16 x 16 pixels: a style this small has unreliable strokes and colours'])
     """
-    from .. import images
-
-    def more_notes(picture: Picture) -> list[str]:
-        return [*images.style_notes(picture), *_size_notes(picture)]
-
-    return open_picture(path, max_size, more_notes)
+    return open_picture(path, max_size, _size_notes)
 
 
 def _size_notes(style: Picture) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from ..filters import LowPass
 from .combine import Constraint, compose
 from .photoreal import Photoreal
 from .pixels import Clip, KeepColour, KeepLuminance
@@ -141,7 +142,7 @@ class BetweenUpdates:
     Args:
         parts: from `parse`.
         content: (B,3,H,W), floating in [0,1].
-        cutoff: the cutoff of "photoreal"; None is its default.
+        cutoff: the cutoff of "photoreal", or its `LowPass`; None is its default.
         regions: masks (R,H,W) in [0,1] of a single content, one per style, or None.
 
     Examples:
@@ -157,7 +158,7 @@ class BetweenUpdates:
         self,
         parts: tuple[Part, ...],
         content: Tensor,
-        cutoff: float | None = None,
+        cutoff: float | LowPass | None = None,
         regions: Tensor | None = None,
     ) -> None:
         self._constraints = build(parts, content, cutoff=cutoff, regions=regions)
@@ -165,16 +166,17 @@ class BetweenUpdates:
         self._photoreal = photoreals[0] if photoreals else None
         self._bound = self._photoreal.bound if self._photoreal else Clip()
 
-    def start(self, colours: Tensor) -> Tensor | None:
+    def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor | None:
         """Choose X^(0), see `Photoreal.start`.
 
         Args:
             colours: mean colours of the styles, RGB in [0,1], (S,3).
+            alpha: weights of the content's pixels, (1 or B,1,H,W); all 1 by default.
 
         Returns:
             (B,3,H,W), or None to start from the content.
         """
-        return self._photoreal.start(colours) if self._photoreal else None
+        return self._photoreal.start(colours, alpha) if self._photoreal else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Enforce all constraints after an update.

@@ -6,7 +6,8 @@
   (without one, reading raises), and a grey profile is dropped, since a restyled picture has
   colours.
 - **Alpha**, which may also come from a palette or a single transparent colour, is kept apart from
-  the pixels and written back.
+  the pixels and written back. Hidden pixels, of alpha 0, keep their colours; networks see them
+  filled from visible ones (`fill_hidden`).
 - **Depth**: 8 or 16 bits per channel. Pillow decodes 16-bit RGB but keeps only one byte of each
   sample, so such a file is decoded twice, once per byte. Pillow cannot write 16-bit RGB as PNG or
   TIFF at all, so these files are encoded here.
@@ -26,6 +27,7 @@ from .convert import (
     image_to_tensor,
     to_samples,
 )
+from .fill import fill_hidden
 from .picture import (
     READABLE,
     SUFFIXES,
@@ -34,7 +36,6 @@ from .picture import (
     PictureError,
     conversion_notes,
     format_of,
-    style_notes,
 )
 from .read import list_images, read
 from .write import write
@@ -48,6 +49,7 @@ __all__ = [
     "Picture",
     "PictureError",
     "conversion_notes",
+    "fill_hidden",
     "fit",
     "fit_picture",
     "format_of",
@@ -55,7 +57,6 @@ __all__ = [
     "image_to_tensor",
     "list_images",
     "read",
-    "style_notes",
     "to_samples",
     "write",
 ]

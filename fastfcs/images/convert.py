@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import MIN_SIDE, check_range
+from ..checks import MIN_SIDE, check_not_mapped, check_range
 from .colour import from_srgb, to_srgb
+from .fill import fill_hidden
 from .picture import Picture
 
 AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any] | Picture
@@ -52,6 +53,8 @@ def fit(image: Tensor, longest: int) -> Tensor:
 def fit_picture(picture: Picture, longest: int) -> Picture:
     """Reduce a picture and its alpha if its longer side exceeds a number of pixels, as `fit` does.
 
+    Hidden pixels are filled first (`fill_hidden`), so that their colours do not bleed into others.
+
     Args:
         picture: the picture.
         longest: the longest side allowed, in pixels.
@@ -65,12 +68,13 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
         >>> fit_picture(Picture(torch.rand(3, 20, 40)), 10).size
         (10, 5)
     """
-    alpha = picture.alpha
-    return replace(
-        picture,
-        pixels=fit(picture.pixels[None], longest)[0],
-        alpha=None if alpha is None else fit(alpha[None, None], longest)[0, 0],
-    )
+    if max(picture.size) <= longest:
+        return picture
+    pixels, alpha = picture.pixels[None], picture.alpha
+    if alpha is not None:
+        pixels = fill_hidden(pixels, alpha[None, None])
+        alpha = fit(alpha[None, None], longest)[0, 0]
+    return replace(picture, pixels=fit(pixels, longest)[0], alpha=alpha)
 
 
 def from_samples(samples: NDArray[Any]) -> Tensor:
@@ -214,6 +218,7 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
 def _from_tensor(name: str, image: Tensor) -> ImageBatch:
     if not image.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor in [0, 1], got {image.dtype}")
+    check_not_mapped(name, image)
     if image.dim() not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
         raise ValueError(
             f"{name} must be a tensor (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}"
@@ -269,5 +274,11 @@ def _from_picture(picture: Picture) -> ImageBatch:
 
 
 def _pixels_back(picture: Picture, x: Tensor) -> Tensor:
-    """A result (1, 3, H, W) in sRGB as pixels (3, H, W) in the picture's encoding."""
-    return from_srgb(x[0].detach().float().cpu(), picture.icc)
+    """A result (1, 3, H, W) in sRGB as pixels (3, H, W) in the picture's encoding.
+
+    Hidden pixels stay as they are, since another colour there would only make files larger.
+    """
+    pixels = from_srgb(x[0].detach().float().cpu(), picture.icc)
+    if picture.alpha is None:
+        return pixels
+    return torch.where(picture.alpha.cpu() > 0, pixels, picture.pixels.cpu())

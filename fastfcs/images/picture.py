@@ -145,26 +145,6 @@ def conversion_notes(picture: Picture, format: str) -> list[str]:
     return notes
 
 
-def style_notes(picture: Picture) -> list[str]:
-    """Report which features of a picture are ignored when it is used as a style.
-
-    Args:
-        picture: the style.
-
-    Returns:
-        One sentence per feature.
-
-    Examples:
-        >>> from fastfcs.images import Picture, style_notes
-        >>> import torch
-        >>> style_notes(Picture(torch.rand(3, 16, 24), alpha=torch.zeros(16, 24)))
-        ['its transparency is ignored: a style is taken from all of its pixels']
-    """
-    if picture.alpha is None or picture.alpha.min() == 1:
-        return []
-    return ["its transparency is ignored: a style is taken from all of its pixels"]
-
-
 @contextmanager
 def picture_errors(name: str, verb: str = "read") -> Iterator[None]:
     """Raise all errors as a `PictureError`; Pillow raises nearly any type on a damaged file.
