@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import images
 from .images import Picture
@@ -200,14 +199,22 @@ def _visible(picture: Picture) -> Tensor:
 
 def _full_squares(masks: Tensor) -> Tensor:
     """Whether each mask holds an entire square of `_SIDE` pixels: (R, H, W) -> (R,)."""
-    missing = F.max_pool2d((~masks).float(), _SIDE, stride=1, padding=_SIDE // 2)
-    return (missing == 0).flatten(1).any(1)
+    return ~_largest(~masks, _SIDE).flatten(1).all(1)
 
 
 def _flat(pixels: Tensor) -> Tensor:
     """Whether a pixel is the centre of a flat square of `_FLAT_SIDE`: (3, H, W) -> (H, W)."""
-    high, low = (
-        F.max_pool2d(sign * pixels, _FLAT_SIDE, stride=1, padding=_FLAT_SIDE // 2)
-        for sign in (1, -1)
-    )
+    high, low = (_largest(sign * pixels, _FLAT_SIDE) for sign in (1, -1))
     return (high + low).amax(0) < _FLAT
+
+
+def _largest(planes: Tensor, side: int) -> Tensor:
+    """The largest value in the square around each pixel, (R, H, W); faster than max pooling."""
+    for axis in (1, 2):
+        size, before = planes.shape[axis], planes
+        planes = planes.clone()
+        for shift in range(1, min(side // 2 + 1, size)):
+            for start, other in ((0, shift), (shift, 0)):
+                part = planes.narrow(axis, start, size - shift)
+                torch.maximum(part, before.narrow(axis, other, size - shift), out=part)
+    return planes

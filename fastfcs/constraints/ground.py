@@ -48,13 +48,9 @@ class EvenGround:
     ) -> None:
         self.content = as_working_dtype(content)
         even = _even(self.content)
-        self._spared = (
-            even
-            * _SPARED
-            * torch.maximum(
-                ramp(self.content.amin(1, keepdim=True), 0.9, 0.98),
-                ramp(self.content.amax(1, keepdim=True), 0.1, 0.02),
-            )
+        self._spared = even * _SPARED * torch.maximum(
+            ramp(self.content.amin(1, keepdim=True), 0.9, 0.98),
+            ramp(self.content.amax(1, keepdim=True), 0.1, 0.02),
         )
         self.weight = even if more is None else torch.maximum(even, more)
         weights = self.weight if trust is None else self.weight * trust

@@ -112,9 +112,7 @@ class KeepText:
         moved = self._sign * local_mean(luma(change), self._paper, 3 * self._near)
         fraction = torch.where(moved > self._room, self._room / moved.clamp_min(1e-4), 1.0)
         weight = self._text + 1e-4
-        everywhere = (fraction * weight).sum((2, 3), keepdim=True) / weight.sum(
-            (2, 3), keepdim=True
-        )
+        everywhere = (fraction * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
         nearby = local_mean(fraction, weight, self._far)
         known = ramp(self._spread(self._text), 0.0, 0.1)
         return 1 - self._document * (1 - torch.lerp(everywhere, nearby, known))
