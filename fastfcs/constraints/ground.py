@@ -1,6 +1,7 @@
 """The constraint that keeps even grounds even."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .combine import as_working_dtype
@@ -22,7 +23,8 @@ class EvenGround:
     gradient, and draw rings around what stands on it. Within windows of constant colour, and in
     pixels of the same colour next to them, the change X - C is therefore replaced by a function of
     the content's colour alone: the quadratic polynomial in R, G and B that fits the changes of all
-    such pixels best. Where the ground continues as a gradient, the replacement fades out.
+    such pixels best. A ground that continues as a gradient is no even ground: the replacement fades
+    out towards it, and altogether if this concerns more than a tenth of the even pixels.
 
     A content without even areas leaves X as it is, bit for bit.
 
@@ -30,6 +32,7 @@ class EvenGround:
         content: C, (B,3,H,W), floating in [0,1].
         more: further areas to be treated as ground, (B,1,H,W) in [0,1].
         trust: weights of pixels in the fit, (B,1,H,W), positive; by default 1.
+        coloured: whether grounds of any colour count, or white, grey and black ones alone.
 
     Raises:
         ValueError: the content is not floating in [0,1].
@@ -44,13 +47,25 @@ class EvenGround:
     """
 
     def __init__(
-        self, content: Tensor, more: Tensor | None = None, trust: Tensor | None = None
+        self,
+        content: Tensor,
+        more: Tensor | None = None,
+        trust: Tensor | None = None,
+        coloured: bool = True,
     ) -> None:
         self.content = as_working_dtype(content)
+        lightest = self.content.amax(1, keepdim=True)
+        darkest = self.content.amin(1, keepdim=True)
         even = _even(self.content)
-        self._spared = even * _SPARED * torch.maximum(
-            ramp(self.content.amin(1, keepdim=True), 0.9, 0.98),
-            ramp(self.content.amax(1, keepdim=True), 0.1, 0.02),
+        if not coloured:
+            even = even * ramp(lightest - darkest, 0.1, 0.05)
+        self._spared = (
+            even
+            * _SPARED
+            * torch.maximum(
+                ramp(self.content.amin(1, keepdim=True), 0.9, 0.98),
+                ramp(self.content.amax(1, keepdim=True), 0.1, 0.02),
+            )
         )
         self.weight = even if more is None else torch.maximum(even, more)
         weights = self.weight if trust is None else self.weight * trust
@@ -63,7 +78,7 @@ class EvenGround:
         self._inverse = _inverse(normal + ridge)
 
     def _sample(self, x: Tensor) -> Tensor:
-        return x[..., :: self._stride, :: self._stride]
+        return F.avg_pool2d(x, 1, self._stride)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Even out the change: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
@@ -104,8 +119,10 @@ def _even(content: Tensor) -> Tensor:
     even = reached * (distance <= _NEAR)
     smooth = (_range(content, 1) <= _SMOOTH) & (distance <= _GRADIENT)
     gradient = reached * smooth * (1 - even)
-    share = local_mean(gradient, torch.ones_like(gradient), max(4, side // 24))
-    return even * ramp(share, 0.2, 0.02)
+    share = local_mean(gradient, torch.ones_like(gradient), radius)
+    faded = even * ramp(share, 0.2, 0.02)
+    total = (even + gradient).mean((2, 3), keepdim=True)
+    return faded * ramp(faded.mean((2, 3), keepdim=True) / (total + 1e-6), 0.6, 0.9)
 
 
 def _range(content: Tensor, radius: int) -> Tensor:
@@ -132,7 +149,8 @@ def _inverse(a: Tensor) -> Tensor:
     size = a.shape[-1]
     both = torch.cat([a, torch.eye(size, dtype=a.dtype, device=a.device).expand_as(a)], 2)
     for k in range(size):
-        row = both[:, k : k + 1] / both[:, k : k + 1, k : k + 1]
-        rest = both - both[:, :, k : k + 1] * row
-        both = torch.cat([rest[:, :k], row, rest[:, k + 1 :]], 1)
-    return both[..., size:]
+        row = both.narrow(1, k, 1)
+        row = row / row.narrow(2, k, 1)
+        rest = both - both.narrow(2, k, 1) * row
+        both = torch.cat([rest.narrow(1, 0, k), row, rest.narrow(1, k + 1, size - k - 1)], 1)
+    return both.narrow(2, size, size)

@@ -27,8 +27,8 @@ class Photoreal:
 
     1. a proximal step pulls X slightly towards C (`ProximalContent`), which preserves structure at
        little cost in style; later updates can recover the style this step removes;
-    2. three constraints keep what people notice first: the hue of skin (`KeepSkin`), the darkness of
-       the night (`KeepShadows`), and text on even paper (`KeepText`, with `EvenGround`);
+    2. three constraints keep what people notice first: the hue of skin (`KeepSkin`), the darkness
+       of the night (`KeepShadows`), and text on even paper (`KeepText`, with `EvenGround`);
     3. values near 0 and 1 are compressed as film does (`SoftClip`), so that shadows and highlights
        keep their detail;
     4. the change is low-pass filtered along C's own structure, C + p(L)(X - C) (`projection`).

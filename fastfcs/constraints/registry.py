@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..filters import LowPass
 from .combine import Constraint, compose
+from .ground import EvenGround
 from .photoreal import Photoreal
 from .pixels import Clip, KeepColour, KeepLuminance
 
@@ -137,7 +138,9 @@ class BetweenUpdates:
     """All constraints that are enforced after each update of the network.
 
     An update may leave [0,1], so X is brought back first: softly by `Photoreal`, if it is among the
-    constraints, else by clipping. The constraints then follow in order.
+    constraints, else by clipping. The constraints then follow in order. Even grounds stay even,
+    too: `Photoreal` sees to it itself; otherwise X is evened out before it is clipped, but only on
+    white, grey and black grounds, since a painting of flat colours should be painted.
 
     Args:
         parts: from `parse`.
@@ -164,6 +167,7 @@ class BetweenUpdates:
         self._constraints = build(parts, content, cutoff=cutoff, regions=regions)
         photoreals = [c for c in self._constraints if isinstance(c, Photoreal)]
         self._photoreal = photoreals[0] if photoreals else None
+        self._ground = None if self._photoreal else EvenGround(content, coloured=False)
         self._bound = self._photoreal.bound if self._photoreal else Clip()
 
     def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor | None:
@@ -190,6 +194,8 @@ class BetweenUpdates:
         Raises:
             ValueError: a constraint returned anything else.
         """
+        if self._ground:
+            x = self._ground(x)
         if not self._constraints:
             return x
         x = self._bound(x)
@@ -204,7 +210,7 @@ class BetweenUpdates:
         return x
 
     def finish(self, x: Tensor) -> Tensor:
-        """Apply the final step of the last constraint, see `Photoreal.finish`.
+        """Apply the final step of the last constraint, see `Photoreal` and `EvenGround`.
 
         Args:
             x: (B,3,H,W), of the content's height and width.
@@ -212,5 +218,5 @@ class BetweenUpdates:
         Returns:
             (B,3,H,W).
         """
-        last = self._constraints[-1] if self._constraints else None
-        return last.finish(x) if isinstance(last, Photoreal) else x
+        last = self._constraints[-1] if self._constraints else self._ground
+        return last.finish(x) if isinstance(last, (Photoreal, EvenGround)) else x

@@ -7,10 +7,11 @@ from ..losses import luma
 from .combine import as_working_dtype
 from .windows import ramp
 
-# Bounds on R - G and Y - B, relative to the content's at the same luminance. Chosen on three
-# portraits under six styles: the lower ones keep faces human, the upper ones keep them from glowing.
+# Bounds on R - G and Y - B, relative to the content's at the same luminance. They were chosen on
+# three portraits under six styles: the lower ones keep faces human, the upper ones from glowing.
 _LOWEST = 0.6, 0.45
 _HIGHEST = 2.0, 2.0
+_GLOW = 0.1  # added to the upper bounds, so that pale walls may glow at night
 
 
 class KeepSkin:
@@ -31,8 +32,8 @@ class KeepSkin:
     Examples:
         >>> import torch
         >>> from fastfcs.constraints import KeepSkin
-        >>> skin, green = (torch.tensor(c).view(1, 3, 1, 1) for c in ([0.8, 0.6, 0.5], [0.5, 0.7, 0.5]))
-        >>> r, g, b = KeepSkin(skin)(green).flatten().tolist()
+        >>> skin = torch.tensor([0.8, 0.6, 0.5]).view(1, 3, 1, 1)
+        >>> r, g, b = KeepSkin(skin)(skin[:, [2, 0, 2]]).flatten().tolist()
         >>> r > g > b
         True
     """
@@ -53,16 +54,18 @@ class KeepSkin:
         wide = x.to(self.content.dtype)
         y = luma(wide)
         scale = (y / self._luma.clamp_min(0.02)).clamp(0.25, 1.5)
-        bounded = [
-            torch.minimum(torch.maximum(ours, low * theirs * scale), high * theirs * scale)
-            for ours, theirs, low, high in zip(
-                _opponents(wide), self._opponents, _LOWEST, _HIGHEST, strict=True
-            )
-        ]
-        blue = y - bounded[1]
-        green = (y - 0.114 * blue - 0.299 * bounded[0]) / 0.886
-        human = torch.cat([green + bounded[0], green, blue], 1)
-        return torch.lerp(wide, human, self._skin).to(x.dtype)
+        moves = []
+        for ours, theirs, low, high in zip(
+            _opponents(wide), self._opponents, _LOWEST, _HIGHEST, strict=True
+        ):
+            least = scale * (theirs - (1 - low) * theirs.abs())
+            most = scale * (theirs + (high - 1) * theirs.abs()) + _GLOW
+            bounded = torch.minimum(torch.maximum(ours, least), most)
+            moves.append(bounded - ours)
+        blue = -moves[1]
+        green = -(0.114 * blue + 0.299 * moves[0]) / 0.886  # the luminance stays as it is
+        move = torch.cat([green + moves[0], green, blue], 1)
+        return (wide + self._skin * move).to(x.dtype)
 
 
 def _opponents(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,15 +16,18 @@ class KeepText:
     """Keeps text legible, and thin lines on a smooth ground: darker stays darker.
 
     The local affine maps that "photoreal" applies to the content's colours may have any slope: an
-    update that darkens paper and brightens ink makes text fade or even inverts it. Strokes are found
-    by a morphological closing of the luminance (dark ones; light ones by an opening), which removes
-    them: an area is text where the closing is smooth, strokes are deep, and most pixels are not part
-    of a stroke. There
+    update that darkens paper and brightens ink makes text fade or even inverts it. Strokes are
+    found by a morphological closing of the luminance (dark ones; light ones by an opening), which
+    removes them: an area is text where the closing is smooth, strokes are deep, and most pixels are
+    not part of a stroke. It must be extended, or its ground perfectly even. There
 
     1. the change is weakened until the paper leaves room for the ink: a paper that becomes as dark
        as the strokes are deep could not show them;
     2. paper is evened out (`EvenGround`), all of it if most of the content is text;
-    3. strokes get the change of the paper around them, so that they keep 85 % of their contrast.
+    3. strokes that have lost more than 15 % of their contrast with the paper around are darkened
+       (light ones brightened) until they have not.
+
+    An unchanged content does not change.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
@@ -58,8 +61,13 @@ class KeepText:
         room = torch.where(is_light, 1 - paper, paper) - _CONTRAST * depth - _MARGIN
         self._room = room.clamp_min(0)
         density = self._spread(self._text)
-        document = ramp(ramp(density, 0.15, 0.35).mean((2, 3), keepdim=True), 0.3, 0.6)
-        self._document = torch.maximum(ramp(density, 0.15, 0.35), document)
+        even = EvenGround(self.content).weight
+        # Photographs have strokes, too, but few; a lone stroke counts on an even ground alone.
+        on_even = ramp(self._around(even), 0.2, 0.4)
+        self._text = self._text * torch.maximum(ramp(density, 0.25, 0.4), on_even)
+        pages = ramp(density, 0.3, 0.45)
+        document = ramp(pages.mean((2, 3), keepdim=True), 0.3, 0.6)
+        self._document = torch.maximum(pages, document)
         smooth = ramp(maximum(paper, 2) - minimum(paper, 2), 0.12, 0.06)
         self._ground = EvenGround(
             self.content, document * self._paper * smooth, self._document.clamp_min(1e-3)
@@ -92,9 +100,9 @@ class KeepText:
         wide = x.to(self.content.dtype)
         weakened = torch.lerp(self.content, wide, self._strength(wide - self.content))
         change = self._ground(weakened) - self.content
-        of_paper = local_mean(change, self._paper, 3 * self._near)
-        lines = of_paper - (1 - _CONTRAST) * self._stroke
-        return (self.content + torch.lerp(change, lines, self._text)).to(x.dtype)
+        of_paper = local_mean(luma(change), self._paper, 3 * self._near)
+        lost = self._sign * (of_paper - luma(change)) - (1 - _CONTRAST) * self._stroke.abs()
+        return (self.content + change + self._text * self._sign * lost.clamp_min(0)).to(x.dtype)
 
     def finish(self, x: Tensor) -> Tensor:
         """Keep the strokes of the last X, and white and black grounds (`EvenGround.finish`).
@@ -112,7 +120,7 @@ class KeepText:
         moved = self._sign * local_mean(luma(change), self._paper, 3 * self._near)
         fraction = torch.where(moved > self._room, self._room / moved.clamp_min(1e-4), 1.0)
         weight = self._text + 1e-4
-        everywhere = (fraction * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
+        everywhere = (fraction * weight).mean((2, 3), True) / weight.mean((2, 3), True)
         nearby = local_mean(fraction, weight, self._far)
         known = ramp(self._spread(self._text), 0.0, 0.1)
         return 1 - self._document * (1 - torch.lerp(everywhere, nearby, known))

@@ -1,6 +1,7 @@
 """Reading and writing pictures: every rule about files, metadata, colour and bit depth is here.
 
-- **Orientation**: the EXIF orientation is applied to the pixels and its tag is removed.
+- **Orientation**: the EXIF orientation, or that of the XMP in a file without, is applied to the
+  pixels; the EXIF tag is removed and that of the XMP becomes 1.
 - **Colour**: pixels stay in the encoding of the picture's own ICC profile, which is written back;
   nothing is converted. There are two exceptions, both reported: CMYK with a profile becomes sRGB
   (without one, reading raises), and a grey profile is dropped, since a restyled picture has
@@ -11,11 +12,16 @@
 - **Depth**: 8 or 16 bits per channel. Pillow decodes 16-bit RGB but keeps only one byte of each
   sample, so such a file is decoded twice, once per byte. Pillow cannot write 16-bit RGB as PNG or
   TIFF at all, so these files are encoded here.
-- **EXIF**: the tags for camera, author, date, resolution, GPS and exposure are kept; thumbnails,
-  XMP and IPTC are not.
+- **EXIF**: the tags for camera, title, author, date, rating, GPS and exposure are kept byte for
+  byte, whatever their encoding. Tags that describe the old file or refer to it (size, thumbnail,
+  the camera's own notes, areas in pixels) are not. Unreadable tags are dropped and reported.
+- **Resolution**: pixels per inch are kept between all formats, in each format's own field and in
+  EXIF; none are made up. Where the two disagree beyond rounding, the format's own field counts.
+- **XMP** is kept in every format, **IPTC** in JPEG and TIFF, which alone have a place for it.
 - **Quality**: JPEG and WebP are written at quality 95, JPEG without chroma subsampling.
 - **Limits of the output format**: writing transparency to a format without alpha raises; 16 bits
-  become 8, which `conversion_notes` reports.
+  become 8, and metadata are reduced to what the format holds (64 KB each in JPEG), which
+  `conversion_notes` reports.
 """
 
 from .convert import (

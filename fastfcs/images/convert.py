@@ -9,13 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import MIN_SIDE, check_not_mapped, check_range
 from .colour import from_srgb, to_srgb
 from .fill import fill_hidden
+from .metadata import turn_upright
 from .picture import Picture
 
 AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any] | Picture
@@ -176,7 +177,7 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
 
     Returns:
         The image as a batch, without a copy where that is possible. Its ``convert_back`` gives a
-        PIL image its transparency, colour profile, EXIF and resolution back.
+        PIL image its transparency, colour profile, EXIF, XMP and resolution back.
 
     Raises:
         TypeError: the image is of another kind or dtype.
@@ -247,9 +248,9 @@ def _from_pil(name: str, image: Image.Image) -> ImageBatch:
         raise ValueError(
             f"{name} must be a PIL image of mode {', '.join(EIGHT_BIT_MODES)}, got {image.mode}"
         )
-    upright = ImageOps.exif_transpose(image)
+    upright = turn_upright(image)
     samples = from_samples(pil_samples(upright))
-    survivors = ("icc_profile", "exif", "dpi")
+    survivors = ("icc_profile", "exif", "xmp", "dpi")
     metadata: dict[Any, Any] = {k: v for k, v in upright.info.items() if k in survivors}
     picture = Picture(
         samples[:3], samples[3] if len(samples) == 4 else None, icc=metadata.get("icc_profile")

@@ -11,6 +11,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from .metadata import Metadata, restrict
+
 READABLE = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
 """Formats that can be read, as Pillow names them."""
 
@@ -57,9 +59,11 @@ class Picture:
             picture has three equal channels.
         alpha: (H, W) float32 in [0, 1], or None if the picture has no transparency.
         icc: RGB colour profile, or None.
-        exif: tags without the orientation, or None.
-        dpi: pixels per inch, horizontally and vertically, which JPEG and PNG store outside EXIF, or
-            None.
+        exif: EXIF block, or None; writing drops its orientation and resolution.
+        xmp: XMP packet, UTF-8, or None.
+        iptc: IPTC record, or None.
+        dpi: pixels per inch, horizontally and vertically, or None; each format stores them in a
+            field of its own and in EXIF.
         grey: whether the file has no colour.
         depth: bits per channel of the file, 8 or 16.
         format: the file's format as Pillow names it ("JPEG", "PNG", ...).
@@ -76,6 +80,8 @@ class Picture:
     alpha: Tensor | None = None
     icc: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     grey: bool = False
     depth: int = 8
@@ -142,7 +148,28 @@ def conversion_notes(picture: Picture, format: str) -> list[str]:
         notes.append(f"opaque alpha channel dropped: {format} has none")
     if picture.depth == 16 and format not in HOLDS_16_BITS:
         notes.append(f"16 bits per channel reduced to 8: {format} holds no more")
-    return notes
+    return [*notes, *metadata_for(picture, format).notes]
+
+
+def metadata_for(picture: Picture, format: str) -> Metadata:
+    """Return the metadata of a picture that a format can hold.
+
+    Args:
+        picture: the picture.
+        format: the format as Pillow names it.
+
+    Returns:
+        The metadata to be written, with a sentence in ``notes`` per loss.
+
+    Examples:
+        >>> from fastfcs.images.picture import Picture, metadata_for
+        >>> import torch
+        >>> metadata_for(Picture(torch.rand(3, 16, 24), xmp=b"<x/>"), "PNG").xmp
+        b'<x/>'
+    """
+    return restrict(
+        Metadata(picture.exif, picture.xmp, picture.iptc, picture.dpi, picture.icc), format
+    )
 
 
 @contextmanager
