@@ -15,6 +15,9 @@ from fastfcs.constraints import (
     GraphLowPass,
     KeepColour,
     KeepLuminance,
+    KeepShadows,
+    KeepSkin,
+    KeepText,
     Masked,
     Photoreal,
     ProximalContent,
@@ -48,9 +51,10 @@ def test_photoreal_filters_the_change() -> None:
     change = LowPass(0.2, 20)(MattingLaplacian(content, 1e-3), x - content)
     photoreal = Photoreal(content, 0.2, 20, 1e-3)
     torch.testing.assert_close(photoreal.projection(x), content + change)
-    pulled = SoftClip(content)(ProximalContent(content, 0.05)(x))
-    torch.testing.assert_close(photoreal(x), photoreal.projection(pulled))
-    torch.testing.assert_close(photoreal.finish(x), SoftClip(content)(x))
+    steps = [ProximalContent(content, 0.05), KeepSkin(content), KeepShadows(content)]
+    bounded = compose([*steps, KeepText(content), SoftClip(content)])(x)
+    torch.testing.assert_close(photoreal(x), photoreal.projection(bounded))
+    torch.testing.assert_close(photoreal.finish(x), SoftClip(content)(KeepText(content).finish(x)))
 
 
 def test_the_change_follows_no_blocks() -> None:

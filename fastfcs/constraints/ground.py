@@ -14,6 +14,8 @@ _SMOOTH = 12 / 255  # largest difference within 3x3 pixels without an edge
 _SAMPLES = 256  # pixels of the longer side that the fit looks at
 _SPARED = 0.5  # share of the change that pure white and pure black are spared in the end
 _RIDGE = 1e-7
+_NEIGHBOURS = (0, 1), (0, -1), (1, 0), (-1, 0)
+_STEPS = 3
 
 
 class EvenGround:
@@ -23,8 +25,7 @@ class EvenGround:
     gradient, and draw rings around what stands on it. Within windows of constant colour, and in
     pixels of the same colour next to them, the change X - C is therefore replaced by a function of
     the content's colour alone: the quadratic polynomial in R, G and B that fits the changes of all
-    such pixels best. A ground that continues as a gradient is no even ground: the replacement fades
-    out towards it, and altogether if this concerns more than a tenth of the even pixels.
+    such pixels best. Where the ground continues as a gradient, the replacement fades out.
 
     A content without even areas leaves X as it is, bit for bit.
 
@@ -59,13 +60,10 @@ class EvenGround:
         even = _even(self.content)
         if not coloured:
             even = even * ramp(lightest - darkest, 0.1, 0.05)
-        self._spared = (
-            even
-            * _SPARED
-            * torch.maximum(
-                ramp(self.content.amin(1, keepdim=True), 0.9, 0.98),
-                ramp(self.content.amax(1, keepdim=True), 0.1, 0.02),
-            )
+        # As a function of the colour alone, it draws no border where a shadow begins.
+        self._spared = _SPARED * (
+            ramp(darkest, 0.5, 1.0) * _share(even, ramp(darkest, 0.9, 0.98))
+            + ramp(lightest, 0.5, 0.0) * _share(even, ramp(lightest, 0.1, 0.02))
         )
         self.weight = even if more is None else torch.maximum(even, more)
         weights = self.weight if trust is None else self.weight * trust
@@ -105,6 +103,12 @@ class EvenGround:
         return torch.lerp(evened, self.content, self._spared).to(x.dtype)
 
 
+def _share(even: Tensor, extreme: Tensor) -> Tensor:
+    """1 if nearly all white (or black) pixels belong to even grounds, 0 if half of them do not."""
+    total = extreme.mean((2, 3), keepdim=True)
+    return ramp((even * extreme).mean((2, 3), keepdim=True) / (total + 1e-6), 0.5, 0.9)
+
+
 def _even(content: Tensor) -> Tensor:
     """The weight of even areas, (B,1,H,W)."""
     side = max(content.shape[-2:])
@@ -117,12 +121,20 @@ def _even(content: Tensor) -> Tensor:
     distance = torch.minimum(_distance(content, lightest), _distance(content, darkest))
     reached = maximum(covered, around)
     even = reached * (distance <= _NEAR)
+    # Between two grounds, a pixel in a corner of the border is reached from its neighbours alone.
+    alike = [(s, _distance(content, _shifted(content, s)) <= _NEAR) for s in _NEIGHBOURS]
+    for _ in range(_STEPS):
+        for shift, equal in alike:
+            even = torch.maximum(even, equal * _shifted(even, shift))
     smooth = (_range(content, 1) <= _SMOOTH) & (distance <= _GRADIENT)
-    gradient = reached * smooth * (1 - even)
+    gradient = maximum(covered, 2 * around) * smooth * (1 - even)
     share = local_mean(gradient, torch.ones_like(gradient), radius)
-    faded = even * ramp(share, 0.2, 0.02)
-    total = (even + gradient).mean((2, 3), keepdim=True)
-    return faded * ramp(faded.mean((2, 3), keepdim=True) / (total + 1e-6), 0.6, 0.9)
+    return even * ramp(share, 0.2, 0.02)
+
+
+def _shifted(x: Tensor, shift: tuple[int, int]) -> Tensor:
+    """Move by one pixel. What leaves at one side enters at the other, which does no harm here."""
+    return torch.roll(x, shift, (2, 3))
 
 
 def _range(content: Tensor, radius: int) -> Tensor:
