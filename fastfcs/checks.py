@@ -34,14 +34,14 @@ def check_image(name: str, image: Tensor) -> None:
 
 
 def check_range(name: str, image: Tensor) -> None:
-    """Check that all values lie in [0, 1]. On CUDA this makes the host wait.
+    """Check that all values lie in [0, 1], up to rounding. On CUDA this makes the host wait.
 
     Args:
         name: the argument's name, for the message.
         image: any shape, not empty.
 
     Raises:
-        ValueError: a value is outside [0, 1] or not finite.
+        ValueError: a value is outside [0, 1] by more than 1e-6, or not finite.
 
     Examples:
         >>> from fastfcs.checks import check_range
@@ -52,7 +52,7 @@ def check_range(name: str, image: Tensor) -> None:
         ValueError: content must be finite and in [0, 1], got values from 0 to 255
     """
     low, high = image.detach().aminmax()
-    if not (low >= 0 and high <= 1):
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
         raise ValueError(
             f"{name} must be finite and in [0, 1], got values from {low:.4g} to {high:.4g}"
         )

@@ -34,7 +34,7 @@ def to_srgb(pixels: Tensor, icc: bytes | None) -> Tensor:
     Args:
         pixels: (3, H, W) float32 in [0, 1], on the CPU; three equal channels for a grey profile.
         icc: RGB or grey profile; None stands for sRGB, and so does a profile that cannot be
-            evaluated, see `profile_note`.
+            evaluated, see `rgb_encoding`.
 
     Returns:
         (3, H, W) float32 in [0, 1]. Colours outside sRGB are clipped, as LittleCMS does.
@@ -79,29 +79,38 @@ def from_srgb(srgb: Tensor, icc: bytes | None, original: Tensor) -> Tensor:
     return srgb if conversion is None else conversion.from_srgb(srgb, original)
 
 
-def profile_note(icc: bytes | None, depth: int = 8) -> str | None:
-    """Report the limits of the conversion of a profile.
+def rgb_encoding(
+    pixels: Tensor, icc: bytes | None, depth: int = 8
+) -> tuple[Tensor, bytes | None, list[str]]:
+    """Find an encoding in which a restyled picture, which has colours, can be stored.
 
     Args:
-        icc: the profile, or None.
-        depth: bits per channel of the picture.
+        pixels: (3, H, W) float32 in [0, 1]; three equal channels for a grey profile.
+        icc: the profile of the file, or None.
+        depth: bits per channel of the file.
 
     Returns:
-        A clause, or None if the conversion is exact.
+        The pixels, which a grey profile converts to sRGB; their RGB profile, or None for sRGB; and
+        clauses on what was converted, or cannot be.
 
     Examples:
-        >>> from fastfcs.images.colour import profile_note
-        >>> profile_note(b"damaged")
-        'colour profile cannot be evaluated, so its colours are taken as sRGB'
+        >>> import torch
+        >>> from fastfcs.images.colour import rgb_encoding
+        >>> rgb_encoding(torch.rand(3, 16, 24), b"damaged")[1:]
+        (None, ['colour profile cannot be evaluated, so its colours are taken as sRGB'])
     """
     if icc is None:
-        return None
-    conversion = _conversion(icc)
+        return pixels, None, []
+    notes = []
+    conversion, is_rgb = _conversion(icc), icc[16:20] == b"RGB "
     if conversion is None:
-        return "colour profile cannot be evaluated, so its colours are taken as sRGB"
-    if depth > 8 and isinstance(conversion, _Tables):
-        return "colour profile has tables, which are evaluated with 8 bits per channel"
-    return None
+        notes.append("colour profile cannot be evaluated, so its colours are taken as sRGB")
+    elif not is_rgb:
+        pixels = conversion.to_srgb(pixels)
+        notes.append("grey profile converted to sRGB, since the result has colours")
+    elif depth > 8 and isinstance(conversion, _Tables):
+        notes.append("colour profile has tables, which are evaluated with 8 bits per channel")
+    return pixels, icc if is_rgb else None, notes
 
 
 def cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes]:
