@@ -117,15 +117,37 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
         >>> resize_masks(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2))
         tensor([[[1.0000, 0.5000]]])
     """
-    return F.interpolate(masks[None], list(size), mode="area")[0]
+    return F.interpolate(masks.unsqueeze(0), list(size), mode="area").squeeze(0)
+
+
+def visible_masks(regions: Tensor | None, alpha: Tensor | None) -> Tensor | None:
+    """Compute the weights of pixels in Gram matrices: regions times alpha.
+
+    Args:
+        regions: masks (R,H,W) of a single image, or None.
+        alpha: (B,1,H,W), with regions (1,1,H,W), or None.
+
+    Returns:
+        (R,H,W); alpha alone, (B,H,W), without regions; None, equal weights, without either.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.losses import visible_masks
+        >>> visible_masks(torch.ones(2, 16, 16), torch.full((1, 1, 16, 16), 0.5)).mean((1, 2))
+        tensor([0.5000, 0.5000])
+    """
+    if alpha is None:
+        return regions
+    weights = alpha.squeeze(1)
+    return weights if regions is None else regions * weights.to(regions)
 
 
 def region_grams(features: Tensor, masks: Tensor) -> Tensor:
     """Compute one Gram matrix per region (Luan et al. 2017), h_l^T diag(m_r) h_l / sum m_r.
 
     Args:
-        features: h_l, (1,c_l,H_l,W_l).
-        masks: m, (R,H,W) in [0,1], none of them empty, of any size.
+        features: h_l, (1,c_l,H_l,W_l), or (R,c_l,H_l,W_l) with one mask per image.
+        masks: m, (R,H,W) in [0,1], of any size. The Gram matrix of an empty mask is 0.
 
     Returns:
         (R,c_l,c_l).
@@ -140,10 +162,10 @@ def region_grams(features: Tensor, masks: Tensor) -> Tensor:
         >>> torch.allclose(region_grams(features, left), gram(features[..., :3]))
         True
     """
-    m = resize_masks(masks, features.shape[-2:])[:, None]
+    m = resize_masks(masks, features.shape[-2:]).unsqueeze(1)
     pixels = features.shape[-2] * features.shape[-1]
     share = m.flatten(1).sum(1) / pixels
-    return gram(features * m.sqrt()) / share.view(-1, 1, 1)
+    return gram(features * m.sqrt()) / (share + (share == 0)).view(-1, 1, 1)
 
 
 def matting_loss(laplacian: MattingLaplacian, image: Tensor) -> Tensor:

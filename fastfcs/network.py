@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_image, check_regions
-from .losses import region_grams, resize_masks
+from .checks import check_alpha, check_image, check_regions
+from .losses import region_grams, resize_masks, visible_masks
 from .ops import gram, gram_correction
 from .statistics import Statistics, Widths, check_widths
 
@@ -69,6 +69,7 @@ class Solver(Protocol):
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
         start: Tensor | None = None,
+        alpha: Tensor | None = None,
     ) -> Tensor:
         """X^(N), see `UnrolledSolver.forward`."""
 
@@ -225,8 +226,11 @@ def _standardise(conv: nn.Conv2d, _: object, out: Tensor, std: float = 1.0) -> T
     return (out - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1)
 
 
-def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
+def _normalised_correction(h: Tensor, target: Tensor, masks: Tensor | None = None) -> Tensor:
     """h (G - H) Q, where G = h^T h / n and Q is an approximate inverse of G + H.
+
+    With masks m, (1,H,W) or (B,H,W) of any size, G = h^T diag(m) h / sum m. They weight the
+    statistic and not the correction, which is made in full at every pixel.
 
     The raw correction is cubic in h and explodes in training; divided by tr(G + H) it is bounded,
     but features that vary little hardly move. Newton's method would divide each direction by its
@@ -237,10 +241,12 @@ def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
         Q tr(G + H) = sum_{j < 8} (I - A)^j = (I + R) (I + R^2) (I + R^4),   R = I - A
 
     The series consists of products, which a CUDA graph can capture. The kernel computes h (G - H'),
-    so it is called with H' = G - (G - H) Q: its output is then bounded in half types as well.
+    so it is called with H' = G - (G - H) Q, the first G without masks: its output is then bounded
+    in half types as well.
     """
     with torch.autocast(h.device.type, enabled=False):
-        g = gram(h)
+        plain = gram(h)
+        g = plain if masks is None else region_grams(h, masks.to(h))
         a = g + target
         trace = a.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
         residual = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) - a / trace
@@ -248,17 +254,27 @@ def _normalised_correction(h: Tensor, target: Tensor) -> Tensor:
         for _ in range(_DOUBLINGS):
             correction = correction + correction @ residual
             residual = residual @ residual
-        return gram_correction(h, g - correction)
+        return gram_correction(h, plain - correction)
 
 
-def _correction_by_region(h: Tensor, targets: Tensor, regions: Tensor) -> Tensor:
-    """sum_r m_r times the normalised correction of the features inside region r; h (1, c, H, W)."""
+def _correction_by_region(
+    h: Tensor, targets: Tensor, regions: Tensor, visible: Tensor | None
+) -> Tensor:
+    """sum_r m_r times the normalised correction of the features inside region r; h (1, c, H, W).
+
+    ``visible`` holds the regions times alpha, the weights of their Gram matrices; None: of alpha 1.
+    """
     masks = resize_masks(regions.to(h), h.shape[-2:])
     total = torch.zeros_like(h)
-    for m, target in zip(masks, targets, strict=True):
+    for r, (m, target) in enumerate(zip(masks, targets.split(1), strict=True)):
+        if visible is not None:
+            seen = visible.narrow(0, r, 1)
+            g = _normalised_correction(h, target, seen)
+            total += m * seen.any() * g  # where all is hidden, there is nothing to correct
+            continue
         share = m.mean()
         inside = h * (m / share).sqrt()  # its Gram matrix is the region's
-        total += (m * share).sqrt() * _normalised_correction(inside, target[None])
+        total += (m * share).sqrt() * _normalised_correction(inside, target)
     return total
 
 
@@ -354,7 +370,8 @@ class UnrolledSolver(nn.Module):
 
         Args:
             style: (B, 3, H, W) in [0, 1], H and W at least 16.
-            regions: masks (R, H, W) in [0, 1] of a single image: one Gram matrix per region.
+            regions: masks (R, H, W) in [0, 1] of a single image: one Gram matrix per region. The
+                alpha of a cut-out is such a mask.
 
         Returns:
             Statistics of B styles, or of R with regions.
@@ -379,25 +396,31 @@ class UnrolledSolver(nn.Module):
         return (tuple(self.architecture["channels"]),) * self.updates, ()
 
     def update(
-        self, t: int, image: Tensor, statistics: Statistics, regions: Tensor | None = None
+        self,
+        t: int,
+        image: Tensor,
+        statistics: Statistics,
+        regions: Tensor | None = None,
+        alpha: Tensor | None = None,
     ) -> Tensor:
         """Compute g_t(X), which mimics the gradient of the style loss.
 
         Args:
             t: index of the update.
             image: X, (B, 3, H, W).
-            statistics, regions: see `forward`.
+            statistics, regions, alpha: see `forward`.
 
         Returns:
             (B, 3, H, W).
         """
         features, active = self.forward_maps(image)
         targets = statistics.own[t]
+        visible = None if alpha is None else visible_masks(regions, alpha)
 
         def correct(h: Tensor, level: int) -> Tensor:
             if regions is None:
-                return _normalised_correction(h, targets[level])
-            return _correction_by_region(h, targets[level], regions)
+                return _normalised_correction(h, targets[level], visible)
+            return _correction_by_region(h, targets[level], regions, visible)
 
         g: Tensor = self.backward_maps[t](features, active, correct, self.forward_maps)
         return g
@@ -409,6 +432,7 @@ class UnrolledSolver(nn.Module):
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
         start: Tensor | None = None,
+        alpha: Tensor | None = None,
     ) -> Tensor:
         """Restyle images: X <- P[X - g_t(X)] for t = 0 .. N-1.
 
@@ -420,20 +444,25 @@ class UnrolledSolver(nn.Module):
                 styles, one per region (Luan et al. 2017). The network applies no style correction
                 outside the masks.
             start: X^(0), of the content's shape; by default the content.
+            alpha: (1, 1, H, W) or (B, 1, H, W) in [0, 1], the weights of pixels in X's Gram
+                matrices; by default all 1. Every pixel is updated in full, so that the translucent
+                border of a cut-out keeps no rim of its old colours. The features do see hidden
+                pixels, see `fastfcs.images.fill_hidden`.
 
         Returns:
             X^(N), (B, 3, H, W), not clipped.
 
         Raises:
             ValueError: the content has another shape, the statistics belong to another network, or
-                the masks do not match both.
+                the masks or alpha do not match.
         """
         check_image("content", content)
+        check_alpha("content", content, alpha)
         check_widths(statistics, self.widths)
         check_regions("content", content, regions, statistics.styles)
         x = content if start is None else start.to(content)
         for t in range(self.updates):
-            x = x - self.update(t, x, statistics, regions)
+            x = x - self.update(t, x, statistics, regions, alpha)
             if constraint is not None:
                 x = constraint(x)
         return x

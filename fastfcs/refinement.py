@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .constraints import Constraint
-from .losses import region_grams, resize_masks, squared_norm
+from .losses import region_grams, resize_masks, squared_norm, visible_masks
 from .network import UnrolledSolver
 from .ops import gram, gram_correction
 from .statistics import Statistics, Widths, check_widths
@@ -40,10 +40,12 @@ class Targets:
     """The targets of a refinement's loss.
 
     Attributes:
-        content: features of the content at the deepest level, (B, c, h, w).
+        content: h^C, features of the content at the deepest level, (B, c, h, w).
+        content_norm: ||h^C||^2, (B,).
         style: H_l at every level, (B or 1, c_l, c_l), or (R, c_l, c_l) with regions.
         norms: ||H_l||^2 + ||G_l||^2 at every level, G_l of the content: (B,), or (R,) with regions.
         regions: masks (R, H, W) or None.
+        alpha: (1 or B, 1, H, W), the weights of pixels in the loss, or None.
 
     Examples:
         >>> import torch
@@ -56,9 +58,11 @@ class Targets:
     """
 
     content: Tensor
+    content_norm: Tensor
     style: Sequence[Tensor]
     norms: Sequence[Tensor]
     regions: Tensor | None
+    alpha: Tensor | None
 
 
 class Refinement(nn.Module):
@@ -72,6 +76,9 @@ class Refinement(nn.Module):
     the loss that the network was trained on (`fastfcs.training.objective`), evaluated on these
     maps, with level weights chosen so that a few steps lower that loss most. The low-frequency part
     of the gradient is added twice: changing it requires coordinated steps at many pixels.
+
+    Alpha weights the pixels of all sums over pixels, but the gradient at each pixel is divided by
+    its alpha over the mean one: the translucent border of a cut-out moves as far as its inside.
 
     Args:
         maps: VGG-19, by default the low-rank approximation that ships
@@ -121,23 +128,30 @@ class Refinement(nn.Module):
         return Statistics((), tuple(_grams(features, regions)))
 
     def targets(
-        self, content: Tensor, statistics: Statistics, regions: Tensor | None = None
+        self,
+        content: Tensor,
+        statistics: Statistics,
+        regions: Tensor | None = None,
+        alpha: Tensor | None = None,
     ) -> Targets:
         """Compute the targets of the loss.
 
         Args:
             content: (B, 3, H, W) in [0, 1].
-            statistics, regions: see `forward`.
+            statistics, regions, alpha: see `forward`.
 
         Returns:
             The targets, which all updates share.
         """
         features = list(self.maps(content, STYLE_LAYERS).values())
+        grams = _grams(features, visible_masks(regions, alpha))
         norms = [
-            squared_norm(h) + squared_norm(g)
-            for h, g in zip(statistics.vgg, _grams(features, regions), strict=True)
+            squared_norm(h) + squared_norm(g) for h, g in zip(statistics.vgg, grams, strict=True)
         ]
-        return Targets(features[-1], statistics.vgg, norms, regions)
+        weighted = features[-1]
+        if alpha is not None:
+            weighted = weighted * _relative(alpha, weighted).sqrt()
+        return Targets(features[-1], squared_norm(weighted), statistics.vgg, norms, regions, alpha)
 
     def gradient(self, image: Tensor, targets: Targets) -> Tensor:
         """Compute the gradient of the loss above, divided by 4 / n_1.
@@ -154,9 +168,9 @@ class Refinement(nn.Module):
         corrections = []
         for level, (h, norm) in enumerate(zip(features, targets.norms, strict=True)):
             scale = _LEVEL_WEIGHTS[level] * pixels[0] / pixels[level] / norm
-            corrections.append(_correction(h, targets.style[level], scale, targets.regions))
+            corrections.append(_correction(h, level, scale, targets))
         del features
-        weight = _CONTENT_WEIGHT / 2 * pixels[0] / squared_norm(targets.content).view(-1, 1, 1, 1)
+        weight = _CONTENT_WEIGHT / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
         corrections[-1] = corrections[-1] + (weight * (h - targets.content)).to(h)
         return self._backward(corrections, saved)
 
@@ -203,23 +217,25 @@ class Refinement(nn.Module):
         statistics: Statistics,
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
+        alpha: Tensor | None = None,
     ) -> Tensor:
         """Refine a result of the network.
 
         Args:
             image: X to start from, (B, 3, H, W).
-            content, statistics, constraint, regions: see `UnrolledSolver.forward`.
+            content, statistics, constraint, regions, alpha: see `UnrolledSolver.forward`.
 
         Returns:
             X after K updates, (B, 3, H, W), not clipped.
         """
-        targets = self.targets(content, statistics, regions)
+        targets = self.targets(content, statistics, regions, alpha)
         x = image
         mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
         for t in range(1, self.updates + 1):
             x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
             g = _emphasise_low_frequencies(self.gradient(x, targets).to(mean))
-            typical = g.square().mean((1, 2, 3), keepdim=True)
+            squared = g.square() if alpha is None else g.square() * _relative(alpha, g)
+            typical = squared.mean((1, 2, 3), keepdim=True)
             mean = _MOMENTUM * mean + (1 - _MOMENTUM) * g
             square = _MEMORY * square + (1 - _MEMORY) * g.square()
             # Steps stay small where the gradient is, as in skies; Adam would amplify noise there.
@@ -280,11 +296,12 @@ class RefinedSolver(nn.Module):
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
         start: Tensor | None = None,
+        alpha: Tensor | None = None,
     ) -> Tensor:
         """Restyle images.
 
         Args:
-            content, statistics, constraint, regions, start: see `UnrolledSolver.forward`.
+            content, statistics, constraint, regions, start, alpha: see `UnrolledSolver.forward`.
 
         Returns:
             X after all updates, (B, 3, H, W), not clipped.
@@ -293,19 +310,28 @@ class RefinedSolver(nn.Module):
             ValueError: see `UnrolledSolver.forward`.
         """
         check_widths(statistics, self.widths)
-        x = self.solver(content, Statistics(statistics.own), constraint, regions, start)
-        refined: Tensor = self.refinement(x, content, statistics, constraint, regions)
+        x = self.solver(content, Statistics(statistics.own), constraint, regions, start, alpha)
+        refined: Tensor = self.refinement(x, content, statistics, constraint, regions, alpha)
         return refined
 
 
-def _grams(features: Iterable[Tensor], regions: Tensor | None) -> list[Tensor]:
-    if regions is None:
+def _grams(features: Iterable[Tensor], masks: Tensor | None) -> list[Tensor]:
+    if masks is None:
         return [gram(h) for h in features]
-    return [region_grams(h, regions.to(h)) for h in features]
+    return [region_grams(h, masks.to(h)) for h in features]
 
 
-def _correction(h: Tensor, target: Tensor, scale: Tensor, regions: Tensor | None) -> Tensor:
+def _relative(alpha: Tensor, like: Tensor) -> Tensor:
+    """Alpha over its mean, at the size of another tensor."""
+    a = resize_masks(alpha.squeeze(1).to(like), like.shape[-2:]).unsqueeze(1)
+    return a / a.mean((2, 3), keepdim=True)
+
+
+def _correction(h: Tensor, level: int, scale: Tensor, targets: Targets) -> Tensor:
     """h (G - H) times scale (B,), or by region sum_r m_r h (G_r - H_r) times scale_r."""
+    target, regions, alpha = targets.style[level], targets.regions, targets.alpha
+    if alpha is not None:
+        return _weighted_correction(h, target, scale, regions, alpha)
     if regions is None:
         return (gram_correction(h, target) * scale.view(-1, 1, 1, 1)).to(h)
     masks = resize_masks(regions.to(h), h.shape[-2:])
@@ -315,6 +341,30 @@ def _correction(h: Tensor, target: Tensor, scale: Tensor, regions: Tensor | None
         share = m.mean()  # the kernel's Gram matrix averages over all pixels
         inside = gram_correction(h * m.sqrt(), (share * target_r)[None].to(target))
         total = total + weight * scale_r / share.square() * m.sqrt() * inside
+    return total.to(h)
+
+
+def _weighted_correction(
+    h: Tensor, target: Tensor, scale: Tensor, regions: Tensor | None, alpha: Tensor
+) -> Tensor:
+    """The same with G, or the G_r, weighted by alpha."""
+    visible = visible_masks(regions, alpha)
+    assert visible is not None
+    plain = gram(h)
+    # The kernel subtracts its argument from the Gram matrix without weights.
+    shifted = plain - (region_grams(h, visible.to(h)) - target)
+    if regions is None:
+        return (gram_correction(h, shifted) * scale.view(-1, 1, 1, 1)).to(h)
+    masks, seen, a = (
+        resize_masks(each.to(h), h.shape[-2:]) for each in (regions, visible, alpha.squeeze(1))
+    )
+    weights, shares = visible.mean((1, 2)), seen.mean((1, 2))
+    # A region that alpha hides has the weight and the share 0, and nothing to correct.
+    weights = weights / (weights.sum() + (weights.sum() == 0))
+    scale = scale * weights * a.mean() / (shares + (shares == 0))
+    total = torch.zeros_like(h)
+    for m, h_shifted, scale_r in zip(masks, shifted.split(1), scale, strict=True):
+        total = total + scale_r * m * gram_correction(h, h_shifted)
     return total.to(h)
 
 

@@ -59,9 +59,9 @@ class Statistics:
         own: list[list[Tensor]] = []
         vgg: list[Tensor] = []
         while f"{len(own)}.0" in tensors:
-            t, levels = len(own), list[Tensor]()
-            while f"{t}.{len(levels)}" in tensors:
-                levels.append(tensors[f"{t}.{len(levels)}"])
+            levels: list[Tensor] = []
+            while f"{len(own)}.{len(levels)}" in tensors:
+                levels.append(tensors[f"{len(own)}.{len(levels)}"])
             own.append(levels)
         while f"vgg.{len(vgg)}" in tensors:
             vgg.append(tensors[f"vgg.{len(vgg)}"])

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import images, presets
-from .checks import MIN_SIDE, check_regions
+from .checks import MIN_SIDE, check_regions, check_visible
+from .constraints.photoreal import CUTOFF
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
 from .images import AnyImage, Picture
+from .losses import visible_masks
 from .network import Solver
 from .regions import resize
 from .statistics import Statistics, StatisticsBuffers, check_widths
@@ -38,6 +40,9 @@ class Stylizer(nn.Module):
       colour profile are kept, and the EXIF orientation is applied;
     - a `fastfcs.images.Picture`, as `fastfcs.images.read` returns it, of 8 or 16 bits.
 
+    Hidden pixels, of alpha 0, count for nothing, in a content or a style, and stay as they are;
+    translucent ones count by their alpha and are restyled in full.
+
     H and W are at least 16. The network works on the module's own device and in its own dtype;
     images are moved there and results are moved back. Pixels are processed in their own encoding,
     without conversion; the network was trained on sRGB. X is clipped to [0, 1] before a constraint
@@ -49,6 +54,11 @@ class Stylizer(nn.Module):
     Torch's grad mode is respected, and weights read from a file are frozen. A graph is therefore
     recorded only if the content requires gradients (or after ``requires_grad_()``), and the result
     is then differentiable in it, with the Laplacian of "photoreal" as a constant.
+
+    `torch.compile` and `torch.export.export` trace a call whole if its arguments are tensors; the
+    program raises a RuntimeError for values outside [0, 1]. To export it for any height and width,
+    allow assertions on sizes as below, or let both be multiples of 8. A saved program can be loaded
+    once ``import fastfcs.ops`` has registered its operators.
 
     Args:
         style: see `set_style`. With None, set it later, or load it by ``load_state_dict``.
@@ -81,6 +91,20 @@ class Stylizer(nn.Module):
         >>> stylizer.strength = 0
         >>> bool(torch.equal(stylizer(content), content))
         True
+
+        A program for every height and width:
+
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from torch.export import Dim, export
+        >>> small = Stylizer(style, weights=UnrolledSolver(updates=1, channels=(8, 8)))
+        >>> program = export(
+        ...     small,
+        ...     (content,),
+        ...     dynamic_shapes=({1: Dim("H", min=16), 2: Dim("W", min=16)},),
+        ...     prefer_deferred_runtime_asserts_over_guards=True,
+        ... )
+        >>> program.module()(torch.rand(3, 17, 45)).shape
+        torch.Size([3, 17, 45])
     """
 
     def __init__(
@@ -97,8 +121,6 @@ class Stylizer(nn.Module):
     ) -> None:
         super().__init__()
         parts = parse(constraint, cutoff)
-        if cutoff is not None:
-            LowPass(cutoff)  # raises now, not at the first content
         if style_size is not None and style_size < MIN_SIDE:
             raise ValueError(f"style_size must be None or at least {MIN_SIDE}, got {style_size}")
         if not 0.25 <= brush <= 4:
@@ -131,6 +153,17 @@ class Stylizer(nn.Module):
         if not 0 <= value <= 1:
             raise ValueError(f"strength must be in [0, 1], got {value}")
         self._strength = float(value)
+
+    @property
+    def cutoff(self) -> float | None:
+        """The cutoff of "photoreal"; None is the default of `Photoreal`."""
+        return self._cutoff
+
+    @cutoff.setter
+    def cutoff(self, value: float | None) -> None:
+        # Made here, so that its coefficients are constants of a traced `forward`.
+        self._lowpass = LowPass(CUTOFF if value is None else value)
+        self._cutoff = value
 
     @property
     def constraint(self) -> tuple[Part, ...]:
@@ -211,20 +244,23 @@ class Stylizer(nn.Module):
             raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
         image, alpha, convert_back = images.image_to_tensor("content", content)
         styles = statistics.styles
-        if regions is None and styles not in (1, len(image)):
+        if regions is None and styles not in (1, image.shape[0]):
             raise ValueError(
                 f"content must be a single image or a batch of {styles}, one per style, "
                 f"got a batch of {len(image)}"
             )
         check_regions("content", image, regions, styles)
-        x = self._to_network(image)
+        alpha = _weights(alpha)
+        filled = image if alpha is None else images.fill_hidden(image, alpha)
+        x = self._to_network(filled)
         dtype = torch.promote_types(x.dtype, torch.float32)  # half types have float32 Gram matrices
         statistics = statistics.map(lambda h: h.to(dtype))
         masks = None if regions is None else regions.to(x.device)
-        photo = image.to(x.device, torch.float32)
-        constraint = BetweenUpdates(self.constraint, photo, self.cutoff, masks)
-        start = constraint.start(statistics.colours)
-        result = constraint.finish(self.solver(x, statistics, constraint, masks, start))
+        alpha = None if alpha is None else alpha.to(x.device)
+        photo = filled.to(x.device, torch.float32)
+        constraint = BetweenUpdates(self.constraint, photo, self._lowpass, masks)
+        start = constraint.start(statistics.colours, alpha)
+        result = constraint.finish(self.solver(x, statistics, constraint, masks, start, alpha))
         result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)
         return cast(T, convert_back(result))
 
@@ -250,11 +286,12 @@ class Stylizer(nn.Module):
                 return self._preset(preset, regions)
             style = images.read(style)
         image, alpha, _ = images.image_to_tensor("style", style)
-        if regions is not None and regions.shape[-2:] != image.shape[-2:]:
-            raise ValueError(
-                f"regions must be masks (R, H, W) of the style {tuple(image.shape)}, "
-                f"got {tuple(regions.shape)}"
-            )
+        check_regions("style", image, regions)
+        check_visible("style", alpha, regions)
+        alpha = _weights(alpha)
+        if alpha is not None:
+            regions = visible_masks(regions, alpha)
+            image = images.fill_hidden(image, alpha)
         if self.style_size is not None:
             image = images.fit(image, self.style_size)
         if self.brush != 1:
@@ -295,3 +332,11 @@ class Stylizer(nn.Module):
             except ValueError:
                 errors.append(f"{start[:-1]} must be complete and belong to this network")
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _weights(alpha: Tensor | None) -> Tensor | None:
+    """Alpha as the weights of pixels, or None, equal weights, if it is the same everywhere."""
+    if alpha is None or alpha.is_cuda:  # looking at the values would make the host wait
+        return alpha
+    low, high = alpha.aminmax()
+    return None if low == high else alpha

@@ -147,7 +147,7 @@ def test_regions_that_do_not_fit(solver: UnrolledSolver) -> None:
             module(content, regions)
     with pytest.raises(ValueError, match="style must be a single image with regions, got 2"):
         module.set_style([A, B], regions=HALVES)
-    with pytest.raises(ValueError, match=r"regions must be masks \(R, H, W\) of the style"):
+    with pytest.raises(ValueError, match=r"regions must be masks \(R, H, W\) of one style"):
         module.set_style(A, regions=HALVES)
 
 
@@ -244,20 +244,16 @@ def test_what_does_not_go_together_is_refused(folder: Path) -> None:
         assert not (folder / "o.png").exists()
 
 
-def test_what_a_style_does_not_give_is_said(folder: Path) -> None:
-    pixels = np.full((40, 48, 4), 90, np.uint8)
-    pixels[:, :9, 3] = 0
-    Image.fromarray(pixels).save("cut-out.png")
-    for name, other in (("rocket", (255, 0, 0)), ("cut-out", (255, 255, 0))):
-        mask = np.zeros((48 if name == "rocket" else 40, 48, 3), np.uint8)
+def test_what_a_mask_does_not_give_is_said(folder: Path) -> None:
+    for name, other in (("rocket", (255, 0, 0)), ("coffee", (255, 255, 0))):
+        mask = np.zeros((48, 48, 3), np.uint8)
         mask[:, :12] = other
         Image.fromarray(mask).save(f"{name}_mask.png")
-    args = ["rocket.png", "--style", "cut-out.png", "-o", "o.png"]
+    args = ["rocket.png", "--style", "coffee.png", "-o", "o.png"]
     result = CliRunner().invoke(
-        cli, ["stylize", *args, "--mask", "rocket_mask.png", "cut-out_mask.png"]
+        cli, ["stylize", *args, "--mask", "rocket_mask.png", "coffee_mask.png"]
     )
     assert result.exit_code == 0, result.output
-    assert "cut-out.png: its transparency is ignored" in result.stderr
     assert "rocket.png: 25% of it is not restyled: the style's mask lacks those" in result.stderr
 
 

@@ -91,6 +91,120 @@ def test_correction_is_the_gram_correction_times_a_rough_inverse() -> None:
     torch.testing.assert_close(network._normalised_correction(h, target), want)
 
 
+def cut_out(height: int, width: int) -> Tensor:
+    """Alpha, (1, 1, H, W) float64: visible on the left, then translucent, then hidden."""
+    ramp = torch.linspace(3, -2, width, dtype=torch.float64).clamp(0, 1)
+    return ramp.expand(1, 1, height, width).clone()
+
+
+def test_alpha_weights_the_statistics_and_not_the_correction() -> None:
+    h, other = torch.randn(2, 2, 5, 12, 13, dtype=torch.float64)
+    alpha, target = cut_out(12, 13), gram(other**3)
+    n, weight = h.flatten(2).mT, alpha.flatten(2).mT  # n x c matrices, n x 1
+    g = (weight * n).mT @ n / weight.sum()
+    trace = (g + target).diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
+    a = (g + target) / trace
+    series = sum(torch.linalg.matrix_power(torch.eye(5) - a, j) for j in range(8))
+    want = (n @ (g - target) @ series / trace).mT.reshape(h.shape)
+    found = network._normalised_correction(h, target, alpha[:, 0])
+    torch.testing.assert_close(found, want)
+    assert found[..., -1].abs().min() > 0  # hidden pixels too
+
+    mask = torch.rand(1, 12, 13, dtype=torch.float64)
+    by_region = network._correction_by_region(h[:1], target[:1], mask, mask * alpha[0])
+    g = (mask.flatten(1).mT * weight * n[:1]).mT @ n[:1] / (mask * alpha[0]).sum()
+    trace = (g + target[:1]).diagonal(dim1=1, dim2=2).sum()
+    a = (g + target[:1]) / trace
+    series = sum(torch.linalg.matrix_power(torch.eye(5) - a, j) for j in range(8))
+    want = (n[:1] @ (g - target[:1]) @ series / trace).mT.reshape(h[:1].shape)
+    torch.testing.assert_close(by_region, mask * want)
+
+
+def test_the_weighted_correction_is_differentiable() -> None:
+    h, other = torch.randn(2, 1, 4, 6, 7, dtype=torch.float64)
+    alpha, target = cut_out(6, 7)[:, 0], gram(other)
+    assert torch.autograd.gradcheck(
+        lambda h, target: network._normalised_correction(h, target, alpha),
+        (h.requires_grad_(), target.requires_grad_()),
+    )
+
+
+def test_a_cut_out_has_the_statistics_of_its_visible_part(solver: UnrolledSolver) -> None:
+    image = torch.rand(1, 3, 24, 32, dtype=torch.float64)
+    alpha = torch.zeros(1, 24, 32, dtype=torch.float64)
+    alpha[..., :16] = 0.5
+    features, _ = solver.double().forward_maps(image)
+    found = solver.statistics(image, alpha)
+    for h, matrix in zip(features, found.own[0], strict=True):  # 16 / 4 pixels at the third level
+        torch.testing.assert_close(matrix, gram(h[..., : h.shape[-1] // 2]))
+    torch.testing.assert_close(found.colours, image[..., :16].mean((2, 3)))
+
+
+def test_alpha_that_is_the_same_everywhere_changes_nothing(solver: UnrolledSolver) -> None:
+    content, style = torch.rand(2, 2, 3, 24, 33)
+    statistics = solver.statistics(style)
+    want = solver(content, statistics)
+    assert torch.equal(solver(content, statistics, alpha=torch.ones(1, 1, 24, 33)), want)
+    half = solver(content, statistics, alpha=torch.full((2, 1, 24, 33), 0.5))
+    torch.testing.assert_close(half, want, rtol=0, atol=1e-5)
+    half = solver.statistics(style[:1], torch.full((1, 24, 33), 0.5))
+    for name, h in half.named().items():
+        torch.testing.assert_close(h, statistics.named()[name][:1], rtol=1e-5, atol=1e-6)
+
+
+def test_each_picture_has_its_own_alpha(solver: UnrolledSolver) -> None:
+    contents, style = torch.rand(2, 3, 24, 32), torch.rand(1, 3, 32, 32)
+    alpha = torch.cat([cut_out(24, 32), cut_out(24, 32).flip(2, 3)]).float()
+    statistics = solver.statistics(style)
+    together = solver(contents, statistics, alpha=alpha)
+    for k in range(2):
+        alone = solver(contents[k : k + 1], statistics, alpha=alpha[k : k + 1])
+        torch.testing.assert_close(together[k : k + 1], alone, atol=1e-5, rtol=1e-4)
+    assert (solver(contents, statistics) - together).abs().max() > 1e-3
+
+
+def test_regions_are_weighted_by_alpha(solver: UnrolledSolver) -> None:
+    """A region of everything is none, and a region that alpha hides has nothing to correct."""
+    content, styles = torch.rand(1, 3, 24, 32), torch.rand(2, 3, 32, 32)
+    alpha = cut_out(24, 32).float()
+    statistics = solver.statistics(styles[:1])
+    everywhere = solver(content, statistics, regions=torch.ones(1, 24, 32), alpha=alpha)
+    want = solver(content, statistics, alpha=alpha)
+    torch.testing.assert_close(everywhere, want, rtol=0, atol=1e-5)
+    hidden = (alpha[0] == 0).float()
+    found = solver(
+        content, solver.statistics(styles), regions=torch.cat([1 - hidden, hidden]), alpha=alpha
+    )
+    want = solver(content, statistics, regions=1 - hidden, alpha=alpha)
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-5)
+
+
+def test_photographs_start_from_the_visible_mean_colour() -> None:
+    content, colours = torch.rand(1, 3, 24, 32), torch.rand(2, 3)
+    alpha = cut_out(24, 32).float()
+    start = Photoreal(content).start(colours[:1], alpha)
+    torch.testing.assert_close((alpha * start).sum((2, 3)) / alpha.sum(), colours[:1])
+    masks = torch.zeros(2, 24, 32)
+    masks[0, :12] = masks[1, 12:] = 1
+    start = Photoreal(content, regions=masks).start(colours, alpha)
+    for k, rows in enumerate((slice(12), slice(12, 24))):
+        part = alpha[..., rows, :]
+        mean = (part * start[..., rows, :]).sum((2, 3)) / part.sum()
+        torch.testing.assert_close(mean[0], colours[k])
+    masks[1] = alpha[0] == 0
+    start = Photoreal(content, regions=masks).start(colours, alpha)
+    assert torch.equal(start[..., 12:, :], content[..., 12:, :])  # nothing visible to be moved
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (1, 24, 32), (1, 1, 24, 16), (3, 1, 24, 32)])
+def test_refuses_alpha_of_another_shape(solver: UnrolledSolver, shape: tuple[int, ...]) -> None:
+    content = torch.rand(2, 3, 24, 32)
+    with pytest.raises(
+        ValueError, match=r"alpha must be \(1, 1, 24, 32\) or \(2, 1, 24, 32\), as the content"
+    ):
+        solver(content, solver.statistics(content), alpha=torch.ones(shape))
+
+
 @pytest.mark.parametrize("residual", [0, 2])
 def test_backward_maps_can_be_a_gradient(residual: int) -> None:
     """Mirrored weights give the gradient, through the forward maps, of <h, correction>."""

@@ -20,9 +20,11 @@ from fastfcs.losses import (
     region_grams,
     relative_content_loss,
     relative_style_loss,
+    squared_norm,
     structure_loss,
 )
 from fastfcs.network import UnrolledSolver
+from fastfcs.ops import gram
 from fastfcs.refinement import RefinedSolver, Refinement
 from fastfcs.statistics import Statistics
 from fastfcs.stylizer import Stylizer
@@ -45,6 +47,7 @@ def refinement(network: RefinedSolver) -> Refinement:
 
 
 CONTENT, STYLE = stretched_photo("chelsea", 72, 85), stretched_photo("coffee", 64, 77)
+OTHER = stretched_photo("rocket", 72, 85)
 
 
 def masks(count: int, like: Tensor, seed: int) -> Tensor:
@@ -58,7 +61,7 @@ def test_the_gradient_is_autograd_s_of_the_loss(regions: int) -> None:
     """The loss is a weighted sum of terms of `fastfcs.losses`."""
     double = Refinement().double()
     style, content = STYLE.double(), CONTENT.double()
-    image = stretched_photo("rocket", 72, 85).double().requires_grad_()
+    image = OTHER.double().requires_grad_()
     of_style, of_content = (
         masks(max(1, regions), picture, seed) for seed, picture in enumerate((style, content))
     )
@@ -80,6 +83,59 @@ def test_the_gradient_is_autograd_s_of_the_loss(regions: int) -> None:
         goals = double.targets(content, statistics, of_content if regions else None)
         found = double.gradient(image, goals)
     torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-9 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("regions", [0, 2])
+def test_with_alpha_each_pixel_s_gradient_is_divided_by_its_own(regions: int) -> None:
+    """At the features of one level: autograd's gradient of the loss weighted by alpha."""
+    h, before, style = torch.randn(3, 1, 6, 9, 11, dtype=torch.float64)
+    h.requires_grad_()
+    alpha = masks(1, h, 5)[None]
+    inside = masks(max(1, regions), h, 6) if regions else torch.ones_like(alpha[0])
+    seen, target = inside * alpha[0], region_grams(style, masks(len(inside), h, 7))
+    shares = seen.mean((1, 2)) / seen.mean((1, 2)).sum()
+    g, unchanged = region_grams(h, seen), region_grams(before, seen)
+    loss = shares @ relative_style_loss(g, target, unchanged)
+    (want,) = torch.autograd.grad(loss, h)
+    want = want * h[0, 0].numel() / 4 * alpha.mean() / alpha
+    goals = refinement_module.Targets(
+        content=before,
+        content_norm=torch.ones(1),
+        style=[target],
+        norms=[squared_norm(target) + squared_norm(unchanged)],
+        regions=inside if regions else None,
+        alpha=alpha,
+    )
+    found = refinement_module._correction(h, 0, 1 / goals.norms[0], goals)
+    torch.testing.assert_close(found, want)
+
+
+def test_alpha_weights_the_content_and_the_norms(refinement: Refinement) -> None:
+    alpha = torch.zeros(1, 1, 72, 85)
+    alpha[..., :32, :40] = 0.5  # whole pixels at every level
+    statistics = refinement.statistics(STYLE)
+    with torch.no_grad():
+        features = refinement.maps(CONTENT, STYLE_LAYERS)
+        goals = refinement.targets(CONTENT, statistics, alpha=alpha)
+    part = features[CONTENT_LAYER][..., :4, :5]
+    share = part[0, 0].numel() / features[CONTENT_LAYER][0, 0].numel()
+    torch.testing.assert_close(goals.content_norm, squared_norm(part) / share, rtol=0.05, atol=0)
+    h, side = features[STYLE_LAYERS[0]], statistics.vgg[0]
+    want = squared_norm(side) + squared_norm(gram(h[..., :32, :40]))
+    torch.testing.assert_close(goals.norms[0], want)
+
+
+def test_alpha_that_is_the_same_everywhere_changes_nothing(refinement: Refinement) -> None:
+    statistics, alpha = refinement.statistics(STYLE), torch.full((1, 1, 72, 85), 0.5)
+    regions = masks(2, CONTENT, 0).float()
+    both = Statistics((), tuple(torch.cat([h, 2 * h]) for h in statistics.vgg))
+    with torch.no_grad():
+        for styles, of_content in ((statistics, None), (both, regions)):
+            plain, found = (
+                refinement.gradient(OTHER, refinement.targets(CONTENT, styles, of_content, a))
+                for a in (None, alpha)
+            )
+            torch.testing.assert_close(found, plain, rtol=0, atol=1e-4 * float(plain.abs().max()))
 
 
 def test_the_direction_is_nearly_vgg_s(refinement: Refinement) -> None:

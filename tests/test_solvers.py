@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -329,3 +330,35 @@ def test_command(tmp_path, pair) -> None:
     bad = CliRunner().invoke(cli, [*command, "--force", "--style-layers", "conv1_1=x"])
     assert bad.exit_code == 2
     assert "must be layers and weights" in bad.output
+
+
+def test_hidden_pixels_count_for_nothing_and_stay(tmp_path, pair) -> None:
+    """What they hold changes nothing visible, and what they held comes back."""
+    content, style = ((image[0] * 255).byte().permute(1, 2, 0).numpy() for image in pair)
+    alpha = np.zeros((48, 48, 1), np.uint8)
+    alpha[8:40, 10:44], alpha[20:30] = 255, 90
+    names = [str(tmp_path / name) for name in ("content.png", "style.png", "out.png")]
+    results = []
+    for hidden in (0, 255):
+        for name, image in zip(names, (content, style), strict=False):
+            visible = alpha[: len(image), : image.shape[1]]
+            held = np.where(visible > 0, image, np.uint8(hidden))
+            Image.fromarray(np.concatenate([held, visible], -1)).save(name)
+        args = [names[0], "--style", names[1], "-o", names[2], "--steps", "2", "--force"]
+        done = CliRunner().invoke(cli, ["optimize", *args])
+        assert done.exit_code == 0, done.output
+        results.append(np.asarray(Image.open(names[2])))
+        assert (results[-1][..., :3][alpha[..., 0] == 0] == hidden).all()
+        np.testing.assert_array_equal(results[-1][..., 3:], alpha)
+    visible = alpha[..., 0] > 0
+    np.testing.assert_array_equal(*(result[visible] for result in results))
+    assert (results[0][..., :3] != content)[visible].mean() > 0.5
+
+
+def test_a_hidden_style_is_refused(tmp_path, pair) -> None:
+    paths = [str(tmp_path / name) for name in ("content.png", "style.png", "out.png")]
+    for path, mode in zip(paths, ("RGB", "RGBA"), strict=False):
+        Image.new(mode, (48, 48)).save(path)
+    done = CliRunner().invoke(cli, ["optimize", paths[0], "--style", paths[1], "-o", paths[2]])
+    assert done.exit_code == 2
+    assert "style must have visible pixels, got alpha 0 everywhere" in done.output

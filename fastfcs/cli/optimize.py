@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from .options import (
     PRECISION,
     device_named,
 )
-from .pictures import fit_masks, message_console, open_content, open_style, write_result
+from .pictures import fit_masks, message_console, open_content, open_picture, write_result
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,10 +155,12 @@ def optimize(
         console = message_console()
         for note in notes:
             console.print(note)
-        photo, reference = picture.pixels.to(place), style_picture.pixels.to(place)
-        masks = None if regions is None else tuple(masks.to(place) for masks in regions)
-        result = _solve(photo, reference, masks, **options)
-        write_result(replace(picture, pixels=result), target)
+        of_content, of_style = regions or (None, None)
+        photo, content_masks, convert_back = _visible_part("content", picture, of_content)
+        reference, style_masks, _ = _visible_part("style", style_picture, of_style)
+        masks = content_masks.to(place), style_masks.to(place)
+        result = _solve(photo.to(place), reference.to(place), masks, **options)
+        write_result(convert_back(result[None]), target)
         width, height = picture.size
         console.print(f"{target}: {width} x {height}, {time.perf_counter() - start:.0f} s")
 
@@ -170,7 +172,7 @@ def _open_pair(
     from ..regions import read_regions
 
     picture, content_notes = open_content(content, target, max_size)
-    style_picture, style_notes = open_style(style, max_size)
+    style_picture, style_notes = open_picture(style, max_size)
     regions = None
     if mask:
         masks = read_regions(*mask)
@@ -182,6 +184,33 @@ def _open_pair(
     notes = [f"{content}: {note}" for note in content_notes]
     notes += [f"{style}: {note}" for note in style_notes]
     return picture, style_picture, regions, notes
+
+
+def _visible_part(
+    name: str, picture: Picture, regions: Tensor | None
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Any]]:
+    """Prepare a picture for the solver, in which hidden pixels count for nothing.
+
+    Args:
+        name: the picture's name, for messages.
+        picture: the picture.
+        regions: its masks (R, H, W), by default a single region.
+
+    Returns:
+        Its pixels (3, H, W), the hidden ones filled; the masks times alpha; and a function from a
+        result (1, 3, H, W) to a picture.
+    """
+    import torch
+
+    from .. import images
+    from ..checks import check_visible
+
+    pixels, alpha, convert_back = images.image_to_tensor(name, picture)
+    masks = torch.ones_like(pixels[0, :1]) if regions is None else regions
+    if alpha is not None:
+        check_visible(name, alpha, regions)
+        pixels, masks = images.fill_hidden(pixels, alpha), masks * alpha[0]
+    return pixels[0], masks, convert_back
 
 
 def _solve(
@@ -198,7 +227,7 @@ def _solve(
 
     Args:
         content, style: (3, H, W), on the device to compute on.
-        regions: masks (R, H, W) of both, or None.
+        regions: masks (R, H, W) of both.
         steps: iterations per scale.
         photoreal: whether to project.
         vgg: file of other VGG-19 weights.

@@ -103,36 +103,6 @@ def open_content(
     )
 
 
-def open_style(path: str, max_size: int | None = None) -> tuple[Picture, list[str]]:
-    """Read a style picture, as `open_picture` does.
-
-    Args:
-        path: a file.
-        max_size: see `open_picture`.
-
-    Returns:
-        The picture, and notes that include what a style ignores.
-
-    Raises:
-        PictureError: the picture cannot be read.
-
-    Examples:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> import torch
-        >>> from fastfcs import images
-        >>> from fastfcs.cli.pictures import open_style
-        >>> path = str(Path(tempfile.mkdtemp()) / "style.png")
-        >>> images.write(images.Picture(torch.rand(3, 16, 16)), path)
-        >>> picture, notes = open_style(path)
-        >>> picture.size, notes
-        ((16, 16), [])
-    """
-    from .. import images
-
-    return open_picture(path, max_size, images.style_notes)
-
-
 def reduction_notes(picture: Picture, max_size: int | None) -> list[str]:
     """Report whether a picture is reduced.
 

@@ -18,7 +18,7 @@ from .pictures import (
     fit_masks,
     message_console,
     open_content,
-    open_style,
+    open_picture,
     reduction_notes,
     write_result,
 )
@@ -177,7 +177,7 @@ def _set_style(
         if presets.find(style) is not None:
             images.append(style)
             continue
-        picture, picture_notes = open_style(style)
+        picture, picture_notes = open_picture(style)
         picture_notes += reduction_notes(picture, stylizer.style_size)  # by the stylizer
         if masks:
             regions, mask_notes = fit_masks(masks.style, picture)

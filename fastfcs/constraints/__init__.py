@@ -8,6 +8,7 @@ and are differentiable in X.
                                             Tikhonov, PhotorealisticSmoothing
     C + P[X - C], for any of these          ResidualProjection
     per pixel                               Clip, SoftClip, KeepLuminance, KeepColour
+    what people notice                      KeepSkin, KeepShadows, KeepText, EvenGround
     proximal operators                      ProximalContent, TotalVariation
     combinations                            Masked, compose
     the whole photorealistic algorithm      Photoreal
@@ -16,19 +17,27 @@ docs/constraints.md compares them and shows how to write your own.
 """
 
 from .combine import Constraint, Masked, ResidualProjection, compose
+from .ground import EvenGround
 from .lowpass import GraphLowPass
 from .photoreal import Photoreal
 from .pixels import Clip, KeepColour, KeepLuminance, SoftClip
 from .proximal import ProximalContent, TotalVariation
+from .shadows import KeepShadows
+from .skin import KeepSkin
 from .spectral import RandomizedProjection, SpectralProjection
+from .text import KeepText
 from .tikhonov import PhotorealisticSmoothing, Tikhonov
 
 __all__ = [
     "Clip",
     "Constraint",
+    "EvenGround",
     "GraphLowPass",
     "KeepColour",
     "KeepLuminance",
+    "KeepShadows",
+    "KeepSkin",
+    "KeepText",
     "Masked",
     "Photoreal",
     "PhotorealisticSmoothing",

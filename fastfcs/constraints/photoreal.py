@@ -7,6 +7,12 @@ from .combine import ResidualProjection, as_working_dtype
 from .lowpass import GraphLowPass
 from .pixels import SoftClip
 from .proximal import ProximalContent
+from .shadows import KeepShadows
+from .skin import KeepSkin
+from .text import KeepText
+
+CUTOFF = 0.01
+"""The default cutoff."""
 
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
 # one per region, whose colours are usually further away (docs/training-log.md).
@@ -21,11 +27,14 @@ class Photoreal:
 
     1. a proximal step pulls X slightly towards C (`ProximalContent`), which preserves structure at
        little cost in style; later updates can recover the style this step removes;
-    2. values near 0 and 1 are compressed as film does (`SoftClip`), so that shadows and highlights
+    2. three constraints keep what people notice first: the hue of skin (`KeepSkin`), the darkness
+       of the night (`KeepShadows`), and text on even paper (`KeepText`, with `EvenGround`);
+    3. values near 0 and 1 are compressed as film does (`SoftClip`), so that shadows and highlights
        keep their detail;
-    3. the change is low-pass filtered along C's own structure, C + p(L)(X - C) (`projection`).
+    4. the change is low-pass filtered along C's own structure, C + p(L)(X - C) (`projection`).
 
-    The result is soft-clipped once more (`finish`).
+    Text and grounds are kept once more in the start and in the result, which is then soft-clipped
+    (`finish`).
 
     Puy and Pérez (2018) project the image itself, P[X]. Since C is nearly smooth for its own
     matting Laplacian L, both look alike: after a posterised, recoloured, blocky and noisy update of
@@ -43,13 +52,13 @@ class Photoreal:
 
     Args:
         content: C, (B,3,H,W), floating in [0,1], H and W at least 3.
-        cutoff: cutoff of the `LowPass` p, in (0, 9).
-        order: order of p; by default that of `LowPass`.
+        cutoff: cutoff of the `LowPass` p, in (0, 9), or p itself.
+        order: order of p if a cutoff is given; by default that of `LowPass`.
         eps: regularisation of L, see `MattingLaplacian`.
         regions: masks (R,H,W) in [0,1] of a single content, one per style.
 
     Attributes:
-        projection: step 3 alone, X -> C + p(L)(X - C).
+        projection: step 4 alone, X -> C + p(L)(X - C).
 
     Raises:
         ValueError: an argument is out of its range.
@@ -71,24 +80,29 @@ class Photoreal:
     def __init__(
         self,
         content: Tensor,
-        cutoff: float = 0.01,
+        cutoff: float | LowPass = CUTOFF,
         order: int | None = None,
         eps: float = 1e-4,
         regions: Tensor | None = None,
     ) -> None:
         self.content = as_working_dtype(content).float()
         self.regions = regions
-        lowpass = GraphLowPass(self.content, LowPass(cutoff, order), eps)
-        self.projection = ResidualProjection(self.content, lowpass)
+        lowpass = cutoff if isinstance(cutoff, LowPass) else LowPass(cutoff, order)
+        projection = GraphLowPass(self.content, lowpass, eps)
+        self.projection = ResidualProjection(self.content, projection)
         weight = _WEIGHT if regions is None else _WEIGHT_BY_REGION
         self._pull = ProximalContent(self.content, weight)
+        self._keep_skin = KeepSkin(self.content)
+        self._keep_shadows = KeepShadows(self.content)
+        self._keep_text = KeepText(self.content)
         self._soft_clip = SoftClip(self.content)
 
-    def start(self, colours: Tensor) -> Tensor:
+    def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor:
         """X^(0): the content moved to the style's mean colour, region by region if there are any.
 
         Args:
             colours: the style's mean colour, RGB in [0,1]: (1,3), (B,3), or (R,3) with regions.
+            alpha: weights of pixels in the content's mean colour, (1 or B,1,H,W); all 1 by default.
 
         Returns:
             (B,3,H,W), not clipped.
@@ -97,12 +111,15 @@ class Photoreal:
         masks = (
             content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
         )
-        before = (masks * content).mean((2, 3)) / masks.mean((2, 3))
-        moves = masks * (colours - before).to(content).view(-1, 3, 1, 1)
-        return content + (moves if regions is None else moves.sum(0, keepdim=True))
+        visible = masks if alpha is None else masks * alpha.to(content)
+        share = visible.mean((2, 3))
+        before = (visible * content).mean((2, 3)) / (share + (share == 0))
+        moves = masks * ((colours - before) * (share > 0)).to(content).view(-1, 3, 1, 1)
+        x = content + (moves if regions is None else moves.sum(0, keepdim=True))
+        return self._keep_text(self._keep_shadows(x))
 
     def bound(self, x: Tensor) -> Tensor:
-        """Bring X towards the content and into [0,1]: steps 1 and 2.
+        """Bring X towards the content and into [0,1]: steps 1 to 3.
 
         Args:
             x: (B,3,H,W), of the content's height and width.
@@ -110,10 +127,11 @@ class Photoreal:
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        return self._soft_clip(self._pull(x))
+        x = self._keep_shadows(self._keep_skin(self._pull(x)))
+        return self._soft_clip(self._keep_text(x))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Enforce the constraint after an update: steps 1 to 3.
+        """Enforce the constraint after an update: steps 1 to 4.
 
         Args:
             x: (B,3,H,W), of the content's height and width.
@@ -124,7 +142,7 @@ class Photoreal:
         return self.projection(self.bound(x))
 
     def finish(self, x: Tensor) -> Tensor:
-        """Bring the last X into [0,1].
+        """Keep text and grounds in the last X, and bring it into [0,1].
 
         Args:
             x: (B,3,H,W), of the content's height and width.
@@ -132,4 +150,4 @@ class Photoreal:
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        return self._soft_clip(x)
+        return self._soft_clip(self._keep_text.finish(x))

@@ -5,7 +5,9 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from ..filters import LowPass
 from .combine import Constraint, compose
+from .ground import EvenGround
 from .photoreal import Photoreal
 from .pixels import Clip, KeepColour, KeepLuminance
 
@@ -136,12 +138,14 @@ class BetweenUpdates:
     """All constraints that are enforced after each update of the network.
 
     An update may leave [0,1], so X is brought back first: softly by `Photoreal`, if it is among the
-    constraints, else by clipping. The constraints then follow in order.
+    constraints, else by clipping. The constraints then follow in order. Even grounds stay even,
+    too: `Photoreal` sees to it itself; otherwise X is evened out before it is clipped, but only on
+    white, grey and black grounds, since a painting of flat colours should be painted.
 
     Args:
         parts: from `parse`.
         content: (B,3,H,W), floating in [0,1].
-        cutoff: the cutoff of "photoreal"; None is its default.
+        cutoff: the cutoff of "photoreal", or its `LowPass`; None is its default.
         regions: masks (R,H,W) in [0,1] of a single content, one per style, or None.
 
     Examples:
@@ -157,24 +161,26 @@ class BetweenUpdates:
         self,
         parts: tuple[Part, ...],
         content: Tensor,
-        cutoff: float | None = None,
+        cutoff: float | LowPass | None = None,
         regions: Tensor | None = None,
     ) -> None:
         self._constraints = build(parts, content, cutoff=cutoff, regions=regions)
         photoreals = [c for c in self._constraints if isinstance(c, Photoreal)]
         self._photoreal = photoreals[0] if photoreals else None
+        self._ground = None if self._photoreal else EvenGround(content, coloured=False)
         self._bound = self._photoreal.bound if self._photoreal else Clip()
 
-    def start(self, colours: Tensor) -> Tensor | None:
+    def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor | None:
         """Choose X^(0), see `Photoreal.start`.
 
         Args:
             colours: mean colours of the styles, RGB in [0,1], (S,3).
+            alpha: weights of the content's pixels, (1 or B,1,H,W); all 1 by default.
 
         Returns:
             (B,3,H,W), or None to start from the content.
         """
-        return self._photoreal.start(colours) if self._photoreal else None
+        return self._photoreal.start(colours, alpha) if self._photoreal else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Enforce all constraints after an update.
@@ -188,6 +194,8 @@ class BetweenUpdates:
         Raises:
             ValueError: a constraint returned anything else.
         """
+        if self._ground:
+            x = self._ground(x)
         if not self._constraints:
             return x
         x = self._bound(x)
@@ -202,7 +210,7 @@ class BetweenUpdates:
         return x
 
     def finish(self, x: Tensor) -> Tensor:
-        """Apply the final step of the last constraint, see `Photoreal.finish`.
+        """Apply the final step of the last constraint, see `Photoreal` and `EvenGround`.
 
         Args:
             x: (B,3,H,W), of the content's height and width.
@@ -210,5 +218,5 @@ class BetweenUpdates:
         Returns:
             (B,3,H,W).
         """
-        last = self._constraints[-1] if self._constraints else None
-        return last.finish(x) if isinstance(last, Photoreal) else x
+        last = self._constraints[-1] if self._constraints else self._ground
+        return last.finish(x) if isinstance(last, (Photoreal, EvenGround)) else x

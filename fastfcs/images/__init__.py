@@ -1,6 +1,7 @@
 """Reading and writing pictures: every rule about files, metadata, colour and bit depth is here.
 
-- **Orientation**: the EXIF orientation is applied to the pixels and its tag is removed.
+- **Orientation**: the EXIF orientation, or that of the XMP in a file without, is applied to the
+  pixels; the EXIF tag is removed and that of the XMP becomes 1.
 - **Colour**: pixels stay in the encoding of the picture's own ICC profile, which is written back.
   Content and style meet in sRGB, in which the network works (`image_to_tensor`, `Picture.srgb`);
   the result returns to the content's profile together with the colours that sRGB cannot hold.
@@ -9,18 +10,24 @@
   as sRGB. CMYK with a profile (without one, reading raises) and grey with a profile become sRGB,
   which is reported.
 - **Alpha**, which may also come from a palette or a single transparent colour, is kept apart from
-  the pixels and written back.
+  the pixels and written back. Hidden pixels, of alpha 0, keep their colours; networks see them
+  filled from visible ones (`fill_hidden`).
 - **Depth**: 8 or 16 bits per channel. Pillow decodes 16-bit RGB but keeps only one byte of each
   sample, so such a file is decoded twice, once per byte. Pillow cannot write 16-bit RGB as PNG or
   TIFF at all, so these files are encoded here. Of JPEG 2000 and AVIF with more than 8 bits, Pillow
   decodes 8, except for grey JPEG 2000, which is reported.
 - **Refused**, in one sentence: a camera's raw file, which is never taken for the thumbnail in it,
   HEIC, and samples of 32 bits or floating point.
-- **EXIF**: the tags for camera, author, date, resolution, GPS and exposure are kept; thumbnails,
-  XMP and IPTC are not.
+- **EXIF**: the tags for camera, title, author, date, rating, GPS and exposure are kept byte for
+  byte, whatever their encoding. Tags that describe the old file or refer to it (size, thumbnail,
+  the camera's own notes, areas in pixels) are not. Unreadable tags are dropped and reported.
+- **Resolution**: pixels per inch are kept between all formats, in each format's own field and in
+  EXIF; none are made up. Where the two disagree beyond rounding, the format's own field counts.
+- **XMP** is kept in every format, **IPTC** in JPEG and TIFF, which alone have a place for it.
 - **Quality**: JPEG and WebP are written at quality 95, JPEG without chroma subsampling.
 - **Limits of the output format**: writing transparency to a format without alpha raises; 16 bits
-  become 8, which `conversion_notes` reports.
+  become 8, and metadata are reduced to what the format holds (64 KB each in JPEG), which
+  `conversion_notes` reports.
 """
 
 from .convert import (
@@ -32,6 +39,7 @@ from .convert import (
     image_to_tensor,
     to_samples,
 )
+from .fill import fill_hidden
 from .picture import (
     READABLE,
     SUFFIXES,
@@ -40,7 +48,6 @@ from .picture import (
     PictureError,
     conversion_notes,
     format_of,
-    style_notes,
 )
 from .read import list_images, read
 from .write import write
@@ -54,6 +61,7 @@ __all__ = [
     "Picture",
     "PictureError",
     "conversion_notes",
+    "fill_hidden",
     "fit",
     "fit_picture",
     "format_of",
@@ -61,7 +69,6 @@ __all__ = [
     "image_to_tensor",
     "list_images",
     "read",
-    "style_notes",
     "to_samples",
     "write",
 ]

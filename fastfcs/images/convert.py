@@ -10,12 +10,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import MIN_SIDE, check_range
+from ..checks import MIN_SIDE, check_not_mapped, check_range
 from .colour import cmyk_to_srgb, from_srgb, rgb_encoding, to_srgb
+from .fill import fill_hidden
+from .metadata import turn_upright
 from .picture import Picture
 
 AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any] | Picture
@@ -56,6 +58,8 @@ def fit(image: Tensor, longest: int) -> Tensor:
 def fit_picture(picture: Picture, longest: int) -> Picture:
     """Reduce a picture and its alpha if its longer side exceeds a number of pixels, as `fit` does.
 
+    Hidden pixels are filled first (`fill_hidden`), so that their colours do not bleed into others.
+
     Args:
         picture: the picture.
         longest: the longest side allowed, in pixels.
@@ -69,12 +73,13 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
         >>> fit_picture(Picture(torch.rand(3, 20, 40)), 10).size
         (10, 5)
     """
-    alpha = picture.alpha
-    return replace(
-        picture,
-        pixels=fit(picture.pixels[None], longest)[0],
-        alpha=None if alpha is None else fit(alpha[None, None], longest)[0, 0],
-    )
+    if max(picture.size) <= longest:
+        return picture
+    pixels, alpha = picture.pixels[None], picture.alpha
+    if alpha is not None:
+        pixels = fill_hidden(pixels, alpha[None, None])
+        alpha = fit(alpha[None, None], longest)[0, 0]
+    return replace(picture, pixels=fit(pixels, longest)[0], alpha=alpha)
 
 
 def from_samples(samples: NDArray[Any]) -> Tensor:
@@ -196,9 +201,9 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
 
     Returns:
         The image as a batch, without a copy where that is possible. Its ``convert_back`` gives a
-        PIL image its transparency, colour profile, EXIF and resolution back. The result of any PIL
-        image has 8 bits per channel, since Pillow has no RGB with more; a `Picture` keeps 16. Grey
-        with a profile and CMYK become sRGB.
+        PIL image its transparency, colour profile, EXIF, XMP and resolution back. The result of any
+        PIL image has 8 bits per channel, since Pillow has no RGB with more; a `Picture` keeps 16.
+        Grey with a profile and CMYK become sRGB.
 
     Warns:
         UserWarning: the colour profile of a PIL image is grey, or cannot be evaluated.
@@ -249,6 +254,7 @@ def _from_tensor(name: str, image: Tensor) -> ImageBatch:
             f"{name} must be a floating tensor in [0, 1], "
             f"got {image.dtype}{advice.get(image.dtype, '')}"
         )
+    check_not_mapped(name, image)
     if image.dim() not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
         raise ValueError(
             f"{name} must be a tensor (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}"
@@ -283,8 +289,8 @@ def _from_array(name: str, image: NDArray[Any]) -> ImageBatch:
 
 
 def _from_pil(name: str, image: Image.Image) -> ImageBatch:
-    upright = ImageOps.exif_transpose(image)
-    survivors = ("icc_profile", "exif", "dpi")
+    upright = turn_upright(image)
+    survivors = ("icc_profile", "exif", "xmp", "dpi")
     metadata: dict[Any, Any] = {k: v for k, v in upright.info.items() if k in survivors}
     icc = metadata.pop("icc_profile", None)
     if image.mode == "CMYK":
@@ -319,5 +325,12 @@ def _from_picture(picture: Picture) -> ImageBatch:
 
 
 def _pixels_back(picture: Picture, x: Tensor) -> Tensor:
-    """A result (1, 3, H, W) in sRGB as pixels (3, H, W) in the picture's encoding."""
-    return from_srgb(x[0].detach().float().cpu(), picture.icc, picture.pixels.cpu())
+    """A result (1, 3, H, W) in sRGB as pixels (3, H, W) in the picture's encoding.
+
+    Hidden pixels stay as they are, since another colour there would only make files larger.
+    """
+    original = picture.pixels.cpu()
+    pixels = from_srgb(x[0].detach().float().cpu(), picture.icc, original)
+    if picture.alpha is None:
+        return pixels
+    return torch.where(picture.alpha.cpu() > 0, pixels, original)

@@ -6,6 +6,7 @@ them with pypng and tifffile, which are not worth a dependency for 50 lines.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from io import BytesIO
 from typing import Any
@@ -13,10 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
+from PIL import Image, PngImagePlugin
 
 from .convert import to_samples
-from .picture import HOLDS_16_BITS, HOLDS_ALPHA, SAVE_OPTIONS, Picture
+from .metadata import (
+    LONG,
+    SHORT,
+    UNDEFINED,
+    Field,
+    Metadata,
+    jpeg_segments,
+    pack_directory,
+    png_text,
+    tiff_directory,
+)
+from .picture import HOLDS_16_BITS, HOLDS_ALPHA, SAVE_OPTIONS, Picture, metadata_for
 
 
 def encode(picture: Picture, format: str) -> bytes:
@@ -42,23 +54,32 @@ def encode(picture: Picture, format: str) -> bytes:
     if alpha is not None:
         image = torch.cat([image, alpha.cpu()[None]])
     samples = to_samples(image, depth)
+    metadata = metadata_for(picture, format)
     if format == "TIFF":
-        return _tiff(samples, picture)
+        return _tiff(samples, metadata)
     if depth == 16:
-        return _png_16(samples, picture)
+        return _png_16(samples, metadata)
     stream = BytesIO()
     options = dict(SAVE_OPTIONS[format])
-    if picture.icc:
-        options["icc_profile"] = picture.icc
-    if picture.exif:
-        options["exif"] = picture.exif
-    if picture.dpi:
-        options["dpi"] = picture.dpi
+    if metadata.icc:
+        options["icc_profile"] = metadata.icc
+    if metadata.exif:
+        options["exif"] = metadata.exif
+    if metadata.dpi and max(metadata.dpi) < 65535:  # JFIF holds no more; EXIF does
+        options["dpi"] = metadata.dpi
+    if format == "JPEG":
+        options["extra"] = jpeg_segments(metadata)
+    elif format == "PNG":
+        options["pnginfo"] = chunks = PngImagePlugin.PngInfo()
+        if text := png_text(metadata):
+            chunks.add(b"iTXt", text)
+    elif metadata.xmp:
+        options["xmp"] = metadata.xmp
     Image.fromarray(samples).save(stream, format, **options)
     return stream.getvalue()
 
 
-def _png_16(samples: NDArray[np.uint16], picture: Picture) -> bytes:
+def _png_16(samples: NDArray[np.uint16], metadata: Metadata) -> bytes:
     """Encode (H, W, 3 or 4) as PNG (W3C, third edition), every row with filter 1, differences."""
     height, width, channels = samples.shape
     rows = samples.astype(">u2").view(np.uint8).reshape(height, -1)
@@ -70,41 +91,50 @@ def _png_16(samples: NDArray[np.uint16], picture: Picture) -> bytes:
     stream.write(b"\x89PNG\r\n\x1a\n")
     colour_type = 2 if channels == 3 else 6  # RGB, RGBA
     PngImagePlugin.putchunk(stream, b"IHDR", header, bytes((16, colour_type, 0, 0, 0)))
-    if picture.icc:
-        PngImagePlugin.putchunk(stream, b"iCCP", b"ICC Profile\0\0", zlib.compress(picture.icc))
-    if picture.dpi:
-        density = b"".join(round(d / 0.0254).to_bytes(4, "big") for d in picture.dpi)  # per metre
+    if metadata.icc:
+        PngImagePlugin.putchunk(stream, b"iCCP", b"ICC Profile\0\0", zlib.compress(metadata.icc))
+    if text := png_text(metadata):
+        PngImagePlugin.putchunk(stream, b"iTXt", text)
+    if metadata.dpi:
+        density = b"".join(round(d / 0.0254).to_bytes(4, "big") for d in metadata.dpi)  # per metre
         PngImagePlugin.putchunk(stream, b"pHYs", density, b"\1")
-    if picture.exif:
-        PngImagePlugin.putchunk(stream, b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
+    if metadata.exif:
+        PngImagePlugin.putchunk(stream, b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
     PngImagePlugin.putchunk(stream, b"IDAT", zlib.compress(lines.data))
     PngImagePlugin.putchunk(stream, b"IEND")
     return stream.getvalue()
 
 
-def _tiff(samples: NDArray[Any], picture: Picture) -> bytes:
+def _tiff(samples: NDArray[Any], metadata: Metadata) -> bytes:
     """Encode (H, W, 3 or 4) as TIFF 6.0: one deflated strip with predictor 2, differences."""
     height, width, channels = samples.shape
     bits = 8 * samples.itemsize
-    differences = samples.astype(f"<u{samples.itemsize}")
+    order, tags = tiff_directory(metadata)
+    differences = samples.astype(f"{order}u{samples.itemsize}")
     differences[:, 1:] -= samples[:, :-1]
     strip = zlib.compress(differences.data)
-    ifd = TiffImagePlugin.ImageFileDirectory_v2()  # little-endian
-    tags = Image.Exif()
-    tags.load(picture.exif or b"")
-    if picture.dpi:
-        ifd[282], ifd[283], ifd[296] = *picture.dpi, 2  # per inch; EXIF takes precedence
-    for tag in tags:
-        ifd[tag] = tags.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else tags[tag]
-    ifd[256], ifd[257], ifd[258], ifd[277] = width, height, (bits,) * channels, channels
-    ifd[259], ifd[317] = 8, 2  # Adobe deflate, differences
-    ifd[262], ifd[284] = 2, 1  # RGB, interleaved
-    ifd[273], ifd[278], ifd[279] = 0, height, len(strip)  # Pillow adds the offset of the data
+
+    def numbers(kind: str, *values: int) -> Field:
+        return {"H": SHORT, "I": LONG}[kind], struct.pack(f"{order}{len(values)}{kind}", *values)
+
+    tags |= {
+        256: numbers("I", width),
+        257: numbers("I", height),
+        258: numbers("H", *(bits,) * channels),
+        259: numbers("H", 8),  # Adobe deflate
+        262: numbers("H", 2),  # RGB
+        273: numbers("I", 8),  # position of the strip
+        277: numbers("H", channels),
+        278: numbers("I", height),
+        279: numbers("I", len(strip)),
+        284: numbers("H", 1),  # interleaved
+        317: numbers("H", 2),  # differences
+    }
     if channels == 4:
-        ifd[338] = 2  # alpha, not premultiplied
-    if picture.icc:
-        ifd[34675] = picture.icc
-    stream = BytesIO()
-    ifd.save(stream)
-    stream.write(strip)
-    return stream.getvalue()
+        tags[338] = numbers("H", 2)  # alpha, not premultiplied
+    if metadata.icc:
+        tags[34675] = UNDEFINED, metadata.icc
+    strip += bytes(len(strip) % 2)
+    start = 8 + len(strip)
+    header = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, start)
+    return header + strip + pack_directory(tags, order, start)

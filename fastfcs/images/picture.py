@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from .colour import to_srgb
+from .metadata import Metadata, restrict
 
 READABLE = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "JPEG2000")
 """Formats that can be read, as Pillow names them."""
@@ -59,9 +60,11 @@ class Picture:
             picture has three equal channels.
         alpha: (H, W) float32 in [0, 1], or None if the picture has no transparency.
         icc: RGB colour profile, or None.
-        exif: tags without the orientation, or None.
-        dpi: pixels per inch, horizontally and vertically, which JPEG and PNG store outside EXIF, or
-            None.
+        exif: EXIF block, or None; writing drops its orientation and resolution.
+        xmp: XMP packet, UTF-8, or None.
+        iptc: IPTC record, or None.
+        dpi: pixels per inch, horizontally and vertically, or None; each format stores them in a
+            field of its own and in EXIF.
         grey: whether the file has no colour.
         depth: bits per channel of the file, 8 or 16.
         format: the file's format as Pillow names it ("JPEG", "PNG", ...).
@@ -78,6 +81,8 @@ class Picture:
     alpha: Tensor | None = None
     icc: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     grey: bool = False
     depth: int = 8
@@ -149,27 +154,28 @@ def conversion_notes(picture: Picture, format: str) -> list[str]:
         notes.append(f"opaque alpha channel dropped: {format} has none")
     if picture.depth == 16 and format not in HOLDS_16_BITS:
         notes.append(f"16 bits per channel reduced to 8: {format} holds no more")
-    return notes
+    return [*notes, *metadata_for(picture, format).notes]
 
 
-def style_notes(picture: Picture) -> list[str]:
-    """Report which features of a picture are ignored when it is used as a style.
+def metadata_for(picture: Picture, format: str) -> Metadata:
+    """Return the metadata of a picture that a format can hold.
 
     Args:
-        picture: the style.
+        picture: the picture.
+        format: the format as Pillow names it.
 
     Returns:
-        One sentence per feature.
+        The metadata to be written, with a sentence in ``notes`` per loss.
 
     Examples:
-        >>> from fastfcs.images import Picture, style_notes
+        >>> from fastfcs.images.picture import Picture, metadata_for
         >>> import torch
-        >>> style_notes(Picture(torch.rand(3, 16, 24), alpha=torch.zeros(16, 24)))
-        ['its transparency is ignored: a style is taken from all of its pixels']
+        >>> metadata_for(Picture(torch.rand(3, 16, 24), xmp=b"<x/>"), "PNG").xmp
+        b'<x/>'
     """
-    if picture.alpha is None or picture.alpha.min() == 1:
-        return []
-    return ["its transparency is ignored: a style is taken from all of its pixels"]
+    return restrict(
+        Metadata(picture.exif, picture.xmp, picture.iptc, picture.dpi, picture.icc), format
+    )
 
 
 @contextmanager

@@ -14,14 +14,9 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from .colour import cmyk_to_srgb, rgb_encoding
 from .convert import EIGHT_BIT_MODES, from_samples, pil_samples
+from .metadata import separate
 from .picture import READABLE, SUFFIXES, Picture, PictureError, picture_errors
 from .recognise import check_content, coded_bits, embedded_profile
-
-# Description, camera, resolution, software, date, author, copyright. The other tags of a TIFF's
-# first directory, and of some phones' EXIF, describe the layout of the old file.
-_EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
-_EXIF_DIRECTORIES = (0x8769, 0x8825)  # exposure, GPS
-_EXIF_SIZE = (0xA002, 0xA003)  # width and height of the old file, in the first of these
 
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}  # opposite byte orders
 
@@ -95,15 +90,13 @@ def _name(source: str | Path | BinaryIO) -> str:
 
 def _decode(data: bytes) -> Picture:
     check_content(data)
+    data, metadata = separate(data)
     image: Image.Image = _open(data)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a photograph and its previews
         raise PictureError(f"it holds {frames} pictures and must hold one")
-    icc = image.info.get("icc_profile") or embedded_profile(data)
+    icc = metadata.icc or image.info.get("icc_profile") or embedded_profile(data)
     notes = []
-    # For other formats Pillow takes the resolution from EXIF, or makes it up.
-    has_dpi = image.format == "PNG" or image.info.get("jfif_unit") in (1, 2)
-    dpi = image.info.get("dpi") if has_dpi else None
     grey = image.mode in ("1", "L", "LA", "I;16", "I;16B")
     depth = _depth(image)
     if coded_bits(data) > depth:
@@ -130,12 +123,14 @@ def _decode(data: bytes) -> Picture:
         pixels=pixels,
         alpha=alpha,
         icc=icc,
-        exif=_exif(image),
-        dpi=dpi,
+        exif=metadata.exif,
+        xmp=metadata.xmp,
+        iptc=metadata.iptc,
+        dpi=metadata.dpi,
         grey=grey,
         depth=depth,
         format="JPEG" if image.format == "MPO" else str(image.format or "TIFF"),
-        notes=tuple(notes),
+        notes=(*notes, *metadata.notes),
     )
 
 
@@ -207,15 +202,3 @@ def _open_as(data: bytes, raw: str) -> Image.Image:
         for tile in image.tile
     ]
     return image
-
-
-def _exif(image: Image.Image) -> bytes | None:
-    """The EXIF tags that remain true of the restyled picture."""
-    old, new = image.getexif(), Image.Exif()
-    for tag in _EXIF_TAGS:
-        if tag in old:
-            new[tag] = old[tag]
-    for directory in _EXIF_DIRECTORIES:
-        tags = {k: v for k, v in old.get_ifd(directory).items() if k not in _EXIF_SIZE}
-        new.get_ifd(directory).update(tags)
-    return new.tobytes() if len(new) or any(map(new.get_ifd, _EXIF_DIRECTORIES)) else None

@@ -11,7 +11,7 @@ from .picture import Picture, conversion_notes, format_of, picture_errors
 
 
 def write(picture: Picture, target: str | Path | BinaryIO, format: str | None = None) -> None:
-    """Write a picture with its colour profile, alpha and EXIF.
+    """Write a picture with its colour profile, alpha and metadata.
 
     Args:
         picture: the picture. `conversion_notes` lists the losses of a format.

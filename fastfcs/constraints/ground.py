@@ -1,0 +1,156 @@
+"""The constraint that keeps even grounds even."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .combine import as_working_dtype
+from .windows import local_mean, maximum, minimum, ramp
+
+_EVEN = 1.5 / 255  # largest difference within an even window
+_NEAR = 3.5 / 255  # still the ground's colour, between strokes and next to JPEG edges
+_GRADIENT = 0.06  # a neighbour as near as this, with no edge between, continues the ground
+_SMOOTH = 12 / 255  # largest difference within 3x3 pixels without an edge
+_SAMPLES = 256  # pixels of the longer side that the fit looks at
+_SPARED = 0.5  # share of the change that pure white and pure black are spared in the end
+_RIDGE = 1e-7
+
+
+class EvenGround:
+    """Gives every even area of the content one colour: white paper, a cut-out's or studio's ground.
+
+    The network's updates depend on a pixel's surroundings, so they turn a white ground into a
+    gradient, and draw rings around what stands on it. Within windows of constant colour, and in
+    pixels of the same colour next to them, the change X - C is therefore replaced by a function of
+    the content's colour alone: the quadratic polynomial in R, G and B that fits the changes of all
+    such pixels best. A ground that continues as a gradient is no even ground: the replacement fades
+    out towards it, and altogether if this concerns more than a tenth of the even pixels.
+
+    A content without even areas leaves X as it is, bit for bit.
+
+    Args:
+        content: C, (B,3,H,W), floating in [0,1].
+        more: further areas to be treated as ground, (B,1,H,W) in [0,1].
+        trust: weights of pixels in the fit, (B,1,H,W), positive; by default 1.
+        coloured: whether grounds of any colour count, or white, grey and black ones alone.
+
+    Raises:
+        ValueError: the content is not floating in [0,1].
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import EvenGround
+        >>> content = torch.ones(1, 3, 32, 32)
+        >>> x = EvenGround(content)(torch.rand(1, 3, 32, 32))
+        >>> bool((x.amax((2, 3)) - x.amin((2, 3)) < 1e-5).all())
+        True
+    """
+
+    def __init__(
+        self,
+        content: Tensor,
+        more: Tensor | None = None,
+        trust: Tensor | None = None,
+        coloured: bool = True,
+    ) -> None:
+        self.content = as_working_dtype(content)
+        lightest = self.content.amax(1, keepdim=True)
+        darkest = self.content.amin(1, keepdim=True)
+        even = _even(self.content)
+        if not coloured:
+            even = even * ramp(lightest - darkest, 0.1, 0.05)
+        self._spared = (
+            even
+            * _SPARED
+            * torch.maximum(
+                ramp(self.content.amin(1, keepdim=True), 0.9, 0.98),
+                ramp(self.content.amax(1, keepdim=True), 0.1, 0.02),
+            )
+        )
+        self.weight = even if more is None else torch.maximum(even, more)
+        weights = self.weight if trust is None else self.weight * trust
+        self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
+        sampled = _polynomials(self._sample(self.content))
+        total = self._sample(weights).sum((2, 3)).unsqueeze(2).clamp_min(1e-3)
+        self._weighted = self._sample(weights).flatten(2) * sampled / total
+        normal = (self._weighted @ sampled.transpose(1, 2)).double()
+        ridge = _RIDGE * torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)
+        self._inverse = _inverse(normal + ridge)
+
+    def _sample(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 1, self._stride)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Even out the change: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
+        wide = x.to(self.content.dtype)
+        changes = self._sample(wide - self.content).flatten(2)
+        moments = self._weighted @ changes.transpose(1, 2)
+        fit = (self._inverse @ moments.double()).to(moments).transpose(1, 2)
+        change = (fit @ _polynomials(self.content)).view_as(wide)
+        return torch.lerp(wide, self.content + change, self.weight).to(x.dtype)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Even out the last X, and keep white grounds light and black ones dark.
+
+        They lose half of their change, so that they stay the lightest and the darkest of the
+        result. Between updates the network would make up for that elsewhere.
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W) in X's dtype.
+        """
+        evened = self(x).to(self.content.dtype)
+        return torch.lerp(evened, self.content, self._spared).to(x.dtype)
+
+
+def _even(content: Tensor) -> Tensor:
+    """The weight of even areas, (B,1,H,W)."""
+    side = max(content.shape[-2:])
+    radius = max(3, side // 60)
+    centres = (_range(content, radius) <= _EVEN).to(content.dtype)
+    covered = maximum(centres, radius)  # an even window, as far as it reaches
+    around = 2 * radius
+    lightest = maximum(content * covered, around)
+    darkest = minimum(1 - covered * (1 - content), around)
+    distance = torch.minimum(_distance(content, lightest), _distance(content, darkest))
+    reached = maximum(covered, around)
+    even = reached * (distance <= _NEAR)
+    smooth = (_range(content, 1) <= _SMOOTH) & (distance <= _GRADIENT)
+    gradient = reached * smooth * (1 - even)
+    share = local_mean(gradient, torch.ones_like(gradient), radius)
+    faded = even * ramp(share, 0.2, 0.02)
+    total = (even + gradient).mean((2, 3), keepdim=True)
+    return faded * ramp(faded.mean((2, 3), keepdim=True) / (total + 1e-6), 0.6, 0.9)
+
+
+def _range(content: Tensor, radius: int) -> Tensor:
+    return (maximum(content, radius) - minimum(content, radius)).amax(1, keepdim=True)
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().amax(1, keepdim=True)
+
+
+def _polynomials(image: Tensor) -> Tensor:
+    """The ten monomials of R, G and B up to degree 2 of every pixel, (B,10,H W)."""
+    centred = image.flatten(2) - 0.5
+    red, green, blue = centred.split(1, 1)
+    products = red * green, green * blue, blue * red
+    return torch.cat([torch.ones_like(red), centred, centred.square(), *products], 1)
+
+
+def _inverse(a: Tensor) -> Tensor:
+    """Invert positive definite matrices by Gauss-Jordan elimination.
+
+    A solver of CUDA's libraries could make the host wait, which a CUDA graph forbids.
+    """
+    size = a.shape[-1]
+    both = torch.cat([a, torch.eye(size, dtype=a.dtype, device=a.device).expand_as(a)], 2)
+    for k in range(size):
+        row = both.narrow(1, k, 1)
+        row = row / row.narrow(2, k, 1)
+        rest = both - both.narrow(2, k, 1) * row
+        both = torch.cat([rest.narrow(1, 0, k), row, rest.narrow(1, k + 1, size - k - 1)], 1)
+    return both.narrow(2, size, size)

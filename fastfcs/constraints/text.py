@@ -1,0 +1,126 @@
+"""The constraint that keeps text and line drawings legible."""
+
+import torch
+from torch import Tensor
+
+from ..losses import luma
+from .combine import as_working_dtype
+from .ground import EvenGround
+from .windows import local_mean, maximum, minimum, ramp
+
+_CONTRAST = 0.85  # share of a stroke's contrast that is kept
+_MARGIN = 0.03  # distance to black or white that a stroke needs
+
+
+class KeepText:
+    """Keeps text legible, and thin lines on a smooth ground: darker stays darker.
+
+    The local affine maps that "photoreal" applies to the content's colours may have any slope: an
+    update that darkens paper and brightens ink makes text fade or even inverts it. Strokes are
+    found by a morphological closing of the luminance (dark ones; light ones by an opening), which
+    removes them: an area is text where the closing is smooth, strokes are deep, and most pixels are
+    not part of a stroke. It must be extended, or its ground perfectly even. There
+
+    1. the change is weakened until the paper leaves room for the ink: a paper that becomes as dark
+       as the strokes are deep could not show them;
+    2. paper is evened out (`EvenGround`), all of it if most of the content is text;
+    3. strokes that have lost more than 15 % of their contrast with the paper around are darkened
+       (light ones brightened) until they have not.
+
+    An unchanged content does not change.
+
+    Args:
+        content: C, (B,3,H,W), floating in [0,1].
+
+    Raises:
+        ValueError: the content is not floating in [0,1].
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import KeepText
+        >>> page = torch.ones(1, 3, 64, 64)
+        >>> page[..., ::8] = 0
+        >>> faded = KeepText(page)(page * 0.2 + 0.4)
+        >>> bool((faded[..., 1::8] - faded[..., ::8]).min() > 0.7)
+        True
+    """
+
+    def __init__(self, content: Tensor) -> None:
+        self.content = as_working_dtype(content)
+        side = max(content.shape[-2:])
+        self._near, self._far = max(3, side // 90), max(8, side // 8)
+        y = luma(self.content)
+        dark = self._strokes(y, minimum(maximum(y, self._near), self._near))
+        light = self._strokes(y, maximum(minimum(y, self._near), self._near))
+        is_light = light[0] > dark[0]
+        self._text, self._stroke, self._paper, depth = (
+            torch.where(is_light, b, a) for a, b in zip(dark, light, strict=True)
+        )
+        self._sign = torch.where(is_light, 1.0, -1.0).to(y)
+        paper = y - self._stroke
+        room = torch.where(is_light, 1 - paper, paper) - _CONTRAST * depth - _MARGIN
+        self._room = room.clamp_min(0)
+        density = self._spread(self._text)
+        even = EvenGround(self.content).weight
+        # Photographs have strokes, too, but few; a lone stroke counts on an even ground alone.
+        on_even = ramp(self._around(even), 0.2, 0.4)
+        self._text = self._text * torch.maximum(ramp(density, 0.25, 0.4), on_even)
+        pages = ramp(density, 0.3, 0.45)
+        document = ramp(pages.mean((2, 3), keepdim=True), 0.3, 0.6)
+        self._document = torch.maximum(pages, document)
+        smooth = ramp(maximum(paper, 2) - minimum(paper, 2), 0.12, 0.06)
+        self._ground = EvenGround(
+            self.content, document * self._paper * smooth, self._document.clamp_min(1e-3)
+        )
+
+    def _strokes(self, y: Tensor, paper: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Text's weight; the strokes' contrast, signed; paper's weight; the strokes' depth."""
+        near = self._near
+        stroke = y - paper
+        deep = maximum(stroke.abs(), 2 * near)
+        rough = self._around(maximum(paper, near) - minimum(paper, near))
+        is_paper = (stroke.abs() < 0.2 * deep).to(y)
+        is_stroke = (stroke.abs() > 0.5 * deep).to(y)
+        text = (
+            ramp(deep, 0.2, 0.3)
+            * ramp(rough / deep.clamp_min(0.05), 0.25, 0.12)
+            * ramp(self._around(is_paper), 0.5, 0.6)
+            * ramp(self._around(is_stroke), 0.03, 0.06)
+        )
+        return text, stroke, is_paper, deep
+
+    def _around(self, x: Tensor) -> Tensor:
+        return local_mean(x, torch.ones_like(x), 2 * self._near)
+
+    def _spread(self, x: Tensor) -> Tensor:
+        return local_mean(x, torch.ones_like(x), self._far)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Keep the strokes: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
+        wide = x.to(self.content.dtype)
+        weakened = torch.lerp(self.content, wide, self._strength(wide - self.content))
+        change = self._ground(weakened) - self.content
+        of_paper = local_mean(luma(change), self._paper, 3 * self._near)
+        lost = self._sign * (of_paper - luma(change)) - (1 - _CONTRAST) * self._stroke.abs()
+        return (self.content + change + self._text * self._sign * lost.clamp_min(0)).to(x.dtype)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Keep the strokes of the last X, and white and black grounds (`EvenGround.finish`).
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W) in X's dtype.
+        """
+        return torch.lerp(self._ground.finish(x), self(x), self._document)
+
+    def _strength(self, change: Tensor) -> Tensor:
+        """The factor that weakens the change so that paper leaves room for ink, (B,1,H,W)."""
+        moved = self._sign * local_mean(luma(change), self._paper, 3 * self._near)
+        fraction = torch.where(moved > self._room, self._room / moved.clamp_min(1e-4), 1.0)
+        weight = self._text + 1e-4
+        everywhere = (fraction * weight).mean((2, 3), True) / weight.mean((2, 3), True)
+        nearby = local_mean(fraction, weight, self._far)
+        known = ramp(self._spread(self._text), 0.0, 0.1)
+        return 1 - self._document * (1 - torch.lerp(everywhere, nearby, known))

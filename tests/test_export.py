@@ -1,0 +1,200 @@
+"""Programs that torch.export and torch.compile make of a stylizer, against the stylizer itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, export
+
+from fastfcs import LowPass, MattingLaplacian, Stylizer
+from fastfcs.network import UnrolledSolver
+
+OUTSIDE = r"content must be finite and in \[0, 1\]"
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "artistic": {},
+    "strength": {"constraint": "keep-colour", "strength": 0.5},
+    "photoreal": {"constraint": "photoreal", "cutoff": 0.1},
+    "several": {"constraint": ["photoreal", "keep-luminance"]},
+}
+compile_whole: Callable[..., Any] = torch.compile(fullgraph=True, backend="aot_eager")
+
+
+@pytest.fixture(autouse=True)
+def compiled_anew() -> None:
+    torch._dynamo.reset()
+
+
+def stylizer(styles: int = 1, **options: Any) -> Stylizer:
+    """A stylizer with a network of one update, since tracing takes as long as the network is."""
+    network = UnrolledSolver(updates=1, channels=(8, 8)).requires_grad_(False)
+    return Stylizer(torch.rand(styles, 3, 20, 24), weights=network, **options)
+
+
+def masks(height: int = 32, width: int = 32) -> Tensor:
+    left = (torch.arange(width) < 9).expand(height, width)
+    return torch.stack([left, ~left]).float()
+
+
+def assert_same(program: Callable[..., Tensor], module: nn.Module, *inputs: Tensor) -> None:
+    expected = module(*inputs)
+    assert (expected - inputs[0]).abs().max() > 1e-3
+    torch.testing.assert_close(program(*inputs), expected, atol=1e-5, rtol=1e-5)
+
+
+def gradient(function: Callable[..., Tensor], content: Tensor) -> Tensor:
+    content = content.clone().requires_grad_()
+    (result,) = torch.autograd.grad(function(content).square().sum(), content)
+    return result
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 3, 17, 40)])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_exports_to_the_same(options: dict[str, Any], shape: tuple[int, ...]) -> None:
+    module = stylizer(**options)
+    program = export(module, (torch.rand(shape),)).module()
+    content = torch.rand(shape)
+    assert_same(program, module, content)
+    assert torch.equal(gradient(program, content), gradient(module, content))
+    with torch.inference_mode():
+        assert_same(program, module, content)
+    for wrong in (content + 1, content - 1, content.where(content > 0.01, torch.nan)):
+        with pytest.raises(RuntimeError, match=OUTSIDE):
+            program(wrong)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_exports_strictly(options: dict[str, Any]) -> None:
+    module = stylizer(**options)
+    program = export(module, (torch.rand(3, 32, 32),), strict=True).module()
+    assert_same(program, module, torch.rand(3, 32, 32))
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_compiles_to_the_same(options: dict[str, Any]) -> None:
+    module = stylizer(**options)
+    compiled, content = compile_whole(module), torch.rand(3, 32, 32)
+    assert_same(compiled, module, content)
+    with pytest.raises(RuntimeError, match=OUTSIDE):
+        compiled(content + 1)
+
+
+@pytest.mark.slow
+def test_gradients_and_grad_modes_of_a_compiled_stylizer() -> None:
+    module, content = stylizer(constraint="photoreal"), torch.rand(3, 32, 32)
+    compiled, expected = compile_whole(module), gradient(module, content)
+    torch.testing.assert_close(gradient(compiled, content), expected)
+    with torch.no_grad():
+        assert_same(compiled, module, content)
+    with torch.inference_mode():
+        assert_same(compiled, module, content)
+
+
+@pytest.mark.slow
+def test_compiled_for_every_size() -> None:
+    module = stylizer(constraint="photoreal")
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
+    for shape in ((3, 32, 32), (3, 45, 31), (3, 16, 17)):
+        assert_same(compiled, module, torch.rand(shape))
+
+
+@pytest.mark.slow
+def test_settings_may_change_after_compilation() -> None:
+    module, content = stylizer(constraint="photoreal", strength=0.5), torch.rand(3, 32, 32)
+    compiled = compile_whole(module)
+    assert_same(compiled, module, content)
+    module.cutoff = 0.5
+    assert_same(compiled, module, content)
+    module.strength, module.cutoff = 0.75, None
+    assert_same(compiled, module, content)
+    module.set_style(torch.rand(3, 24, 20))
+    assert_same(compiled, module, content)
+
+
+@pytest.mark.parametrize("constraint", [None, "photoreal"])
+def test_exports_for_every_size(constraint: str | None) -> None:
+    module = stylizer(constraint=constraint)
+    sizes = {0: Dim("B"), 2: Dim("H", min=16), 3: Dim("W", min=16)}
+    program = export(
+        module,
+        (torch.rand(2, 3, 24, 32),),
+        dynamic_shapes=(sizes,),
+        prefer_deferred_runtime_asserts_over_guards=True,
+    ).module()
+    for shape in ((2, 3, 24, 32), (1, 3, 16, 17), (3, 3, 101, 64)):
+        assert_same(program, module, torch.rand(shape))
+
+
+def test_regions() -> None:
+    module, content = stylizer(styles=2, constraint="photoreal"), torch.rand(3, 32, 32)
+    for program in (export(module, (content, masks())).module(), compile_whole(module)):
+        assert_same(program, module, torch.rand(3, 32, 32), masks().flip(2))
+        for wrong in (2 * masks(), -masks(), torch.zeros(2, 32, 32)):
+            with pytest.raises(RuntimeError, match=r"regions must be masks in \[0, 1\], none"):
+                program(content, wrong)
+
+
+def test_saved_program_runs_elsewhere(tmp_path: Path) -> None:
+    module, content = stylizer(constraint="photoreal"), torch.rand(3, 32, 32)
+    torch.export.save(export(module, (content,)), tmp_path / "program.pt2")
+    torch.save([content, module(content)], tmp_path / "images.pt")
+    code = """
+import fastfcs.ops, torch
+content, expected = torch.load("images.pt")
+torch.testing.assert_close(torch.export.load("program.pt2").module()(content), expected)"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"constraint": "photoreal"}, {"refine": True}])
+def test_weights_that_ship(options: dict[str, Any]) -> None:
+    module, content = (
+        Stylizer(torch.rand(3, 32, 32), weights="tiny", **options),
+        torch.rand(3, 32, 32),
+    )
+    sizes = {1: 8 * Dim("H", min=2), 2: 8 * Dim("W", min=2)}
+    program = export(module, (content,), dynamic_shapes=(sizes,)).module()
+    assert_same(program, module, content)
+    assert_same(program, module, torch.rand(3, 16, 40))
+    assert_same(compile_whole(module), module, content)
+
+
+@pytest.mark.slow
+def test_inductor() -> None:
+    module, content = stylizer(constraint="photoreal"), torch.rand(3, 32, 32)
+    compiled = torch.compile(module, fullgraph=True)
+    assert_same(compiled, module, content)
+    with pytest.raises(RuntimeError, match=OUTSIDE):
+        compiled(content + 1)
+
+
+class Filter(nn.Module):
+    """A matting Laplacian, or a filter on one, that torch.export takes."""
+
+    def __init__(self, lowpass: LowPass | None) -> None:
+        super().__init__()
+        self.lowpass = lowpass
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        laplacian = MattingLaplacian(image)
+        return laplacian @ x if self.lowpass is None else self.lowpass(laplacian, x)
+
+
+@pytest.mark.parametrize("lowpass", [None, LowPass(0.1), LowPass(0.1, kind="heat")])
+def test_filters(lowpass: LowPass | None) -> None:
+    module = Filter(lowpass)
+    program = export(module, (torch.rand(5, 8, 9), torch.rand(3, 8, 9))).module()
+    assert_same(program, module, torch.rand(5, 8, 9), torch.rand(3, 8, 9))
+
+
+def test_vmap_raises_one_sentence() -> None:
+    message = r"^content must be a batch \(B, 3, H, W\), got \(3, 32, 32\) under torch.vmap$"
+    with pytest.raises(ValueError, match=message):
+        torch.vmap(stylizer())(torch.rand(2, 3, 32, 32))
