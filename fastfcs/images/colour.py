@@ -297,7 +297,8 @@ def _by_strips(convert: Callable[..., Tensor], *pictures: Tensor) -> Tensor:
     rows = max(1, _STRIP // result.shape[2])
     strips = (picture.split(rows, 1) for picture in pictures)
     for target, *strip in zip(result.split(rows, 1), *strips, strict=True):
-        target.copy_(convert(*strip))
+        # In one layout, since torch may round a power by the layout of its argument.
+        target.copy_(convert(*(part.contiguous() for part in strip)))
     return result
 
 
