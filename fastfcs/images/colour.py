@@ -2,15 +2,16 @@
 
 Pillow's LittleCMS converts RGB with 8 bits per channel only. Profiles that consist of a matrix and
 three curves (ICC.1:2022, annex F.3: those of phones, cameras and working spaces) or of one curve
-for grey (F.2) are therefore evaluated here, in floating point. LittleCMS converts the rest, which
-have tables of colours.
+for grey (F.2) are therefore evaluated here, in floating point. LittleCMS converts profiles with
+tables of colours, and all pictures of 8 bits to sRGB: paintings depend so much on the last digit of
+their content that only the same digits give the result of a file that was converted first.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import NamedTuple, Protocol
 
@@ -28,13 +29,14 @@ _SRGB_PRIMARIES = torch.tensor(
 ).div_(65536)
 
 
-def to_srgb(pixels: Tensor, icc: bytes | None) -> Tensor:
+def to_srgb(pixels: Tensor, icc: bytes | None, depth: int = 16) -> Tensor:
     """Convert pixels from the encoding of a profile to sRGB.
 
     Args:
         pixels: (3, H, W) float32 in [0, 1], on the CPU; three equal channels for a grey profile.
         icc: RGB or grey profile; None stands for sRGB, and so does a profile that cannot be
             evaluated, see `rgb_encoding`.
+        depth: bits per channel of the picture; the result has as many if it is 8.
 
     Returns:
         (3, H, W) float32 in [0, 1]. Colours outside sRGB are clipped, as LittleCMS does.
@@ -50,19 +52,20 @@ def to_srgb(pixels: Tensor, icc: bytes | None) -> Tensor:
         True
     """
     conversion = None if icc is None else _conversion(icc)
-    return pixels if conversion is None else conversion.to_srgb(pixels)
+    return pixels if conversion is None else conversion.to_srgb(pixels, depth)
 
 
-def from_srgb(srgb: Tensor, icc: bytes | None, original: Tensor) -> Tensor:
+def from_srgb(srgb: Tensor, icc: bytes | None, original: Tensor, depth: int = 16) -> Tensor:
     """Convert restyled pixels from sRGB to the encoding of the picture they were made from.
 
     The part of the original colours that sRGB cannot hold is added back where the restyled colour
     is still near the bound at which the original was clipped.
 
     Args:
-        srgb: (3, H, W) float32 in [0, 1], made from ``to_srgb(original, icc)``.
+        srgb: (3, H, W) float32 in [0, 1], made from ``to_srgb(original, icc, depth)``.
         icc: the profile of ``original``, or None.
         original: (3, H, W) float32 in [0, 1], in the encoding of the profile.
+        depth: bits per channel of the picture.
 
     Returns:
         (3, H, W) float32 in [0, 1], in the encoding of the profile; exactly ``original`` where
@@ -76,7 +79,7 @@ def from_srgb(srgb: Tensor, icc: bytes | None, original: Tensor) -> Tensor:
         True
     """
     conversion = None if icc is None else _conversion(icc)
-    return srgb if conversion is None else conversion.from_srgb(srgb, original)
+    return srgb if conversion is None else conversion.from_srgb(srgb, original, depth)
 
 
 def rgb_encoding(
@@ -106,7 +109,7 @@ def rgb_encoding(
     if conversion is None:
         notes.append("colour profile cannot be evaluated, so its colours are taken as sRGB")
     elif not is_rgb:
-        pixels = conversion.to_srgb(pixels)
+        pixels = conversion.to_srgb(pixels, depth)
         notes.append("grey profile converted to sRGB, since the result has colours")
     elif depth > 8 and isinstance(conversion, _Tables):
         notes.append("colour profile has tables, which are evaluated with 8 bits per channel")
@@ -150,18 +153,18 @@ def cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, by
 
 
 class _Conversion(Protocol):
-    def to_srgb(self, pixels: Tensor) -> Tensor: ...
+    def to_srgb(self, pixels: Tensor, depth: int) -> Tensor: ...
 
-    def from_srgb(self, srgb: Tensor, original: Tensor) -> Tensor: ...
+    def from_srgb(self, srgb: Tensor, original: Tensor, depth: int) -> Tensor: ...
 
 
 class _Identity:
     """The profile is that of sRGB."""
 
-    def to_srgb(self, pixels: Tensor) -> Tensor:
+    def to_srgb(self, pixels: Tensor, depth: int) -> Tensor:
         return pixels
 
-    def from_srgb(self, srgb: Tensor, original: Tensor) -> Tensor:
+    def from_srgb(self, srgb: Tensor, original: Tensor, depth: int) -> Tensor:
         return srgb
 
 
@@ -214,27 +217,35 @@ class _Sampled:
 
 
 _Curve = _Parametric | _Sampled
+_Transform = ImageCms.ImageCmsTransform
 _SRGB = _Parametric(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # IEC 61966-2-1
 
 
 class _Curves:
-    """A curve per channel, then a matrix from linear RGB to XYZ."""
+    """A curve per channel, then a matrix from linear RGB to XYZ; LittleCMS's transform, if any."""
 
-    def __init__(self, curves: Sequence[_Curve], primaries: Tensor) -> None:
-        self._curves = curves
+    def __init__(
+        self, curves: Sequence[_Curve], primaries: Tensor, forth: _Transform | None = None
+    ) -> None:
+        self._curves, self._forth = curves, forth
         self._to_linear_srgb = torch.linalg.solve(_SRGB_PRIMARIES, primaries).tolist()
         self._from_linear_srgb = torch.linalg.solve(primaries, _SRGB_PRIMARIES).tolist()
 
-    def to_srgb(self, pixels: Tensor) -> Tensor:
-        return _by_strips(lambda strip: self._extended(strip).clamp_(0, 1), pixels)
+    def to_srgb(self, pixels: Tensor, depth: int) -> Tensor:
+        return _by_strips(partial(self._inside, depth), pixels)
 
-    def from_srgb(self, srgb: Tensor, original: Tensor) -> Tensor:
-        return _by_strips(self._restore, srgb, original)
+    def from_srgb(self, srgb: Tensor, original: Tensor, depth: int) -> Tensor:
+        return _by_strips(partial(self._restore, depth), srgb, original)
 
-    def _restore(self, srgb: Tensor, original: Tensor) -> Tensor:
+    def _inside(self, depth: int, pixels: Tensor) -> Tensor:
+        if depth == 8 and self._forth is not None:
+            return _apply(self._forth, pixels)
+        return self._extended(pixels).clamp_(0, 1)
+
+    def _restore(self, depth: int, srgb: Tensor, original: Tensor) -> Tensor:
+        inside = self._inside(depth, original)
         extended = self._extended(original)
-        inside = extended.clamp(0, 1)
-        outside = extended - inside
+        outside = extended - extended.clamp(0, 1)
         # The part outside fades linearly as the restyled channel moves away from the bound by the
         # same distance. Colours remain in order: [0, r] is stretched to [-r, r].
         reach = outside.abs().clamp_(1e-6, 1)
@@ -267,22 +278,23 @@ class _Tables:
         self._forth = ImageCms.buildTransform(own, srgb, "RGB", "RGB")
         self._back = ImageCms.buildTransform(srgb, own, "RGB", "RGB")
 
-    def to_srgb(self, pixels: Tensor) -> Tensor:
-        return _by_strips(lambda strip: self._apply(self._forth, strip), pixels)
+    def to_srgb(self, pixels: Tensor, depth: int) -> Tensor:
+        return _by_strips(partial(_apply, self._forth), pixels)
 
-    def from_srgb(self, srgb: Tensor, original: Tensor) -> Tensor:
+    def from_srgb(self, srgb: Tensor, original: Tensor, depth: int) -> Tensor:
         return _by_strips(self._restore, srgb, original)
 
     def _restore(self, srgb: Tensor, original: Tensor) -> Tensor:
-        unchanged = self._apply(self._back, self._apply(self._forth, original))
-        return (self._apply(self._back, srgb) - unchanged).add_(original).clamp_(0, 1)
+        unchanged = _apply(self._back, _apply(self._forth, original))
+        return (_apply(self._back, srgb) - unchanged).add_(original).clamp_(0, 1)
 
-    @staticmethod
-    def _apply(transform: ImageCms.ImageCmsTransform, pixels: Tensor) -> Tensor:
-        samples = (pixels * 255).round_().to(torch.uint8).permute(1, 2, 0).contiguous()
-        image = ImageCms.applyTransform(Image.fromarray(samples.numpy()), transform)
-        assert image is not None
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)
+
+def _apply(transform: _Transform, pixels: Tensor) -> Tensor:
+    """Transform pixels (3, H, W) by LittleCMS, 8 bits per channel."""
+    samples = (pixels * 255).round_().to(torch.uint8).permute(1, 2, 0).contiguous()
+    image = ImageCms.applyTransform(Image.fromarray(samples.numpy()), transform)
+    assert image is not None
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)
 
 
 def _product(matrix: list[list[float]], channels: Sequence[Tensor] | Tensor) -> Tensor:
@@ -313,7 +325,7 @@ def _conversion(icc: bytes) -> _Conversion | None:
     for make in (_curves_of, _Tables):
         try:
             conversion = make(icc)
-            change = (conversion.to_srgb(colours) - colours).abs().max()
+            change = (conversion.to_srgb(colours, 16) - colours).abs().max()
         except (ValueError, struct.error, RuntimeError, OSError, ImageCms.PyCMSError, ImportError):
             continue
         if change.isfinite():
@@ -337,7 +349,11 @@ def _curves_of(icc: bytes) -> _Curves:
         raise ValueError("the profile is neither RGB nor grey")
     columns = [struct.unpack_from(">3i", tags.get(c + b"XYZ", b""), 8) for c in (b"r", b"g", b"b")]
     primaries = torch.tensor(columns, dtype=torch.float64).T / 65536
-    return _Curves([_curve(tags.get(c + b"TRC", b"")) for c in (b"r", b"g", b"b")], primaries)
+    curves = [_curve(tags.get(c + b"TRC", b"")) for c in (b"r", b"g", b"b")]
+    own, srgb = ImageCms.ImageCmsProfile(BytesIO(icc)), ImageCms.createProfile("sRGB")
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    forth = ImageCms.buildTransform(own, srgb, "RGB", "RGB", intent)
+    return _Curves(curves, primaries, forth)
 
 
 def _curve(tag: bytes) -> _Curve:

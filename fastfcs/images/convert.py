@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import MIN_SIDE, check_not_mapped, check_range
-from .colour import cmyk_to_srgb, from_srgb, rgb_encoding, to_srgb
+from .colour import cmyk_to_srgb, from_srgb, rgb_encoding
 from .fill import fill_hidden
 from .metadata import turn_upright
 from .picture import Picture
@@ -302,10 +302,12 @@ def _from_pil(name: str, image: Image.Image) -> ImageBatch:
         modes = ", ".join((*EIGHT_BIT_MODES, *DEEP_MODES, "CMYK"))
         raise ValueError(f"{name} must be a PIL image of mode {modes}, got {image.mode}")
     samples = from_samples(pil_samples(upright))
-    pixels, icc, notes = rgb_encoding(samples[:3], icc)
+    depth = 16 if image.mode in DEEP_MODES else 8
+    pixels, icc, notes = rgb_encoding(samples[:3], icc, depth)
     for note in notes:
         warnings.warn(f"{name}: {note}", stacklevel=4)
-    picture = Picture(pixels, samples[3] if len(samples) == 4 else None, icc=icc)
+    alpha = samples[3] if len(samples) == 4 else None
+    picture = Picture(pixels, alpha, icc=icc, depth=depth)
 
     def convert_back(x: Tensor) -> Image.Image:
         planes = torch.cat([_pixels_back(picture, x), samples[3:]])
@@ -318,7 +320,7 @@ def _from_pil(name: str, image: Image.Image) -> ImageBatch:
 
 def _from_picture(picture: Picture) -> ImageBatch:
     return ImageBatch(
-        to_srgb(picture.pixels, picture.icc)[None],
+        picture.srgb[None],
         None if picture.alpha is None else picture.alpha[None, None],
         lambda x: replace(picture, pixels=_pixels_back(picture, x)),
     )
@@ -330,7 +332,7 @@ def _pixels_back(picture: Picture, x: Tensor) -> Tensor:
     Hidden pixels stay as they are, since another colour there would only make files larger.
     """
     original = picture.pixels.cpu()
-    pixels = from_srgb(x[0].detach().float().cpu(), picture.icc, original)
+    pixels = from_srgb(x[0].detach().float().cpu(), picture.icc, original, picture.depth)
     if picture.alpha is None:
         return pixels
     return torch.where(picture.alpha.cpu() > 0, pixels, original)

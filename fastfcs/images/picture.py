@@ -97,7 +97,7 @@ class Picture:
     @property
     def srgb(self) -> Tensor:
         """The pixels converted to sRGB, (3, H, W), for comparison with those of other pictures."""
-        return to_srgb(self.pixels, self.icc)
+        return to_srgb(self.pixels, self.icc, self.depth)
 
 
 def format_of(path: str | Path) -> str:

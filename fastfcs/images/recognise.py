@@ -9,7 +9,7 @@ import struct
 from contextlib import suppress
 from io import BytesIO
 
-from PIL import TiffImagePlugin
+from PIL import TiffImagePlugin, features
 
 from .picture import PictureError
 
@@ -40,7 +40,8 @@ def check_content(data: bytes) -> None:
         data: the content of the file.
 
     Raises:
-        PictureError: it is a raw file, a HEIC picture or a TIFF with floating-point samples.
+        PictureError: it is a raw file, a HEIC picture, an AVIF picture that Pillow cannot decode, or
+            a TIFF with floating-point samples.
 
     Examples:
         >>> from fastfcs.images.recognise import check_content
@@ -54,6 +55,8 @@ def check_content(data: bytes) -> None:
     brands = data[8 : int.from_bytes(data[:4], "big")] if data[4:8] == b"ftyp" else b""
     if brands.startswith(_HEIC_BRANDS) and b"avif" not in brands:
         raise PictureError("a HEIC picture; save it as JPEG, PNG or TIFF first")
+    if b"avif" in brands and not features.check("avif"):
+        raise PictureError("an AVIF picture, which this version of Pillow cannot decode")
     if data[:4] in TiffImagePlugin.PREFIXES and len(data) >= 16:
         _check_tiff(data)
 

@@ -67,7 +67,7 @@ def read_pixels(picture: Picture | BinaryIO) -> Tensor:
     pixels = pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
     if not icc:
         return pixels
-    return to_srgb(pixels / 255, icc).mul(255).round().to(torch.uint8)
+    return to_srgb(pixels / 255, icc, 8).mul(255).round().to(torch.uint8)
 
 
 def random_crop(picture: Picture, size: int, rng: random.Random) -> Tensor:
