@@ -40,8 +40,8 @@ def check_content(data: bytes) -> None:
         data: the content of the file.
 
     Raises:
-        PictureError: it is a raw file, a HEIC picture, an AVIF picture that Pillow cannot decode, or
-            a TIFF with floating-point samples.
+        PictureError: it is a raw file, a HEIC picture, an AVIF picture that Pillow cannot decode,
+            or a TIFF with floating-point samples.
 
     Examples:
         >>> from fastfcs.images.recognise import check_content
