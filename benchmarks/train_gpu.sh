@@ -26,7 +26,7 @@ minutes=$(awk "BEGIN { print ($left > $margin + 6 ? $left - $margin : 6) / 60 }"
 # The last training of the shipped weights used the same options, with smaller batches and crops.
 read -ra options <<<"${OPTIONS:---size 256 --batch 16 --lr 1e-3 --photoreal 0.3 --structure-weight 2.5}"
 ((dry)) || rm -f "$folder"/trained.checkpoint.pt # of an interrupted run, from whose start minutes would count
-stage train "$left" "$python" -m fastfcs train --pack "$pack" -o "$folder/trained.safetensors" \
+stage train "$left" "$python" -m fastfcs train --pack "$pack" -o "$folder/trained.safetensors" --force \
   --weights universal --minutes "$minutes" --precision bfloat16 --preview-every 100000 --scores 50 "${options[@]}"
 [[ ! -e $folder/trained.checkpoint.pt ]] || mv "$folder/trained.checkpoint.pt" build/
 finish

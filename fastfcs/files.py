@@ -16,13 +16,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path next to ``path``, and rename it to ``path`` if the block succeeds.
 
     An existing file is replaced. If the block raises, the temporary file is removed and an existing
-    file stays as it was.
+    file stays as it was. A symbolic link stays, and the file that it points to is written.
 
     Args:
-        path: the file to write.
+        path: the file to write, or a link to it.
 
     Yields:
-        The hidden temporary path to write to, in the same folder.
+        The hidden temporary path to write to, in the folder of the file.
 
     Raises:
         OSError: the folder does not exist or cannot be written to.
@@ -37,12 +37,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
         >>> [(file.name, file.read_text()) for file in folder.iterdir()]
         [('notes.txt', 'complete')]
     """
-    path = Path(path)
+    file = Path(os.path.realpath(path))
     # The name is short, so that a file name of the maximum length can be written.
-    partial = path.with_name(f".{zlib.crc32(path.name.encode()):08x}.{os.getpid()}.part")
+    partial = file.with_name(f".{zlib.crc32(file.name.encode()):08x}.{os.getpid()}.part")
     try:
         yield partial
-        partial.replace(path)
+        partial.replace(file)
     except OSError as error:
         if error.filename != str(partial):
             raise

@@ -56,7 +56,7 @@ class ProgressBar:
         )
 
         console = console or Console(stderr=True)
-        self._total, self._done, self._printed = total, done, done
+        self._total, self._done, self._printed = total, float(done), float(done)
         self._smoothing, self._averages = smoothing, dict[str, float]()
         self._prints_lines = shown and not console.is_terminal
         self._bar = Progress(
@@ -80,9 +80,9 @@ class ProgressBar:
             average = self._averages.get(name, value)
             self._averages[name] = self._smoothing * average + (1 - self._smoothing) * value
 
-    def advance(self) -> None:
-        """Count one more step."""
-        self._done += 1
+    def advance(self, steps: float = 1) -> None:
+        """Count one more step, or a fraction of it; fractions may add up to a step inexactly."""
+        self._done = round(self._done + steps, 6)
         self._bar.update(self._task, completed=self._done, description=self.text)
         if self._prints_lines and self._done % _LINE == 0:
             self._print_line()
@@ -103,7 +103,7 @@ class ProgressBar:
 
     def _print_line(self) -> None:
         of_total = "" if self._total is None else f"/{self._total}"
-        print(f"{self._done}{of_total}  {self.text}", file=sys.stderr, flush=True)
+        print(f"{self._done:.0f}{of_total}  {self.text}", file=sys.stderr, flush=True)
         self._printed = self._done
 
 

@@ -28,8 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with pictures and weights in it."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    for name in ("a.png", "b.jpg", "style.png"):
-        Image.fromarray(rng.integers(0, 256, (H, W, 3), dtype=np.uint8)).save(name)
+    for name, shape in (("a.png", (H, W)), ("b.jpg", (H, W)), ("style.png", (96, 100))):
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(name)
     solver = UnrolledSolver(updates=1, channels=(8,))
     solver.initialise(torch.rand(1, 3, H, W), torch.rand(1, 3, H, W) / 2)
     save_solver(solver, Path("w.safetensors"), {"licence": "MIT"})
@@ -112,7 +112,7 @@ def test_a_folder(folder: Path) -> None:
     result = run("photos", "-o", "new/out")
     assert result.exit_code == 0
     assert sorted(p.name for p in Path("new/out").iterdir()) == ["a.png", "c.png"]
-    assert "photos: 1 other files ignored" in result.stderr
+    assert "photos: 1 other file ignored\n" in result.stderr
     Image.open("a.png").save(photos / "c.png")
     result = run("photos", "-o", "other")
     assert result.exit_code == 2
@@ -133,9 +133,130 @@ def test_nothing_is_overwritten_without_force(folder: Path) -> None:
     before = Path("a.png").read_bytes()
     assert run("a.png", "-o", "a.png").exit_code == 2
     assert Path("a.png").read_bytes() == before
-    Path("link.png").symlink_to("nowhere.png")
-    assert run("a.png", "-o", "link.png").exit_code == 2
+
+
+def test_a_link_stays_and_its_target_is_written(folder: Path) -> None:
+    Path("elsewhere").mkdir()
+    Path("link.png").symlink_to("elsewhere/target.png")
+    assert run("a.png", "-o", "link.png").exit_code == 0  # the target did not exist
+    result = run("a.png", "-o", "link.png")
+    assert (result.exit_code, result.stderr) == (2, "link.png exists already; --force overwrites\n")
+    Path("elsewhere/target.png").write_bytes(b"old")
+    assert run("a.png", "-o", "link.png", "--force").exit_code == 0
     assert Path("link.png").is_symlink()
+    np.testing.assert_array_equal(np.asarray(Image.open("elsewhere/target.png")), restyled("a.png"))
+    assert [path.name for path in Path("elsewhere").iterdir()] == ["target.png"]
+    Path("lost.png").symlink_to("gone/target.png")
+    result = run("a.png", "-o", "lost.png")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("lost.png cannot be written: ")
+    assert "gone is not a folder" in result.stderr
+    assert Path("lost.png").is_symlink()
+
+
+@pytest.fixture
+def photos(folder: Path) -> Path:
+    """A folder as a computer leaves it: 2 pictures, one in a subfolder, among hidden files."""
+    photos = folder / "photos"
+    for path in ("a.png", "._a.png", ".a1b2c3d4.77.part", "day/a.png", "day/.thumbs/x.png"):
+        (photos / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.open("a.png").save(photos / path, "PNG")
+    return photos
+
+
+def pictures_below(folder: str) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*.png"))
+
+
+def test_hidden_files_are_left_alone(photos: Path) -> None:
+    result = run("photos", "-o", "out")
+    assert result.exit_code == 0
+    assert pictures_below("out") == ["a.png"]
+    assert result.stderr.startswith("photos: 1 folder, 2 hidden files ignored\n")
+    (photos / "a.png").unlink()
+    result = run("photos", "-o", "none")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("photos must contain pictures")
+
+
+def test_subfolders_are_mirrored(photos: Path) -> None:
+    (photos / "loop").symlink_to(photos)
+    for number in range(2):  # the results, in the folder itself, are no pictures of it
+        result = run("photos", "-o", "photos/out", "--recursive", *["--force"][:number])
+        assert result.exit_code == 0, result.stderr
+        assert pictures_below("photos/out") == ["a.png", "day/a.png"]
+    note = "photos: 2 hidden files, 1 hidden folder, 1 linked folder ignored\n"
+    assert result.stderr.startswith(note)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open("photos/out/day/a.png")), restyled("photos/day/a.png")
+    )
+
+
+def test_a_batch_is_resumed(photos: Path) -> None:
+    Path("out").mkdir()
+    Path("out/a.png").write_bytes(b"done")
+    Path("out/.a1b2c3d4.77.part").write_bytes(b"half")
+    batch = ("photos", "-o", "out", "--recursive", "--skip-existing")
+    result = run(*batch, "--json")
+    assert result.exit_code == 0
+    assert "1 picture skipped: the output exists\n" in result.stderr
+    (report,) = map(json.loads, result.stdout.splitlines())
+    assert report["output"] == "out/day/a.png"
+    assert Path("out/a.png").read_bytes() == b"done"
+    result = run(*batch)
+    assert (result.exit_code, result.stderr.splitlines()[1:]) == (
+        0,
+        ["2 pictures skipped: the output exists"],
+    )
+    result = run(*batch, "--force")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "--skip-existing must be given without --force\n",
+    )
+    result = run("a.png", "-o", "out/a.png", "--skip-existing")
+    assert (result.exit_code, result.stderr) == (0, "1 picture skipped: the output exists\n")
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_progress_within_a_picture(folder: Path, refine: bool) -> None:
+    """Reading, each update and writing count equally, also if a picture cannot be restyled."""
+    from fastfcs.cli.stylize import _one_step
+    from fastfcs.progress import ProgressBar
+
+    stylizer = Stylizer("style.png", weights="w.safetensors", refine=refine)
+    parts: list[float] = []
+    with ProgressBar(2, shown=False) as bar:
+        advance = bar.advance
+
+        def record(steps: float = 1) -> None:
+            parts.append(steps)
+            advance(steps)
+
+        bar.advance = record  # type: ignore[method-assign]
+        with _one_step(bar, stylizer), torch.inference_mode():
+            stylizer(images.read("a.png"))
+        part = 1 / (stylizer.solver.updates + 2)
+        assert parts[: stylizer.solver.updates] == pytest.approx([part] * stylizer.solver.updates)
+        assert sum(parts) == pytest.approx(1)
+        with pytest.raises(OSError, match="bad"), _one_step(bar, stylizer):
+            raise OSError("bad")
+        assert sum(parts) == pytest.approx(2)
+        stylizer(images.read("a.png"))
+        assert sum(parts) == pytest.approx(2)
+
+
+def test_the_bar_is_for_terminals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "1/1" not in run("a.png", "-o", "plain.png").stderr
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes standard error for a terminal
+    assert "1/1" in run("a.png", "-o", "out.png").stderr
+    assert "1/1" not in run("a.png", "-o", "json.png", "--json").stderr
+
+
+def test_a_small_style_is_reported(folder: Path) -> None:
+    result = run("a.png", "-o", "out.png", style="b.jpg")
+    note = "b.jpg: only 40 x 32 pixels: a style this small has unreliable strokes and colours\n"
+    assert (result.exit_code, result.stderr.startswith(note)) == (0, True)
+    assert "only" not in run("a.png", "-o", "out.png", "--force").stderr
 
 
 def test_standard_input_and_output(folder: Path) -> None:
@@ -225,6 +346,62 @@ def test_info(folder: Path) -> None:
     assert "licence: MIT\n" in result.output
     assert "parameters: " in result.output
     assert CliRunner().invoke(cli, ["info", "--weights", "none"]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_training_overwrites_only_its_own_run(
+    folder: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastfcs import training
+
+    calls: list[object] = []
+    monkeypatch.setattr(training, command, lambda *args, **options: calls.append(args))
+    args = ["style.png"] if command == "tune" else ["--style", "."]
+    args = [command, *args, "--content", ".", "-o", "w.safetensors", "--device", "cpu"]
+    result = CliRunner().invoke(cli, args)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "w.safetensors exists already; --force overwrites\n",
+    )
+    assert not calls
+    assert CliRunner().invoke(cli, [*args, "--force"]).exit_code == 0
+    Path("w.checkpoint.pt").touch()  # resumed by the same command
+    assert CliRunner().invoke(cli, args).exit_code == 0
+    assert len(calls) == 2
+
+
+def test_a_pack_is_not_overwritten(folder: Path) -> None:
+    Path("p.pack").write_bytes(b"old")
+    args = ["train", "--content", ".", "--style", ".", "--holdout", "1", "--pack", "p.pack"]
+    result = CliRunner().invoke(cli, args)
+    assert (result.exit_code, result.stderr) == (2, "p.pack exists already; --force overwrites\n")
+    assert Path("p.pack").read_bytes() == b"old"
+    assert CliRunner().invoke(cli, [*args, "--force"]).exit_code == 0
+    assert Path("p.pack").read_bytes() != b"old"
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (("--tolerance", "-1"), "tolerance must be finite and not negative, got -1.0"),
+        (("--style-weight", "nan"), "style_weight must be finite and not negative, got nan"),
+        (("--content-weight", "inf"), "content_weight must be finite and not negative, got inf"),
+        (("--matting-weight", "-2"), "matting_weight must be finite and not negative, got -2.0"),
+        (("--structure-weight", "nan"), "structure_weight must be finite and not negative, got"),
+        (("--lr", "inf"), "lr must be positive and finite, got inf"),
+        (("--lr", "nan"), "lr must be positive and finite, got nan"),
+        (("--style-layers", "conv1_2=nan"), "style_layers must have finite weights, none negative"),
+        (("--content-layers", "conv1_2=0"), "content_layers must have finite weights, none nega"),
+    ],
+)
+def test_numbers_of_the_solver_are_checked(
+    folder: Path, option: tuple[str, str], sentence: str
+) -> None:
+    args = ["a.png", "--style", "style.png", "-o", "o.png", "--steps", "1", "--device", "cpu"]
+    result = CliRunner().invoke(cli, ["optimize", *args, *option])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert sentence in result.stderr
+    assert not Path("o.png").exists()
 
 
 @pytest.mark.parametrize("command", ["train", "tune"])

@@ -350,6 +350,13 @@ def test_masks_are_labels_whatever_their_profile(tmp_path: Path) -> None:
     assert regions.colours == ("blue", "green", "black", "light blue")
     assert torch.equal(regions.content, regions.style)
 
+    grey = np.repeat(np.arange(3, dtype=np.uint8), 10)[:, None].repeat(30, 1)
+    for name, icc in (("plain", None), ("wide", grey_profile(gamma(1.8)))):
+        Image.fromarray(grey).save(tmp_path / f"{name}.png", icc_profile=icc)
+    assert torch.equal(*(images.read(path, labels=True).pixels for path in paths))
+    regions = read_regions(*paths)
+    assert torch.equal(regions.content, regions.style)
+
 
 def test_training_data_are_srgb(tmp_path: Path) -> None:
     array = grid().reshape(17, 289, 3)

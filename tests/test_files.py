@@ -46,3 +46,27 @@ def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None
     path = tmp_path / ("x" * 250 + ".json")
     write_text(path, "text")
     assert path.read_text() == "text\n"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "report.json", tmp_path / "link.json"
+    if exists:
+        write_text(target, "old")
+    link.symlink_to("there/report.json")
+    with atomic(link) as partial:
+        assert partial.parent == target.parent.resolve()  # a rename within one file system
+        partial.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == link.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_error_names_the_link(tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to("gone/report.json")
+    with pytest.raises(FileNotFoundError) as caught:
+        write_text(link, "text")
+    assert caught.value.filename == str(link)
+    assert link.is_symlink()

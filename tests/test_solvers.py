@@ -276,7 +276,7 @@ def test_stops_early_and_reports_divergence(vgg, pair) -> None:
         ({"steps": -1}, "steps must be at least 0, for one or more scales, got -1"),
         ({"steps": []}, "steps must be"),
         ({"method": "newton"}, "method must be one of lbfgs, adam, gradient, got 'newton'"),
-        ({"lr": 0.0}, "lr must be positive, got 0"),
+        ({"lr": 0.0}, "lr must be positive and finite, got 0"),
         ({"start": "style"}, "start must be 'content', 'noise' or an image, got 'style'"),
         ({"start": torch.zeros(3, 20, 20)}, "start must have the content's shape"),
         ({"cutoff": 0.1}, "cutoff must be None without constraint='photoreal'"),

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
 import click
 
 
-def plan(contents: Collection[str], output: str, force: bool) -> list[tuple[str, str]]:
-    """Pair every input with its output, and create the output folder.
+def plan(
+    contents: Collection[str],
+    output: str,
+    force: bool,
+    *,
+    recursive: bool = False,
+    skip_existing: bool = False,
+) -> list[tuple[str, str]]:
+    """Pair every input with its output, and create the output folders.
 
-    All errors in the paths are raised here, before any work is done.
+    All errors in the paths are raised here, before any work is done. What is left out is reported
+    on standard error.
 
     Args:
         contents: files, folders, or - for standard input.
         output: a file, a folder, or - for standard output.
         force: whether existing files may be overwritten.
+        recursive: whether folders are read with their subfolders, which the outputs mirror.
+        skip_existing: whether pictures whose output exists are left out.
 
     Returns:
         Pairs of an input and an output.
 
     Raises:
         ValueError: the paths do not fit together, a folder contains no picture, or an output exists
-            and ``force`` is False.
+            and neither ``force`` nor ``skip_existing`` is True.
 
     Examples:
         >>> import os, tempfile
@@ -34,26 +45,39 @@ def plan(contents: Collection[str], output: str, force: bool) -> list[tuple[str,
         >>> [(source, os.path.relpath(target, folder)) for source, target in jobs]
         [('a.jpg', 'a.jpg'), ('b.bmp', 'b.png')]
     """
-    sources: list[str] = []
+    sources: list[tuple[str, Path]] = []  # with their output in the output folder
     for content in contents:
-        sources += _pictures_in(Path(content)) if os.path.isdir(content) else [content]
-    if len(sources) == 1 and sources[0] in contents and not _is_folder(output):
-        jobs = [(sources[0], output)]
-    elif "-" in sources:
+        if os.path.isdir(content):
+            folder = Path(content)
+            pictures = _pictures_in(folder, recursive, Path(output))
+            sources += [(str(path), path.relative_to(folder)) for path in pictures]
+        else:
+            sources.append((content, Path(Path(content).name)))
+    if len(sources) == 1 and sources[0][0] in contents and not _is_folder(output):
+        jobs = [(sources[0][0], output)]
+        folder = Path(os.path.realpath(output) if os.path.islink(output) else output).parent
+        if not folder.is_dir():
+            raise ValueError(f"{output} cannot be written: {folder} is not a folder")
+    elif any(source == "-" for source, _ in sources):
         raise ValueError("content must be - alone, with a file or - as output")
     elif output == "-" or os.path.isfile(output):
         raise ValueError(f"output must be a folder for several pictures, got {output}")
     else:
-        jobs = [(source, str(Path(output) / _output_name(source))) for source in sources]
-    _check_targets(jobs, force)
-    folder = Path(jobs[0][1]).parent
-    if len(jobs) == 1 and jobs[0][1] == output and not folder.is_dir():
-        raise ValueError(f"{output} cannot be written: {folder} is not a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+        jobs = [(source, str(Path(output) / _output_name(path))) for source, path in sources]
+    existing = _existing_targets(jobs)
+    if skip_existing and existing:
+        click.echo(f"{_count(len(existing), 'picture')} skipped: the output exists", err=True)
+        jobs = [(source, target) for source, target in jobs if target not in existing]
+    elif existing and not force:
+        more = f", and so do {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise ValueError(f"{existing[0]} exists already{more}; --force overwrites")
+    for _, target in jobs:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
     return jobs
 
 
-def _check_targets(jobs: list[tuple[str, str]], force: bool) -> None:
+def _existing_targets(jobs: list[tuple[str, str]]) -> list[str]:
+    """The outputs that exist; raises if two are the same or one is no picture."""
     from ..images import format_of
 
     sources: dict[str, str] = {}
@@ -63,30 +87,52 @@ def _check_targets(jobs: list[tuple[str, str]], force: bool) -> None:
         sources[target] = source
         if target != "-":
             format_of(target)
-    existing = [target for target in sources if target != "-" and os.path.lexists(target)]
-    if existing and not force:
-        more = f", and so do {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise ValueError(f"{existing[0]} exists already{more}; --force overwrites")
+    return [target for target in sources if target != "-" and os.path.exists(target)]
 
 
 def _is_folder(output: str) -> bool:
     return output != "-" and (output.endswith(("/", os.sep)) or os.path.isdir(output))
 
 
-def _pictures_in(folder: Path) -> list[str]:
+def _pictures_in(folder: Path, recursive: bool, output: Path) -> list[Path]:
+    """The pictures in a folder, without those in the output folder; reports what is ignored."""
     from ..images import SUFFIXES
 
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    pictures = [str(path) for path in files if path.suffix.lower() in SUFFIXES]
+    pictures: list[Path] = []
+    ignored: Counter[str] = Counter()
+    folders = [folder]
+    while folders:
+        for path in folders.pop().iterdir():
+            kind = "folder" if path.is_dir() else "file"
+            if path.name.startswith("."):
+                # Folders' settings, AppleDouble files and what a killed run has left.
+                ignored[f"hidden {kind}"] += 1
+            elif path.is_dir():
+                if path.resolve() == output.resolve():
+                    continue
+                if not recursive:
+                    ignored["folder"] += 1
+                elif path.is_symlink():  # may lead back to where it is
+                    ignored["linked folder"] += 1
+                else:
+                    folders.append(path)
+            elif path.suffix.lower() in SUFFIXES:
+                pictures.append(path)
+            else:
+                ignored["other file"] += 1
     if not pictures:
         raise ValueError(f"{folder} must contain pictures ({', '.join(sorted(SUFFIXES))})")
-    if len(pictures) < len(files):
-        click.echo(f"{folder}: {len(files) - len(pictures)} other files ignored", err=True)
-    return pictures
+    if ignored:
+        counts = [_count(ignored[kind], kind) for kind in sorted(ignored)]
+        click.echo(f"{folder}: {', '.join(counts)} ignored", err=True)
+    return sorted(pictures)
 
 
-def _output_name(source: str) -> str:
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _output_name(path: Path) -> Path:
     from ..images import WRITABLE
 
-    path = Path(source)
-    return path.name if path.suffix.lower() in WRITABLE else path.stem + ".png"
+    return path if path.suffix.lower() in WRITABLE else path.with_suffix(".png")

@@ -23,7 +23,14 @@ from .options import (
     PRECISION,
     device_named,
 )
-from .pictures import fit_masks, message_console, open_content, open_picture, write_result
+from .pictures import (
+    fit_mask,
+    message_console,
+    open_content,
+    open_masks,
+    open_style,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,15 +176,13 @@ def _open_pair(
     content: str, style: str, target: str, mask: tuple[str, str] | None, max_size: int | None
 ) -> tuple[Picture, Picture, tuple[Tensor, Tensor] | None, list[str]]:
     """Open the content and the style, and their masks (R, H, W) if any; return notes as well."""
-    from ..regions import read_regions
-
     picture, content_notes = open_content(content, target, max_size)
-    style_picture, style_notes = open_picture(style, max_size)
+    style_picture, style_notes = open_style(style, max_size)
     regions = None
     if mask:
-        masks = read_regions(*mask)
-        of_content, content_mask_notes = fit_masks(masks.content, picture)
-        of_style, style_mask_notes = fit_masks(masks.style, style_picture)
+        content_mask, style_mask = open_masks(*mask)
+        of_content, content_mask_notes = fit_mask(content_mask, picture)
+        of_style, style_mask_notes = fit_mask(style_mask, style_picture)
         regions = of_content, of_style
         content_notes += content_mask_notes
         style_notes += style_mask_notes

@@ -53,8 +53,8 @@ MASK = click.option(
     "--mask",
     nargs=2,
     metavar="CONTENT STYLE",
-    help="Two pictures with one flat colour per region: each region of the content takes the "
-    "style of the region of the same colour.",
+    help="Two pictures with one flat colour, or label, per region: each region of the content "
+    "takes the style of the region of the same colour.",
 )
 FORCE = click.option("--force", is_flag=True, help="Overwrite existing files.")
 DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; by default cuda if available.")

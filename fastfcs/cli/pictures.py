@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
     from ..images import Picture
+
+_SMALL_STYLE = 96  # shorter side in pixels; the network sees 68
+_SMALL_REGION = 0.001  # fraction of the picture
 
 
 def message_console() -> Console:
@@ -103,6 +106,40 @@ def open_content(
     )
 
 
+def open_style(path: str, max_size: int | None = None) -> tuple[Picture, list[str]]:
+    """Read a style picture, as `open_picture` does.
+
+    Args:
+        path: a file.
+        max_size: see `open_picture`.
+
+    Returns:
+        The picture, and notes that include whether it is very small.
+
+    Raises:
+        PictureError: the picture cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs import images
+        >>> from fastfcs.cli.pictures import open_style
+        >>> path = str(Path(tempfile.mkdtemp()) / "style.png")
+        >>> images.write(images.Picture(torch.rand(3, 16, 16)), path)
+        >>> picture, notes = open_style(path)
+        >>> picture.size, notes
+        ((16, 16), ['only 16 x 16 pixels: a style this small has unreliable strokes and colours'])
+    """
+    return open_picture(path, max_size, _size_notes)
+
+
+def _size_notes(style: Picture) -> list[str]:
+    width, height = style.size
+    note = f"only {width} x {height} pixels: a style this small has unreliable strokes and colours"
+    return [note] if min(style.size) < _SMALL_STYLE else []
+
+
 def reduction_notes(picture: Picture, max_size: int | None) -> list[str]:
     """Report whether a picture is reduced.
 
@@ -126,29 +163,103 @@ def reduction_notes(picture: Picture, max_size: int | None) -> list[str]:
     return [f"reduced from {width} x {height} to a longer side of {max_size} pixels"]
 
 
-def fit_masks(masks: Tensor, picture: Picture) -> tuple[Tensor, list[str]]:
-    """Bring masks to the size of their picture.
+class Mask(NamedTuple):
+    """The regions of one picture, as read from a file.
 
-    Args:
-        masks: (R, H, W).
-        picture: the picture they belong to, of H' x W' pixels.
-
-    Returns:
-        The masks (R, H', W'), and a note if their size has changed.
+    Attributes:
+        path: the file, for errors.
+        names: the names of the R regions, for notes.
+        regions: masks (R, H, W).
+        notes: notes for the user.
 
     Examples:
         >>> import torch
-        >>> from fastfcs.cli.pictures import fit_masks
+        >>> from fastfcs.cli.pictures import Mask
+        >>> Mask("mask.png", ("red",), torch.ones(1, 16, 24)).notes
+        ()
+    """
+
+    path: str
+    names: tuple[str, ...]
+    regions: Tensor
+    notes: tuple[str, ...] = ()
+
+
+def open_masks(content: str, style: str) -> tuple[Mask, Mask]:
+    """Read the masks of a content and a style, as `fastfcs.read_regions` does.
+
+    Args:
+        content: a file, the mask of the content.
+        style: a file, the mask of the style.
+
+    Returns:
+        Both masks; the content's has a note if they have no effect.
+
+    Raises:
+        PictureError: a file cannot be read.
+        ValueError: see `fastfcs.read_regions`.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from fastfcs.cli.pictures import open_masks
+        >>> path = str(Path(tempfile.mkdtemp()) / "black.png")
+        >>> Image.new("L", (24, 16)).save(path)
+        >>> open_masks(path, path)[0].notes
+        ('its mask has one region and therefore no effect',)
+    """
+    from ..regions import read_regions
+
+    names, *both = read_regions(content, style)
+    is_whole = len(names) == 1 and all(regions.all() for regions in both)
+    notes = ("its mask has one region and therefore no effect",) if is_whole else ()
+    return Mask(content, names, both[0], notes), Mask(style, names, both[1])
+
+
+def fit_mask(mask: Mask, picture: Picture) -> tuple[Tensor, list[str]]:
+    """Bring a mask to the size of its picture.
+
+    Args:
+        mask: the mask.
+        picture: the picture it belongs to, of H x W pixels.
+
+    Returns:
+        The masks (R, H, W) of the regions, and notes, also if their size has changed or a region is
+        very small.
+
+    Raises:
+        ValueError: the aspect ratios differ by more than the rounding of either size.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.cli.pictures import Mask, fit_mask
         >>> from fastfcs.images import Picture
-        >>> masks, notes = fit_masks(torch.ones(2, 8, 8), Picture(torch.rand(3, 16, 24)))
+        >>> mask = Mask("mask.png", ("red", "blue"), torch.ones(2, 8, 12) / 2)
+        >>> masks, notes = fit_mask(mask, Picture(torch.rand(3, 16, 24)))
         >>> masks.shape, notes
         (torch.Size([2, 16, 24]), ['its mask was resized to 24 x 16'])
     """
     from ..regions import resize
 
     width, height = picture.size
-    notes = [f"its mask was resized to {width} x {height}"]
-    return resize(masks, (height, width)), [] if masks.shape[1:] == (height, width) else notes
+    rows, columns = mask.regions.shape[1:]
+    # There is a scale at which both sides of the smaller one fit to within a pixel.
+    if abs(columns * height - rows * width) > max(columns + rows, width + height):
+        raise ValueError(
+            f"{mask.path} must have its picture's aspect ratio, {width} x {height}, "
+            f"got {columns} x {rows}"
+        )
+    notes = list(mask.notes)
+    if (rows, columns) != (height, width):
+        notes.append(f"its mask was resized to {width} x {height}")
+    shares = mask.regions.mean((1, 2)).tolist()
+    notes += [
+        f"its region {name} is only {share:.2%} of it"
+        for name, share in zip(mask.names, shares, strict=True)
+        if share < _SMALL_REGION
+    ]
+    return resize(mask.regions, (height, width)), notes
 
 
 def write_result(picture: Picture, target: str) -> None:

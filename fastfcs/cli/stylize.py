@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,10 +16,12 @@ from .errors import BAD_INPUT, sentence, sentences
 from .jobs import plan
 from .options import CUTOFF, DEVICE, FORCE, MASK, NUMBERS, REFINE, WEIGHTS, device_named
 from .pictures import (
-    fit_masks,
+    Mask,
+    fit_mask,
     message_console,
     open_content,
-    open_picture,
+    open_masks,
+    open_style,
     reduction_notes,
     write_result,
 )
@@ -26,7 +29,6 @@ from .pictures import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..regions import Regions
     from ..stylizer import Stylizer
 
 _UNMASKED = 0.005  # fraction of the content outside all regions above which a note is printed
@@ -85,6 +87,12 @@ _UNMASKED = 0.005  # fraction of the content outside all regions above which a n
 @DEVICE
 @FORCE
 @click.option(
+    "--recursive", is_flag=True, help="Folders with their subfolders, mirrored in OUTPUT."
+)
+@click.option(
+    "--skip-existing", is_flag=True, help="Leave out pictures whose output exists: resumes a batch."
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per picture on standard output."
 )
 def stylize(
@@ -103,16 +111,17 @@ def stylize(
     refine: bool,
     device: str | None,
     force: bool,
+    recursive: bool,
+    skip_existing: bool,
     as_json: bool,
 ) -> None:
     """Restyle CONTENT in the style of another picture.
 
     CONTENT is one or more pictures or folders, or - for standard input. For several pictures or a
     folder, OUTPUT is a folder, and files keep their names (formats other than JPEG, PNG, TIFF and
-    WebP become PNG). If a picture cannot be restyled, the error is reported, the other pictures are
-    still restyled, and the exit code is 2.
+    WebP become PNG). Hidden files in folders are left out. If a picture cannot be restyled, the
+    error is reported, the other pictures are still restyled, and the exit code is 2.
     """
-    from ..regions import read_regions
     from ..stylizer import Stylizer
 
     with sentences():
@@ -122,13 +131,17 @@ def stylize(
             raise ValueError("--refine must be given without --photoreal")
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
-        jobs = plan(content, output, force)
+        if skip_existing and force:
+            raise ValueError("--skip-existing must be given without --force")
+        jobs = plan(content, output, force, recursive=recursive, skip_existing=skip_existing)
+        if not jobs:
+            return
         if mask and (len(jobs) > 1 or len(style) > 1):
             raise ValueError(
                 "--mask must be given with one content and one style, "
                 f"got {len(jobs)} and {len(style)}"
             )
-        masks = read_regions(*mask) if mask else None
+        content_mask, style_mask = open_masks(*mask) if mask else (None, None)
         constraint: list[Any] = [
             *(["photoreal"] if photoreal else []),
             *([f"keep-{keep}"] if keep else []),
@@ -141,46 +154,76 @@ def stylize(
             cutoff=cutoff,
             brush=brush,
         ).to(device_named(device))
-        style_notes = _set_style(stylizer, style, blend, masks)
+        style_notes = _set_style(stylizer, style, blend, style_mask)
     console = message_console()
     for note in style_notes:
         console.print(note)
     failed = False
-    shown = len(jobs) > 1 and not as_json and console.is_terminal
+    shown = not as_json and console.is_terminal
     with ProgressBar(len(jobs), shown=shown, console=console) as bar:
         for source, target in jobs:
-            report = _restyle_or_report(stylizer, source, target, max_size, masks)
+            with _one_step(bar, stylizer):
+                report = _restyle_or_report(stylizer, source, target, max_size, content_mask)
             _print_report(console, report)
             if as_json:
                 if "notes" in report:
                     report["notes"] = style_notes + report["notes"]
                 click.echo(json.dumps(report))
             failed |= "error" in report
-            bar.advance()
     if failed:
         sys.exit(2)
+
+
+@contextmanager
+def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
+    """Advance a bar by one picture, in equal parts for reading, each update and writing."""
+    from torch import nn
+
+    from ..network import ForwardMaps
+    from ..vgg import VGG19
+
+    left, part = 1.0, 1 / (stylizer.solver.updates + 2)
+
+    def advance(*_: object) -> None:
+        nonlocal left
+        bar.advance(min(part, left))
+        left -= min(part, left)
+
+    # An update begins with the first convolution of the network, or of the refinement.
+    first = [
+        next(layer for layer in maps.modules() if isinstance(layer, nn.Conv2d))
+        for maps in stylizer.modules()
+        if isinstance(maps, (ForwardMaps, VGG19))
+    ]
+    hooks = [layer.register_forward_pre_hook(advance) for layer in first]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        bar.advance(left)
 
 
 def _set_style(
     stylizer: Stylizer,
     styles: Sequence[str],
     blend: Sequence[float] | None,
-    masks: Regions | None,
+    mask: Mask | None,
 ) -> list[str]:
     """Set pictures or presets as the style of a stylizer, and return notes on them."""
     from .. import presets
 
     images: list[Any] = []
     notes: list[str] = []
-    regions = masks.style if masks else None
+    regions = mask.regions if mask else None
     for style in styles:
         if presets.find(style) is not None:
             images.append(style)
             continue
-        picture, picture_notes = open_picture(style)
+        picture, picture_notes = open_style(style)
         picture_notes += reduction_notes(picture, stylizer.style_size)  # by the stylizer
-        if masks:
-            regions, mask_notes = fit_masks(masks.style, picture)
+        if mask:
+            regions, mask_notes = fit_mask(mask, picture)
             picture_notes += mask_notes
         notes += [f"{style}: {note}" for note in picture_notes]
         images.append(picture)
@@ -191,12 +234,12 @@ def _set_style(
 
 
 def _restyle_or_report(
-    stylizer: Stylizer, source: str, target: str, max_size: int | None, masks: Regions | None
+    stylizer: Stylizer, source: str, target: str, max_size: int | None, mask: Mask | None
 ) -> dict[str, Any]:
     """Restyle one picture, and return the report on it: its "notes" or the "error"."""
     report: dict[str, Any] = {"input": source, "output": target}
     try:
-        return report | _restyle(stylizer, source, target, max_size, masks)
+        return report | _restyle(stylizer, source, target, max_size, mask)
     except BAD_INPUT as error:
         message = sentence(error)
         named = message if message.startswith(source) else f"{source}: {message}"
@@ -204,7 +247,7 @@ def _restyle_or_report(
 
 
 def _restyle(
-    stylizer: Stylizer, source: str, target: str, max_size: int | None, masks: Regions | None
+    stylizer: Stylizer, source: str, target: str, max_size: int | None, mask: Mask | None
 ) -> dict[str, Any]:
     """Restyle one picture, and return its "size", the "seconds" taken and "notes"."""
     import torch
@@ -212,13 +255,13 @@ def _restyle(
     start = time.perf_counter()
     picture, notes = open_content(source, target, max_size)
     regions = None
-    if masks:
-        regions, mask_notes = fit_masks(masks.content, picture)
+    if mask:
+        regions, mask_notes = fit_mask(mask, picture)
         notes += mask_notes
         unmasked = 1 - regions.sum(0).mean().item()
         if unmasked > _UNMASKED:
             notes.append(
-                f"{unmasked:.0%} of it is not restyled: the style's mask lacks those colours"
+                f"{unmasked:.0%} of it is not restyled: it is in no region that both masks have"
             )
     with torch.inference_mode():
         result = stylizer(picture, regions)

@@ -10,7 +10,7 @@ import click
 
 from ..training.config import Precision, TrainConfig, TuneConfig
 from .errors import sentences
-from .options import DEVICE, FILE, FOLDER, PATH, device_named
+from .options import DEVICE, FILE, FOLDER, FORCE, PATH, device_named
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -148,6 +148,7 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
     help="Number of held-out photos and pairs to measure the network on, before and after.",
 )
 @_shared(TrainConfig)
+@FORCE
 @click.pass_context
 def train(
     context: click.Context,
@@ -160,6 +161,7 @@ def train(
     tensorboard: Path | None,
     vgg: Path | None,
     device: str | None,
+    force: bool,
     **settings: Any,
 ) -> None:
     """Train a network for any style.
@@ -177,7 +179,8 @@ def train(
         if content is not None and not style:
             raise ValueError("--style must be given with --content")
         if content is not None and pack is not None:
-            _allow_only(context, "content", "style", "pack", "pairs", "holdout")
+            _allow_only(context, "content", "style", "pack", "pairs", "holdout", "force")
+            _check_existing(pack, force)
             _write_pack(content, style, pairs, pack, settings["holdout"])
             return
         if pairs is not None:
@@ -186,7 +189,7 @@ def train(
             raise ValueError("--holdout must be given where the pack is written, not with the pack")
         if output is None:
             raise ValueError("--output must be given")
-        _check_output(output)
+        _check_output(output, force)
         for name in ("channels", "residual"):
             settings[name] = settings[name] or None
 
@@ -218,9 +221,17 @@ def _allow_only(context: click.Context, *names: str) -> None:
             raise ValueError(f"--{option} must be left out when a pack is written")
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, force: bool) -> None:
     if output.suffix != ".safetensors":
         raise ValueError(f"--output must end in .safetensors, got {output}")
+    # With a checkpoint next to it, the file is of the run that is resumed, which checks this.
+    if not output.with_suffix(".checkpoint.pt").is_file():
+        _check_existing(output, force)
+
+
+def _check_existing(output: Path, force: bool) -> None:
+    if output.exists() and not force:
+        raise ValueError(f"{output} exists already; --force overwrites")
 
 
 def _write_pack(
@@ -243,18 +254,20 @@ def _write_pack(
 )
 @_setting(TuneConfig, "title", help="For the preset's header: the painting, its painter, its year.")
 @_shared(TuneConfig)
+@FORCE
 def tune(
     style: Path,
     content: Path,
     output: Path,
     vgg: Path | None,
     device: str | None,
+    force: bool,
     **settings: Any,
 ) -> None:
     """Tune the statistics of one STYLE picture: a preset for stylize --style."""
     with sentences():
         from .. import training
 
-        _check_output(output)
+        _check_output(output, force)
         config = TuneConfig(**settings)
         training.tune(style, content, output, config, device=device_named(device), vgg=vgg)

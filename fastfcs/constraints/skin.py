@@ -47,6 +47,7 @@ class KeepSkin:
         self._opponents = _opponents(self.content)
         redness, yellowness = self._opponents
         skin = skin * ramp(redness - 0.3 * yellowness, 0.0, 0.02)  # petals and sand are yellower
+        skin = skin * ramp(redness / self._luma.clamp_min(0.02), 0.95, 0.7)  # wood is redder
         self._skin = skin * ramp(self._luma, 0.08, 0.2)  # darker pixels have no reliable hue
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -21,11 +21,13 @@ from .recognise import check_content, coded_bits, embedded_profile
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}  # opposite byte orders
 
 
-def read(source: str | Path | BinaryIO) -> Picture:
+def read(source: str | Path | BinaryIO, *, labels: bool = False) -> Picture:
     """Read a picture.
 
     Args:
         source: a file, or a binary stream that is open for reading.
+        labels: whether the samples are labels, as in a mask, so that RGB and grey profiles are
+            ignored.
 
     Returns:
         The picture, upright.
@@ -50,7 +52,7 @@ def read(source: str | Path | BinaryIO) -> Picture:
         # Pillow warns of odd metadata, and of pictures larger than half its limit.
         warnings.simplefilter("ignore")
         data = Path(source).read_bytes() if isinstance(source, (str, Path)) else source.read()
-        return _decode(data)
+        return _decode(data, labels)
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -88,7 +90,7 @@ def _name(source: str | Path | BinaryIO) -> str:
     return name if isinstance(name, str) else "the stream"
 
 
-def _decode(data: bytes) -> Picture:
+def _decode(data: bytes, labels: bool) -> Picture:
     check_content(data)
     data, metadata = separate(data)
     image: Image.Image = _open(data)
@@ -117,7 +119,10 @@ def _decode(data: bytes) -> Picture:
         )
     pixels = from_samples(samples)
     alpha = pixels[3].contiguous() if len(pixels) == 4 else None
-    pixels, icc, profile_notes = rgb_encoding(pixels[:3].contiguous(), icc, depth)
+    pixels = pixels[:3].contiguous()
+    if labels:
+        icc = None
+    pixels, icc, profile_notes = rgb_encoding(pixels, icc, depth)
     notes += profile_notes
     return Picture(
         pixels=pixels,

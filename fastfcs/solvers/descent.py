@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -108,8 +109,25 @@ def solve(
         raise ValueError(f"steps must be at least 0, for one or more scales, got {steps}")
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
-    if lr is not None and not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr}")
+    if lr is not None and not 0 < lr < math.inf:
+        raise ValueError(f"lr must be positive and finite, got {lr}")
+    weights = {
+        "content": content_weight,
+        "style": style_weight,
+        "matting": matting_weight,
+        "structure": structure_weight,
+    }
+    numbers = {f"{name}_weight": weight for name, weight in weights.items()}
+    for name, number in [*numbers.items(), ("tolerance", tolerance)]:
+        if not 0 <= number < math.inf:
+            raise ValueError(f"{name} must be finite and not negative, got {number}")
+    content_layers = content_layers or {CONTENT_LAYER: 1.0}
+    style_layers = style_layers or dict.fromkeys(STYLE_LAYERS, 1.0)
+    for name, layers in ("content_layers", content_layers), ("style_layers", style_layers):
+        if not (min(layers.values()) >= 0 and 0 < sum(layers.values()) < math.inf):
+            raise ValueError(
+                f"{name} must have finite weights, none negative and not all 0, got {dict(layers)}"
+            )
     parts = parse(constraint, cutoff)
     if regions is not None:
         of_content, of_style = regions
@@ -121,12 +139,6 @@ def solve(
                 f"got {len(of_content)} and {len(of_style)}"
             )
     vgg = (vgg or load_vgg19()).to(content.device)
-    weights = {
-        "content": content_weight,
-        "style": style_weight,
-        "matting": matting_weight,
-        "structure": structure_weight,
-    }
 
     change = _start(start, content, seed) - content  # at full size
     for k, iterations in enumerate(all_steps):
@@ -141,8 +153,8 @@ def solve(
             content_k,
             _scale(style, factor).clamp(0, 1),
             weights,
-            content_layers or {CONTENT_LAYER: 1.0},
-            style_layers or dict.fromkeys(STYLE_LAYERS, 1.0),
+            content_layers,
+            style_layers,
             masks,
             half=precision == "bfloat16",
         )
