@@ -105,7 +105,7 @@ def read_regions(content: str | Path, style: str | Path) -> Regions:
         (('blue', 'black'), tensor([0.6667, 0.3333]))
     """
     paths = content, style
-    pictures = [images.read(path) for path in paths]
+    pictures = [images.read(path, labels=True) for path in paths]
     labels = [_labels(picture) for picture in pictures]
     if any(of_mask is not None and of_mask.amax() > 0 for of_mask in labels):
         masks = [_label_masks(of_mask) for of_mask in labels if of_mask is not None]

@@ -36,17 +36,18 @@ class Stylizer(nn.Module):
 
     - a tensor (3, H, W) or (B, 3, H, W), floating, in [0, 1], on any device;
     - an array (H, W, 3): uint8, uint16, or floating in [0, 1];
-    - a PIL image of 8 bits per channel. Grey and palette images become RGB, transparency and the
-      colour profile are kept, and the EXIF orientation is applied;
+    - a PIL image. Grey and palette images become RGB, transparency and the colour profile are kept,
+      and the EXIF orientation is applied. Grey of 16 bits becomes RGB of 8, as Pillow has no other;
     - a `fastfcs.images.Picture`, as `fastfcs.images.read` returns it, of 8 or 16 bits.
 
     Hidden pixels, of alpha 0, count for nothing, in a content or a style, and stay as they are;
     translucent ones count by their alpha and are restyled in full.
 
     H and W are at least 16. The network works on the module's own device and in its own dtype;
-    images are moved there and results are moved back. Pixels are processed in their own encoding,
-    without conversion; the network was trained on sRGB. X is clipped to [0, 1] before a constraint
-    and at the end. "photoreal" uses soft clipping instead, see `fastfcs.constraints.Photoreal`.
+    images are moved there and results are moved back. Pictures and PIL images with a colour
+    profile are compared in sRGB, and the result returns to the content's profile. X is clipped to
+    [0, 1] before a constraint and at the end. "photoreal" uses soft clipping instead, see
+    `fastfcs.constraints.Photoreal`.
 
     On CUDA the host never waits for a tensor, so a call can be captured into a CUDA graph. For that
     reason the values of CUDA tensors, unlike all others, are not checked.

@@ -13,10 +13,11 @@ import png
 import pytest
 import tifffile
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from fastfcs import images
 from fastfcs.images import Picture, PictureError, read, write
+from fastfcs.images.recognise import coded_bits
 
 W, H = 23, 17
 RNG = np.random.default_rng(0)
@@ -137,7 +138,7 @@ def test_32_bits_raise(array: np.ndarray) -> None:
     stream = io.BytesIO()
     tifffile.imwrite(stream, array, photometric="rgb" if array.ndim == 3 else "minisblack")
     stream.seek(0)
-    with pytest.raises(PictureError, match=r"not a|not supported"):
+    with pytest.raises(PictureError, match=r"32-bit floating-point samples|not supported"):
         read(stream)
 
 
@@ -242,14 +243,6 @@ def test_one_bit_and_grey_become_three_equal_channels() -> None:
         picture = read(stream)
         assert picture.grey
         assert (picture.pixels[0] == picture.pixels[2]).all()
-
-
-def test_a_grey_profile_is_dropped_and_reported() -> None:
-    profile = bytearray(SRGB)
-    profile[16:20] = b"GRAY"
-    picture = read(encoded(RGB[..., 0], "JPEG", icc_profile=bytes(profile)))
-    assert picture.icc is None
-    assert "grey ICC profile dropped" in picture.notes[0]
 
 
 def test_cmyk_needs_a_profile() -> None:
@@ -400,6 +393,116 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", W * H // 3)
     with pytest.raises(PictureError, match="megapixels"):
         read(encoded(RGB, "PNG"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        ("CR2", b"II*\0\x10\0\0\0CR\2\0" + bytes(20)),
+        ("CR3", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"),
+        ("RAF", b"FUJIFILMCCD-RAW 0201" + bytes(20)),
+        ("RW2", b"IIU\0\x18\0\0\0" + bytes(20)),
+        ("ORF", b"IIRO\x08\0\0\0" + bytes(20)),
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(20)),
+    ],
+)
+def test_raw_files_and_heic_are_named(tmp_path: Path, kind: str, start: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(start + bytes(99))
+    with pytest.raises(PictureError, match=rf"a\.jpg cannot be read: a .*{kind}"):
+        read(tmp_path / "a.jpg")
+
+
+def tiff_with_inner(
+    outer: dict, inner: dict, array: np.ndarray = RGB, small: np.ndarray = RGB[::2, ::2]
+) -> io.BytesIO:
+    """A TIFF whose first directory refers to another, as options of tifffile."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        writer.write(array, subifds=1, photometric="rgb", **outer)
+        writer.write(small, **{"photometric": "rgb", **inner})
+    stream.seek(0)
+    return stream
+
+
+def test_a_raw_file_is_not_taken_for_its_thumbnail() -> None:
+    bayer = RNG.integers(0, 4096, (64, 64), dtype=np.uint16)
+    cfa = {"photometric": "cfa"}
+    dng_version = (50706, "B", 4, b"\1\4\0\0", True)
+    maker = (271, "s", 0, "NIKON", True)
+    for kind, outer, inner, raw in (
+        ("DNG", {"subfiletype": 1, "extratags": [dng_version]}, cfa, bayer),
+        ("DNG", {"extratags": [dng_version]}, {}, RGB),  # developed, but still a raw file
+        ("NIKON", {"subfiletype": 1, "extratags": [maker]}, cfa, bayer),
+        ("NIKON", {"extratags": [maker]}, cfa, bayer),
+        ("TIFF", {"subfiletype": 1}, {}, RGB),
+    ):
+        with pytest.raises(PictureError, match=rf"a camera's raw file \({kind}\); develop it"):
+            read(tiff_with_inner(outer, inner, small=raw))
+
+
+def test_a_pyramid_is_read_at_its_full_size() -> None:
+    picture = read(tiff_with_inner({}, {"subfiletype": 1}))
+    np.testing.assert_array_equal(samples(picture, 8), RGB)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_floating_point_tiffs_are_named(kind: type) -> None:
+    for array in (RGB, RGB[..., 0]):
+        stream = io.BytesIO()
+        tifffile.imwrite(
+            stream, array.astype(kind), photometric="rgb" if array.ndim == 3 else "minisblack"
+        )
+        stream.seek(0)
+        bits = 8 * np.dtype(kind).itemsize
+        with pytest.raises(PictureError, match=f"a TIFF with {bits}-bit floating-point samples"):
+            read(stream)
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="Pillow has no JPEG 2000")
+def test_reads_jpeg_2000(tmp_path: Path) -> None:
+    picture = read(encoded(RGBA, "JPEG2000", no_jp2=False))
+    assert picture.format == "JPEG2000"
+    np.testing.assert_array_equal(samples(picture, 8), RGBA)
+    grey = np.arange(W * H, dtype=np.uint16).reshape(H, W) * 150
+    picture = read(encoded(grey, "JPEG2000"))
+    assert (picture.depth, picture.grey, picture.notes) == (16, True, ())
+    np.testing.assert_array_equal(samples(picture, 16)[..., 0], grey)
+    (tmp_path / "a.jp2").write_bytes(encoded(RGB, "JPEG2000").getvalue())
+    assert [path.name for path in images.list_images(tmp_path)] == ["a.jp2"]
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="Pillow has no JPEG 2000")
+def test_of_jpeg_2000_lost_bits_are_reported_and_the_profile_is_kept() -> None:
+    data = encoded(RGB, "JPEG2000").getvalue()
+    start = data.index(b"\xff\x4f\xff\x51")
+    deep = bytearray(data)
+    deep[start + 42] = 15  # 16 bits
+    assert coded_bits(bytes(deep)) == 16
+    assert coded_bits(data) == 8
+    colour = data.index(b"colr") - 4
+    length = int.from_bytes(data[colour : colour + 4], "big")
+    box = struct.pack(">I4sBBB", 11 + len(SRGB), b"colr", 2, 0, 0) + SRGB
+    header = data.index(b"jp2h") - 4
+    size = int.from_bytes(data[header : header + 4], "big") + len(box) - length
+    profiled = data[:header] + struct.pack(">I", size) + data[header + 4 : colour] + box
+    picture = read(io.BytesIO(profiled + data[colour + length :]))
+    assert picture.icc == SRGB
+    np.testing.assert_array_equal(samples(picture, 8), RGB)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow has no AVIF")
+def test_reads_avif(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = np.full((H, W, 3), (200, 90, 30), np.uint8)
+    stream = encoded(flat, "AVIF", quality=100, subsampling="4:4:4", icc_profile=SRGB)
+    picture = read(stream)
+    assert (picture.format, picture.icc, picture.notes) == ("AVIF", SRGB, ())
+    assert np.abs(samples(picture, 8) - flat).max() <= 2
+    data = bytearray(stream.getvalue())
+    data[data.index(b"av1C") + 6] |= 0x40
+    assert coded_bits(bytes(data)) == 10
+    monkeypatch.setattr(features, "check", lambda feature: feature != "avif")
+    with pytest.raises(PictureError, match="an AVIF picture, which this version of Pillow"):
+        read(io.BytesIO(stream.getvalue()))
 
 
 def test_fit_keeps_the_aspect_and_never_enlarges() -> None:

@@ -13,7 +13,7 @@ import scipy.linalg
 import torch
 from numpy.typing import NDArray
 from pictures import noise
-from PIL import Image
+from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -89,11 +89,12 @@ def test_pil_images_keep_size_alpha_and_profile(solver: UnrolledSolver, mode: st
     module = stylizer(solver)
     array = (noise(H, W, 4).numpy() * 255).astype(np.uint8)
     content = Image.fromarray(array if mode in ("RGBA", "LA") else array[..., :3]).convert(mode)
-    content.info["icc_profile"] = b"profile"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content.info["icc_profile"] = profile
     found = module(content)
     assert isinstance(found, Image.Image)
     assert found.size == (W, H)
-    assert found.info["icc_profile"] == b"profile"
+    assert found.info["icc_profile"] == profile
     assert found.mode == ("RGBA" if mode in ("RGBA", "LA") else "RGB")
     if found.mode == "RGBA":
         np.testing.assert_array_equal(np.asarray(found)[..., 3], array[..., 3])
@@ -500,13 +501,23 @@ def test_presets(solver: UnrolledSolver, tmp_path: Path) -> None:
         (
             Image.new("CMYK", (20, 20)),
             ValueError,
-            "content must be a PIL image of mode .* got CMYK",
+            "content must be RGB: CMYK without an ICC profile",
         ),
         (
-            Image.new("I;16", (20, 20)),
+            Image.new("LAB", (20, 20)),
             ValueError,
-            "content must be a PIL image of mode .* got I;16",
+            "content must be a PIL image of mode .* got LAB",
         ),
+        (
+            Image.new("I", (20, 20), 65536),
+            ValueError,
+            "values of Pillow's mode I must be in .* got 65536",
+        ),
+        (np.zeros((20, 20), np.uint8), ValueError, r"pass np.stack\(\[array\] \* 3, -1\)"),
+        (np.zeros((20, 20, 4), np.uint8), ValueError, r"pass array\[..., :3\]"),
+        (np.zeros((20, 20, 3), bool), TypeError, r"pass array.astype\(float\)"),
+        (torch.zeros(3, 20, 20, dtype=torch.uint8), TypeError, "divide it by 255"),
+        (torch.zeros(3, 20, 20, device="meta"), ValueError, "content must hold values"),
         ("photo.jpg", TypeError, "content must be a tensor, array, PIL image or Picture, got str"),
     ],
 )
@@ -569,3 +580,54 @@ def test_regions_of_a_style_are_not_clipped(solver: UnrolledSolver) -> None:
     masks = torch.full((1, *STYLE.shape[-2:]), 255.0)
     with pytest.raises(ValueError, match=r"regions must be masks in \[0, 1\], none of them empty"):
         Stylizer(weights=solver).set_style(STYLE, regions=masks)
+
+
+def grey_16() -> NDArray[np.uint16]:
+    return (noise(H, W).numpy() * 65535).astype(np.uint16)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_deep_grey_pil_images(solver: UnrolledSolver, mode: str) -> None:
+    array, module = grey_16(), stylizer(solver)
+    image = Image.fromarray(
+        {"F": array / np.float32(65535), "I": array.astype(np.int32)}.get(mode, array)
+    )
+    if mode == "I;16B":
+        image = Image.frombytes(mode, (W, H), array.astype(">u2").tobytes())
+    assert image.mode == mode
+    module.strength = 0
+    found = np.asarray(module(image))
+    assert found.dtype == np.uint8
+    assert np.abs(found - array[..., None] / 257).max() <= 0.51
+    module.strength = 1
+    three = module(np.stack([array] * 3, -1))
+    assert np.abs(np.asarray(module(image)) - three / 257).max() <= 0.6
+
+
+def test_advice_works(solver: UnrolledSolver) -> None:
+    module = stylizer(solver)
+    array = (noise(H, W).numpy() * 255).astype(np.uint8)
+    four = (noise(H, W, 4).numpy() * 255).astype(np.uint8)
+    mask = array > 127
+    assert module(np.stack([array] * 3, -1)).shape == (H, W, 3)
+    assert module(four[..., :3]).shape == (H, W, 3)
+    assert module(Image.fromarray(four)).mode == "RGBA"
+    assert module(np.stack([mask] * 3, -1).astype(float)).shape == (H, W, 3)
+    assert module(np.stack([array] * 3, -1).astype(np.int64).astype(np.uint8)).dtype == np.uint8
+    for dtype, limit in ((torch.uint8, 255), (torch.uint16, 65535)):
+        integers = torch.full((3, H, W), limit, dtype=torch.int64).to(dtype)
+        assert module(integers / limit).shape == (3, H, W)
+    assert module(Image.new("CMYK", (W, H)).convert("RGB")).mode == "RGB"
+
+
+@pytest.mark.parametrize("constraint", [None, "photoreal", "keep-colour"])
+def test_rounding_beyond_the_range_is_accepted(constraint: str | None) -> None:
+    module = Stylizer(STYLE, weights="tiny", constraint=constraint)
+    content = CONTENT.clone()
+    content[:, 0, 0], content[:, 1, 1] = -9e-7, 1 + 9e-7
+    with torch.no_grad():
+        result = module(content)
+    assert 0 <= result.min() <= result.max() <= 1
+    content[:, 0, 0] = -3e-6
+    with pytest.raises(ValueError, match=r"content must be finite and in \[0, 1\]"):
+        module(content)

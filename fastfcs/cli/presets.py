@@ -61,7 +61,7 @@ def _write_sheet(
     for k, style in enumerate(styles):
         x, y = k % _COLUMNS * width, k // _COLUMNS * (height + _CAPTION)
         with torch.inference_mode():
-            result = stylizer.set_style(style)(photo.pixels)
+            result = stylizer.set_style(style)(photo).srgb
         sheet.paste(Image.fromarray(images.to_samples(result, 8)), (x, y))
         draw.text((x + 4, y + height + 1), style.stem, "black", font)
     images.write(images.Picture(images.from_samples(np.array(sheet))), output)

@@ -124,7 +124,7 @@ def equivalent_iterations(
         if preset:
             style_weight = _training_setting(preset, "style weight")
             style_size = int(_training_setting(preset, "style size"))
-            style = images.fit(images.read(files.style).pixels[None], style_size)
+            style = images.fit(images.read(files.style).srgb[None], style_size)
             pair = replace(pair, style=style.to(device))
         vgg = vgg or load_vgg19().to(device)
         losses = partial(_losses, pair, vgg=vgg, style_weight=style_weight)

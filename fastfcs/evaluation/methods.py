@@ -250,7 +250,7 @@ def _external(name: str, pattern: str) -> Method:
         )
 
     def apply(pair: Pair) -> Tensor:
-        image = images.read(pattern.replace("*", pair.name)).pixels[None]
+        image = images.read(pattern.replace("*", pair.name)).srgb[None]
         return images.fit(image, max(pair.content.shape[-2:])).to(pair.content)
 
     return Method(name, apply, pattern=pattern)

@@ -81,7 +81,7 @@ class PairFiles:
             ValueError: a mask's size differs from its picture's by more than one pixel, or the
                 masks have no colour in common.
         """
-        pictures = [images.read(path).pixels[None] for path in (self.content, self.style)]
+        pictures = [images.read(path).srgb[None] for path in (self.content, self.style)]
         reduced = [x if size is None else images.fit(x, size) for x in pictures]
         regions = None
         if self.masks is not None:

@@ -2,16 +2,22 @@
 
 - **Orientation**: the EXIF orientation, or that of the XMP in a file without, is applied to the
   pixels; the EXIF tag is removed and that of the XMP becomes 1.
-- **Colour**: pixels stay in the encoding of the picture's own ICC profile, which is written back;
-  nothing is converted. There are two exceptions, both reported: CMYK with a profile becomes sRGB
-  (without one, reading raises), and a grey profile is dropped, since a restyled picture has
-  colours.
+- **Colour**: pixels stay in the encoding of the picture's own ICC profile, which is written back.
+  Content and style meet in sRGB, in which the network works (`image_to_tensor`, `Picture.srgb`);
+  the result returns to the content's profile together with the colours that sRGB cannot hold.
+  Profiles of a matrix and curves are evaluated in floating point, those with tables by LittleCMS
+  with 8 bits per channel; a profile that cannot be evaluated is reported and its colours are taken
+  as sRGB. CMYK with a profile (without one, reading raises) and grey with a profile become sRGB,
+  which is reported.
 - **Alpha**, which may also come from a palette or a single transparent colour, is kept apart from
   the pixels and written back. Hidden pixels, of alpha 0, keep their colours; networks see them
   filled from visible ones (`fill_hidden`).
 - **Depth**: 8 or 16 bits per channel. Pillow decodes 16-bit RGB but keeps only one byte of each
   sample, so such a file is decoded twice, once per byte. Pillow cannot write 16-bit RGB as PNG or
-  TIFF at all, so these files are encoded here.
+  TIFF at all, so these files are encoded here. Of JPEG 2000 and AVIF with more than 8 bits, Pillow
+  decodes 8, except for grey JPEG 2000, which is reported.
+- **Refused**, in one sentence: a camera's raw file, which is never taken for the thumbnail in it,
+  HEIC, and samples of 32 bits or floating point.
 - **EXIF**: the tags for camera, title, author, date, rating, GPS and exposure are kept byte for
   byte, whatever their encoding. Tags that describe the old file or refer to it (size, thumbnail,
   the camera's own notes, areas in pixels) are not. Unreadable tags are dropped and reported.

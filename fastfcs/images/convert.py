@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import MIN_SIDE, check_not_mapped, check_range
-from .colour import from_srgb, to_srgb
+from .colour import cmyk_to_srgb, from_srgb, rgb_encoding
 from .fill import fill_hidden
 from .metadata import turn_upright
 from .picture import Picture
@@ -23,6 +24,9 @@ AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any] | Picture
 
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """The modes of Pillow that convert to RGB or RGBA without loss."""
+
+DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""The modes of Pillow for grey with more than 8 bits: 0 to 65535, or [0, 1] for F."""
 
 
 def fit(image: Tensor, longest: int) -> Tensor:
@@ -79,10 +83,10 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
 
 
 def from_samples(samples: NDArray[Any]) -> Tensor:
-    """Convert integer samples to an image.
+    """Convert samples to an image.
 
     Args:
-        samples: (H, W, C), uint8 or uint16.
+        samples: (H, W, C), uint8, uint16, or floating in [0, 1].
 
     Returns:
         (C, H, W) float32 in [0, 1].
@@ -96,7 +100,7 @@ def from_samples(samples: NDArray[Any]) -> Tensor:
     ordered = np.require(samples, requirements=("C", "W"))  # torch needs both
     planes = torch.from_numpy(ordered).permute(2, 0, 1)
     floats = planes.to(torch.float32, memory_format=torch.contiguous_format)
-    return floats.div_(np.iinfo(samples.dtype).max)
+    return floats if samples.dtype.kind == "f" else floats.div_(np.iinfo(samples.dtype).max)
 
 
 def to_samples(image: Tensor, depth: int) -> NDArray[Any]:
@@ -121,14 +125,18 @@ def to_samples(image: Tensor, depth: int) -> NDArray[Any]:
     return samples
 
 
-def pil_samples(image: Image.Image) -> NDArray[np.uint8]:
-    """Return the samples of a PIL image in one of `EIGHT_BIT_MODES`.
+def pil_samples(image: Image.Image) -> NDArray[Any]:
+    """Return the samples of a PIL image in one of `EIGHT_BIT_MODES` or `DEEP_MODES`.
 
     Args:
         image: the PIL image.
 
     Returns:
-        (H, W, 3), or (H, W, 4) if the image has transparency.
+        (H, W, 3), or (H, W, 4) if the image has transparency: uint8; uint16 or float32 for the
+        `DEEP_MODES`.
+
+    Raises:
+        ValueError: mode I has values that 16 bits do not hold.
 
     Examples:
         >>> from PIL import Image
@@ -136,7 +144,22 @@ def pil_samples(image: Image.Image) -> NDArray[np.uint8]:
         >>> pil_samples(Image.new("LA", (24, 16))).shape
         (16, 24, 4)
     """
-    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    if image.mode not in DEEP_MODES:
+        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    grey = np.asarray(image)[..., None]
+    if image.mode == "F":
+        return grey[..., [0, 0, 0]]
+    if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
+        raise ValueError(
+            f"values of Pillow's mode {image.mode} must be in [0, 65535], "
+            f"got {grey.min()} to {grey.max()}"
+        )
+    samples: NDArray[Any] = grey[..., [0, 0, 0]].astype(np.uint16)
+    transparent = image.info.get("transparency")  # a single grey value
+    if transparent is not None:
+        opaque = (grey != transparent) * np.uint16(65535)
+        samples = np.concatenate([samples, opaque], -1)
+    return samples
 
 
 class ImageBatch(NamedTuple):
@@ -170,14 +193,20 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
 
             - a tensor (3, H, W) or (B, 3, H, W), floating, in [0, 1], on any device;
             - an array (H, W, 3), uint8, uint16, or floating in [0, 1];
-            - a PIL image with at most 8 bits per channel. Its EXIF orientation is applied;
+            - a PIL image: 8 bits per channel, 16-bit grey (modes I;16 and I, 0 to 65535), grey in
+              [0, 1] (mode F), or CMYK with a profile. Its EXIF orientation is applied;
             - a `Picture`.
 
             H and W are at least `MIN_SIDE`.
 
     Returns:
         The image as a batch, without a copy where that is possible. Its ``convert_back`` gives a
-        PIL image its transparency, colour profile, EXIF, XMP and resolution back.
+        PIL image its transparency, colour profile, EXIF, XMP and resolution back. The result of any
+        PIL image has 8 bits per channel, since Pillow has no RGB with more; a `Picture` keeps 16.
+        Grey with a profile and CMYK become sRGB.
+
+    Warns:
+        UserWarning: the colour profile of a PIL image is grey, or cannot be evaluated.
 
     Raises:
         TypeError: the image is of another kind or dtype.
@@ -217,8 +246,14 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
 
 
 def _from_tensor(name: str, image: Tensor) -> ImageBatch:
+    if image.is_meta:
+        raise ValueError(f"{name} must hold values, got a tensor on the device meta")
     if not image.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor in [0, 1], got {image.dtype}")
+        advice = {torch.uint8: " (divide it by 255)", torch.uint16: " (divide it by 65535)"}
+        raise TypeError(
+            f"{name} must be a floating tensor in [0, 1], "
+            f"got {image.dtype}{advice.get(image.dtype, '')}"
+        )
     check_not_mapped(name, image)
     if image.dim() not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
         raise ValueError(
@@ -231,12 +266,22 @@ def _from_tensor(name: str, image: Tensor) -> ImageBatch:
 
 def _from_array(name: str, image: NDArray[Any]) -> ImageBatch:
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"{name} must be an array (H, W, 3), got {image.shape}")
+        advice = ""
+        if image.ndim == 2:
+            advice = " (for a grey array pass np.stack([array] * 3, -1))"
+        elif image.ndim == 3 and image.shape[2] == 4:
+            advice = " (pass array[..., :3], or Image.fromarray(array) to keep alpha)"
+        raise ValueError(f"{name} must be an array (H, W, 3), got {image.shape}{advice}")
     if image.dtype in (np.uint8, np.uint16):
         depth = 8 * image.itemsize
         return ImageBatch(from_samples(image)[None], None, lambda x: to_samples(x[0], depth))
     if image.dtype not in (np.float16, np.float32, np.float64):
-        raise TypeError(f"{name} must be an array of uint8, uint16 or floats, got {image.dtype}")
+        advice = "array.astype(float)" if image.dtype == bool else "array.astype(np.uint8)"
+        limit = "" if image.dtype == bool else " if its values are at most 255"
+        raise TypeError(
+            f"{name} must be an array of uint8, uint16 or floats, "
+            f"got {image.dtype} (pass {advice}{limit})"
+        )
     planes = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
     return ImageBatch(
         planes[None], None, lambda x: x[0].detach().permute(1, 2, 0).contiguous().cpu().numpy()
@@ -244,23 +289,30 @@ def _from_array(name: str, image: NDArray[Any]) -> ImageBatch:
 
 
 def _from_pil(name: str, image: Image.Image) -> ImageBatch:
-    if image.mode not in EIGHT_BIT_MODES:
-        raise ValueError(
-            f"{name} must be a PIL image of mode {', '.join(EIGHT_BIT_MODES)}, got {image.mode}"
-        )
     upright = turn_upright(image)
-    samples = from_samples(pil_samples(upright))
     survivors = ("icc_profile", "exif", "xmp", "dpi")
     metadata: dict[Any, Any] = {k: v for k, v in upright.info.items() if k in survivors}
-    picture = Picture(
-        samples[:3], samples[3] if len(samples) == 4 else None, icc=metadata.get("icc_profile")
-    )
+    icc = metadata.pop("icc_profile", None)
+    if image.mode == "CMYK":
+        try:
+            upright, icc = cmyk_to_srgb(upright, icc)
+        except ValueError as error:
+            raise ValueError(f"{name} must be RGB: {error}") from error
+    elif image.mode not in (*EIGHT_BIT_MODES, *DEEP_MODES):
+        modes = ", ".join((*EIGHT_BIT_MODES, *DEEP_MODES, "CMYK"))
+        raise ValueError(f"{name} must be a PIL image of mode {modes}, got {image.mode}")
+    samples = from_samples(pil_samples(upright))
+    depth = 16 if image.mode in DEEP_MODES else 8
+    pixels, icc, notes = rgb_encoding(samples[:3], icc, depth)
+    for note in notes:
+        warnings.warn(f"{name}: {note}", stacklevel=4)
+    alpha = samples[3] if len(samples) == 4 else None
+    picture = Picture(pixels, alpha, icc=icc, depth=depth)
 
     def convert_back(x: Tensor) -> Image.Image:
-        pixels = _pixels_back(picture, x)
-        planes = torch.cat([pixels, samples[3:]])
+        planes = torch.cat([_pixels_back(picture, x), samples[3:]])
         result = Image.fromarray(to_samples(planes, 8))
-        result.info = metadata.copy()
+        result.info = metadata | ({"icc_profile": icc} if icc else {})
         return result
 
     return _from_picture(picture)._replace(convert_back=convert_back)
@@ -268,7 +320,7 @@ def _from_pil(name: str, image: Image.Image) -> ImageBatch:
 
 def _from_picture(picture: Picture) -> ImageBatch:
     return ImageBatch(
-        to_srgb(picture.pixels, picture.icc)[None],
+        picture.srgb[None],
         None if picture.alpha is None else picture.alpha[None, None],
         lambda x: replace(picture, pixels=_pixels_back(picture, x)),
     )
@@ -279,7 +331,8 @@ def _pixels_back(picture: Picture, x: Tensor) -> Tensor:
 
     Hidden pixels stay as they are, since another colour there would only make files larger.
     """
-    pixels = from_srgb(x[0].detach().float().cpu(), picture.icc)
+    original = picture.pixels.cpu()
+    pixels = from_srgb(x[0].detach().float().cpu(), picture.icc, original, picture.depth)
     if picture.alpha is None:
         return pixels
-    return torch.where(picture.alpha.cpu() > 0, pixels, picture.pixels.cpu())
+    return torch.where(picture.alpha.cpu() > 0, pixels, original)

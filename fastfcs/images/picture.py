@@ -11,9 +11,10 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from .colour import to_srgb
 from .metadata import Metadata, restrict
 
-READABLE = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
+READABLE = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "JPEG2000")
 """Formats that can be read, as Pillow names them."""
 
 WRITABLE = {
@@ -26,7 +27,7 @@ WRITABLE = {
 }
 """The format that each suffix of an output file stands for."""
 
-SUFFIXES = {*WRITABLE, ".bmp", ".gif"}
+SUFFIXES = {*WRITABLE, ".bmp", ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".j2c", ".jpf"}
 """Suffixes by which pictures in a folder are recognised; a file named explicitly may have any."""
 
 HOLDS_ALPHA = {"PNG", "TIFF", "WEBP"}
@@ -92,6 +93,11 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """Width and height, in pixels."""
         return self.pixels.shape[2], self.pixels.shape[1]
+
+    @property
+    def srgb(self) -> Tensor:
+        """The pixels converted to sRGB, (3, H, W), for comparison with those of other pictures."""
+        return to_srgb(self.pixels, self.icc, self.depth)
 
 
 def format_of(path: str | Path) -> str:
@@ -201,7 +207,7 @@ def picture_errors(name: str, verb: str = "read") -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not a JPEG, PNG, TIFF, WebP, BMP or GIF picture"
+        return "not a JPEG, PNG, TIFF, WebP, AVIF, JPEG 2000, BMP or GIF picture"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels, the limit"
     if isinstance(error, MemoryError):

@@ -12,18 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
+from .colour import cmyk_to_srgb, rgb_encoding
 from .convert import EIGHT_BIT_MODES, from_samples, pil_samples
 from .metadata import separate
 from .picture import READABLE, SUFFIXES, Picture, PictureError, picture_errors
+from .recognise import check_content, coded_bits, embedded_profile
 
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}  # opposite byte orders
 
 
-def read(source: str | Path | BinaryIO) -> Picture:
+def read(source: str | Path | BinaryIO, *, labels: bool = False) -> Picture:
     """Read a picture.
 
     Args:
         source: a file, or a binary stream that is open for reading.
+        labels: whether the samples are labels, as in a mask, so that RGB and grey profiles are
+            ignored.
 
     Returns:
         The picture, upright.
@@ -48,7 +52,7 @@ def read(source: str | Path | BinaryIO) -> Picture:
         # Pillow warns of odd metadata, and of pictures larger than half its limit.
         warnings.simplefilter("ignore")
         data = Path(source).read_bytes() if isinstance(source, (str, Path)) else source.read()
-        return _decode(data)
+        return _decode(data, labels)
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -86,23 +90,23 @@ def _name(source: str | Path | BinaryIO) -> str:
     return name if isinstance(name, str) else "the stream"
 
 
-def _decode(data: bytes) -> Picture:
+def _decode(data: bytes, labels: bool) -> Picture:
+    check_content(data)
     data, metadata = separate(data)
     image: Image.Image = _open(data)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a photograph and its previews
         raise PictureError(f"it holds {frames} pictures and must hold one")
-    icc = metadata.icc or image.info.get("icc_profile")
+    icc = metadata.icc or image.info.get("icc_profile") or embedded_profile(data)
     notes = []
     grey = image.mode in ("1", "L", "LA", "I;16", "I;16B")
     depth = _depth(image)
+    if coded_bits(data) > depth:
+        notes.append(f"{coded_bits(data)} bits per channel read as 8: Pillow decodes no more")
     if image.mode == "CMYK":
-        image, icc = _to_srgb(image, icc)
+        image, icc = cmyk_to_srgb(image, icc)
         depth = 8
         notes.append("CMYK converted to sRGB, 8 bits per channel")
-    elif icc and icc[16:20] != b"RGB ":
-        icc = None
-        notes.append("grey ICC profile dropped, as the result has colours; pixels taken as sRGB")
 
     samples: NDArray[Any]
     if depth == 16:
@@ -114,9 +118,15 @@ def _decode(data: bytes) -> Picture:
             f"pixels of Pillow's mode {image.mode} are not supported; convert them to RGB first"
         )
     pixels = from_samples(samples)
+    alpha = pixels[3].contiguous() if len(pixels) == 4 else None
+    pixels = pixels[:3].contiguous()
+    if labels:
+        icc = None
+    pixels, icc, profile_notes = rgb_encoding(pixels, icc, depth)
+    notes += profile_notes
     return Picture(
-        pixels=pixels[:3].contiguous(),
-        alpha=pixels[3].contiguous() if len(pixels) == 4 else None,
+        pixels=pixels,
+        alpha=alpha,
         icc=icc,
         exif=metadata.exif,
         xmp=metadata.xmp,
@@ -130,7 +140,9 @@ def _decode(data: bytes) -> Picture:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    return Image.open(BytesIO(data), formats=READABLE)
+    Image.init()
+    known = [format for format in READABLE if format in Image.OPEN]  # AVIF needs Pillow 11.3
+    return Image.open(BytesIO(data), formats=known)
 
 
 def _depth(image: Image.Image) -> int:
@@ -147,7 +159,7 @@ def _depth(image: Image.Image) -> int:
                 "with 8 or 16 bits, unsigned, channels interleaved, alpha not premultiplied"
             )
         return 16
-    return 16 if raw.endswith(";16B") else 8
+    return 16 if raw.endswith(";16B") or image.mode == "I;16" else 8
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -167,9 +179,8 @@ def _samples_16(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
     raw = _raw_mode(image)
     transparent = image.info.get("transparency")  # a PNG's single transparent colour
     if image.mode.startswith("I;16"):
-        samples = np.asarray(ImageOps.exif_transpose(image))[..., None].astype(np.uint16)
-        grey = True
-    elif raw == "LA;16B":  # four bytes per pixel, like RGBA with 8 bits
+        return pil_samples(ImageOps.exif_transpose(image)), True
+    if raw == "LA;16B":  # four bytes per pixel, like RGBA with 8 bits
         pairs = np.asarray(ImageOps.exif_transpose(_open_as(data, "RGBA")))
         samples = np.ascontiguousarray(pairs).view(">u2").astype(np.uint16)
         grey = True
@@ -196,17 +207,3 @@ def _open_as(data: bytes, raw: str) -> Image.Image:
         for tile in image.tile
     ]
     return image
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes]:
-    from PIL import ImageCms
-
-    if not icc:
-        raise PictureError(
-            "CMYK without an ICC profile leaves its colours unknown; convert it to RGB first"
-        )
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-    converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
-    assert converted is not None
-    return converted, srgb.tobytes()

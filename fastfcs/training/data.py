@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..images import fit
+from ..images.colour import to_srgb
 from ..ops import gram
 from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
 
@@ -40,7 +41,7 @@ def read_pixels(picture: Picture | BinaryIO) -> Tensor:
         picture: a file, or pixels, which are returned as they are.
 
     Returns:
-        (3, H, W) uint8.
+        (3, H, W) uint8, sRGB.
 
     Raises:
         ValueError: the file is not a picture.
@@ -58,11 +59,15 @@ def read_pixels(picture: Picture | BinaryIO) -> Tensor:
         return picture
     try:
         with Image.open(picture) as file:
+            icc = None if file.mode == "CMYK" else file.info.get("icc_profile")
             image = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{picture} cannot be read as a picture") from error
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+    pixels = pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+    if not icc:
+        return pixels
+    return to_srgb(pixels / 255, icc, 8).mul(255).round().to(torch.uint8)
 
 
 def random_crop(picture: Picture, size: int, rng: random.Random) -> Tensor:
