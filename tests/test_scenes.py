@@ -183,7 +183,7 @@ def test_a_ground_that_continues_as_a_gradient_is_not_even() -> None:
     weight = EvenGround(sky).weight[0, 0, 60]
     assert weight[:50].min() > 0.99
     assert weight[130:].max() < 0.05
-    assert weight.diff().abs().max() < 0.35  # it fades out
+    assert weight.diff().abs().max() < 0.5  # it fades out
     wall = torch.cat([torch.ones(150), 0.3 * torch.ones(150)]).expand(1, 3, 120, 300)
     assert EvenGround(wall).weight.min() > 0.99
 

@@ -104,9 +104,9 @@ class EvenGround:
 
 
 def _share(even: Tensor, extreme: Tensor) -> Tensor:
-    """1 if nearly all white (or black) pixels belong to even grounds, 0 if half of them do not."""
+    """1 if nearly all white (or black) pixels belong to even grounds, 0 if a quarter do not."""
     total = extreme.mean((2, 3), keepdim=True)
-    return ramp((even * extreme).mean((2, 3), keepdim=True) / (total + 1e-6), 0.5, 0.9)
+    return ramp((even * extreme).mean((2, 3), keepdim=True) / (total + 1e-6), 0.75, 0.95)
 
 
 def _even(content: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from ..losses import luma
 from .combine import as_working_dtype
 from .windows import local_mean, ramp
 
-_OFFSET, _GAIN = 0.05, 2.0  # the brightest result of a luminance y is _OFFSET + _GAIN y
+_OFFSET, _GAIN = 0.05, 2.5  # the brightest result of a luminance y is _OFFSET + _GAIN y
 
 
 class KeepShadows:
@@ -15,7 +15,7 @@ class KeepShadows:
 
     The noise of a night photograph becomes a coloured fog if its black is raised to a style's mean
     colour. Below a luminance of 0.12, fading out at 0.3, a change that would raise the luminance
-    by u raises it by r (1 - exp(-u / r)), where r = 0.05 + y for the mean luminance y of the
+    by u raises it by r (1 - exp(-u / r)), where r = 0.05 + 1.5 y for the mean luminance y of the
     surroundings; the colours change by the same fraction. Darkening is not limited, and an
     unchanged content does not change.
 
