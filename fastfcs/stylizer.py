@@ -25,6 +25,9 @@ from .statistics import Statistics, StatisticsBuffers, check_widths
 from .weights import load_network
 
 Style: TypeAlias = AnyImage | str | Path
+SMALL_STYLE = 96
+"""Shorter side, in pixels, below which a style is continued by mirror images of itself."""
+
 T = TypeVar("T", Tensor, Image.Image, NDArray[Any], Picture)
 
 
@@ -300,7 +303,7 @@ class Stylizer(nn.Module):
             image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
         x = self._to_network(image)
         masks = None if regions is None else resize(regions.to(x), x.shape[-2:])
-        return self.solver.statistics(x, masks)
+        return self.solver.statistics(_mirrored(x), None if masks is None else _mirrored(masks))
 
     def _preset(self, path: Path, regions: Tensor | None) -> Statistics:
         if regions is not None:
@@ -341,3 +344,15 @@ def _weights(alpha: Tensor | None) -> Tensor | None:
         return alpha
     low, high = alpha.aminmax()
     return None if low == high else alpha
+
+
+def _mirrored(image: Tensor) -> Tensor:
+    """Continue a small image by mirror images of itself, (..., H, W).
+
+    Its features at the border are those of the padding. In a small style they are a large part of
+    the Gram matrices, which the network then matches by a garish rim around the content.
+    """
+    for dim in (-2, -1):
+        while image.shape[dim] < SMALL_STYLE:
+            image = torch.cat([image, image.flip(dim)], dim)
+    return image

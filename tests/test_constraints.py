@@ -51,7 +51,7 @@ def test_photoreal_filters_the_change() -> None:
     change = LowPass(0.2, 20)(MattingLaplacian(content, 1e-3), x - content)
     photoreal = Photoreal(content, 0.2, 20, 1e-3)
     torch.testing.assert_close(photoreal.projection(x), content + change)
-    steps = [ProximalContent(content, 0.04), KeepSkin(content), KeepShadows(content)]
+    steps = [ProximalContent(content, 0.05), KeepSkin(content), KeepShadows(content)]
     bounded = compose([*steps, KeepText(content), SoftClip(content)])(x)
     torch.testing.assert_close(photoreal(x), photoreal.projection(bounded))
     torch.testing.assert_close(photoreal.finish(x), SoftClip(content)(KeepText(content).finish(x)))

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from ..images import Picture
 
-_SMALL_STYLE = 96  # shorter side in pixels; the network sees 68
 _SMALL_REGION = 0.001  # fraction of the picture
 
 
@@ -135,9 +134,11 @@ def open_style(path: str, max_size: int | None = None) -> tuple[Picture, list[st
 
 
 def _size_notes(style: Picture) -> list[str]:
+    from ..stylizer import SMALL_STYLE
+
     width, height = style.size
     note = f"only {width} x {height} pixels: a style this small has unreliable strokes and colours"
-    return [note] if min(style.size) < _SMALL_STYLE else []
+    return [note] if min(style.size) < SMALL_STYLE else []
 
 
 def reduction_notes(picture: Picture, max_size: int | None) -> list[str]:

@@ -29,9 +29,12 @@ from .pictures import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..images import Picture
     from ..stylizer import Stylizer
 
 _UNMASKED = 0.005  # fraction of the content outside all regions above which a note is printed
+_NIGHT = 0.5  # fraction of a content that is nearly black from which it is called a night
+_BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
 
 
 @click.command()
@@ -263,11 +266,29 @@ def _restyle(
             notes.append(
                 f"{unmasked:.0%} of it is not restyled: it is in no region that both masks have"
             )
+    notes += _night_notes(stylizer, picture)
     with torch.inference_mode():
         result = stylizer(picture, regions)
     write_result(result, target)
     seconds = round(time.perf_counter() - start, 3)
     return {"size": list(picture.size), "seconds": seconds, "notes": notes}
+
+
+def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:
+    """A note if a photograph of the night is asked to become much brighter."""
+    from ..constraints import KeepShadows
+    from ..constraints.registry import is_photoreal
+    from ..losses import luma
+
+    statistics = stylizer.statistics.get()
+    if statistics is None or not is_photoreal(stylizer.constraint):
+        return []
+    content = picture.srgb[None]
+    dark = KeepShadows(content).dark.mean().item()
+    brighter = (luma(statistics.colours[..., None, None]).mean() - luma(content).mean()).item()
+    if dark < _NIGHT or brighter < _BRIGHTER:
+        return []
+    return [f"{dark:.0%} of it is nearly black and stays dark, since brightening would show noise"]
 
 
 def _print_report(console: Console, report: dict[str, Any]) -> None:

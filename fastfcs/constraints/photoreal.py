@@ -16,7 +16,7 @@ CUTOFF = 0.01
 
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
 # one per region, whose colours are usually further away (docs/training-log.md).
-_WEIGHT, _WEIGHT_BY_REGION = 0.04, 0.15
+_WEIGHT, _WEIGHT_BY_REGION = 0.05, 0.15
 
 
 class Photoreal:

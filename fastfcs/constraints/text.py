@@ -64,8 +64,8 @@ class KeepText:
         even = EvenGround(self.content).weight
         # Photographs have strokes, too, but few; a lone stroke counts on an even ground alone.
         on_even = ramp(self._around(even), 0.2, 0.4)
-        self._text = self._text * torch.maximum(ramp(density, 0.32, 0.45), on_even)
-        pages = ramp(density, 0.38, 0.5)
+        self._text = self._text * torch.maximum(ramp(density, 0.4, 0.5), on_even)
+        pages = ramp(density, 0.42, 0.52)
         document = ramp(pages.mean((2, 3), keepdim=True), 0.3, 0.6)
         self._document = torch.maximum(pages, document)
         smooth = ramp(maximum(paper, 2) - minimum(paper, 2), 0.12, 0.06)
