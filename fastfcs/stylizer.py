@@ -60,9 +60,10 @@ class Stylizer(nn.Module):
     is then differentiable in it, with the Laplacian of "photoreal" as a constant.
 
     `torch.compile` and `torch.export.export` trace a call whole if its arguments are tensors; the
-    program raises a RuntimeError for values outside [0, 1]. To export it for any height and width,
-    allow assertions on sizes as below, or let both be multiples of 8. A saved program can be loaded
-    once ``import fastfcs.ops`` has registered its operators.
+    program raises a RuntimeError for values outside [0, 1]. An exported program serves any batch
+    size but one height and width, with which the windows of constraints grow; `torch.compile` may
+    be dynamic in both. A saved program can be loaded once ``import fastfcs.ops`` has registered its
+    operators.
 
     Args:
         style: see `set_style`. With None, set it later, or load it by ``load_state_dict``.
@@ -96,19 +97,15 @@ class Stylizer(nn.Module):
         >>> bool(torch.equal(stylizer(content), content))
         True
 
-        A program for every height and width:
+        A program for every batch size:
 
         >>> from fastfcs.network import UnrolledSolver
         >>> from torch.export import Dim, export
         >>> small = Stylizer(style, weights=UnrolledSolver(updates=1, channels=(8, 8)))
-        >>> program = export(
-        ...     small,
-        ...     (content,),
-        ...     dynamic_shapes=({1: Dim("H", min=16), 2: Dim("W", min=16)},),
-        ...     prefer_deferred_runtime_asserts_over_guards=True,
-        ... )
-        >>> program.module()(torch.rand(3, 17, 45)).shape
-        torch.Size([3, 17, 45])
+        >>> batches = ({0: Dim("B")},)
+        >>> program = export(small, (content.expand(2, 3, 24, 32),), dynamic_shapes=batches)
+        >>> program.module()(torch.rand(5, 3, 24, 32)).shape
+        torch.Size([5, 3, 24, 32])
     """
 
     def __init__(
@@ -303,7 +300,7 @@ class Stylizer(nn.Module):
             image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
         x = self._to_network(image)
         masks = None if regions is None else resize(regions.to(x), x.shape[-2:])
-        return self.solver.statistics(_mirrored(x), None if masks is None else _mirrored(masks))
+        return self.solver.statistics(mirrored(x), None if masks is None else mirrored(masks))
 
     def _preset(self, path: Path, regions: Tensor | None) -> Statistics:
         if regions is not None:
@@ -346,11 +343,23 @@ def _weights(alpha: Tensor | None) -> Tensor | None:
     return None if low == high else alpha
 
 
-def _mirrored(image: Tensor) -> Tensor:
-    """Continue a small image by mirror images of itself, (..., H, W).
+def mirrored(image: Tensor) -> Tensor:
+    """Continue a small image by mirror images of itself, to at least `SMALL_STYLE` pixels per side.
 
-    Its features at the border are those of the padding. In a small style they are a large part of
-    the Gram matrices, which the network then matches by a garish rim around the content.
+    The features at an image's border are those of its padding. In a small style they are a large
+    part of the Gram matrices, which the network then matches by a garish rim around the content.
+
+    Args:
+        image: (..., H, W).
+
+    Returns:
+        (..., H', W'), or ``image`` if it is large enough.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.stylizer import mirrored
+        >>> mirrored(torch.rand(1, 3, 64, 100)).shape
+        torch.Size([1, 3, 128, 100])
     """
     for dim in (-2, -1):
         while image.shape[dim] < SMALL_STYLE:

@@ -16,7 +16,7 @@ from fastfcs import presets
 from fastfcs.cli import cli
 from fastfcs.network import UnrolledSolver
 from fastfcs.statistics import Statistics
-from fastfcs.stylizer import Stylizer
+from fastfcs.stylizer import Stylizer, mirrored
 
 H, W = 24, 33
 
@@ -38,7 +38,7 @@ HALVES = torch.cat([LEFT, 1 - LEFT])
 
 
 def test_a_blend_is_the_convex_combination_of_the_statistics(solver: UnrolledSolver) -> None:
-    a, b = (solver.statistics(s[None]) for s in (A, B))
+    a, b = (solver.statistics(mirrored(s[None])) for s in (A, B))
     module = Stylizer(weights=solver).set_style([A, B], blend=[3, 1])
     grams = zip(a.named().items(), b.named().items(), strict=True)
     blend = Statistics.from_named({name: 0.75 * g + 0.25 * h for (name, g), (_, h) in grams})
@@ -118,7 +118,8 @@ def test_a_style_s_regions_are_statistics_of_their_own(solver: UnrolledSolver) -
     module = Stylizer(weights=solver).set_style(style, regions=halves)
     found = module.statistics.get().own[0][0]
     assert found.shape == (2, 8, 8)
-    parts = [solver.statistics(p[None]).own[0][0][0] for p in (style[..., :24], style[..., 24:])]
+    halves_of_style = style[..., :24], style[..., 24:]
+    parts = [solver.statistics(p[None]).own[0][0][0] for p in halves_of_style]
     for k, part in enumerate(parts):
         assert (found[k] - part).norm() < 0.3 * (found[k] - parts[1 - k]).norm()
     assert module(CONTENT, HALVES).shape == CONTENT.shape
@@ -261,7 +262,8 @@ def test_what_a_mask_does_not_give_is_said(folder: Path) -> None:
 
 
 def test_presets_are_found_by_name(solver: UnrolledSolver, tmp_path: Path, monkeypatch) -> None:
-    presets.write(solver.statistics(A[None]), tmp_path / "a.safetensors", {"title": "A, nobody"})
+    statistics = solver.statistics(mirrored(A[None]))
+    presets.write(statistics, tmp_path / "a.safetensors", {"title": "A, nobody"})
     monkeypatch.setattr(presets, "_FOLDER", tmp_path)
     assert presets.names() == ["a"]
     assert presets.title(tmp_path / "a.safetensors") == "A, nobody"

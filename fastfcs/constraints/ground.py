@@ -80,12 +80,12 @@ class EvenGround:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Even out the change: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
-        wide = x.to(self.content.dtype)
-        changes = self._sample(wide - self.content).flatten(2)
+        dtype = torch.promote_types(x.dtype, self.content.dtype)
+        changes = self._sample(x.to(self.content.dtype) - self.content).flatten(2)
         moments = self._weighted @ changes.transpose(1, 2)
         fit = (self._inverse @ moments.double()).to(moments).transpose(1, 2)
-        change = (fit @ _polynomials(self.content)).view_as(wide)
-        return torch.lerp(wide, self.content + change, self.weight).to(x.dtype)
+        evened = self.content + (fit @ _polynomials(self.content)).view_as(x)
+        return torch.lerp(x.to(dtype), evened.to(dtype), self.weight.to(dtype)).to(x.dtype)
 
     def finish(self, x: Tensor) -> Tensor:
         """Even out the last X, and keep white grounds light and black ones dark.
@@ -99,8 +99,9 @@ class EvenGround:
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        evened = self(x).to(self.content.dtype)
-        return torch.lerp(evened, self.content, self._spared).to(x.dtype)
+        dtype = torch.promote_types(x.dtype, self.content.dtype)
+        content, spared = self.content.to(dtype), self._spared.to(dtype)
+        return torch.lerp(self(x).to(dtype), content, spared).to(x.dtype)
 
 
 def _share(even: Tensor, extreme: Tensor) -> Tensor:
