@@ -80,6 +80,7 @@ def test_what_a_cutout_hides_does_not_matter(folder: Path, args: list[str]) -> N
         Image.fromarray(np.concatenate([content, alpha], 2)).save(f"{name}.png")
         result = stylize(f"{name}.png", *args, output=f"{name}-out.png")
         assert result.exit_code == 0, result.output
+        assert "nearly black" not in result.stderr
     results = [np.asarray(Image.open(f"{name}-out.png")) for name in ("black", "white")]
     visible = alpha[..., 0] > 0
     np.testing.assert_array_equal(results[0][visible], results[1][visible])

@@ -284,8 +284,10 @@ def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:
     if statistics is None or not is_photoreal(stylizer.constraint):
         return []
     content = picture.srgb[None]
-    dark = KeepShadows(content).dark.mean().item()
-    brighter = (luma(statistics.colours[..., None, None]).mean() - luma(content).mean()).item()
+    visible = 1 if picture.alpha is None else picture.alpha / picture.alpha.mean().clamp_min(1e-6)
+    dark = (KeepShadows(content).dark * visible).mean().item()
+    mean = (luma(content) * visible).mean()
+    brighter = (luma(statistics.colours[..., None, None]).mean() - mean).item()
     if dark < _NIGHT or brighter < _BRIGHTER:
         return []
     return [f"{dark:.0%} of it is nearly black and stays dark, since brightening would show noise"]
