@@ -31,8 +31,6 @@ class EvenGround:
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
-        more: further areas to be treated as ground, (B,1,H,W) in [0,1].
-        trust: weights of pixels in the fit, (B,1,H,W), positive; by default 1.
         coloured: whether grounds of any colour count, or white, grey and black ones alone.
 
     Raises:
@@ -47,13 +45,7 @@ class EvenGround:
         True
     """
 
-    def __init__(
-        self,
-        content: Tensor,
-        more: Tensor | None = None,
-        trust: Tensor | None = None,
-        coloured: bool = True,
-    ) -> None:
+    def __init__(self, content: Tensor, coloured: bool = True) -> None:
         self.content = as_working_dtype(content)
         lightest = self.content.amax(1, keepdim=True)
         darkest = self.content.amin(1, keepdim=True)
@@ -65,12 +57,25 @@ class EvenGround:
             ramp(darkest, 0.5, 1.0) * _share(even, ramp(darkest, 0.9, 0.98))
             + ramp(lightest, 0.5, 0.0) * _share(even, ramp(lightest, 0.1, 0.02))
         )
-        self.weight = even if more is None else torch.maximum(even, more)
-        weights = self.weight if trust is None else self.weight * trust
         self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
+        self._treat(even, even)
+
+    def extend(self, more: Tensor, trust: Tensor) -> None:
+        """Treat further areas as ground.
+
+        Args:
+            more: (B,1,H,W) in [0,1].
+            trust: weights of pixels in the fit, (B,1,H,W), positive.
+        """
+        weight = torch.maximum(self.weight, more)
+        self._treat(weight, weight * trust)
+
+    def _treat(self, weight: Tensor, trusted: Tensor) -> None:
+        self.weight = weight
         sampled = _polynomials(self._sample(self.content))
-        total = self._sample(weights).sum((2, 3)).unsqueeze(2).clamp_min(1e-3)
-        self._weighted = self._sample(weights).flatten(2) * sampled / total
+        weights = self._sample(trusted)
+        total = weights.sum((2, 3)).unsqueeze(2).clamp_min(1e-3)
+        self._weighted = weights.flatten(2) * sampled / total
         normal = (self._weighted @ sampled.transpose(1, 2)).double()
         ridge = _RIDGE * torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)
         self._inverse = _inverse(normal + ridge)

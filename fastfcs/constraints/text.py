@@ -61,17 +61,15 @@ class KeepText:
         room = torch.where(is_light, 1 - paper, paper) - _CONTRAST * depth - _MARGIN
         self._room = room.clamp_min(0)
         density = self._spread(self._text)
-        even = EvenGround(self.content).weight
+        self._ground = EvenGround(self.content)
         # Photographs have strokes, too, but few; a lone stroke counts on an even ground alone.
-        on_even = ramp(self._around(even), 0.2, 0.4)
+        on_even = ramp(self._around(self._ground.weight), 0.2, 0.4)
         self._text = self._text * torch.maximum(ramp(density, 0.4, 0.5), on_even)
         pages = ramp(density, 0.42, 0.52)
         document = ramp(pages.mean((2, 3), keepdim=True), 0.3, 0.6)
         self._document = torch.maximum(pages, document)
         smooth = ramp(maximum(paper, 2) - minimum(paper, 2), 0.12, 0.06)
-        self._ground = EvenGround(
-            self.content, document * self._paper * smooth, self._document.clamp_min(1e-3)
-        )
+        self._ground.extend(document * self._paper * smooth, self._document.clamp_min(1e-3))
 
     def _strokes(self, y: Tensor, paper: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Text's weight; the strokes' contrast, signed; paper's weight; the strokes' depth."""
