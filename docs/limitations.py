@@ -38,14 +38,14 @@ def night() -> Row:
 
 
 def no_such_region() -> Row:
-    """Without a face in the reference, a face takes the background's colours."""
-    portrait, flower = photo("astronaut"), photo("flower")
-    result = photoreal(portrait, flower)
+    """Without a face in the reference, a face glows in its colours; its hue alone is bounded."""
+    portrait, coffee = photo("astronaut"), photo("coffee")
+    result = photoreal(portrait, coffee)
     face = (0.28, 0.02, 0.62, 0.28)
     return [
         ("a portrait", portrait),
-        ("no face in the reference", flower),
-        ("photoreal: green skin", result),
+        ("no face in the reference", coffee),
+        ("photoreal: glowing skin", result),
         ("detail", detail(result, face)),
     ]
 

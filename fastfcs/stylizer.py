@@ -61,9 +61,9 @@ class Stylizer(nn.Module):
 
     `torch.compile` and `torch.export.export` trace a call whole if its arguments are tensors; the
     program raises a RuntimeError for values outside [0, 1]. An exported program serves any batch
-    size but one height and width, with which the windows of constraints grow; `torch.compile` may
-    be dynamic in both. A saved program can be loaded once ``import fastfcs.ops`` has registered its
-    operators.
+    size but one height and width, with which the windows of constraints grow. For the same reason,
+    pass ``dynamic=False`` to `torch.compile` if sizes vary: it then compiles once per size. A saved
+    program can be loaded once ``import fastfcs.ops`` has registered its operators.
 
     Args:
         style: see `set_style`. With None, set it later, or load it by ``load_state_dict``.

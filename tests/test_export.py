@@ -98,10 +98,10 @@ def test_gradients_and_grad_modes_of_a_compiled_stylizer() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_for_every_size() -> None:
+def test_compiled_once_per_size() -> None:
     module = stylizer(constraint="photoreal")
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
-    for shape in ((3, 32, 32), (3, 45, 31), (3, 16, 17)):
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=False)
+    for shape in ((3, 32, 32), (3, 45, 31)):
         assert_same(compiled, module, torch.rand(shape))
 
 
