@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .combine import as_working_dtype
-from .windows import local_mean, maximum, minimum, ramp
+from .windows import local_mean, maximum, ramp, spread
 
 _EVEN = 1.5 / 255  # largest difference within an even window
 _NEAR = 3.5 / 255  # still the ground's colour, between strokes and next to JPEG edges
@@ -122,10 +122,9 @@ def _even(content: Tensor) -> Tensor:
     centres = (_range(content, radius) <= _EVEN).to(content.dtype)
     covered = maximum(centres, radius)  # an even window, as far as it reaches
     around = 2 * radius
-    lightest = maximum(content * covered, around)
-    darkest = minimum(1 - covered * (1 - content), around)
-    distance = torch.minimum(_distance(content, lightest), _distance(content, darkest))
-    reached = maximum(covered, around)
+    grounds = torch.cat([content * covered, covered * (1 - content), covered], 1)
+    lightest, lack, reached = maximum(grounds, around).split([3, 3, 1], 1)
+    distance = torch.minimum(_distance(content, lightest), _distance(content, 1 - lack))
     even = torch.maximum(covered, reached * (distance <= _NEAR))
     # Between two grounds, a pixel in a corner of the border is reached from its neighbours alone.
     alike = [(s, _distance(content, _shifted(content, s)) <= _NEAR) for s in _NEIGHBOURS]
@@ -144,7 +143,7 @@ def _shifted(x: Tensor, shift: tuple[int, int]) -> Tensor:
 
 
 def _range(content: Tensor, radius: int) -> Tensor:
-    return (maximum(content, radius) - minimum(content, radius)).amax(1, keepdim=True)
+    return spread(content, radius).amax(1, keepdim=True)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..losses import luma
 from .combine import as_working_dtype
 from .ground import EvenGround
-from .windows import local_mean, maximum, minimum, ramp
+from .windows import local_mean, maximum, minimum, ramp, spread
 
 _CONTRAST = 0.85  # share of a stroke's contrast that is kept
 _MARGIN = 0.03  # distance to black or white that a stroke needs
@@ -50,12 +50,14 @@ class KeepText:
         side = max(content.shape[-2:])
         self._near, self._far = max(3, side // 90), max(8, side // 8)
         y = luma(self.content)
-        dark = self._strokes(y, minimum(maximum(y, self._near), self._near))
-        light = self._strokes(y, maximum(minimum(y, self._near), self._near))
-        is_light = light[0] > dark[0]
-        self._text, self._stroke, self._paper, depth = (
-            torch.where(is_light, b, a) for a, b in zip(dark, light, strict=True)
+        (text, light_text), (stroke, light_stroke), (paper, light_paper), (depth, light_depth) = (
+            x.chunk(2, 1) for x in self._strokes(torch.cat([y, -y], 1))
         )
+        is_light = light_text > text
+        self._text = torch.maximum(text, light_text)
+        self._stroke = torch.where(is_light, -light_stroke, stroke)
+        self._paper = torch.where(is_light, light_paper, paper)
+        depth = torch.where(is_light, light_depth, depth)
         self._sign = torch.where(is_light, 1.0, -1.0).to(y)
         paper = y - self._stroke
         room = torch.where(is_light, 1 - paper, paper) - _CONTRAST * depth - _MARGIN
@@ -68,15 +70,16 @@ class KeepText:
         pages = ramp(density, 0.42, 0.52)
         document = ramp(pages.mean((2, 3), keepdim=True), 0.3, 0.6)
         self._document = torch.maximum(pages, document)
-        smooth = ramp(maximum(paper, 2) - minimum(paper, 2), 0.12, 0.06)
+        smooth = ramp(spread(paper, 2), 0.12, 0.06)
         self._ground.extend(document * self._paper * smooth, self._document.clamp_min(1e-3))
 
-    def _strokes(self, y: Tensor, paper: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Text's weight; the strokes' contrast, signed; paper's weight; the strokes' depth."""
+    def _strokes(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of dark strokes: text's weight; their negative contrast; paper's weight; their depth."""
         near = self._near
-        stroke = y - paper
-        deep = maximum(stroke.abs(), 2 * near)
-        rough = self._around(maximum(paper, near) - minimum(paper, near))
+        closing = minimum(maximum(y, near), near)
+        stroke = y - closing
+        deep = maximum(-stroke, 2 * near)
+        rough = self._around(spread(closing, near))
         is_paper = (stroke.abs() < 0.2 * deep).to(y)
         is_stroke = (stroke.abs() > 0.5 * deep).to(y)
         text = (
@@ -88,7 +91,7 @@ class KeepText:
         return text, stroke, is_paper, deep
 
     def _around(self, x: Tensor) -> Tensor:
-        return local_mean(x, torch.ones_like(x), 2 * self._near)
+        return local_mean(x, torch.ones_like(x.narrow(1, 0, 1)), 2 * self._near)
 
     def _spread(self, x: Tensor) -> Tensor:
         return local_mean(x, torch.ones_like(x), self._far)

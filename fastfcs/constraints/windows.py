@@ -53,6 +53,25 @@ def minimum(x: Tensor, radius: int) -> Tensor:
     return -maximum(-x, radius)
 
 
+def spread(x: Tensor, radius: int) -> Tensor:
+    """Compute the maximum minus the minimum in the window of every pixel.
+
+    Args:
+        x, radius: see `maximum`.
+
+    Returns:
+        (B,C,H,W).
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.constraints.windows import spread
+        >>> spread(torch.tensor([[[[1.0, 3.0, 0.0, 4.0]]]]), 1)[0, 0]
+        tensor([[2., 3., 4., 4.]])
+    """
+    high, low = maximum(torch.cat([x, -x], 1), radius).chunk(2, 1)
+    return high + low
+
+
 def local_mean(x: Tensor, weight: Tensor, radius: int) -> Tensor:
     """Compute a smooth weighted mean of every pixel's surroundings, sum(w x) / sum(w).
 
