@@ -93,12 +93,13 @@ def test_operators(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_regions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A grey photo becomes red on the left and blue on the right, like its reference."""
-    Image.open("photo.png").convert("L").convert("RGB").save("photo.png")
-    style = np.zeros((40, 40, 3))
-    style[:, :20], style[:, 20:] = (200, 80, 50), (50, 80, 200)
-    style *= np.random.default_rng(0).uniform(0.9, 1.1, (40, 40, 1))
+    grey = Image.open("photo.png").convert("L").resize((120, 80))
+    grey.convert("RGB").save("photo.png")
+    style = np.zeros((96, 96, 3))
+    style[:, :48], style[:, 48:] = (200, 80, 50), (50, 80, 200)
+    style *= np.random.default_rng(0).uniform(0.9, 1.1, (96, 96, 1))
     Image.fromarray(style.astype(np.uint8)).save("style.png")
-    for name, (width, height) in {"photo": (48, 32), "style": (40, 40)}.items():
+    for name, (width, height) in {"photo": (120, 80), "style": (96, 96)}.items():
         mask = np.zeros((height, width, 3), np.uint8)
         mask[:, : width // 2] = (0, 0, 255)
         mask[:, width // 2 :] = (0, 255, 0)
@@ -106,5 +107,5 @@ def test_regions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = "photo.png", "photo_mask.png", "style.png", "style_mask.png", "out.png"
     run("regions.py", *names, monkeypatch=monkeypatch)
     red, _, blue = read("out.png").transpose(2, 0, 1)
-    assert (red - blue)[:, :24].mean() > 0.1
-    assert (blue - red)[:, 24:].mean() > 0.1
+    assert (red - blue)[:, :60].mean() > 0.1
+    assert (blue - red)[:, 60:].mean() > 0.1
