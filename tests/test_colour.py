@@ -312,7 +312,7 @@ def test_a_profile_does_not_change_the_result(name: str, constraint: str | None)
             assert found.icc == c.icc
             assert difference(found, want) < 1
         unconverted = stylizer.set_style(replace(style, icc=None))(replace(content, icc=None))
-        assert difference(replace(unconverted, icc=content.icc), want) > 1.5
+        assert difference(replace(unconverted, icc=content.icc), want) > 1.2
         stylizer.strength = 0
         assert torch.equal(stylizer(content).pixels, content.pixels)
 

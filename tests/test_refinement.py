@@ -248,7 +248,7 @@ def test_each_region_takes_its_own_style(network: RefinedSolver) -> None:
     own = Stylizer(weights=network).set_style([style, content])
     with torch.no_grad():
         moved = (own(content, torch.stack([left, 1 - left])) - content).abs().mean((0, 1))
-    assert moved[:, :40].mean() > 3 * moved[:, -40:].mean()  # on the right it has its style
+    assert moved[:, :40].mean() > 2.5 * moved[:, -40:].mean()  # on the right it has its style
 
 
 def test_batches_are_their_pictures(refinement: Refinement) -> None:

@@ -371,7 +371,7 @@ def test_two_processes_have_the_curve_of_one(folders, tiny, tmp_path: Path) -> N
     assert one.keys() == {"content", "style", "rate", "norm", "pictures per second"}
     for name in ("content", "style", "norm"):
         assert len(set(one[name])) == 4
-        assert two[name] == pytest.approx(one[name], rel=2e-3)
+        assert two[name] == pytest.approx(one[name], rel=1e-2)
     paths = [tmp_path / f"{name}.safetensors" for name in ("start", "one", "two")]
     initial, a, b = (torch.cat([p.flatten() for p in load_solver(f).parameters()]) for f in paths)
     assert (a - b).norm() < 0.2 * (a - initial).norm()  # SOAP divides rounding by rounding
@@ -449,7 +449,7 @@ def test_a_weight_adds_its_term_to_the_loss(
     total = _first_loss(folders, photoreal=photoreal, **{setting: 0.7})
     (term,) = terms
     assert torch.equal(total, without + 0.7 * term)
-    assert 1e-3 < term < 2
+    assert 3e-4 < term < 2
     assert term.requires_grad
 
 
