@@ -101,8 +101,9 @@ class KeepText:
         wide = x.to(self.content.dtype)
         weakened = torch.lerp(self.content, wide, self._strength(wide - self.content))
         change = self._ground(weakened) - self.content
-        of_paper = local_mean(luma(change), self._paper, 3 * self._near)
-        lost = self._sign * (of_paper - luma(change)) - (1 - _CONTRAST) * self._stroke.abs()
+        brighter = luma(change)
+        of_paper = local_mean(brighter, self._paper, 3 * self._near)
+        lost = self._sign * (of_paper - brighter) - (1 - _CONTRAST) * self._stroke.abs()
         return (self.content + change + self._text * self._sign * lost.clamp_min(0)).to(x.dtype)
 
     def finish(self, x: Tensor) -> Tensor:
