@@ -106,9 +106,9 @@ inline void check_coefficients(const Tensor& coefficients) {
     if (!std::isfinite(c[k * coefficients.stride(0)])) raise_not_finite("coefficients");
 }
 
-inline void check_features(const Tensor& h) {
+inline void check_features(const Tensor& h, const char* name = "h") {
   if (h.dim() != 4 || h.size(1) < 1 || h.size(2) < 1 || h.size(3) < 1)
-    raise_value_error("h must have shape (B, C, H, W) with C, H and W at least 1, got ",
+    raise_value_error(name, " must have shape (B, C, H, W) with C, H and W at least 1, got ",
                       shape_of(h));
   switch (h.scalar_type()) {
     case ScalarType::Float:
@@ -116,7 +116,7 @@ inline void check_features(const Tensor& h) {
     case ScalarType::Half:
     case ScalarType::BFloat16: return;
     default:
-      raise_value_error("h must be float16, bfloat16, float32 or float64, got ", dtype_of(h));
+      raise_value_error(name, " must be float16, bfloat16, float32 or float64, got ", dtype_of(h));
   }
 }
 
@@ -125,25 +125,66 @@ inline ScalarType gram_dtype(const Tensor& h) {
   return h.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-inline void check_target(const Tensor& h, const Tensor& target) {
+// A matrix per batch element, or one for all.
+inline void check_matrix(const char* name, const Tensor& h, const Tensor& matrix) {
   check_features(h);
   const int64_t b = h.size(0), c = h.size(1);
-  if (target.dim() != 3 || (target.size(0) != b && target.size(0) != 1) || target.size(1) != c ||
-      target.size(2) != c)
-    raise_value_error("target must have shape (", b, ", ", c, ", ", c, ") or (1, ", c, ", ", c,
-                      ") for h ", shape_of(h), ", got ", shape_of(target));
-  if (target.scalar_type() != gram_dtype(h))
-    raise_value_error("target must be ",
+  if (matrix.dim() != 3 || (matrix.size(0) != b && matrix.size(0) != 1) || matrix.size(1) != c ||
+      matrix.size(2) != c)
+    raise_value_error(name, " must have shape (", b, ", ", c, ", ", c, ") or (1, ", c, ", ", c,
+                      ") for h ", shape_of(h), ", got ", shape_of(matrix));
+  if (matrix.scalar_type() != gram_dtype(h))
+    raise_value_error(name, " must be ",
                       gram_dtype(h) == ScalarType::Double ? "float64" : "float32", " for h in ",
-                      dtype_of(h), ", got ", dtype_of(target));
-  if (target.device() != h.device())
-    raise_value_error("target must be on h's device ", device_of(h), ", got ", device_of(target));
+                      dtype_of(h), ", got ", dtype_of(matrix));
+  if (matrix.device() != h.device())
+    raise_value_error(name, " must be on h's device ", device_of(h), ", got ", device_of(matrix));
 }
 
-inline void check_grad(const Tensor& h, const Tensor& grad) {
-  if (shape_of(grad) != shape_of(h))
-    raise_value_error("grad must have h's shape ", shape_of(h), ", got ", shape_of(grad));
-  check_with("grad", grad, "h", h);
+inline void check_target(const Tensor& h, const Tensor& target) {
+  check_matrix("target", h, target);
+}
+
+inline void check_like(const char* name, const Tensor& tensor, const char* other_name,
+                       const Tensor& other) {
+  check_features(other, other_name);
+  if (shape_of(tensor) != shape_of(other))
+    raise_value_error(name, " must have ", other_name, "'s shape ", shape_of(other), ", got ",
+                      shape_of(tensor));
+  check_with(name, tensor, other_name, other);
+}
+
+inline void check_grad(const Tensor& h, const Tensor& grad) { check_like("grad", grad, "h", h); }
+
+inline void check_slope(double slope) {
+  if (!std::isfinite(slope)) raise_value_error("slope must be finite, got ", slope);
+}
+
+// The number of cells of two pixels, the last of which may be cut off.
+inline int64_t halved(int64_t pixels) { return (pixels + 1) / 2; }
+
+// The gradient of a result that is padded by one pixel on each side: of `height` x `width` pixels
+// without the padding.
+inline void check_padded_grad(const Tensor& grad, const Tensor& by, int64_t height, int64_t width) {
+  check_features(by, "by");
+  if (grad.dim() != 4 || grad.size(0) != by.size(0) || grad.size(1) != by.size(1) ||
+      grad.size(2) != height + 2 || grad.size(3) != width + 2)
+    raise_value_error("grad must have shape (", by.size(0), ", ", by.size(1), ", ", height + 2,
+                      ", ", width + 2, ") for by ", shape_of(by), ", got ", shape_of(grad));
+  check_with("grad", grad, "by", by);
+}
+
+inline void check_level(const Tensor& h, const Tensor& weights, const Tensor* coarse,
+                        double slope) {
+  check_matrix("weights", h, weights);
+  check_slope(slope);
+  if (!coarse) return;
+  const int64_t b = h.size(0), c = h.size(1), y = halved(h.size(2)), x = halved(h.size(3));
+  if (coarse->dim() != 4 || coarse->size(0) != b || coarse->size(1) != c ||
+      coarse->size(2) != y || coarse->size(3) != x)
+    raise_value_error("coarse must have shape (", b, ", ", c, ", ", y, ", ", x, ") for h ",
+                      shape_of(h), ", got ", shape_of(*coarse));
+  check_with("coarse", *coarse, "h", h);
 }
 
 }  // namespace fastfcs

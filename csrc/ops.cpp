@@ -12,4 +12,12 @@ STABLE_TORCH_LIBRARY(fastfcs, library) {
   library.def(
       "gram_correction_backward(Tensor h, Tensor target, Tensor grad, bool tf32=False) -> (Tensor, "
       "Tensor)");
+  library.def("cross_gram(Tensor h, Tensor g, bool tf32=False) -> Tensor");
+  library.def(
+      "level_gradient(Tensor h, Tensor weights, Tensor? coarse, float slope, bool tf32=False) -> "
+      "Tensor");
+  library.def("gate(Tensor x, Tensor by, float slope) -> Tensor");
+  library.def("gate_backward(Tensor grad, Tensor by, float slope) -> Tensor");
+  library.def("halve(Tensor x, Tensor by, float slope) -> Tensor");
+  library.def("halve_backward(Tensor grad, Tensor by, float slope) -> Tensor");
 }

@@ -34,11 +34,9 @@ inline void use_huge_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-// A contiguous, uninitialised tensor on the device of `like`.
-inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
-  std::vector<int64_t> strides(shape.size(), 1);
-  for (size_t d = shape.size() - 1; d > 0; --d)
-    strides[d - 1] = strides[d] * (shape[d] > 1 ? shape[d] : 1);
+// An uninitialised tensor on the device of `like`.
+inline Tensor new_strided(const Tensor& like, const std::vector<int64_t>& shape,
+                          const std::vector<int64_t>& strides, ScalarType dtype) {
   const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   int32_t device;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
@@ -50,6 +48,33 @@ inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, S
   if (tensor.is_cpu())
     use_huge_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());
   return tensor;
+}
+
+// A contiguous, uninitialised tensor on the device of `like`.
+inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType dtype) {
+  std::vector<int64_t> strides(shape.size(), 1);
+  for (size_t d = shape.size() - 1; d > 0; --d)
+    strides[d - 1] = strides[d] * (shape[d] > 1 ? shape[d] : 1);
+  return new_strided(like, shape, strides, dtype);
+}
+
+// The same of shape (B, C, H, W) in channels_last memory: pixels x channels.
+inline Tensor new_channels_last(const Tensor& like, const std::vector<int64_t>& shape) {
+  const int64_t c = shape[1], h = shape[2], w = shape[3];
+  return new_strided(like, shape, {h * w * c, 1, w * c, c}, like.scalar_type());
+}
+
+// Whether the channels of a pixel are contiguous and the pixels of a row adjacent. Rows may lie
+// apart, as those of a slice of a padded tensor.
+inline bool has_pixel_rows(const Tensor& tensor) {
+  const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
+  return (c == 1 || tensor.stride(1) == 1) && (w == 1 || tensor.stride(3) == c) &&
+         (h == 1 || tensor.stride(2) >= w * c);
+}
+
+inline Tensor as_pixel_rows(const Tensor& tensor) {
+  if (has_pixel_rows(tensor)) return tensor;
+  return torch::stable::contiguous(tensor, torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
 }  // namespace fastfcs

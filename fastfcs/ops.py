@@ -2,11 +2,16 @@
 
 Shapes: image (B,3,H,W) in [0,1], x (B,C,H,W), features h (B,C,H,W), which are an n x C matrix with
 n = H W, and Gram matrices (B,C,C); in this module C is a number of channels. Strides are arbitrary.
-A wrong argument raises a ValueError of one sentence. So does a non-finite value on the CPU; on
+A wrong argument raises a ValueError of one sentence. So does a non-finite image on the CPU; on
 CUDA, where detecting it would make the host wait, the result is not finite either.
 
+The network runs in channels_last memory, where h is stored as the n x C matrix that it is. What lies
+between its convolutions takes one pass over memory each: `gate`, `halve` and `level_gradient`.
+Their results are in channels_last memory and replicate-padded by one pixel on each side, as the
+next 3x3 convolution takes them. Half types are computed in float32 and rounded once.
+
 Gradients, first and second, flow to x, to h and to the target of a Gram correction. Images, factors
-and coefficients are constants.
+and coefficients are constants, and so is ``by``: gates are piecewise linear.
 """
 
 from __future__ import annotations
@@ -44,6 +49,35 @@ def _fake_correction(h: Tensor, target: Tensor, tf32: bool = False) -> Tensor:
     return h.new_empty(h.shape)
 
 
+def _fake_cross_gram(h: Tensor, g: Tensor, tf32: bool = False) -> Tensor:
+    return _fake_gram(h)
+
+
+def _padded(x: Tensor, height: Any, width: Any) -> Tensor:
+    """The fake result (B,C,height+2,width+2), in channels_last memory."""
+    batch, channels = x.shape[:2]
+    return x.new_empty(batch, height + 2, width + 2, channels).permute(0, 3, 1, 2)
+
+
+def _fake_level_gradient(
+    h: Tensor, weights: Tensor, coarse: Tensor | None, slope: float, tf32: bool = False
+) -> Tensor:
+    return _padded(h, *h.shape[2:])
+
+
+def _fake_gate(x: Tensor, by: Tensor, slope: float) -> Tensor:
+    return _padded(x, *x.shape[2:])
+
+
+def _fake_halve(x: Tensor, by: Tensor, slope: float) -> Tensor:
+    return _padded(x, (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
+
+
+def _fake_adjoint(grad: Tensor, by: Tensor, slope: float) -> Tensor:
+    batch, channels, height, width = by.shape
+    return by.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
 def _fake_correction_backward(
     h: Tensor, target: Tensor, grad: Tensor, tf32: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -75,8 +109,66 @@ def _gram_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     # dh = h (g + g^T) / n
     (h,) = ctx.saved_tensors
     n = h.shape[2] * h.shape[3]
-    symmetric = (grad + grad.mT) / n  # 1 / n would vanish in float16
-    return torch.einsum("bcd,bchw->bdhw", symmetric, h.to(grad.dtype)).to(h.dtype), None
+    return _product(h, (grad + grad.mT) / n), None
+
+
+def _product(h: Tensor, weights: Tensor) -> Tensor:
+    """h W, (B,C,H,W), for weights (B,C,C) of the dtype of Gram matrices."""
+    return _inside(level_gradient(h, weights))
+
+
+def _inside(padded: Tensor) -> Tensor:
+    return padded[:, :, 1:-1, 1:-1]
+
+
+def _cross_gram_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    # dh = g s^T, dg = h s
+    h, g = ctx.saved_tensors
+    return _product(g, grad.mT), _product(h, grad), None
+
+
+def _save_level(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    h, weights, coarse, ctx.slope, _ = inputs
+    ctx.size = None if coarse is None else coarse.shape
+    ctx.save_for_backward(h, weights)
+
+
+def _level_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    # dh = g w^T, dw = h^T g, dcoarse = the adjoint of enlarging s(h) g, all of the unpadded g
+    h, weights = ctx.saved_tensors
+    unpadded = gate_backward(grad, h, 1.0)
+    dh = _product(unpadded, weights.mT.expand(len(h), -1, -1))
+    dweights = cross_gram(h, unpadded)
+    if len(weights) < len(h):
+        dweights = dweights.sum(0, keepdim=True)
+    if ctx.size is None:
+        return dh, dweights, None, None, None
+    gated = gate_backward(grad, h, ctx.slope)
+    size, coarse_size = list(h.shape[2:]), list(ctx.size)
+    dcoarse = torch.ops.aten.upsample_bilinear2d_backward(gated, size, coarse_size, False)
+    return dh, dweights, dcoarse, None, None
+
+
+def _save_gate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, by, ctx.slope = inputs
+    ctx.save_for_backward(by)
+
+
+# Gates are linear in x, and their adjoints in the gradient.
+def _gate_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return gate_backward(grad, ctx.saved_tensors[0], ctx.slope), None, None
+
+
+def _gate_backward_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return gate(grad, ctx.saved_tensors[0], ctx.slope), None, None
+
+
+def _halve_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return halve_backward(grad, ctx.saved_tensors[0], ctx.slope), None, None
+
+
+def _halve_backward_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return halve(grad, ctx.saved_tensors[0], ctx.slope), None, None
 
 
 def _correction_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -194,6 +286,20 @@ _gram_correction: Callable[..., Tensor] = _operator(
 )
 _gram_correction_backward: Callable[..., tuple[Tensor, Tensor]] = _operator(
     "gram_correction_backward", _fake_correction_backward
+)
+_cross_gram: Callable[..., Tensor] = _operator(
+    "cross_gram", _fake_cross_gram, _cross_gram_backward, _save
+)
+_level_gradient: Callable[..., Tensor] = _operator(
+    "level_gradient", _fake_level_gradient, _level_gradient_backward, _save_level
+)
+_gate: Callable[..., Tensor] = _operator("gate", _fake_gate, _gate_gradient, _save_gate)
+_gate_backward: Callable[..., Tensor] = _operator(
+    "gate_backward", _fake_adjoint, _gate_backward_gradient, _save_gate
+)
+_halve: Callable[..., Tensor] = _operator("halve", _fake_halve, _halve_gradient, _save_gate)
+_halve_backward: Callable[..., Tensor] = _operator(
+    "halve_backward", _fake_adjoint, _halve_backward_gradient, _save_gate
 )
 
 
@@ -375,3 +481,157 @@ def gram_correction_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[T
         (torch.Size([4, 3, 5, 6]), torch.Size([1, 3, 3]))
     """
     return _gram_correction_backward(h, target, grad, _tf32(h))
+
+
+def cross_gram(h: Tensor, g: Tensor) -> Tensor:
+    """Compute h^T g of two arrays of features, the gradient of `level_gradient` in its weights.
+
+    Args:
+        h, g: (B,C,H,W), float16, bfloat16, float32 or float64, both of the same dtype.
+
+    Returns:
+        (B,C,C) in the dtype of :func:`gram`; not divided by n.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs import gram
+        >>> from fastfcs.ops import cross_gram
+        >>> h = torch.rand(1, 3, 4, 5)
+        >>> torch.allclose(cross_gram(h, h), 20 * gram(h))
+        True
+    """
+    return _cross_gram(h, g, _tf32(h))
+
+
+def level_gradient(
+    h: Tensor, weights: Tensor, coarse: Tensor | None = None, slope: float = 0.2
+) -> Tensor:
+    """Compute the gradient that arrives at a level: h W + s(h) U g.
+
+    h W is the level's own correction. U g is the gradient of the level below it, enlarged
+    bilinearly (corners not aligned), and s(h), 1 where h > 0 and ``slope`` elsewhere, is the slope
+    of the leaky ReLU that lies between the two levels.
+
+    Args:
+        h: features (B,C,H,W), float16, bfloat16, float32 or float64.
+        weights: W, (B,C,C) or (1,C,C), in the dtype of :func:`gram`.
+        coarse: g, (B,C,ceil(H/2),ceil(W/2)) in h's dtype; None omits the second term.
+        slope: the slope for negative inputs.
+
+    Returns:
+        (B,C,H+2,W+2) in h's dtype, replicate-padded.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong, or the slope is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.ops import level_gradient
+        >>> h, coarse = torch.rand(1, 3, 4, 6), torch.full((1, 3, 2, 3), 0.5)
+        >>> result = level_gradient(h, torch.eye(3)[None], coarse)
+        >>> torch.allclose(result[:, :, 1:-1, 1:-1], h + 0.5)
+        True
+    """
+    return _level_gradient(h, weights, coarse, slope, _tf32(h))
+
+
+def gate(x: Tensor, by: Tensor, slope: float = 0.2) -> Tensor:
+    """Backpropagate x through a leaky ReLU whose inputs were ``by``, and pad the result.
+
+    ``gate(x, x)`` is the leaky ReLU itself.
+
+    Args:
+        x: (B,C,H,W), float16, bfloat16, float32 or float64.
+        by: of x's shape and dtype; x is multiplied by the slope where this is not positive. The
+            outputs of the leaky ReLU serve as well as its inputs.
+        slope: the slope for negative inputs; 1 only pads.
+
+    Returns:
+        (B,C,H+2,W+2), replicate-padded, in x's dtype.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong, or the slope is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.ops import gate
+        >>> x = torch.tensor([[[[-1.0, 1.0]]]])
+        >>> gate(x, x)
+        tensor([[[[-0.2000, -0.2000,  1.0000,  1.0000],
+                  [-0.2000, -0.2000,  1.0000,  1.0000],
+                  [-0.2000, -0.2000,  1.0000,  1.0000]]]])
+    """
+    return _gate(x, by, slope)
+
+
+def gate_backward(grad: Tensor, by: Tensor, slope: float = 0.2) -> Tensor:
+    """Compute the gradient of :func:`gate` in x: its adjoint.
+
+    Args:
+        grad: (B,C,H+2,W+2), the gradient of the padded result.
+        by: (B,C,H,W), as in :func:`gate`, in the same dtype.
+        slope: as in :func:`gate`.
+
+    Returns:
+        (B,C,H,W).
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong, or the slope is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.ops import gate_backward
+        >>> gate_backward(torch.ones(1, 1, 3, 4), torch.ones(1, 1, 1, 2))
+        tensor([[[[6., 6.]]]])
+    """
+    return _gate_backward(grad, by, slope)
+
+
+def halve(x: Tensor, by: Tensor, slope: float = 0.2) -> Tensor:
+    """Average cells of 2 x 2 pixels of the gated x, and pad the result.
+
+    ``halve(x, x)`` averages the leaky ReLU of x.
+
+    Args:
+        x, by, slope: see :func:`gate`. In cells that the border cuts off, the mean is that of the
+            pixels that there are.
+
+    Returns:
+        (B,C,ceil(H/2)+2,ceil(W/2)+2), replicate-padded, in x's dtype.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong, or the slope is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.ops import halve
+        >>> x = torch.tensor([[[[1.0, 3.0, -5.0]]]])
+        >>> halve(x, x)[0, 0, 1]
+        tensor([ 2.,  2., -1., -1.])
+    """
+    return _halve(x, by, slope)
+
+
+def halve_backward(grad: Tensor, by: Tensor, slope: float = 0.2) -> Tensor:
+    """Compute the gradient of :func:`halve` in x: its adjoint.
+
+    Args:
+        grad: (B,C,ceil(H/2)+2,ceil(W/2)+2), the gradient of the padded result.
+        by, slope: see :func:`gate_backward`.
+
+    Returns:
+        (B,C,H,W).
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong, or the slope is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.ops import halve_backward
+        >>> halve_backward(torch.ones(1, 1, 3, 4), torch.ones(1, 1, 1, 3))
+        tensor([[[[3., 3., 6.]]]])
+    """
+    return _halve_backward(grad, by, slope)

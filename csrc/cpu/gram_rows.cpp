@@ -11,20 +11,11 @@
 #include <type_traits>
 #include <utility>
 
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
-
-#include "vector.h"
+#include "convert.h"
 
 namespace fastfcs {
 namespace FASTFCS_ISA {
 namespace {
-
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
@@ -39,52 +30,6 @@ struct AlignedBuffer {
   A* get() { return reinterpret_cast<A*>(lines.get()); }
   std::unique_ptr<CacheLine[]> lines;
 };
-
-inline void convert(const float* from, float* to, int64_t count) {
-  std::memcpy(to, from, count * sizeof(float));
-}
-inline void convert(const double* from, double* to, int64_t count) {
-  std::memcpy(to, from, count * sizeof(double));
-}
-
-inline void convert(const BFloat16* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = uint32_t(from[i].x) << 16;
-    std::memcpy(to + i, &bits, sizeof bits);
-  }
-}
-
-inline void convert(const float* from, BFloat16* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, from + i, sizeof bits);
-    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to nearest, ties to even
-    to[i].x = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;      // NaN stays NaN
-  }
-}
-
-#ifdef __F16C__
-inline void convert(const Half* from, float* to, int64_t count) {
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(load<__m128i>(from + i)));
-  for (; i < count; ++i) to[i] = _cvtsh_ss(from[i].x);
-}
-
-inline void convert(const float* from, Half* to, int64_t count) {
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8)
-    store(to + i, _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
-  for (; i < count; ++i) to[i].x = _cvtss_sh(from[i], _MM_FROUND_TO_NEAREST_INT);
-}
-#else
-inline void convert(const Half* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
-}
-
-inline void convert(const float* from, Half* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
-}
-#endif
 
 struct Chunk {
   int64_t slice, number;  // the chunk's number within its slice
