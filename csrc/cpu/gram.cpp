@@ -127,10 +127,10 @@ struct PlaneBatch : SlicedBatch {
 
 // Features as rows of pixels, of channels_last memory or copied to it.
 template <typename T>
-struct PixelRows {
+struct PixelFeatures {
   Tensor tensor;
   const T* data;
-  explicit PixelRows(const Tensor& t)
+  explicit PixelFeatures(const Tensor& t)
       : tensor(as_pixel_rows(t)), data(static_cast<const T*>(tensor.const_data_ptr())) {}
   PixelView<T> operator[](int64_t b) const {
     return {data + b * tensor.stride(0), tensor.size(1), tensor.size(3), tensor.size(2),
@@ -142,7 +142,7 @@ struct PixelRows {
 template <typename T>
 struct PixelBatch : SlicedBatch {
   using Feature = T;
-  PixelRows<T> h, g;
+  PixelFeatures<T> h, g;
   bool own;  // whether the products of h with itself are wanted
 
   PixelBatch(const Tensor& h, const Tensor* grad, bool own = true)
@@ -456,8 +456,8 @@ Tensor level_of(const Tensor& h, const Tensor& weights, const Tensor* coarse, do
   static const LevelRows<T> level = FASTFCS_FOR_ISA(level_rows<T>);
   const int64_t c = h.size(1), height = h.size(2), width = h.size(3);
   Tensor result = new_channels_last(h, {h.size(0), c, height + 2, width + 2});
-  const PixelRows<T> features(h);
-  std::optional<PixelRows<T>> below;
+  const PixelFeatures<T> features(h);
+  std::optional<PixelFeatures<T>> below;
   if (coarse) below.emplace(*coarse);
   const Matrices<A> matrices(weights);
   T* const to = static_cast<T*>(result.mutable_data_ptr());
