@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .combine import as_working_dtype
-from .windows import local_mean, maximum, ramp, spread
+from .windows import is_known, local_mean, maximum, ramp, spread
 
 _EVEN = 1.5 / 255  # largest difference within an even window
 _NEAR = 3.5 / 255  # still the ground's colour, between strokes and next to JPEG edges
@@ -47,9 +47,16 @@ class EvenGround:
 
     def __init__(self, content: Tensor, coloured: bool = True) -> None:
         self.content = as_working_dtype(content)
+        self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
+        radius = max(3, max(content.shape[-2:]) // 60)
+        self._is_absent = is_known(self.content) and not _may_be_even(self.content, radius)
+        if self._is_absent:
+            self.weight = torch.zeros_like(self.content[:, :1])
+            self._spared = self.content.new_zeros(())
+            return
         lightest = self.content.amax(1, keepdim=True)
         darkest = self.content.amin(1, keepdim=True)
-        even = _even(self.content)
+        even = _even(self.content, radius)
         if not coloured:
             even = even * ramp(lightest - darkest, 0.1, 0.05)
         # As a function of the colour alone, it draws no border where a shadow begins.
@@ -57,7 +64,6 @@ class EvenGround:
             ramp(darkest, 0.5, 1.0) * _share(even, ramp(darkest, 0.9, 0.98))
             + ramp(lightest, 0.5, 0.0) * _share(even, ramp(lightest, 0.1, 0.02))
         )
-        self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
         self._treat(even, even)
 
     def extend(self, more: Tensor, trust: Tensor) -> None:
@@ -71,6 +77,7 @@ class EvenGround:
         self._treat(weight, weight * trust)
 
     def _treat(self, weight: Tensor, trusted: Tensor) -> None:
+        self._is_absent = False
         self.weight = weight
         sampled = _polynomials(self._sample(self.content))
         weights = self._sample(trusted)
@@ -85,6 +92,8 @@ class EvenGround:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Even out the change: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
+        if self._is_absent:
+            return x
         dtype = torch.promote_types(x.dtype, self.content.dtype)
         changes = self._sample(x.to(self.content.dtype) - self.content).flatten(2)
         moments = self._weighted @ changes.transpose(1, 2)
@@ -104,6 +113,8 @@ class EvenGround:
         Returns:
             (B,3,H,W) in X's dtype.
         """
+        if self._is_absent:
+            return x
         dtype = torch.promote_types(x.dtype, self.content.dtype)
         content, spared = self.content.to(dtype), self._spared.to(dtype)
         return torch.lerp(self(x).to(dtype), content, spared).to(x.dtype)
@@ -115,10 +126,19 @@ def _share(even: Tensor, extreme: Tensor) -> Tensor:
     return ramp((even * extreme).mean((2, 3), keepdim=True) / (total + 1e-6), 0.75, 0.95)
 
 
-def _even(content: Tensor) -> Tensor:
+def _may_be_even(content: Tensor, radius: int) -> bool:
+    """False if no window of this radius is even: each contains one of these cells, or its rest."""
+    cell = radius + 1
+    extremes = torch.cat([content, -content], 1).detach()
+    for _ in range(2):
+        extremes = torch.cat([part.amax(2, keepdim=True) for part in extremes.split(cell, 2)], 2)
+        extremes = extremes.mT
+    high, low = extremes.chunk(2, 1)
+    return bool(((high + low).amax(1) <= _EVEN).any())
+
+
+def _even(content: Tensor, radius: int) -> Tensor:
     """The weight of even areas, (B,1,H,W)."""
-    side = max(content.shape[-2:])
-    radius = max(3, side // 60)
     centres = (_range(content, radius) <= _EVEN).to(content.dtype)
     covered = maximum(centres, radius)  # an even window, as far as it reaches
     around = 2 * radius
