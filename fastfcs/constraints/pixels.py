@@ -1,6 +1,5 @@
 """Constraints that act on each pixel separately: on its range, luminance or colour."""
 
-import torch
 from torch import Tensor
 
 from ..losses import luma

@@ -7,6 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Box = tuple[slice, slice]
+"""The rows and columns of a part of an image."""
+
+WHOLE: Box = slice(None), slice(None)
+"""The box of a whole image."""
+
 
 def maximum(x: Tensor, radius: int) -> Tensor:
     """Compute the maximum in the window of every pixel.
@@ -179,3 +185,55 @@ def ramp(x: Tensor, low: float, high: float) -> Tensor:
         tensor([0.0000, 0.5000, 1.0000])
     """
     return ((x - low) / (high - low)).clamp(0, 1)
+
+
+def bounding_box(weight: Tensor, cell: int = 1, margin: int = 0) -> Box:
+    """Find the part of an image where a weight is not 0. The host waits for its values.
+
+    Args:
+        weight: (B,1,h,w), not 0 everywhere.
+        cell: side of the weight's cells in pixels of the image.
+        margin: pixels by which the box is enlarged at least. It starts with a cell.
+
+    Returns:
+        The box; it may extend beyond the bottom and the right of the image.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.constraints.windows import bounding_box
+        >>> bounding_box(torch.tensor([[[[0, 0, 0], [0, 0, 1]]]]), margin=1)
+        (slice(0, 3, None), slice(1, 4, None))
+    """
+    present = weight.detach() != 0
+    slices = []
+    for dim in (3, 2):
+        at = present.any(dim).flatten(0, 1).any(0).nonzero()
+        start, stop = int(at[0]) * cell - margin, (int(at[-1]) + 1) * cell + margin
+        slices.append(slice(max(0, start // cell * cell), stop))
+    return slices[0], slices[1]
+
+
+def pasted(x: Tensor, part: Tensor, box: Box) -> Tensor:
+    """Replace a part of an image.
+
+    Args:
+        x: (B,C,H,W).
+        part: (B,C,h,w), the new pixels.
+        box: where they belong.
+
+    Returns:
+        (B,C,H,W), a new image, or ``part`` itself if it is the whole.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.constraints.windows import pasted
+        >>> box = slice(0, 1), slice(1, 3)
+        >>> pasted(torch.zeros(1, 1, 2, 3), torch.ones(1, 1, 1, 2), box)[0, 0]
+        tensor([[0., 1., 1.],
+                [0., 0., 0.]])
+    """
+    if part.shape == x.shape:
+        return part
+    x = x.clone()
+    x[(..., *box)] = part
+    return x
