@@ -79,6 +79,7 @@ class CoarseProjection:
         size = [2 * side for side in smooth.shape[-2:]]
         fine = F.interpolate(smooth, size, mode="bilinear", align_corners=False)
         height, width = self.content.shape[-2:]
+        result: Tensor
         a0, a1, a2, result = fine[..., :height, :width].split(1, 1)
         for a, colour in zip((a0, a1, a2), self.content.split(1, 1), strict=True):
             result = torch.addcmul(result, a, colour)

@@ -74,9 +74,11 @@ class EvenGround:
             # No pixel further away depends on even areas. The box starts with a cell, so that
             # windows cut off at its border are not even, either. `_shifted` needs both borders of
             # the image or none.
-            box = _both_borders(bounding_box(cells, radius + 1, 13 * radius + 9), content)
+            rows, columns = box = _both_borders(
+                bounding_box(cells, radius + 1, 13 * radius + 9), content
+            )
             nowhere = torch.zeros_like(self.content[:, :1])
-            parts = _even(self.content[(..., *box)], radius)
+            parts = _even(self.content[..., rows, columns], radius)
             even, gradient = (pasted(nowhere, part, box) for part in parts)
         even = even * ramp(local_mean(gradient, None, radius), 0.2, 0.02)
         if not coloured:
@@ -111,7 +113,7 @@ class EvenGround:
         self._inverse = _inverse(normal + ridge)
 
     def _sample(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 1, self._stride)
+        return x if self._stride == 1 else F.avg_pool2d(x, 1, self._stride)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Even out the change: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
@@ -121,10 +123,10 @@ class EvenGround:
         changes = self._sample(x.to(self.content.dtype) - self.content).flatten(2)
         moments = self._weighted @ changes.transpose(1, 2)
         fit = (self._inverse @ moments.double()).to(moments).transpose(1, 2)
-        box = (..., *self._box)
-        content = self.content[box]
+        rows, columns = self._box
+        content, weight = self.content[..., rows, columns], self.weight[..., rows, columns]
         evened = content + (fit @ _polynomials(content)).view_as(content)
-        part = torch.lerp(x[box].to(dtype), evened.to(dtype), self.weight[box].to(dtype))
+        part = torch.lerp(x[..., rows, columns].to(dtype), evened.to(dtype), weight.to(dtype))
         return pasted(x, part.to(x.dtype), self._box)
 
     def finish(self, x: Tensor) -> Tensor:

@@ -173,6 +173,8 @@ class BetweenUpdates:
         coarse: LowPass | None = None,
         updates: int = 1,
     ) -> None:
+        # Constraints split colours, which takes far longer in channels_last memory.
+        content = content.contiguous()
         self._constraints = build(parts, content, cutoff=cutoff, regions=regions, coarse=coarse)
         self._last = [_projection(constraint) for constraint in self._constraints]
         self._early = self._last if updates == 1 else [_coarse(c) for c in self._constraints]
@@ -206,6 +208,7 @@ class BetweenUpdates:
         Raises:
             ValueError: a constraint returned anything else.
         """
+        x = x.contiguous()
         if self._ground:
             x = self._ground(x)
         if not self._constraints:

@@ -31,8 +31,9 @@ def maximum(x: Tensor, radius: int) -> Tensor:
         tensor([[3., 3., 3., 0.]])
     """
     side = 2 * radius + 1
-    for dim, padding in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
-        x, covered = F.pad(x, padding, value=-torch.inf), 1
+    x = F.pad(x, (radius,) * 4, mode="replicate")  # the window of a border pixel contains it
+    for dim in (2, 3):
+        covered = 1
         while covered < side:  # doubling takes log(side) steps; max_pool2d takes 20 times as long
             step = min(covered, side - covered)
             length = x.shape[dim] - step
@@ -235,5 +236,5 @@ def pasted(x: Tensor, part: Tensor, box: Box) -> Tensor:
     if part.shape == x.shape:
         return part
     x = x.clone()
-    x[(..., *box)] = part
+    x[..., box[0], box[1]] = part
     return x
