@@ -19,7 +19,7 @@ class CoarseProjection:
     A change that passes p(L) is nearly an affine function of the colours of C in every window. Such
     functions are fitted to the change filtered on the coarse grid, and their coefficients are
     interpolated, as by a fast guided filter (He and Sun 2015): the edges of the change are those
-    of C at full size. An unchanged content comes back but for rounding.
+    of C at full size. An unchanged content comes back as it is.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1], H and W at least 5.
