@@ -9,6 +9,7 @@ from .windows import (
     WHOLE,
     Box,
     bounding_box,
+    cut,
     is_absent,
     is_known,
     local_mean,
@@ -74,11 +75,9 @@ class EvenGround:
             # No pixel further away depends on even areas. The box starts with a cell, so that
             # windows cut off at its border are not even, either. `_shifted` needs both borders of
             # the image or none.
-            rows, columns = box = _both_borders(
-                bounding_box(cells, radius + 1, 13 * radius + 9), content
-            )
+            box = _both_borders(bounding_box(cells, radius + 1, 13 * radius + 9), content)
             nowhere = torch.zeros_like(self.content[:, :1])
-            parts = _even(self.content[..., rows, columns], radius)
+            parts = _even(cut(self.content, box), radius)
             even, gradient = (pasted(nowhere, part, box) for part in parts)
         even = even * ramp(local_mean(gradient, None, radius), 0.2, 0.02)
         if not coloured:
@@ -123,10 +122,9 @@ class EvenGround:
         changes = self._sample(x.to(self.content.dtype) - self.content).flatten(2)
         moments = self._weighted @ changes.transpose(1, 2)
         fit = (self._inverse @ moments.double()).to(moments).transpose(1, 2)
-        rows, columns = self._box
-        content, weight = self.content[..., rows, columns], self.weight[..., rows, columns]
+        content, weight = cut(self.content, self._box), cut(self.weight, self._box)
         evened = content + (fit @ _polynomials(content)).view_as(content)
-        part = torch.lerp(x[..., rows, columns].to(dtype), evened.to(dtype), weight.to(dtype))
+        part = torch.lerp(cut(x, self._box).to(dtype), evened.to(dtype), weight.to(dtype))
         return pasted(x, part.to(x.dtype), self._box)
 
     def finish(self, x: Tensor) -> Tensor:

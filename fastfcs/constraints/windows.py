@@ -214,6 +214,25 @@ def bounding_box(weight: Tensor, cell: int = 1, margin: int = 0) -> Box:
     return slices[0], slices[1]
 
 
+def cut(x: Tensor, box: Box) -> Tensor:
+    """Cut out a part of an image.
+
+    Args:
+        x: (B,C,H,W).
+        box: the part.
+
+    Returns:
+        (B,C,h,w), a view, or ``x`` itself for `WHOLE`.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.constraints.windows import cut
+        >>> cut(torch.zeros(1, 1, 2, 3), (slice(0, 1), slice(1, 3))).shape
+        torch.Size([1, 1, 1, 2])
+    """
+    return x if box == WHOLE else x[..., box[0], box[1]]
+
+
 def pasted(x: Tensor, part: Tensor, box: Box) -> Tensor:
     """Replace a part of an image.
 
