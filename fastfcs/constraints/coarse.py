@@ -47,13 +47,10 @@ class CoarseProjection:
         k00, k01, k02, k11, k12, k22 = self._laplacian.factors.split(1, 1)
         rows = (k00, k01, k02), (k11, k12), (k22,)
         # (S_w + eps/9 I)^-1 = K K^T with an upper triangular K.
-        self._inverse = torch.stack(
-            [
-                torch.cat([_dot(rows[min(i, j)], rows[max(i, j)]) for j in range(3)], 1)
-                for i in range(3)
-            ],
-            1,
-        )
+        self._inverse = [
+            torch.cat([_dot(rows[min(i, j)], rows[max(i, j)]) for j in range(3)], 1)
+            for i in range(3)
+        ]
         self._means = _window_means(self._small)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -67,9 +64,9 @@ class CoarseProjection:
         """The affine function of every window that fits y (B,1,h,w), (B,4,h-2,w-2)."""
         mean = _window_means(y)
         covariance = _window_means(y * self._small) - mean * self._means
-        slope = self._inverse[:, 0] * covariance[:, :1]
-        for k in (1, 2):
-            slope = torch.addcmul(slope, self._inverse[:, k], covariance[:, k : k + 1])
+        slope = torch.zeros_like(covariance)
+        for row, part in zip(self._inverse, covariance.split(1, 1), strict=True):
+            slope = torch.addcmul(slope, row, part)
         constant = mean - (slope * self._means).sum(1, keepdim=True)
         return torch.cat([slope, constant], 1)
 
@@ -80,7 +77,7 @@ class CoarseProjection:
         fine = F.interpolate(smooth, size, mode="bilinear", align_corners=False)
         height, width = self.content.shape[-2:]
         result: Tensor
-        a0, a1, a2, result = fine[..., :height, :width].split(1, 1)
+        a0, a1, a2, result = fine.narrow(2, 0, height).narrow(3, 0, width).split(1, 1)
         for a, colour in zip((a0, a1, a2), self.content.split(1, 1), strict=True):
             result = torch.addcmul(result, a, colour)
         return result
