@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fastfcs import gram, network
 from fastfcs.constraints import Photoreal
+from fastfcs.losses import region_grams
 from fastfcs.network import UnrolledSolver
+from fastfcs.ops import level_gradient
 from fastfcs.statistics import Statistics
 from fastfcs.weights import find_weights, load_solver, save_solver
 
@@ -93,7 +96,13 @@ def test_correction_is_the_gram_correction_times_a_rough_inverse() -> None:
     series = sum(torch.linalg.matrix_power(torch.eye(5) - a, j) for j in range(8))
     scale = (gram(h) + target).diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
     want = (h.flatten(2).mT @ (gram(h) - target) @ series / scale).mT.reshape(h.shape)
-    torch.testing.assert_close(network._normalised_correction(h, target), want)
+    torch.testing.assert_close(correction(h, target), want)
+
+
+def correction(h: Tensor, target: Tensor, masks: Tensor | None = None) -> Tensor:
+    """h (G - H) Q, as the network computes it."""
+    g = gram(h) if masks is None else region_grams(h, masks)
+    return level_gradient(h, network._correction_weights(g, target))[:, :, 1:-1, 1:-1]
 
 
 def cut_out(height: int, width: int) -> Tensor:
@@ -111,25 +120,25 @@ def test_alpha_weights_the_statistics_and_not_the_correction() -> None:
     a = (g + target) / trace
     series = sum(torch.linalg.matrix_power(torch.eye(5) - a, j) for j in range(8))
     want = (n @ (g - target) @ series / trace).mT.reshape(h.shape)
-    found = network._normalised_correction(h, target, alpha[:, 0])
+    found = correction(h, target, alpha[:, 0])
     torch.testing.assert_close(found, want)
     assert found[..., -1].abs().min() > 0  # hidden pixels too
 
     mask = torch.rand(1, 12, 13, dtype=torch.float64)
-    by_region = network._correction_by_region(h[:1], target[:1], mask, mask * alpha[0])
+    by_region = network._gradient_by_region(h[:1], target[:1], None, mask, mask * alpha[0])
     g = (mask.flatten(1).mT * weight * n[:1]).mT @ n[:1] / (mask * alpha[0]).sum()
     trace = (g + target[:1]).diagonal(dim1=1, dim2=2).sum()
     a = (g + target[:1]) / trace
     series = sum(torch.linalg.matrix_power(torch.eye(5) - a, j) for j in range(8))
     want = (n[:1] @ (g - target[:1]) @ series / trace).mT.reshape(h[:1].shape)
-    torch.testing.assert_close(by_region, mask * want)
+    torch.testing.assert_close(by_region[:, :, 1:-1, 1:-1], mask * want)
 
 
 def test_the_weighted_correction_is_differentiable() -> None:
     h, other = torch.randn(2, 1, 4, 6, 7, dtype=torch.float64)
     alpha, target = cut_out(6, 7)[:, 0], gram(other)
     assert torch.autograd.gradcheck(
-        lambda h, target: network._normalised_correction(h, target, alpha),
+        lambda h, target: correction(h, target, alpha),
         (h.requires_grad_(), target.requires_grad_()),
     )
 
@@ -223,7 +232,8 @@ def test_backward_maps_can_be_a_gradient(residual: int) -> None:
     features, active = solver.forward_maps(image)
     correction = torch.randn_like(features[0])
     (features[0] * correction)[:, :4].sum().backward()
-    g = solver.backward_maps[0](features, active, lambda h, level: correction, solver.forward_maps)
+    padded = F.pad(correction, (1, 1, 1, 1), mode="replicate")
+    g = solver.backward_maps[0](features, active, lambda *_: padded, solver.forward_maps)
     border = 3 + residual
     inside = slice(border, -border)  # at the border the padding's transpose differs
     got, want = g[..., inside, inside], image.grad[..., inside, inside]
@@ -239,8 +249,10 @@ def test_a_level_is_gated_by_its_own_activations(solver: UnrolledSolver) -> None
     maps[0][0].weight.zero_()[:, :, 1, 1] = torch.eye(8)
     maps[0][1].weight *= 1e-2  # tanh is linear there
 
-    def deepest(h: Tensor, level: int) -> Tensor:
-        return torch.ones_like(h) if level == 2 else 0 * h
+    def deepest(h: Tensor, level: int, g: Tensor | None) -> Tensor:
+        if g is None:
+            return torch.ones_like(F.pad(h, (1, 1, 1, 1)))
+        return level_gradient(h, torch.zeros(1, 8, 8, dtype=h.dtype), g)
 
     def update(sign: float) -> Tensor:
         one = [sign * torch.ones_like(features[0]), *features[1:]]
