@@ -21,7 +21,7 @@ constexpr int64_t kVector = FASTFCS_VECTOR / sizeof(A);
 constexpr int kHeight = FASTFCS_VECTOR == 64 ? 8 : 4, kWidth = 3;
 
 int64_t chunk_pixels(int64_t channels) {
-  const int64_t most = 8192 / channels / kHeight * kHeight;
+  const int64_t most = 4096 / channels / kHeight * kHeight;
   return most < 32 ? 32 : most > 512 ? 512 : most;
 }
 
@@ -162,6 +162,17 @@ inline void combine(int64_t channels, int64_t count, const A* x, Panels<A>& w, c
       if (y)
         add_products(y + p * channels, channels, 1, v.buffer.get() + j * channels, pitch, channels,
                      sums);
+#ifdef __x86_64__
+      // Separate variables for GCC, which would otherwise keep some of the sums in memory during
+      // the loops above because finish() needs registers.
+      FASTFCS_UNROLL
+      for (int i = 0; i < kHeight; ++i) FASTFCS_UNROLL
+      for (int k = 0; k < width; ++k) {
+        V value = sums[i][k];
+        asm("" : "+v"(value));
+        sums[i][k] = value;
+      }
+#endif
       finish(p, j, sums);
       FASTFCS_UNROLL
       for (int i = 0; i < kHeight; ++i) FASTFCS_UNROLL
