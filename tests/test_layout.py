@@ -13,7 +13,7 @@ PACKAGE = Path(fastfcs.__file__).parent
 # From the bottom up; modules on one line do not import each other.
 LAYERS = (
     "_C checks files progress",
-    "ops",
+    "ops precision",
     "laplacian",
     "chebyshev losses",
     "bandwidth",
