@@ -67,10 +67,8 @@ def expected(name: str, x: Tensor, by: Tensor) -> Tensor:
     )
     if not name.endswith("backward"):
         return forward(x)
-    _, (gradient,) = torch.autograd.functional.vjp(
-        forward, torch.zeros(by.shape, dtype=torch.float64), x.double()
-    )
-    return gradient
+    zeros = torch.zeros(by.shape, dtype=torch.float64)
+    return torch.autograd.functional.vjp(forward, zeros, x.double())[1]
 
 
 def last(x: Tensor) -> Tensor:
@@ -89,7 +87,7 @@ def arguments(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Te
     backward = name.endswith("backward")
     x = torch.randn(padded_size(name, shape) if backward else shape).to(dtype)
     by = torch.randn(shape).to(dtype)
-    by.view(-1)[::5] = 0
+    by.view(-1)[1::5] = 0
     return last(x), last(by)
 
 
@@ -144,7 +142,7 @@ def test_level_gradient(kernels: Kernels, shape: tuple[int, ...], dtype: torch.d
     """Every second shape has one matrix for the whole batch, the others one per element."""
     batch, channels, height, width = shape
     h = torch.randn(shape).to(dtype)
-    h.view(-1)[::5] = 0
+    h.view(-1)[1::5] = 0
     matrices = 1 if FEATURES.index(shape) % 2 else batch
     weights = torch.randn(matrices, channels, channels).to(gram_dtype(h)) / channels**0.5
     coarse = torch.randn(batch, channels, -(-height // 2), -(-width // 2)).to(dtype)
