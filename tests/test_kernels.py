@@ -165,6 +165,17 @@ def test_empty_batch_and_channels(kernels: Kernels) -> None:
     assert kernels.gram(image[:, :0]).shape == (1, 0, 0)
 
 
+@pytest.fixture(params=[False, True], ids=["channels_first", "channels_last"])
+def channels_last(request: pytest.FixtureRequest) -> bool:
+    """The layout of features in the Gram kernels."""
+    return request.param
+
+
+@pytest.fixture
+def gram_kernels(library: ctypes.CDLL, channels_last: bool) -> Kernels:
+    return Kernels(library, channels_last=channels_last)
+
+
 GRAM_TOLERANCE = {
     torch.float64: 1e-13,
     torch.float32: 2e-6,
@@ -201,9 +212,9 @@ CASES = [
 
 @needs_compiler
 @pytest.mark.parametrize(("shape", "dtype"), CASES)
-def test_gram(kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_gram(gram_kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     h = torch.randn(shape).to(dtype)
-    actual = kernels.gram(h)
+    actual = gram_kernels.gram(h)
     assert relative_error(actual, reference.gram(h)) < GRAM_TOLERANCE[dtype]
     assert torch.equal(actual, actual.mT)
 
@@ -224,57 +235,59 @@ def _check_correction(kernels: Kernels, h: Tensor, grad: Tensor, target: Tensor)
 
 @needs_compiler
 @pytest.mark.parametrize(("shape", "dtype"), CASES)
-def test_gram_correction(kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_gram_correction(gram_kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Every second shape has one target for the whole batch, the others one per element."""
     one_target = FEATURES.index(shape) % 2 == 1
     h, grad = torch.randn(2, *shape).to(dtype)
     target = torch.randn(1 if one_target else shape[0], shape[1], shape[1]).to(gram_dtype(h))
-    _check_correction(kernels, h, grad, target)
+    _check_correction(gram_kernels, h, grad, target)
 
 
 @needs_compiler
-def test_gram_of_many_stages(kernels: Kernels) -> None:
+def test_gram_of_many_stages(gram_kernels: Kernels) -> None:
     """With three slices, the minimum for every batch, the rings of stages wrap around."""
-    kernels.library.set_gram_blocks(ctypes.c_long(1))
+    gram_kernels.library.set_gram_blocks(ctypes.c_long(1))
     h, grad = torch.randn(2, 2, 1, 1, 3 * 6 * 128 + 7)
     target = torch.randn(1, 1, 1)
     references = reference.gram_correction_backward(h, target, grad)
-    for actual, expected in zip(kernels.backward(h, target, grad), references, strict=True):
+    for actual, expected in zip(gram_kernels.backward(h, target, grad), references, strict=True):
         assert relative_error(actual, expected) < GRAM_TOLERANCE[h.dtype]
     h = torch.randn(1, 1, 1, 3 * 6 * 256 + 7).half()
-    assert relative_error(kernels.gram(h), reference.gram(h)) < GRAM_TOLERANCE[h.dtype]
-    kernels.library.set_gram_blocks(ctypes.c_long(1584))
+    assert relative_error(gram_kernels.gram(h), reference.gram(h)) < GRAM_TOLERANCE[h.dtype]
+    gram_kernels.library.set_gram_blocks(ctypes.c_long(1584))
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", GRAM_TOLERANCE)
 def test_gram_of_misaligned_arrays(
-    library: ctypes.CDLL, kernels: Kernels, dtype: torch.dtype
+    library: ctypes.CDLL, channels_last: bool, dtype: torch.dtype
 ) -> None:
     """Copies are narrower but the bits the same, whichever array is not 16-byte aligned."""
-    h, grad = torch.randn(2, 1, 33, 8, 8).to(dtype)
-    target = torch.randn(1, 33, 33).to(gram_dtype(h))
+    h, grad = torch.randn(2, 1, 40, 8, 8).to(dtype)
+    target = torch.randn(1, 40, 40).to(gram_dtype(h))
 
     def results(kernels: Kernels) -> list[Tensor]:
         correction = kernels.correction(h, target)
         return [kernels.gram(h), correction, *kernels.backward(h, target, grad)]
 
-    aligned = results(kernels)
+    aligned = results(Kernels(library, channels_last=channels_last))
     for array in (0, 2, 3):  # h; grad, or the correction's result; dh
         for offset in (
             (1, 2) if dtype.itemsize == 2 else (1,)
         ):  # half types also have copies of four bytes
-            again = results(Kernels(library, misaligned=array, offset=offset))
+            again = results(
+                Kernels(library, channels_last=channels_last, misaligned=array, offset=offset)
+            )
             assert all(torch.equal(a, b) for a, b in zip(aligned, again, strict=True))
 
 
 @needs_compiler
 @pytest.mark.parametrize(("name", "channels"), [("float16", 70), ("tf32", 70)])
 def test_gram_gives_the_same_bits_on_every_device(
-    library: ctypes.CDLL, name: str, channels: int
+    library: ctypes.CDLL, channels_last: bool, name: str, channels: int
 ) -> None:
     """On a small device, apply has fewer blocks and reads the weights of every step again."""
-    kernels = Kernels(library, tf32=name == "tf32")
+    kernels = Kernels(library, tf32=name == "tf32", channels_last=channels_last)
     h, grad = torch.randn(2, 1, channels, 15, 32).to(
         torch.float16 if name == "float16" else torch.float32
     )
@@ -288,10 +301,10 @@ def test_gram_gives_the_same_bits_on_every_device(
 
 @needs_compiler
 def test_gram_and_matting_in_shuffled_order(
-    library: ctypes.CDLL, picture: Callable[..., Tensor]
+    library: ctypes.CDLL, channels_last: bool, picture: Callable[..., Tensor]
 ) -> None:
     """`run` compares the bits of all orders of threads and blocks that the emulation has."""
-    kernels = Kernels(library, orders=ORDERS)
+    kernels = Kernels(library, channels_last=channels_last, orders=ORDERS)
     image = picture(1, 9, 57).float()
     x = torch.rand_like(image)
     actual = kernels.matvec(image, kernels.factors(image), x)
@@ -302,26 +315,26 @@ def test_gram_and_matting_in_shuffled_order(
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_beyond_half_types(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_weights_beyond_half_types(gram_kernels: Kernels, dtype: torch.dtype) -> None:
     """Columns of G - H from 1e-2 to 1e5; one column of H is zero."""
     h = (0.03 * torch.randn(1, 40, 8, 8)).to(dtype)
     target = torch.randn(1, 40, 40) * torch.logspace(-2, 5, 40)
     target[..., 7] = 0
-    actual, expected = kernels.correction(h, target), reference.gram_correction(h, target)
+    actual, expected = gram_kernels.correction(h, target), reference.gram_correction(h, target)
     for channel in range(40):
         error = relative_error(actual[:, channel], expected[:, channel])
         assert error < STORED_TOLERANCE[dtype] * 2  # float16: some are subnormal
     target = 1e4 * torch.randn(1, 40, 40)
     target[:, 1::2] = 0  # only every other thread sees a column's largest weights
-    actual, expected = kernels.correction(h, target), reference.gram_correction(h, target)
+    actual, expected = gram_kernels.correction(h, target), reference.gram_correction(h, target)
     assert relative_error(actual, expected) < STORED_TOLERANCE[dtype]
 
 
 @needs_compiler
 @pytest.mark.parametrize("shape", [FEATURES[i] for i in (1, 2, 5, 7, 8)])
-def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
+def test_gram_in_tf32(library: ctypes.CDLL, channels_last: bool, shape: tuple[int, ...]) -> None:
     """Features with a 10-bit mantissa are used exactly, all others rounded to nearest."""
-    kernels = Kernels(library, tf32=True)
+    kernels = Kernels(library, tf32=True, channels_last=channels_last)
     h, grad = torch.randn(2, *shape)
     target = torch.randn(shape[0], shape[1], shape[1])
     short_h, short_grad = (x.bfloat16().float() for x in (h, grad))

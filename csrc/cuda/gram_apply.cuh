@@ -279,6 +279,7 @@ __device__ __forceinline__ void write_pixels(const A* results, const ApplyResult
                                              const T* h, const GramShape& shape, int64_t batch,
                                              int c0, int64_t p0, int lane) {
   constexpr int kColumns = Tile::kOutputs / kVector;
+#pragma unroll 1  // the sums of all pieces are in registers
   for (int at = lane; at < Tile::Apply::kPiecePixels * kColumns; at += kLanes) {
     const int p = at / kColumns, c = at % kColumns * kVector;
     if (p0 + p >= shape.pixels || c0 + c >= shape.channels) continue;
