@@ -10,6 +10,10 @@ Notation, in the code and in the docs:
     g_t    the update t = 0 .. N-1, which mimics the gradient of the style loss
     P      a constraint, enforced after every update
     n_l    the number of pixels at level l
+
+Features are in channels_last memory, as the n_l x c_l matrices that they are. Under
+`torch.autocast` they are of its dtype; Gram matrices, what is made of them, X and the constraint
+stay in float32.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from torch.nn import functional as F
 
 from .checks import check_alpha, check_image, check_regions
 from .losses import region_grams, resize_masks, visible_masks
-from .ops import gram, gram_correction
+from .ops import gate, gram, halve, level_gradient
 from .statistics import Statistics, Widths, check_widths
 
 if TYPE_CHECKING:
@@ -74,8 +78,38 @@ class Solver(Protocol):
         """X^(N), see `UnrolledSolver.forward`."""
 
 
-def _conv(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate", bias=bias)
+class Convolution(nn.Conv2d):
+    """A 3 x 3 convolution of features that have already been padded, in their dtype.
+
+    Args:
+        inputs, outputs: number of channels; the outputs without the constant ones.
+        bias: whether there is a bias.
+        constants: values of channels that follow the outputs and are the same at every pixel. They
+            come from a bias alone, so they need no pass over the result.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.network import Convolution
+        >>> convolution = Convolution(4, 5, bias=True, constants=(0.0, 1.0))
+        >>> convolution(torch.rand(1, 4, 10, 12)).shape
+        torch.Size([1, 7, 8, 10])
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool, constants: Sequence[float] = ()
+    ) -> None:
+        super().__init__(inputs, outputs, 3, bias=bias)
+        self.constants = constants
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve: (B, inputs, H + 2, W + 2) -> (B, outputs and constants, H, W)."""
+        weight, bias = self.weight, self.bias
+        if self.constants:
+            assert bias is not None
+            weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, len(self.constants)))
+            for value in self.constants:
+                bias = F.pad(bias, (0, 1), value=value)
+        return F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 class ForwardMaps(nn.ModuleList):
@@ -106,9 +140,11 @@ class ForwardMaps(nn.ModuleList):
         super().__init__()
         self.learned = [width - (1 if level else 4) for level, width in enumerate(channels)]
         for level, width in enumerate(channels):
-            first = _conv(channels[level - 1] if level else 3, width, bias=True)
-            last = _conv(width, self.learned[level], bias=True)
-            between = [_conv(width, width, bias=True) for _ in range(residual[level])]
+            # The image takes the place of the zeros.
+            constants = (1.0,) if level else (0.0, 0.0, 0.0, 1.0)
+            first = Convolution(channels[level - 1] if level else 3, width, bias=True)
+            last = Convolution(width, self.learned[level], bias=True, constants=constants)
+            between = [Convolution(width, width, bias=True) for _ in range(residual[level])]
             self.append(nn.ModuleList([first, last, *between]))
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -118,27 +154,28 @@ class ForwardMaps(nn.ModuleList):
             image: (B, 3, H, W) in [0, 1].
 
         Returns:
-            The features h_l, (B, c_l, H / 2^(l-1), W / 2^(l-1)) with sizes rounded up, and one mask
-            per leaky ReLU within a level, in order, which is True where its input was positive.
+            The features h_l, (B, c_l, H / 2^(l-1), W / 2^(l-1)) with sizes rounded up, and the
+            outputs of all leaky ReLUs within a level, in order, whose signs are the gates of the
+            backward maps.
         """
-        centred = 2 * image - 1
-        x, features, active = centred, [], []
+        centred = (2 * image - 1).to(_working_dtype(self, image))
+        x, features, outputs = gate(centred, centred, 1.0), [], []
         for level, convs in enumerate(_levels(self)):
             if level:
-                x = F.leaky_relu(x, _SLOPE)
-                x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-            x = F.leaky_relu_(convs[0](x), _SLOPE)
-            active.append(x > 0)
+                x = halve(features[-1], features[-1], _SLOPE)
+            x = convs[0](x)
+            x = gate(x, x, _SLOPE)
+            outputs.append(_inside(x))
             for conv in convs[2:]:
-                added = F.leaky_relu_(conv(x), _SLOPE)
-                active.append(added > 0)
+                added = conv(x)
+                added = gate(added, added, _SLOPE)
+                outputs.append(_inside(added))
                 x = x + added
-            x = convs[1](x)
+            h = convs[1](x)
             if level == 0:
-                x = torch.cat([x, centred.to(x.dtype)], 1)
-            x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
-            features.append(x)
-        return features, active
+                h.narrow(1, self.learned[0], 3).copy_(centred)
+            features.append(h)
+        return features, outputs
 
 
 class BackwardMaps(nn.ModuleList):
@@ -155,9 +192,12 @@ class BackwardMaps(nn.ModuleList):
     Examples:
         >>> import torch
         >>> from fastfcs.network import BackwardMaps, ForwardMaps
+        >>> from fastfcs.ops import level_gradient
         >>> forward_maps = ForwardMaps((8, 16), (0, 0))
         >>> features, active = forward_maps(torch.rand(1, 3, 20, 17))
-        >>> g = BackwardMaps((8, 16))(features, active, lambda h, level: 0 * h, forward_maps)
+        >>> def correct(h, level, g):
+        ...     return level_gradient(h, torch.zeros(1, h.shape[1], h.shape[1]), g)
+        >>> g = BackwardMaps((8, 16))(features, active, correct, forward_maps)
         >>> g.shape, g.abs().amax().item()
         (torch.Size([1, 3, 20, 17]), 0.0)
     """
@@ -165,14 +205,17 @@ class BackwardMaps(nn.ModuleList):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         for below, width in pairwise([3, *channels]):
-            convs = _conv(width, width, bias=False), _conv(width, below, bias=False)
+            convs = (
+                Convolution(inputs, outputs, bias=False)
+                for inputs, outputs in ((width, width), (width, below))
+            )
             self.append(nn.ModuleList(convs))
 
     def forward(
         self,
         features: list[Tensor],
         active: list[Tensor],
-        correct: Callable[[Tensor, int], Tensor],
+        correct: Callable[[Tensor, int, Tensor | None], Tensor],
         forward_maps: ForwardMaps,
     ) -> Tensor:
         """Compute g_t, deepest level first; each level adds its correction.
@@ -182,7 +225,9 @@ class BackwardMaps(nn.ModuleList):
         Args:
             features, active: from `ForwardMaps.forward`. Both lists are emptied, to free memory as
                 early as possible.
-            correct: a function of h_l and its level, which returns a correction of h_l's shape.
+            correct: a function of h_l, its level and the gradient of the level below, which is None
+                at the deepest one. It returns the gradient that arrives at h_l, padded, see
+                `fastfcs.ops.level_gradient`.
             forward_maps: the maps that computed the features.
 
         Returns:
@@ -190,20 +235,13 @@ class BackwardMaps(nn.ModuleList):
         """
         g: Tensor | None = None
         for level, convs in reversed(list(enumerate(_levels(self)))):
-            h = features.pop()
-            x = correct(h, level)
-            if g is not None:
-                g = F.interpolate(g, x.shape[-2:], mode="bilinear", align_corners=False)
-                x = x + _leaky_gradient(g, h > 0)
-            del h
-            g = None
-            x = convs[0](x)
+            x = convs[0](correct(features.pop(), level, g))
             for conv in reversed(_levels(forward_maps)[level][2:]):
-                added = _leaky_gradient(x, active.pop())
-                x = x + F.conv_transpose2d(added, conv.weight, padding=1)
-            g = convs[1](_leaky_gradient(x, active.pop()))
+                added = _inside(gate(x, active.pop(), _SLOPE))
+                x = x + F.conv_transpose2d(added, conv.weight.to(x.dtype), padding=1)
+            g = convs[1](gate(x, active.pop(), _SLOPE))
         assert g is not None
-        return _LARGEST * torch.tanh(g)
+        return _LARGEST * torch.tanh(g.to(torch.promote_types(g.dtype, torch.float32)))
 
 
 def _levels(maps: nn.ModuleList) -> list[Sequence[nn.Conv2d]]:
@@ -211,70 +249,67 @@ def _levels(maps: nn.ModuleList) -> list[Sequence[nn.Conv2d]]:
     return cast("list[Sequence[nn.Conv2d]]", list(maps))
 
 
-def _leaky_gradient(g: Tensor, active: Tensor) -> Tensor:
-    """Backpropagate g through a leaky ReLU; ``active`` marks its positive inputs."""
-    return torch.where(active, g, _SLOPE * g)
+def _inside(padded: Tensor) -> Tensor:
+    return padded[:, :, 1:-1, 1:-1]
+
+
+def _working_dtype(maps: nn.Module, image: Tensor) -> torch.dtype:
+    kind = image.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return next(maps.parameters()).dtype
 
 
 def _standardise(conv: nn.Conv2d, _: object, out: Tensor, std: float = 1.0) -> Tensor:
     """Rescale a convolution that has just run to mean 0 and deviation ``std`` per channel."""
-    deviation, mean = torch.std_mean(out, (0, 2, 3))
+    learned = out.narrow(1, 0, conv.out_channels)
+    deviation, mean = torch.std_mean(learned, (0, 2, 3))
     scale = std / deviation
     conv.weight *= scale.view(-1, 1, 1, 1)
     assert conv.bias is not None
     conv.bias.copy_((conv.bias - mean) * scale)
-    return (out - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1)
+    learned.sub_(mean.view(-1, 1, 1)).mul_(scale.view(-1, 1, 1))
+    return out
 
 
-def _normalised_correction(h: Tensor, target: Tensor, masks: Tensor | None = None) -> Tensor:
-    """h (G - H) Q, where G = h^T h / n and Q is an approximate inverse of G + H.
+def _correction_weights(g: Tensor, target: Tensor) -> Tensor:
+    """(G - H) Q, where Q is an approximate inverse of G + H: the correction of h is h (G - H) Q.
 
-    With masks m, (1,H,W) or (B,H,W) of any size, G = h^T diag(m) h / sum m. They weight the
-    statistic and not the correction, which is made in full at every pixel.
-
-    The raw correction is cubic in h and explodes in training; divided by tr(G + H) it is bounded,
-    but features that vary little hardly move. Newton's method would divide each direction by its
-    own curvature. Q does so where the curvature is at least an eighth of the trace, and saturates
-    at 8 / trace below. It is a Neumann series in A = (G + H) / tr(G + H), whose eigenvalues lie in
-    [0, 1]:
+    The raw correction, h (G - H), is cubic in h and explodes in training; divided by tr(G + H) it
+    is bounded, but features that vary little hardly move. Newton's method would divide each
+    direction by its own curvature. Q does so where the curvature is at least an eighth of the
+    trace, and saturates at 8 / trace below. It is a Neumann series in A = (G + H) / tr(G + H),
+    whose eigenvalues lie in [0, 1]:
 
         Q tr(G + H) = sum_{j < 8} (I - A)^j = (I + R) (I + R^2) (I + R^4),   R = I - A
 
-    The series consists of products, which a CUDA graph can capture. The kernel computes h (G - H'),
-    so it is called with H' = G - (G - H) Q, the first G without masks: its output is then bounded
-    in half types as well.
+    The series consists of products, which a CUDA graph can capture.
     """
-    with torch.autocast(h.device.type, enabled=False):
-        plain = gram(h)
-        g = plain if masks is None else region_grams(h, masks.to(h))
+    with torch.autocast(g.device.type, enabled=False):
         a = g + target
         trace = a.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
         residual = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) - a / trace
-        correction = (g - target) / trace
+        weights = (g - target) / trace
         for _ in range(_DOUBLINGS):
-            correction = correction + correction @ residual
+            weights = weights + weights @ residual
             residual = residual @ residual
-        return gram_correction(h, plain - correction)
+        return weights
 
 
-def _correction_by_region(
-    h: Tensor, targets: Tensor, regions: Tensor, visible: Tensor | None
+def _gradient_by_region(
+    h: Tensor, targets: Tensor, coarse: Tensor | None, regions: Tensor, visible: Tensor
 ) -> Tensor:
-    """sum_r m_r times the normalised correction of the features inside region r; h (1, c, H, W).
+    """The gradient that arrives at h, (1, c, H, W): sum_r m_r times the correction inside region r.
 
-    ``visible`` holds the regions times alpha, the weights of their Gram matrices; None: of alpha 1.
+    ``visible`` holds the regions times alpha, the weights of their Gram matrices. Where all of a
+    region is hidden, there is nothing to correct.
     """
     masks = resize_masks(regions.to(h), h.shape[-2:])
-    total = torch.zeros_like(h)
-    for r, (m, target) in enumerate(zip(masks, targets.split(1), strict=True)):
-        if visible is not None:
-            seen = visible.narrow(0, r, 1)
-            g = _normalised_correction(h, target, seen)
-            total += m * seen.any() * g  # where all is hidden, there is nothing to correct
-            continue
-        share = m.mean()
-        inside = h * (m / share).sqrt()  # its Gram matrix is the region's
-        total += (m * share).sqrt() * _normalised_correction(inside, target)
+    total = level_gradient(h, torch.zeros_like(targets[:1]), coarse, _SLOPE)
+    for m, seen, target in zip(masks, visible, targets.split(1), strict=True):
+        weights = _correction_weights(region_grams(h, seen.to(h)[None]), target)
+        m = m[None, None] * seen.any()
+        total = total + gate(m, m, 1.0) * level_gradient(h, weights)
     return total
 
 
@@ -415,12 +450,16 @@ class UnrolledSolver(nn.Module):
         """
         features, active = self.forward_maps(image)
         targets = statistics.own[t]
-        visible = None if alpha is None else visible_masks(regions, alpha)
+        visible = visible_masks(regions, alpha)
 
-        def correct(h: Tensor, level: int) -> Tensor:
-            if regions is None:
-                return _normalised_correction(h, targets[level], visible)
-            return _correction_by_region(h, targets[level], regions, visible)
+        def correct(h: Tensor, level: int, g: Tensor | None) -> Tensor:
+            target = targets[level]
+            if regions is not None:
+                assert visible is not None
+                return _gradient_by_region(h, target, g, regions, visible)
+            # Alpha weights the statistic and not the correction, which is full at every pixel.
+            own = gram(h) if visible is None else region_grams(h, visible.to(h))
+            return level_gradient(h, _correction_weights(own, target), g, _SLOPE)
 
         g: Tensor = self.backward_maps[t](features, active, correct, self.forward_maps)
         return g
@@ -464,7 +503,8 @@ class UnrolledSolver(nn.Module):
         for t in range(self.updates):
             x = x - self.update(t, x, statistics, regions, alpha)
             if constraint is not None:
-                x = constraint(x)
+                with torch.autocast(x.device.type, enabled=False):
+                    x = constraint(x)
         return x
 
 

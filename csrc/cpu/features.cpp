@@ -1,0 +1,111 @@
+// gate, halve and their adjoints on the CPU: one pass over the features each.
+#include <algorithm>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include "../checks.h"
+#include "../tensors.h"
+#include "features_rows.h"
+#include "isa.h"
+
+namespace fastfcs {
+namespace {
+
+constexpr int64_t kGrainElements = 1 << 15;  // the least work that pays for another thread
+
+template <typename T>
+PixelRows<T> pixel_rows(const Tensor& tensor, void* data) {
+  return {static_cast<T*>(data), tensor.size(1), tensor.size(2),
+          tensor.size(3),        tensor.stride(2), tensor.stride(0)};
+}
+
+template <typename T>
+PixelRows<const T> input_rows(const Tensor& tensor) {
+  return pixel_rows<const T>(tensor, const_cast<void*>(tensor.const_data_ptr()));
+}
+
+// Computes a result [B, C, to_height, to_width] in `rows` rows of work per batch element.
+template <typename T>
+Tensor run(FeatureRows<T> function, const Tensor& from, const Tensor& by, double slope,
+           int64_t to_height, int64_t to_width, int64_t rows) {
+  const Tensor x = as_pixel_rows(from), gates = as_pixel_rows(by);
+  const int64_t batch = by.size(0), channels = by.size(1);
+  Tensor result = new_channels_last(by, {batch, channels, to_height, to_width});
+  const GateArguments<T> arguments{input_rows<T>(x), input_rows<T>(gates),
+                                   pixel_rows<T>(result, result.mutable_data_ptr()),
+                                   static_cast<accumulate_t<T>>(slope)};
+  const int64_t row_elements = std::max<int64_t>(1, by.numel() / std::max<int64_t>(1, batch * rows));
+  torch::stable::parallel_for(0, batch * rows, std::max<int64_t>(1, kGrainElements / row_elements),
+                              [&](int64_t first, int64_t last) {
+                                for (int64_t b = first / rows; first < last; ++b) {
+                                  const int64_t stop = std::min(last, (b + 1) * rows);
+                                  function(arguments, b, first - b * rows, stop - b * rows);
+                                  first = stop;
+                                }
+                              });
+  return result;
+}
+
+// Calls f(T()) for the dtype, which has been checked.
+template <typename F>
+Tensor dispatch(const Tensor& tensor, F f) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Double: return f(double());
+    case ScalarType::Half: return f(torch::headeronly::Half());
+    case ScalarType::BFloat16: return f(torch::headeronly::BFloat16());
+    default: return f(float());
+  }
+}
+
+Tensor gate(const Tensor& x, const Tensor& by, double slope) {
+  check_like("by", by, "x", x);
+  check_slope(slope);
+  return dispatch(x, [&](auto t) {
+    using T = decltype(t);
+    return run<T>(FASTFCS_FOR_ISA(gate_rows<T>), x, by, slope, x.size(2) + 2, x.size(3) + 2,
+                  x.size(2));
+  });
+}
+
+Tensor halve(const Tensor& x, const Tensor& by, double slope) {
+  check_like("by", by, "x", x);
+  check_slope(slope);
+  const int64_t height = halved(x.size(2)), width = halved(x.size(3));
+  return dispatch(x, [&](auto t) {
+    using T = decltype(t);
+    return run<T>(FASTFCS_FOR_ISA(halve_rows<T>), x, by, slope, height + 2, width + 2, height);
+  });
+}
+
+Tensor gate_backward(const Tensor& grad, const Tensor& by, double slope) {
+  check_padded_grad(grad, by, by.size(2), by.size(3));
+  check_slope(slope);
+  return dispatch(by, [&](auto t) {
+    using T = decltype(t);
+    return run<T>(FASTFCS_FOR_ISA(gate_backward_rows<T>), grad, by, slope, by.size(2), by.size(3),
+                  by.size(2));
+  });
+}
+
+Tensor halve_backward(const Tensor& grad, const Tensor& by, double slope) {
+  check_padded_grad(grad, by, halved(by.size(2)), halved(by.size(3)));
+  check_slope(slope);
+  return dispatch(by, [&](auto t) {
+    using T = decltype(t);
+    return run<T>(FASTFCS_FOR_ISA(halve_backward_rows<T>), grad, by, slope, by.size(2), by.size(3),
+                  halved(by.size(2)));
+  });
+}
+
+}  // namespace
+}  // namespace fastfcs
+
+STABLE_TORCH_LIBRARY_IMPL(fastfcs, CPU, library) {
+  library.impl("gate", TORCH_BOX(&fastfcs::gate));
+  library.impl("gate_backward", TORCH_BOX(&fastfcs::gate_backward));
+  library.impl("halve", TORCH_BOX(&fastfcs::halve));
+  library.impl("halve_backward", TORCH_BOX(&fastfcs::halve_backward));
+}

@@ -1,0 +1,192 @@
+// A row is processed in pieces that the L1 cache holds in the type of the arithmetic, so that half
+// types are rounded once.
+#include "features_rows.h"
+
+#include <memory>
+
+#include "convert.h"
+
+namespace fastfcs {
+namespace FASTFCS_ISA {
+namespace {
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Buffers for pieces of the rows of one call.
+template <typename T>
+class Pieces {
+  using A = accumulate_t<T>;
+
+ public:
+  explicit Pieces(const GateArguments<T>& x)
+      : x_(x),
+        channels_(x.by.channels),
+        pixels_(2 * larger(1, 512 / channels_)),
+        memory_(new A[3 * pixels_ * channels_]) {}
+
+  int64_t pixels() const { return pixels_; }  // per piece, an even number
+  A* result() const { return memory_.get(); }
+
+  // Adds s(by) from to the result, or replaces it, for `count` elements.
+  void add_gated(const T* from, const T* by, int64_t count, bool replace) const {
+    A *const to = result(), *const values = to + pixels_ * channels_,
+                    *const gates = values + pixels_ * channels_;
+    const A slope = x_.slope;
+    convert(from, values, count);
+    convert(by, gates, count);
+    if (replace)
+      for (int64_t i = 0; i < count; ++i) to[i] = gates[i] > 0 ? values[i] : slope * values[i];
+    else
+      for (int64_t i = 0; i < count; ++i) to[i] += gates[i] > 0 ? values[i] : slope * values[i];
+  }
+
+  // Multiplies the result by s(by) and writes it.
+  void write_gated(const T* by, T* to, int64_t count) const {
+    A *const values = result(), *const gates = values + pixels_ * channels_;
+    const A slope = x_.slope;
+    convert(by, gates, count);
+    for (int64_t i = 0; i < count; ++i) values[i] = gates[i] > 0 ? values[i] : slope * values[i];
+    convert(values, to, count);
+  }
+
+  // The adjoint of replicate padding: result = the gradient of the pixels [first, first + count) of
+  // row y, in which the copies' gradients are added. The gradient is `from`, of a padded image of
+  // height x width pixels.
+  void fold(int64_t b, int64_t y, int64_t height, int64_t width, int64_t first,
+            int64_t count) const {
+    const int64_t c = channels_;
+    A *const to = result(), *const values = to + pixels_ * channels_;
+    const auto add = [&](const T* from, A* at, int64_t elements) {
+      convert(from, values, elements);
+      for (int64_t i = 0; i < elements; ++i) at[i] += values[i];
+    };
+    const auto add_row = [&](int64_t row) {
+      const T* const from = x_.from.row(b, row);
+      add(from + (first + 1) * c, to, count * c);
+      if (first == 0) add(from, to, c);
+      if (first + count == width) add(from + (width + 1) * c, to + (count - 1) * c, c);
+    };
+    std::memset(to, 0, count * c * sizeof(A));
+    add_row(y + 1);
+    if (y == 0) add_row(0);
+    if (y == height - 1) add_row(height + 1);
+  }
+
+ private:
+  const GateArguments<T>& x_;
+  int64_t channels_, pixels_;
+  std::unique_ptr<A[]> memory_;
+};
+
+// Completes row y of a result of `height` rows: copies its first and last pixel to the border, and
+// the first and last row.
+template <typename T>
+inline void pad_row(const PixelRows<T>& to, int64_t b, int64_t y) {
+  const int64_t c = to.channels, width = to.width, bytes = width * c * sizeof(T);
+  T* const row = to.row(b, y + 1);
+  std::memcpy(row, row + c, c * sizeof(T));
+  std::memcpy(row + (width - 1) * c, row + (width - 2) * c, c * sizeof(T));
+  if (y == 0) std::memcpy(to.row(b, 0), row, bytes);
+  if (y == to.height - 3) std::memcpy(to.row(b, to.height - 1), row, bytes);
+}
+
+}  // namespace
+
+template <typename T>
+void gate_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last) {
+  const Pieces<T> pieces(x);
+  const int64_t c = x.by.channels, width = x.by.width;
+  for (int64_t y = first; y < last; ++y) {
+    for (int64_t p = 0; p < width; p += pieces.pixels()) {
+      const int64_t count = smaller(width - p, pieces.pixels()) * c;
+      pieces.add_gated(x.from.row(b, y) + p * c, x.by.row(b, y) + p * c, count, true);
+      convert(pieces.result(), x.to.row(b, y + 1) + (p + 1) * c, count);
+    }
+    pad_row(x.to, b, y);
+  }
+}
+
+template <typename T>
+void halve_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last) {
+  using A = accumulate_t<T>;
+  const Pieces<T> pieces(x);
+  const int64_t c = x.by.channels, width = x.by.width;
+  for (int64_t y = first; y < last; ++y) {
+    const int64_t rows = smaller(2, x.by.height - 2 * y);
+    for (int64_t p = 0; p < width; p += pieces.pixels()) {
+      const int64_t count = smaller(width - p, pieces.pixels());
+      for (int64_t row = 0; row < rows; ++row)
+        pieces.add_gated(x.from.row(b, 2 * y + row) + p * c, x.by.row(b, 2 * y + row) + p * c,
+                         count * c, row == 0);
+      // In place: cell q lies before or at its two pixels.
+      // Numbers of pixels are powers of two, so that their reciprocals are exact.
+      A* const sums = pieces.result();
+      for (int64_t q = 0; q < (count + 1) / 2; ++q) {
+        A *const cell = sums + q * c, *const left = sums + 2 * q * c;
+        const A share = A(1) / rows;
+        if (2 * q + 1 < count)
+          for (int64_t i = 0; i < c; ++i) cell[i] = (left[i] + left[c + i]) * (share / 2);
+        else
+          for (int64_t i = 0; i < c; ++i) cell[i] = left[i] * share;
+      }
+      convert(sums, x.to.row(b, y + 1) + (p / 2 + 1) * c, (count + 1) / 2 * c);
+    }
+    pad_row(x.to, b, y);
+  }
+}
+
+template <typename T>
+void gate_backward_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last) {
+  const Pieces<T> pieces(x);
+  const int64_t c = x.by.channels, width = x.by.width;
+  for (int64_t y = first; y < last; ++y)
+    for (int64_t p = 0; p < width; p += pieces.pixels()) {
+      const int64_t count = smaller(width - p, pieces.pixels());
+      pieces.fold(b, y, x.by.height, width, p, count);
+      pieces.write_gated(x.by.row(b, y) + p * c, x.to.row(b, y) + p * c, count * c);
+    }
+}
+
+template <typename T>
+void halve_backward_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last) {
+  using A = accumulate_t<T>;
+  const Pieces<T> cells(x), pieces(x);
+  const int64_t c = x.by.channels, height = x.by.height, width = x.by.width;
+  const int64_t cell_height = (height + 1) / 2, cell_width = (width + 1) / 2;
+  for (int64_t y = first; y < last; ++y) {
+    const int64_t rows = smaller(2, height - 2 * y);
+    for (int64_t q = 0; q < cell_width; q += cells.pixels()) {
+      const int64_t count = smaller(cell_width - q, cells.pixels());
+      cells.fold(b, y, cell_height, cell_width, q, count);
+      const int64_t end = smaller(width, 2 * (q + count));
+      for (int64_t p = 2 * q; p < end; p += pieces.pixels()) {
+        const int64_t piece = smaller(end - p, pieces.pixels());
+        for (int64_t row = 0; row < rows; ++row) {
+          A* const to = pieces.result();
+          for (int64_t i = 0; i < piece; ++i) {
+            const A* const cell = cells.result() + ((p + i) / 2 - q) * c;
+            const A share = A(1) / (rows * ((p + i) / 2 * 2 + 1 < width ? 2 : 1));
+            for (int64_t k = 0; k < c; ++k) to[i * c + k] = cell[k] * share;
+          }
+          pieces.write_gated(x.by.row(b, 2 * y + row) + p * c, x.to.row(b, 2 * y + row) + p * c,
+                             piece * c);
+        }
+      }
+    }
+  }
+}
+
+#define FASTFCS_INSTANTIATE(T)                                                              \
+  template void gate_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);              \
+  template void halve_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);             \
+  template void gate_backward_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);     \
+  template void halve_backward_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);
+FASTFCS_INSTANTIATE(float)
+FASTFCS_INSTANTIATE(double)
+FASTFCS_INSTANTIATE(Half)
+FASTFCS_INSTANTIATE(BFloat16)
+#undef FASTFCS_INSTANTIATE
+
+}  // namespace FASTFCS_ISA
+}  // namespace fastfcs
