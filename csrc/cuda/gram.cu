@@ -131,9 +131,9 @@ void launch_tiles(ApplyOperands<T, A> operands, ApplyResults<T, A> result, GramS
   const size_t bytes = Tile::bytes(weight_slots);
   // As many blocks as run at once, or four times as many if the tiles divide them badly. No sum
   // depends on the number.
-  const int64_t blocks =
-      device.multiprocessors *
-      std::clamp<int64_t>(device.shared_per_multiprocessor / (bytes + 1024), 1, kApplyBlocks<T>);
+  const int64_t blocks = device.multiprocessors *
+                         std::clamp<int64_t>(device.shared_per_multiprocessor / (bytes + 1024), 1,
+                                             kApplyBlocks<kLayout>);
   const int64_t ctas_per_tile = std::clamp<int64_t>((8 * tiles > blocks ? 4 : 1) * blocks / tiles,
                                                     1, ceil_div(shape.pixels, Tile::kPixels));
   launch("apply_tiles_kernel", apply_tiles_kernel<T, A, kSide, kLayout>, tiles * ctas_per_tile,

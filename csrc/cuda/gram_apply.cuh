@@ -182,11 +182,10 @@ struct ApplyTiling {
   }
 };
 
-// Per multiprocessor at most; they then fill its registers.
-template <typename T>
-constexpr int kApplyBlocks = sizeof(T) == 8      ? 2
-                             : kOnTensorCores<T> ? 4
-                                                 : 3;
+// Blocks per multiprocessor at most; they then fill its registers. Adding coarse features takes
+// more than 128 per thread.
+template <Layout kLayout>
+constexpr int kApplyBlocks = kLayout == Layout::channels_first ? 4 : 3;
 
 template <typename T>
 __device__ T rounded(accumulate_t<T> value) {
@@ -244,32 +243,36 @@ struct ApplyResults {
   }
 };
 
-// Writes a piece of a warp's results by way of shared memory: rows of pixels, [B, C, n].
+// Writes a warp's results, piece by piece by way of shared memory: rows of pixels, [B, C, n].
 template <typename Apply, typename T>
-__device__ __forceinline__ void store_rows(const Apply& apply, int piece, const float* scales,
-                                           int warp_c, T* results, T* out, const GramShape& shape,
+__device__ __forceinline__ void store_rows(const Apply& apply, const float* scales, int warp_c,
+                                           T* results, T* out, const GramShape& shape,
                                            const BlockCoordinates& block, int64_t p0, int lane,
                                            int width) {
   const int channels = static_cast<int>(shape.channels);
-  const int c0 = warp_c + Apply::output(piece);
-  apply.store(piece, scales + c0, results);
-  __syncwarp();
-  const int64_t p = p0 + Apply::pixel(piece);
-  T* const to = out + (block.batch * channels + block.c0 + c0) * shape.pixels + p;
-  const int rows = min(16, channels - block.c0 - c0);
-  if (width == 16) {
-    constexpr int kVector = 16 / sizeof(T), kColumns = Apply::kPiecePixels / kVector;
-    for (int at = lane; at < rows * kColumns; at += kLanes) {
-      const int c = at / kColumns, q = at % kColumns * kVector;
-      if (p + q < shape.pixels)
-        store_once(
-            reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q),
-            *reinterpret_cast<const Vector<T, kVector>*>(results + c * Apply::kPieceStride + q));
+  FASTFCS_UNROLL
+  for (int piece = 0; piece < Apply::kPieces; ++piece) {
+    const int c0 = warp_c + Apply::output(piece);
+    apply.store(piece, scales + c0, results);
+    __syncwarp();
+    const int64_t p = p0 + Apply::pixel(piece);
+    T* const to = out + (block.batch * channels + block.c0 + c0) * shape.pixels + p;
+    const int rows = min(16, channels - block.c0 - c0);
+    if (width == 16) {
+      constexpr int kVector = 16 / sizeof(T), kColumns = Apply::kPiecePixels / kVector;
+      for (int at = lane; at < rows * kColumns; at += kLanes) {
+        const int c = at / kColumns, q = at % kColumns * kVector;
+        if (p + q < shape.pixels)
+          store_once(
+              reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q),
+              *reinterpret_cast<const Vector<T, kVector>*>(results + c * Apply::kPieceStride + q));
+      }
+    } else {
+      for (int c = 0; c < rows; ++c)
+        for (int q = lane; q < Apply::kPiecePixels && p + q < shape.pixels; q += kLanes)
+          store_once(to + c * shape.pixels + q, results[c * Apply::kPieceStride + q]);
     }
-  } else {
-    for (int c = 0; c < rows; ++c)
-      for (int q = lane; q < Apply::kPiecePixels && p + q < shape.pixels; q += kLanes)
-        store_once(to + c * shape.pixels + q, results[c * Apply::kPieceStride + q]);
+    __syncwarp();
   }
 }
 
@@ -279,7 +282,7 @@ __device__ __forceinline__ void write_pixels(const A* results, const ApplyResult
                                              const T* h, const GramShape& shape, int64_t batch,
                                              int c0, int64_t p0, int lane) {
   constexpr int kColumns = Tile::kOutputs / kVector;
-#pragma unroll 1  // the sums of all pieces are in registers
+#pragma unroll 1
   for (int at = lane; at < Tile::Apply::kPiecePixels * kColumns; at += kLanes) {
     const int p = at / kColumns, c = at % kColumns * kVector;
     if (p0 + p >= shape.pixels || c0 + c >= shape.channels) continue;
@@ -291,23 +294,29 @@ __device__ __forceinline__ void write_pixels(const A* results, const ApplyResult
 }
 
 template <typename Tile, typename T, typename A>
-__device__ __forceinline__ void store_pixels(const typename Tile::Apply& apply, int piece,
-                                             const A* scales, int warp_c, A* results,
+__device__ __forceinline__ void store_pixels(const typename Tile::Apply& apply, const A* scales,
+                                             int warp_c, A* results,
                                              const ApplyResults<T, A>& result, const T* h,
                                              const GramShape& shape, const BlockCoordinates& block,
                                              int64_t p0, int lane, int width) {
-  apply.store(piece, scales + warp_c, results);
-  __syncwarp();
+  using Apply = typename Tile::Apply;
   const int c0 = block.c0 + warp_c;
-  p0 += piece * Tile::Apply::kPiecePixels;
-  if (width == 16)
-    write_pixels<Tile, 16 / sizeof(T)>(results, result, h, shape, block.batch, c0, p0, lane);
-  else
-    write_pixels<Tile, 1>(results, result, h, shape, block.batch, c0, p0, lane);
+#pragma unroll 1  // the code that follows is long
+  for (int piece = 0; piece < Apply::kPieces; ++piece, p0 += Apply::kPiecePixels) {
+    FASTFCS_UNROLL
+    for (int i = 0; i < Apply::kPieces; ++i)  // a constant index keeps the sums in registers
+      if (i == piece) apply.store(i, scales + warp_c, results);
+    __syncwarp();
+    if (width == 16)
+      write_pixels<Tile, 16 / sizeof(T)>(results, result, h, shape, block.batch, c0, p0, lane);
+    else
+      write_pixels<Tile, 1>(results, result, h, shape, block.batch, c0, p0, lane);
+    __syncwarp();
+  }
 }
 
 template <typename T, typename A, int kSide, Layout kLayout>
-__global__ void __launch_bounds__(kThreads, kApplyBlocks<T>)
+__global__ void __launch_bounds__(kThreads, kApplyBlocks<kLayout>)
     apply_tiles_kernel(ApplyOperands<T, A> operands, ApplyResults<T, A> result, GramShape shape,
                        int ctas_per_tile, int weight_slots, int width) {
   using Tile = ApplyTiling<T, A, kSide, kLayout>;
@@ -404,16 +413,12 @@ __global__ void __launch_bounds__(kThreads, kApplyBlocks<T>)
     }
     __syncthreads();  // no warp reads the last step's slot any more: it takes the results
     unsigned char* const results = ring + (slot ^ 1) * Tile::kTile + warp * Apply::kResults;
-    FASTFCS_UNROLL
-    for (int piece = 0; piece < Apply::kPieces; ++piece) {
-      if constexpr (Tile::kChannelsFirst)
-        store_rows<Apply>(apply, piece, scales, warp_c, reinterpret_cast<T*>(results), result.out,
-                          shape, block, p0, lane, width);
-      else
-        store_pixels<Tile>(apply, piece, scales, warp_c, reinterpret_cast<A*>(results), result,
-                           operands.f, shape, block, p0, lane, width);
-      __syncwarp();
-    }
+    if constexpr (Tile::kChannelsFirst)
+      store_rows(apply, scales, warp_c, reinterpret_cast<T*>(results), result.out, shape, block, p0,
+                 lane, width);
+    else
+      store_pixels<Tile>(apply, scales, warp_c, reinterpret_cast<A*>(results), result, operands.f,
+                         shape, block, p0, lane, width);
   }
 }
 
