@@ -18,25 +18,26 @@ using Channels = Vector<T, kVector>;
 // The pixel, or cell, and the first channel of a thread. Neighbouring threads take neighbouring
 // channels, then pixels.
 struct Site {
-  int64_t batch, y, x, c;
+  int64_t batch, c;
+  int y, x;
   bool exists;
 
-  __device__ Site(const FeatureShape& shape, int64_t height, int64_t width, int vector) {
+  __device__ Site(const FeatureShape& shape, int height, int width, int vector) {
     const int64_t vectors = shape.channels / vector;
     int64_t at = int64_t{blockIdx.x} * kBlock + threadIdx.x;
     c = at % vectors * vector;
     at /= vectors;
-    x = at % width;
+    x = static_cast<int>(at % width);
     at /= width;
-    y = at % height;
+    y = static_cast<int>(at % height);
     batch = at / height;
     exists = batch < shape.batch;
   }
 };
 
 template <int kVector, typename T>
-__device__ Channels<T, kVector> load(const PixelRows<T>& from, const Site& site, int64_t y,
-                                     int64_t x, int64_t channels) {
+__device__ Channels<T, kVector> load(const PixelRows<T>& from, const Site& site, int y, int x,
+                                     int64_t channels) {
   return *reinterpret_cast<const Channels<T, kVector>*>(from.data + site.batch * from.batch +
                                                         y * from.row + x * channels + site.c);
 }
@@ -62,34 +63,39 @@ __device__ Channels<T, kVector> gated(const A (&sum)[kVector], const Channels<T,
 // The sum of the copies of pixel (y, x), of height x width, in the padded grad.
 template <typename T, typename A, int kVector>
 __device__ void add_copies(A (&sum)[kVector], const PixelRows<T>& grad, const Site& site,
-                           int64_t height, int64_t width, int64_t channels) {
+                           int height, int width, int64_t channels) {
   const Copies rows(site.y, height), columns(site.x, width);
-  for (int64_t y = rows.first; y <= rows.last; ++y)
-    for (int64_t x = columns.first; x <= columns.last; ++x)
+#pragma unroll 1
+  for (int y = rows.first; y <= rows.last; ++y)
+#pragma unroll 1
+    for (int x = columns.first; x <= columns.last; ++x)
       add(sum, load<kVector>(grad, site, y, x, channels));
 }
 
 // The pixels of a cell: row y + i / 2, column x + i % 2. Those outside the image are clamped to
 // valid ones for loads, so that loads need no condition, and count for nothing.
 struct Cell {
-  int64_t y, x;
-  int rows, columns;
+  int y, x, rows, columns;
 
   __device__ Cell(const Site& site, const FeatureShape& shape)
       : y(2 * site.y),
         x(2 * site.x),
-        rows(y + 1 < shape.height ? 2 : 1),
-        columns(x + 1 < shape.width ? 2 : 1) {}
+        rows(min(2, shape.height - y)),
+        columns(min(2, shape.width - x)) {}
   __device__ bool has(int i) const { return i / 2 < rows && i % 2 < columns; }
-  __device__ int64_t row(int i) const { return y + min(i / 2, rows - 1); }
-  __device__ int64_t column(int i) const { return x + min(i % 2, columns - 1); }
+  __device__ int row(int i) const { return y + min(i / 2, rows - 1); }
+  __device__ int column(int i) const { return x + min(i % 2, columns - 1); }
   template <typename A>
   __device__ A share() const {
     return A(1) / static_cast<A>(rows * columns);
   }
 };
 
-int64_t cells(int64_t pixels) { return ceil_div(pixels, 2); }
+// The first of a thread's channels in padded features.
+template <typename T>
+__device__ T* padded(T* out, const Site& site, int height, int width, int64_t channels) {
+  return out + site.batch * (height + 2) * (width + 2) * channels + site.c;
+}
 
 template <typename T, typename A, int kVector>
 __global__ void __launch_bounds__(kBlock)
@@ -100,8 +106,8 @@ __global__ void __launch_bounds__(kBlock)
   const auto gates = load<kVector>(by, site, site.y, site.x, shape.channels);
   A sum[kVector] = {};
   add(sum, load<kVector>(x, site, site.y, site.x, shape.channels));
-  store_padded(out, site.batch, site.y, site.x, site.c, shape.height, shape.width, shape.channels,
-               gated(sum, gates, slope, A(1)));
+  store_padded(padded(out, site, shape.height, shape.width, shape.channels), site.y, site.x,
+               shape.height, shape.width, shape.channels, gated(sum, gates, slope, A(1)));
 }
 
 template <typename T, typename A, int kVector>
@@ -122,7 +128,7 @@ template <typename T, typename A, int kVector>
 __global__ void __launch_bounds__(kBlock)
     halve_kernel(PixelRows<T> x, PixelRows<T> by,
                  T* __restrict__ out /* [B, ceil(H/2)+2, ceil(W/2)+2, C] */, FeatureShape shape,
-                 int64_t height, int64_t width /* of cells */, A slope) {
+                 int height, int width /* of cells */, A slope) {
   const Site site(shape, height, width, kVector);
   if (!site.exists) return;
   const Cell cell(site, shape);
@@ -144,14 +150,15 @@ __global__ void __launch_bounds__(kBlock)
   FASTFCS_UNROLL
   for (int v = 0; v < kVector; ++v)
     mean.element[v] = static_cast<T>(sum[v] * cell.template share<A>());
-  store_padded(out, site.batch, site.y, site.x, site.c, height, width, shape.channels, mean);
+  store_padded(padded(out, site, height, width, shape.channels), site.y, site.x, height, width,
+               shape.channels, mean);
 }
 
 template <typename T, typename A, int kVector>
 __global__ void __launch_bounds__(kBlock)
     halve_backward_kernel(PixelRows<T> grad, PixelRows<T> by,
-                          T* __restrict__ out /* [B, H, W, C] */, FeatureShape shape,
-                          int64_t height, int64_t width /* of cells */, A slope) {
+                          T* __restrict__ out /* [B, H, W, C] */, FeatureShape shape, int height,
+                          int width /* of cells */, A slope) {
   const Site site(shape, height, width, kVector);
   if (!site.exists) return;
   const Cell cell(site, shape);
@@ -185,8 +192,8 @@ void with_vector(FeatureShape shape, const PixelRows<T>& x, const PixelRows<T>& 
 
 // Launches a kernel with one thread per vector of each of height x width pixels or cells.
 template <typename... P, typename... Arguments>
-void launch_sites(const char* name, void (*kernel)(P...), FeatureShape shape, int64_t height,
-                  int64_t width, int vector, Stream stream, Arguments... arguments) {
+void launch_sites(const char* name, void (*kernel)(P...), FeatureShape shape, int height, int width,
+                  int vector, Stream stream, Arguments... arguments) {
   const int64_t sites = shape.batch * height * width * (shape.channels / vector);
   if (sites > 0) launch(name, kernel, ceil_div(sites, kBlock), kBlock, 0, stream, arguments...);
 }
@@ -217,7 +224,7 @@ template <typename T>
 void halve(PixelRows<T> x, PixelRows<T> by, T* out, FeatureShape shape, double slope,
            Stream stream) {
   using A = accumulate_t<T>;
-  const int64_t height = cells(shape.height), width = cells(shape.width);
+  const int height = halved(shape.height), width = halved(shape.width);
   with_vector(shape, x, by, out, [&](auto vector) {
     launch_sites("halve_kernel", halve_kernel<T, A, vector>, shape, height, width, vector, stream,
                  x, by, out, shape, height, width, static_cast<A>(slope));
@@ -228,7 +235,7 @@ template <typename T>
 void halve_backward(PixelRows<T> grad, PixelRows<T> by, T* out, FeatureShape shape, double slope,
                     Stream stream) {
   using A = accumulate_t<T>;
-  const int64_t height = cells(shape.height), width = cells(shape.width);
+  const int height = halved(shape.height), width = halved(shape.width);
   with_vector(shape, grad, by, out, [&](auto vector) {
     launch_sites("halve_backward_kernel", halve_backward_kernel<T, A, vector>, shape, height, width,
                  vector, stream, grad, by, out, shape, height, width, static_cast<A>(slope));

@@ -190,8 +190,7 @@ void gram_correction(const T* h, const A* target, T* out, A* workspace, GramShap
                      Stream stream) {
   A* const difference = workspace + gram_workspace(shape);  // G - H
   launch_product<T, A>(h, nullptr, target, difference, workspace, shape, true, stream);
-  launch_apply<T, A>({h, nullptr, difference, nullptr, false, false}, {out, 0, 0, nullptr, 0},
-                     shape, stream);
+  launch_apply<T, A>({h, nullptr, difference, nullptr, false, false}, {out}, shape, stream);
 }
 
 template <typename T, typename A>
@@ -205,18 +204,26 @@ void gram_correction_backward(const T* h, const A* target, const T* grad, T* dh,
   launch("backward_weights_kernel", backward_weights_kernel<A>,
          ceil_div(matrix_elements(shape), kThreads), kThreads, 0, stream, s, weights, dtarget,
          shape, static_cast<A>(1.0 / shape.pixels));
-  launch_apply<T, A>({grad, h, difference, weights, true, false}, {dh, 0, 0, nullptr, 0}, shape,
-                     stream);
+  launch_apply<T, A>({grad, h, difference, weights, true, false}, {dh}, shape, stream);
 }
 
 template <typename T, typename A>
 void level_gradient(const T* h, const A* weights, const T* coarse, T* out, FeatureShape shape,
                     int64_t matrices, double slope, Stream stream) {
-  launch_apply<T, A>(
-      {h, nullptr, weights, nullptr, false, matrices == 1},
-      {out, shape.height, shape.width, coarse, static_cast<A>(slope)},
-      {shape.batch, shape.channels, shape.height * shape.width, matrices, Layout::channels_last},
-      stream);
+  const auto scale = [](int pixels) {
+    return static_cast<A>(halved(pixels)) / static_cast<A>(pixels);
+  };
+  const ApplyResults<T, A> result{out,
+                                  shape.height,
+                                  shape.width,
+                                  coarse,
+                                  static_cast<A>(slope),
+                                  scale(shape.height),
+                                  scale(shape.width)};
+  const int64_t pixels = int64_t{shape.height} * shape.width;
+  launch_apply<T, A>({h, nullptr, weights, nullptr, false, matrices == 1}, result,
+                     {shape.batch, shape.channels, pixels, matrices, Layout::channels_last},
+                     stream);
 }
 
 #define FASTFCS_INSTANTIATE(T, A)                                                               \

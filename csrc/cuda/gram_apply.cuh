@@ -199,25 +199,24 @@ __device__ T rounded(accumulate_t<T> value) {
 // padded and become the gradient of a level, h W + s(h) U coarse.
 template <typename T, typename A>
 struct ApplyResults {
-  T* out;                 // like f or, if padded, [B, H+2, W+2, C]
-  int64_t height, width;  // of f, or 0
-  const T* coarse;        // [B, ceil(H/2), ceil(W/2), C] or null
-  A slope;
+  T* out;                                 // like f or, if padded, [B, H+2, W+2, C]
+  int height = 0, width = 0;              // of f, or 0
+  const T* coarse = nullptr;              // [B, ceil(H/2), ceil(W/2), C] or null
+  A slope = 0, scale_y = 0, scale_x = 0;  // the latter two: ceil(H/2) / H, ceil(W/2) / W
 
-  // Adds to, rounds and writes the sums of kVector channels from c on of pixel p.
+  // Adds to, rounds and writes the sums of kVector channels from c on of pixel p, (y, x).
   template <int kVector>
-  __device__ void write(A (&sum)[kVector], const T* h, const GramShape& shape, int64_t batch,
-                        int64_t p, int64_t c) const {
+  __device__ __forceinline__ void write(A (&sum)[kVector], const T* h, const GramShape& shape,
+                                        int64_t batch, int64_t p, int y, int x, int c) const {
     using Channels = Vector<T, kVector>;
     const int64_t at = (batch * shape.pixels + p) * shape.channels + c;
-    const int64_t y = height ? p / width : 0, x = height ? p % width : 0;
     if (coarse) {
-      const int64_t coarse_width = (width + 1) / 2;
-      const Neighbours<A> rows(y, height, (height + 1) / 2), columns(x, width, coarse_width);
-      const T* const from = coarse + batch * ((height + 1) / 2) * coarse_width * shape.channels + c;
-      const auto near = [&](int64_t row, int64_t column) {
-        return *reinterpret_cast<const Channels*>(from +
-                                                  (row * coarse_width + column) * shape.channels);
+      const int down = halved(height), across = halved(width);
+      const Neighbours<A> rows(y, scale_y, down), columns(x, scale_x, across);
+      const T* const from = coarse + batch * down * across * shape.channels + c;
+      const auto near = [&](int row, int column) {
+        return *reinterpret_cast<const Channels*>(from + (int64_t{row} * across + column) *
+                                                             shape.channels);
       };
       const Channels gates = *reinterpret_cast<const Channels*>(h + at);
       const Channels a = near(rows.first, columns.first), b = near(rows.first, columns.second);
@@ -237,7 +236,8 @@ struct ApplyResults {
     FASTFCS_UNROLL
     for (int v = 0; v < kVector; ++v) values.element[v] = static_cast<T>(sum[v]);
     if (height)
-      store_padded(out, batch, y, x, c, height, width, shape.channels, values);
+      store_padded(out + batch * (height + 2) * (width + 2) * shape.channels + c, y, x, height,
+                   width, shape.channels, values);
     else
       store_once(reinterpret_cast<Channels*>(out + at), values);
   }
@@ -276,20 +276,23 @@ __device__ __forceinline__ void store_rows(const Apply& apply, const float* scal
   }
 }
 
-// The same for rows of channels, [B, n, C], kVector of them per lane at a time.
+// The same for rows of channels, [B, n, C]: pixels from p0 on, which is (y0, x0), kVector channels
+// per lane at a time.
 template <typename Tile, int kVector, typename T, typename A>
 __device__ __forceinline__ void write_pixels(const A* results, const ApplyResults<T, A>& result,
                                              const T* h, const GramShape& shape, int64_t batch,
-                                             int c0, int64_t p0, int lane) {
+                                             int c0, int64_t p0, int y0, int x0, int lane) {
   constexpr int kColumns = Tile::kOutputs / kVector;
 #pragma unroll 1
   for (int at = lane; at < Tile::Apply::kPiecePixels * kColumns; at += kLanes) {
     const int p = at / kColumns, c = at % kColumns * kVector;
     if (p0 + p >= shape.pixels || c0 + c >= shape.channels) continue;
+    const unsigned x = static_cast<unsigned>(x0) + p, row = result.width ? x / result.width : 0;
     A sum[kVector];
     FASTFCS_UNROLL
     for (int v = 0; v < kVector; ++v) sum[v] = results[p * Tile::Apply::kResultRow + c + v];
-    result.write(sum, h, shape, batch, p0 + p, c0 + c);
+    result.write(sum, h, shape, batch, p0 + p, static_cast<int>(y0 + row),
+                 static_cast<int>(x - row * result.width), c0 + c);
   }
 }
 
@@ -307,10 +310,13 @@ __device__ __forceinline__ void store_pixels(const typename Tile::Apply& apply, 
     for (int i = 0; i < Apply::kPieces; ++i)  // a constant index keeps the sums in registers
       if (i == piece) apply.store(i, scales + warp_c, results);
     __syncwarp();
+    const int y = result.width ? static_cast<int>(p0 / result.width) : 0;
+    const int x = static_cast<int>(p0 - int64_t{y} * result.width);
     if (width == 16)
-      write_pixels<Tile, 16 / sizeof(T)>(results, result, h, shape, block.batch, c0, p0, lane);
+      write_pixels<Tile, 16 / sizeof(T)>(results, result, h, shape, block.batch, c0, p0, y, x,
+                                         lane);
     else
-      write_pixels<Tile, 1>(results, result, h, shape, block.batch, c0, p0, lane);
+      write_pixels<Tile, 1>(results, result, h, shape, block.batch, c0, p0, y, x, lane);
     __syncwarp();
   }
 }

@@ -89,7 +89,8 @@ void gram_correction_backward(const T* h,       // [B, C, n] or [B, n, C]
 // The passes between convolutions. Features are [B, H, W, C] in channels_last memory. Padded ones
 // are [B, H+2, W+2, C]: each border pixel is copied outwards.
 struct FeatureShape {
-  int64_t batch, channels, height, width;
+  int64_t batch, channels;
+  int height, width;
 };
 
 // Features of which the pixels of a row are adjacent. Rows may lie apart, as those of a slice.

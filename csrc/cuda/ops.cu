@@ -89,7 +89,9 @@ Tensor with_layout(const Tensor& features, Layout layout) {
                                                  : MemoryFormat::Contiguous);
 }
 
-FeatureShape feature_shape(const Tensor& x) { return {x.size(0), x.size(1), x.size(2), x.size(3)}; }
+FeatureShape feature_shape(const Tensor& x) {
+  return {x.size(0), x.size(1), static_cast<int>(x.size(2)), static_cast<int>(x.size(3))};
+}
 
 template <typename T>
 PixelRows<T> pixel_rows(const Tensor& tensor) {

@@ -6,14 +6,14 @@
 
 extern "C" {
 
-#define PASS(T, suffix, name)                                                                 \
-  const char* name##_##suffix(const T* x, const T* by, T* out, long batch, long channels,     \
-                              long height, long width, long x_row, long x_batch, long by_row, \
-                              long by_batch, double slope) {                                  \
-    return guarded([&] {                                                                      \
-      name(PixelRows<T>{x, x_row, x_batch}, PixelRows<T>{by, by_row, by_batch}, out,          \
-           {batch, channels, height, width}, slope, nullptr);                                 \
-    });                                                                                       \
+#define PASS(T, suffix, name)                                                                     \
+  const char* name##_##suffix(const T* x, const T* by, T* out, long batch, long channels,         \
+                              long height, long width, long x_row, long x_batch, long by_row,     \
+                              long by_batch, double slope) {                                      \
+    return guarded([&] {                                                                          \
+      name(PixelRows<T>{x, x_row, x_batch}, PixelRows<T>{by, by_row, by_batch}, out,              \
+           {batch, channels, static_cast<int>(height), static_cast<int>(width)}, slope, nullptr); \
+    });                                                                                           \
   }
 #define PASSES(T, suffix)        \
   PASS(T, suffix, gate)          \
@@ -30,8 +30,9 @@ PASSES(BFloat16, bfloat16)
                                       long batch, long channels, long height, long width,         \
                                       long matrices, double slope) {                              \
     return guarded([&] {                                                                          \
-      level_gradient(h, weights, coarse, out, {batch, channels, height, width}, matrices, slope,  \
-                     nullptr);                                                                    \
+      level_gradient(h, weights, coarse, out,                                                     \
+                     {batch, channels, static_cast<int>(height), static_cast<int>(width)},        \
+                     matrices, slope, nullptr);                                                   \
     });                                                                                           \
   }                                                                                               \
   const char* cross_gram_##suffix(const T* h, const T* g, A* out, A* workspace, long batch,       \
