@@ -110,6 +110,23 @@ def gram_correction_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[T
     return dh.reshape(h.shape), dtarget
 
 
+def cross_gram(h: Tensor, g: Tensor) -> Tensor:
+    """h^T g, (B,C,C)."""
+    return h.double().flatten(2) @ g.double().flatten(2).mT
+
+
+def level_gradient(
+    h: Tensor, weights: Tensor, coarse: Tensor | None = None, slope: float = 0.2
+) -> Tensor:
+    """h W + s(h) * enlarge(coarse), (B,C,H+2,W+2), replicate-padded."""
+    h = h.double()
+    result = (weights.double().mT @ h.flatten(2)).reshape(h.shape)
+    if coarse is not None:
+        enlarged = F.interpolate(coarse.double(), h.shape[2:], mode="bilinear")
+        result = result + torch.where(h > 0, enlarged, slope * enlarged)
+    return F.pad(result, (1, 1, 1, 1), mode="replicate")
+
+
 def jackson_coefficients(cutoff: float, order: int) -> Tensor:
     """The ideal low-pass at `cutoff` on [0,9], damped by Jackson's window, divided by p(0)."""
     k = np.arange(order + 1)

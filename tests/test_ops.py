@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import reference
 import torch
+import torch.nn.functional as F
 from reference import relative_error
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -103,6 +104,8 @@ def every_result(dtype: torch.dtype) -> list[Tensor]:
     gram = ops.gram(h)
     target = features(1, 17, 17, dtype=gram.dtype)
     large = rand(1, 5, 999, 1001, dtype=torch.float32)  # beyond the caches
+    pixels = [t.to(memory_format=torch.channels_last) for t in (h, grad)]
+    coarse = features(2, 17, 31, 42, dtype=dtype)
     return [
         factors,
         ops.matting_matvec(image, factors, x),
@@ -111,6 +114,12 @@ def every_result(dtype: torch.dtype) -> list[Tensor]:
         ops.gram_correction(h, target),
         *ops.gram_correction_backward(h, target, grad),
         ops.gram_correction(large, torch.zeros(1, 5, 5)),
+        ops.gram(pixels[0]),
+        ops.gram_correction(pixels[0], target),
+        *ops.gram_correction_backward(pixels[0], target, pixels[1]),
+        ops.cross_gram(*pixels),
+        ops.level_gradient(pixels[0], target, coarse),
+        ops.level_gradient(pixels[0], target),
     ]
 
 
@@ -228,6 +237,169 @@ def test_gram_of_odd_sizes(
         assert relative_error(a, b) < TOLERANCE[dtype]
 
 
+def spread(x: Tensor) -> Tensor:
+    """The same in channels_last memory, in which the rows lie apart."""
+    return F.pad(x, (1, 1, 1, 1)).to(memory_format=torch.channels_last)[:, :, 1:-1, 1:-1]
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "planes": torch.Tensor.contiguous,
+    "channels last": lambda x: x.to(memory_format=torch.channels_last),
+    "rows apart": spread,
+    "transposed": lambda x: x.mT.to(memory_format=torch.channels_last).mT,
+}
+
+
+def is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("batch", "channels", "height", "width"),
+    [
+        (1, 2, 1, 1),
+        (2, 3, 1, 9),
+        (3, 5, 13, 1),
+        (1, 16, 40, 33),  # several slices
+        (2, 40, 19, 30),
+        (1, 256, 9, 11),
+        (1, 7, 3, 601),  # rows of several chunks
+    ],
+)
+def test_features_in_any_layout(
+    batch: int, channels: int, height: int, width: int, layout: str, dtype: torch.dtype
+) -> None:
+    shape = batch, channels, height, width
+    h, g = (LAYOUTS[layout](features(*shape, dtype=dtype)) for _ in range(2))
+    coarse = features(batch, channels, (height + 1) // 2, (width + 1) // 2, dtype=dtype)
+    coarse = LAYOUTS[layout](coarse)
+    gram, cross = ops.gram(h), ops.cross_gram(h, g)
+    target = features(batch, channels, channels, dtype=gram.dtype)
+    tolerance = HALF_TOLERANCE.get(dtype) or TOLERANCE[dtype]
+    assert cross.dtype == gram.dtype
+    assert relative_error(gram, reference.gram(h)) < TOLERANCE[gram.dtype]
+    assert relative_error(cross, reference.cross_gram(h, g)) < TOLERANCE[gram.dtype]
+    mixed = ops.cross_gram(h, g.contiguous()), ops.cross_gram(h.contiguous(), g)
+    assert all(torch.equal(m, cross) for m in mixed)
+
+    correction = ops.gram_correction(h, target)
+    dh, dtarget = ops.gram_correction_backward(h, target, g)
+    expected = reference.gram_correction_backward(h, target, g)
+    assert relative_error(correction, reference.gram_correction(h, target)) < tolerance
+    assert relative_error(dh, expected[0]) < tolerance
+    assert relative_error(dtarget, expected[1]) < TOLERANCE[gram.dtype]
+    other = ops.gram_correction_backward(h, target, g.contiguous())
+    assert torch.equal(other[0], dh)
+    assert torch.equal(other[1], dtarget)
+
+    for below in (coarse, None):
+        level = ops.level_gradient(h, target, below)
+        assert level.dtype == dtype
+        assert is_channels_last(level)
+        assert relative_error(level, reference.level_gradient(h, target, below)) < tolerance
+    if h.is_contiguous():
+        assert correction.is_contiguous()
+        assert dh.is_contiguous()
+    else:
+        assert is_channels_last(correction)
+        assert is_channels_last(dh)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_number_of_channels(dtype: torch.dtype) -> None:
+    for channels in range(1, 41):
+        h, g = (spread(features(2, channels, 7, 11, dtype=dtype)) for _ in range(2))
+        coarse = features(2, channels, 4, 6, dtype=dtype)
+        gram = ops.gram(h)
+        target = features(1, channels, channels, dtype=gram.dtype)
+        tolerance = HALF_TOLERANCE.get(dtype) or TOLERANCE[dtype]
+        level = ops.level_gradient(h, target, coarse)
+        dh, dtarget = ops.gram_correction_backward(h, target, g)
+        expected = reference.gram_correction_backward(h, target, g)
+        assert relative_error(gram, reference.gram(h)) < TOLERANCE[gram.dtype]
+        assert relative_error(level, reference.level_gradient(h, target, coarse)) < tolerance
+        assert relative_error(dh, expected[0]) < tolerance
+        assert relative_error(dtarget, expected[1]) < TOLERANCE[gram.dtype]
+        assert torch.equal(ops.cross_gram(h, g).sum(0, keepdim=True), -dtarget)
+
+
+def test_gram_is_symmetric() -> None:
+    for channels in (1, 5, 16, 33, 100):
+        gram = ops.gram(LAYOUTS["channels last"](features(2, channels, 9, 10)))
+        assert torch.equal(gram, gram.mT)
+
+
+@pytest.mark.parametrize("size", [*range(1, 12), 63, 125, 500])
+def test_enlargement_is_that_of_torch(size: int) -> None:
+    """Without weights and gates the result is torch's own, whatever the size."""
+    coarse = features(1, 2, (size + 1) // 2, (size + 2) // 2, dtype=torch.float32)
+    h = torch.ones(1, 2, size, size + 1)
+    enlarged = F.interpolate(coarse, h.shape[2:], mode="bilinear", align_corners=False)
+    result = ops.level_gradient(h, torch.zeros(1, 2, 2), coarse)
+    expected = F.pad(enlarged, (1, 1, 1, 1), mode="replicate")
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [-0.5, 0.0, 0.2, 1.0])
+def test_slope_of_a_level(slope: float) -> None:
+    h, coarse = features(1, 3, 6, 7), features(1, 3, 3, 4)
+    h[:, :, ::2] = 0.0  # not positive
+    result = ops.level_gradient(h, torch.zeros(1, 3, 3, dtype=h.dtype), coarse, slope)
+    enlarged = F.interpolate(coarse, (6, 7), mode="bilinear")
+    expected = torch.where(h > 0, enlarged, slope * enlarged)
+    torch.testing.assert_close(result[:, :, 1:-1, 1:-1], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_level_gradient_is_rounded_once(dtype: torch.dtype) -> None:
+    h, coarse = spread(features(1, 5, 6, 7, dtype=dtype)), features(1, 5, 3, 4, dtype=dtype)
+    weights = features(1, 5, 5, dtype=torch.float32)
+    exact = reference.level_gradient(h, weights, coarse)
+    result = ops.level_gradient(h, weights, coarse)
+    half_a_unit = torch.finfo(dtype).eps / 2
+    assert ((result - exact).abs() <= 1.001 * half_a_unit * exact.abs() + 1e-6).all()
+
+
+def test_pixels_outside_a_slice_do_not_matter() -> None:
+    whole = torch.full((2, 5, 8, 12), float("nan")).to(memory_format=torch.channels_last)
+    h = whole[:, :, 1:-1, 2:-3]
+    h.copy_(features(*h.shape))
+    target = features(1, 5, 5, dtype=torch.float32)
+    dense = LAYOUTS["channels last"](h.clone())
+    for call in (
+        ops.gram,
+        lambda x: ops.cross_gram(x, x),
+        lambda x: ops.gram_correction(x, target),
+        lambda x: ops.level_gradient(x, target, x[:, :, ::2, ::2]),
+    ):
+        assert not call(h).isnan().any()
+        torch.testing.assert_close(call(h), call(dense))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_stays_in_its_pixel(dtype: torch.dtype) -> None:
+    h = torch.ones(1, 5, 6, 21, dtype=dtype).to(memory_format=torch.channels_last)
+    h[0, 1, 2, 3] = float("nan")
+    weights = torch.ones(1, 5, 5, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    result = ops.level_gradient(h, weights)
+    expected = torch.zeros_like(result, dtype=torch.bool)
+    expected[:, :, 3, 4] = True
+    assert torch.equal(result.isnan(), expected)
+
+
+def test_empty_batch_in_channels_last() -> None:
+    h = torch.rand(0, 3, 5, 6)
+    target = torch.zeros(1, 3, 3)
+    assert ops.cross_gram(h, h).shape == (0, 3, 3)
+    assert ops.level_gradient(h, target).shape == (0, 3, 7, 8)
+    for x in (h, spread(h)):
+        assert ops.gram(x).shape == (0, 3, 3)
+        assert ops.gram_correction(x, target).shape == h.shape
+        assert torch.equal(ops.gram_correction_backward(x, target, x)[1], target)
+
+
 def test_tf32_does_not_affect_the_cpu(allow_tf32: Callable[[], None]) -> None:
     h, target = features(1, 5, 6, 7), features(1, 5, 5)
     exact = ops.gram(h), ops.gram_correction(h, target)
@@ -279,9 +451,11 @@ def test_autocast_does_not_lower_gram() -> None:
         )
 
 
-def samples() -> dict[str, tuple]:
+def samples(layout: str = "planes") -> dict[str, tuple]:
     image, x = rand(2, 3, 5, 6), rand(2, 2, 5, 6).requires_grad_()
-    h, target = features(2, 3, 4, 5).requires_grad_(), features(2, 3, 3).requires_grad_()
+    h, g = (LAYOUTS[layout](features(2, 3, 4, 5)).requires_grad_() for _ in range(2))
+    coarse = LAYOUTS[layout](features(2, 3, 2, 3)).requires_grad_()
+    target = features(2, 3, 3).requires_grad_()
     factors = ops.matting_factors(image, 1e-2)
     return {
         "matting_factors": (image, 1e-2),
@@ -289,13 +463,38 @@ def samples() -> dict[str, tuple]:
         "matting_filter": (image, factors, x, COEFFICIENTS),
         "gram": (h,),
         "gram_correction": (h, target),
-        "gram_correction_backward": (h.detach(), target.detach(), features(2, 3, 4, 5)),
+        "gram_correction_backward": (h.detach(), target.detach(), g.detach()),
+        "cross_gram": (h, g),
+        "level_gradient": (h, target, coarse, 0.2),
     }
+
+
+OF_FEATURES = ["gram", "gram_correction", "cross_gram", "level_gradient"]
+DIFFERENTIABLE = ["matting_matvec", "matting_filter", *OF_FEATURES]
+
+
+def check_operator(name: str, inputs: tuple) -> None:
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    # torch cannot trace its own adjoint of the bilinear enlargement with symbolic sizes
+    dynamic = name != "level_gradient"
+    tests.append("test_aot_dispatch_dynamic" if dynamic else "test_aot_dispatch_static")
+    opcheck(getattr(torch.ops.fastfcs, name).default, inputs, test_utils=tests)
 
 
 @pytest.mark.parametrize("name", samples())
 def test_opcheck(name: str) -> None:
-    opcheck(getattr(torch.ops.fastfcs, name).default, samples()[name])
+    check_operator(name, samples()[name])
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
+@pytest.mark.parametrize("name", [*OF_FEATURES, "gram_correction_backward"])
+def test_opcheck_in_any_layout(name: str, layout: str) -> None:
+    check_operator(name, samples(layout)[name])
+
+
+def test_opcheck_without_a_coarse_level() -> None:
+    h, weights, _, slope = samples()["level_gradient"]
+    opcheck(torch.ops.fastfcs.level_gradient.default, (h, weights, None, slope))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -308,9 +507,23 @@ def test_opcheck_of_half_types_and_one_target(dtype: torch.dtype) -> None:
     opcheck(torch.ops.fastfcs.gram_correction_backward.default, constants)
 
 
-@pytest.mark.parametrize("name", ["matting_matvec", "matting_filter", "gram", "gram_correction"])
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradients(name: str) -> None:
     assert torch.autograd.gradcheck(getattr(ops, name), samples()[name])
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
+@pytest.mark.parametrize("name", OF_FEATURES)
+def test_gradients_in_any_layout(name: str, layout: str) -> None:
+    assert torch.autograd.gradcheck(getattr(ops, name), samples(layout)[name])
+    assert torch.autograd.gradgradcheck(getattr(ops, name), samples(layout)[name])
+
+
+def test_gradients_of_a_level_without_a_coarse_one_and_with_one_matrix() -> None:
+    h, weights, _, _ = samples("channels last")["level_gradient"]
+    weights = weights.detach()[:1].requires_grad_()
+    assert torch.autograd.gradcheck(ops.level_gradient, (h, weights))
+    assert torch.autograd.gradgradcheck(ops.level_gradient, (h, weights))
 
 
 def test_gradient_of_one_target_for_the_batch() -> None:
@@ -319,14 +532,14 @@ def test_gradient_of_one_target_for_the_batch() -> None:
     assert torch.autograd.gradcheck(ops.gram_correction, (h, target))
 
 
-@pytest.mark.parametrize("name", ["matting_matvec", "matting_filter", "gram", "gram_correction"])
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_operator_and_function_give_the_same_gradients(name: str) -> None:
     results = []
     for call in (getattr(torch.ops.fastfcs, name), getattr(ops, name)):
         torch.manual_seed(0)
         inputs = samples()[name]
         output = call(*inputs)
-        differentiable = [t for t in inputs if t.requires_grad]
+        differentiable = [t for t in inputs if isinstance(t, Tensor) and t.requires_grad]
         results.append((output, *torch.autograd.grad(output.square().sum(), differentiable)))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
@@ -335,10 +548,10 @@ def results_and_gradients() -> list[Tensor]:
     """The results of each differentiable operator, then the gradients of its inputs."""
     torch.manual_seed(0)
     results = []
-    for name in ("matting_matvec", "matting_filter", "gram", "gram_correction"):
+    for name in DIFFERENTIABLE:
         inputs = samples()[name]
         output = getattr(ops, name)(*inputs)
-        differentiable = [t for t in inputs if t.requires_grad]
+        differentiable = [t for t in inputs if isinstance(t, Tensor) and t.requires_grad]
         results += [output, *torch.autograd.grad(output.square().sum(), differentiable)]
     return results
 
@@ -392,7 +605,7 @@ def test_no_gradient_is_recorded_where_none_is_needed() -> None:
     assert ops.gram_correction(h.detach(), target).requires_grad
 
 
-@pytest.mark.parametrize("name", ["matting_matvec", "matting_filter", "gram", "gram_correction"])
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_second_gradients(name: str) -> None:
     assert torch.autograd.gradgradcheck(getattr(ops, name), samples()[name])
 
@@ -504,6 +717,35 @@ def spoiled(tensor: Tensor, value: float) -> Tensor:
             lambda: ops.gram_correction_backward(H, torch.rand(1, 4, 4), H[:1]),
             "grad must have h's shape (2, 4, 5, 6), got (1, 4, 5, 6)",
         ),
+        (
+            lambda: ops.cross_gram(H, H[:, :3]),
+            "g must have h's shape (2, 4, 5, 6), got (2, 3, 5, 6)",
+        ),
+        (lambda: ops.cross_gram(H, H.half()), "g must have h's dtype float32, got float16"),
+        (
+            lambda: ops.level_gradient(H[0], torch.rand(1, 4, 4)),
+            "h must have shape (B, C, H, W) with C, H and W at least 1, got (4, 5, 6)",
+        ),
+        (
+            lambda: ops.level_gradient(H, torch.rand(4, 4)),
+            "weights must have shape (2, 4, 4) or (1, 4, 4) for h (2, 4, 5, 6), got (4, 4)",
+        ),
+        (
+            lambda: ops.level_gradient(H.bfloat16(), torch.rand(1, 4, 4).bfloat16()),
+            "weights must be float32 for h in bfloat16, got bfloat16",
+        ),
+        (
+            lambda: ops.level_gradient(H, torch.rand(1, 4, 4), H[:, :, :2, :3]),
+            "coarse must have shape (2, 4, 3, 3) for h (2, 4, 5, 6), got (2, 4, 2, 3)",
+        ),
+        (
+            lambda: ops.level_gradient(H, torch.rand(1, 4, 4), H[:, :, :3, :3].half()),
+            "coarse must have h's dtype float32, got float16",
+        ),
+        (
+            lambda: ops.level_gradient(H, torch.rand(1, 4, 4), None, float("nan")),
+            "slope must be finite, got nan",
+        ),
     ],
 )
 def test_errors(call, sentence: str) -> None:
@@ -519,6 +761,8 @@ def test_forward_mode_raises() -> None:
     for name, call in (
         ("gram", ops.gram),
         ("gram_correction", lambda h: ops.gram_correction(h, target)),
+        ("cross_gram", lambda h: ops.cross_gram(h, h)),
+        ("level_gradient", lambda h: ops.level_gradient(h, target)),
         ("matting_matvec", lambda v: ops.matting_matvec(image, factors, v)),
     ):
         with pytest.raises(NotImplementedError, match=f"fastfcs.{name} has no forward-mode"):

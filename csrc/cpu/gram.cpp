@@ -1,10 +1,13 @@
-// gram, gram_correction and its backward on the CPU.
+// gram, gram_correction and its backward, cross_gram and level_gradient on the CPU.
 //
 // h is read once for its products and once to be combined, and the result is written once. No other
 // array is as large as h. Products are summed per slice of pixels, and the slices in a fixed order,
 // so that the result does not depend on the number of threads.
+//
+// Features in channels_last memory and those in planes (contiguous) have inner loops of their own.
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include <torch/csrc/stable/library.h>
@@ -16,18 +19,18 @@
 
 #include "../checks.h"
 #include "../tensors.h"
+#include "gram_pixels_rows.h"
 #include "gram_rows.h"
 #include "isa.h"
 
 namespace fastfcs {
 namespace {
 
-// The number of slices: a power of two, which threads share evenly, and at most 64. Every slice has
-// products of its own, `rows` per channel, and its thread has nothing to compute while it copies
-// the first chunk. A slice must be long enough to pay for both.
-int64_t slice_count(int64_t pixels, int64_t rows) {
+// The number of slices of at least `shortest` pixels: a power of two, which threads share evenly,
+// and at most 64.
+int64_t slice_count(int64_t pixels, int64_t shortest) {
   int64_t count = 1;
-  while (count < 64 && pixels / (2 * count) >= std::max<int64_t>(2048, 4 * rows)) count *= 2;
+  while (count < 64 && pixels / (2 * count) >= shortest) count *= 2;
   return count;
 }
 
@@ -49,46 +52,14 @@ struct BatchRange {
   int64_t first, last, threads;
 };
 
-// The operands, contiguous, and their division into slices and chunks.
-template <typename T>
-struct Batch {
-  using A = accumulate_t<T>;
-  Tensor h, g;  // [B, C, H, W]
+// A batch that is divided into slices of pixels.
+struct SlicedBatch {
   int64_t size, channels, pixels;
   bool has_g;
-  int64_t slices, chunk_pixels, slice_chunks;
+  int64_t slices = 1;
 
-  Batch(const Tensor& h, const Tensor* grad)
-      : h(as_contiguous(h)),
-        g(grad ? as_contiguous(*grad) : this->h),
-        size(h.size(0)),
-        channels(h.size(1)),
-        pixels(h.size(2) * h.size(3)),
-        has_g(grad) {
-    const int64_t rows = (has_g ? 2 : 1) * ceil_div(channels, 4) * 4;
-    slices = slice_count(pixels, rows);
-    const int64_t longest = std::min(pixels, pixels / slices + 16);
-    chunk_pixels = chunk_size(longest, rows, sizeof(T));
-    slice_chunks = ceil_div(longest, chunk_pixels);
-  }
-
-  FeatureView<T> operator[](int64_t b) const {
-    const int64_t at = b * channels * pixels;
-    const T* from = static_cast<const T*>(h.const_data_ptr()) + at;
-    const T* second = has_g ? static_cast<const T*>(g.const_data_ptr()) + at : nullptr;
-    return {channels, pixels, slices, chunk_pixels, slice_chunks, from, second};
-  }
-
-  // Calls f(range) for ranges that cover the batch. If one thread does all the work on an element,
-  // its core's cache still holds the data of the first pass in the second.
-  template <typename F>
-  void for_each_range(F f) const {
-    const int64_t threads = torch::stable::get_num_threads();
-    if (size % threads) return f(BatchRange{0, size, threads});
-    torch::stable::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
-      for (int64_t b = first; b < last; ++b) f(BatchRange{b, b + 1, 1});
-    });
-  }
+  SlicedBatch(const Tensor& h, const Tensor* g)
+      : size(h.size(0)), channels(h.size(1)), pixels(h.size(2) * h.size(3)), has_g(g) {}
 
   // Calls f(element, first slice, last slice) in parallel, covering all slices of the range.
   template <typename F>
@@ -104,6 +75,111 @@ struct Batch {
   }
 };
 
+// The operands in planes, contiguous, and their division into slices and chunks.
+template <typename T>
+struct PlaneBatch : SlicedBatch {
+  using Feature = T;
+  Tensor h, g;  // [B, C, H, W]
+  int64_t chunk_pixels, slice_chunks;
+
+  PlaneBatch(const Tensor& h, const Tensor* grad)
+      : SlicedBatch(h, grad), h(as_contiguous(h)), g(grad ? as_contiguous(*grad) : this->h) {
+    // Every slice has products of its own, `rows` per channel, and its thread has nothing to
+    // compute while it copies the first chunk. A slice must be long enough to pay for both.
+    const int64_t rows = (has_g ? 2 : 1) * ceil_div(channels, 4) * 4;
+    slices = slice_count(pixels, std::max<int64_t>(2048, 4 * rows));
+    const int64_t longest = std::min(pixels, pixels / slices + 16);
+    chunk_pixels = chunk_size(longest, rows, sizeof(T));
+    slice_chunks = ceil_div(longest, chunk_pixels);
+  }
+
+  FeatureView<T> operator[](int64_t b) const {
+    const int64_t at = b * channels * pixels;
+    const T* from = static_cast<const T*>(h.const_data_ptr()) + at;
+    const T* second = has_g ? static_cast<const T*>(g.const_data_ptr()) + at : nullptr;
+    return {channels, pixels, slices, chunk_pixels, slice_chunks, from, second};
+  }
+
+  // The sums of products are [rows, pitch]; in the first own_rows only those up to the diagonal.
+  int64_t pitch() const { return (*this)[0].padded_channels(); }
+  int64_t rows() const { return (*this)[0].rows(); }
+  int64_t own_rows() const { return pitch(); }
+
+  void multiply(int64_t b, int64_t first, int64_t last, accumulate_t<T>* sums,
+                accumulate_t<T>* copies) const {
+    static const SliceProducts<T> products = FASTFCS_FOR_ISA(slice_products<T>);
+    products((*this)[b], first, last, sums, copies);
+  }
+
+  Tensor new_result() const { return new_empty(h, h.sizes().vec(), h.scalar_type()); }
+
+  // Calls f(range) for ranges that cover the batch. If one thread does all the work on an element,
+  // its core's cache still holds the data of the first pass in the second.
+  template <typename F>
+  void for_each_range(F f) const {
+    const int64_t threads = torch::stable::get_num_threads();
+    if (size % threads) return f(BatchRange{0, size, threads});
+    torch::stable::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
+      for (int64_t b = first; b < last; ++b) f(BatchRange{b, b + 1, 1});
+    });
+  }
+};
+
+// Features as rows of pixels, of channels_last memory or copied to it.
+template <typename T>
+struct PixelFeatures {
+  Tensor tensor;
+  const T* data;
+  explicit PixelFeatures(const Tensor& t)
+      : tensor(as_pixel_rows(t)), data(static_cast<const T*>(tensor.const_data_ptr())) {}
+  PixelView<T> operator[](int64_t b) const {
+    return {data + b * tensor.stride(0), tensor.size(1), tensor.size(3), tensor.size(2),
+            tensor.stride(2)};
+  }
+};
+
+// The operands in channels_last memory and their division into slices.
+template <typename T>
+struct PixelBatch : SlicedBatch {
+  using Feature = T;
+  PixelFeatures<T> h, g;
+  bool own;  // whether the products of h with itself are wanted
+
+  PixelBatch(const Tensor& h, const Tensor* grad, bool own = true)
+      : SlicedBatch(h, grad), h(h), g(grad ? *grad : this->h.tensor), own(own) {
+    slices = slice_count(pixels, std::max<int64_t>(256, 3 * channels / 2));
+  }
+
+  PixelView<T> view_h(int64_t b) const { return flattened(h[b]); }
+  PixelView<T> view_g(int64_t b) const { return has_g ? flattened(g[b]) : PixelView<T>{}; }
+  int64_t slice_begin(int64_t slice) const { return slice * pixels / slices; }
+
+  int64_t pitch() const { return padded_channels(channels); }
+  int64_t own_rows() const { return own ? pitch() : 0; }
+  int64_t rows() const { return own_rows() + (has_g ? pitch() : 0); }
+
+  void multiply(int64_t b, int64_t first, int64_t last, accumulate_t<T>* sums,
+                accumulate_t<T>*) const {
+    static const PixelProducts<T> products = FASTFCS_FOR_ISA(pixel_products<T>);
+    for (int64_t slice = first; slice < last; ++slice, sums += pitch() * rows())
+      products(view_h(b), view_g(b), own, slice_begin(slice), slice_begin(slice + 1), sums);
+  }
+
+  Tensor new_result() const { return new_channels_last(h.tensor, h.tensor.sizes().vec()); }
+
+  template <typename F>
+  void for_each_range(F f) const {
+    f(BatchRange{0, size, torch::stable::get_num_threads()});
+  }
+
+ private:
+  // Adjacent rows as a single one, so that chunks need not end with the rows of an image.
+  static PixelView<T> flattened(const PixelView<T>& x) {
+    if (x.height > 1 && x.row_stride != x.width * x.channels) return x;
+    return {x.data, x.channels, x.width * x.height, 1, 0};
+  }
+};
+
 // Memory for the copies of a range's chunks, if the L2 caches can hold them next to h and the
 // result.
 template <typename T>
@@ -111,7 +187,7 @@ class ChunkCopies {
   using A = accumulate_t<T>;
 
  public:
-  ChunkCopies(const Batch<T>& batch, const BatchRange& range)
+  ChunkCopies(const PlaneBatch<T>& batch, const BatchRange& range)
       : first_(range.first * batch.slices), slice_size_(batch.slice_chunks * batch[0].copy_size()) {
 #ifdef _SC_LEVEL2_CACHE_SIZE
     static const int64_t cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
@@ -133,28 +209,29 @@ class ChunkCopies {
 // Products over all pixels, for one batch element.
 template <typename A>
 struct ElementProducts {
-  const A* sums;  // [rows, channels], with the padded number of channels
-  int64_t channels;
-  A hh(int64_t i, int64_t j) const { return sums[i * channels + j]; }               // h_i . h_j
-  A hg(int64_t i, int64_t j) const { return sums[(channels + j) * channels + i]; }  // h_i . g_j
+  const A* sums;  // [rows, pitch]
+  int64_t pitch, own_rows;
+  A hh(int64_t i, int64_t j) const { return sums[i * pitch + j]; }               // h_i . h_j
+  A hg(int64_t i, int64_t j) const { return sums[(own_rows + j) * pitch + i]; }  // h_i . g_j
 };
 
-template <typename T>
+template <typename Batch>
 class BatchProducts {
+  using T = typename Batch::Feature;
   using A = accumulate_t<T>;
 
  public:
-  explicit BatchProducts(const Batch<T>& batch)
+  explicit BatchProducts(const Batch& batch)
       : batch_(batch),
-        channels_(batch[0].padded_channels()),
-        rows_(batch[0].rows()),
-        sums_(new A[batch.size * batch.slices * channels_ * rows_]) {}
+        pitch_(batch.pitch()),
+        rows_(batch.rows()),
+        own_rows_(batch.own_rows()),
+        sums_(new A[batch.size * batch.slices * pitch_ * rows_]) {}
 
   void compute(const BatchRange& range, const ChunkCopies<T>* copies) const {
-    static const SliceProducts<T> products = FASTFCS_FOR_ISA(slice_products<T>);
     batch_.for_each_slice_range(range, [&](int64_t b, int64_t first, int64_t last) {
-      products(batch_[b], first, last, at(b, first),
-               copies ? copies->of(b * batch_.slices + first) : nullptr);
+      batch_.multiply(b, first, last, at(b, first),
+                      copies ? copies->of(b * batch_.slices + first) : nullptr);
     });
     // Adds the slices in blocks of 16 rows, so that the part above the diagonal is written in whole
     // cache lines.
@@ -166,40 +243,40 @@ class BatchProducts {
             const int64_t top = block % blocks * 16, bottom = std::min(top + 16, rows_);
             for (int64_t j = top; j < bottom; ++j)
               for (int64_t slice = 1; slice < batch_.slices; ++slice) {
-                const A* const more = at(block / blocks, slice) + j * channels_;
-                for (int64_t i = 0; i < std::min(j + 1, channels_); ++i)
-                  sums[j * channels_ + i] += more[i];
+                const A* const more = at(block / blocks, slice) + j * pitch_;
+                const int64_t count = j < own_rows_ ? j + 1 : pitch_;
+                for (int64_t i = 0; i < count; ++i) sums[j * pitch_ + i] += more[i];
               }
             // Mirrors G. The rows below it, h's products with g, are not symmetric.
-            const int64_t right = std::min(bottom, channels_);
+            const int64_t right = std::min(bottom, own_rows_);
             for (int64_t i = 0; i < right; ++i)
               for (int64_t j = std::max(top, i); j < right; ++j)
-                sums[i * channels_ + j] = sums[j * channels_ + i];
+                sums[i * pitch_ + j] = sums[j * pitch_ + i];
           }
         });
   }
 
-  ElementProducts<A> operator[](int64_t b) const { return {at(b, 0), channels_}; }
+  ElementProducts<A> operator[](int64_t b) const { return {at(b, 0), pitch_, own_rows_}; }
 
  private:
   A* at(int64_t b, int64_t slice) const {
-    return sums_.get() + (b * batch_.slices + slice) * channels_ * rows_;
+    return sums_.get() + (b * batch_.slices + slice) * pitch_ * rows_;
   }
 
-  const Batch<T>& batch_;
-  int64_t channels_, rows_;
-  std::unique_ptr<A[]> sums_;  // [B, slices, rows, channels]
+  const Batch& batch_;
+  int64_t pitch_, rows_, own_rows_;
+  std::unique_ptr<A[]> sums_;  // [B, slices, rows, pitch]
 };
 
-// H of every batch element.
+// A matrix per batch element, or one for all.
 template <typename A>
-struct Target {
-  Tensor target;
+struct Matrices {
+  Tensor tensor;
   const A* data;  // [B or 1, C, C]; looked up once, since a look-up takes longer than an element
   int64_t stride;
-  explicit Target(const Tensor& t)
-      : target(as_contiguous(t)),
-        data(target.const_data_ptr<A>()),
+  explicit Matrices(const Tensor& t)
+      : tensor(as_contiguous(t)),
+        data(tensor.const_data_ptr<A>()),
         stride(t.size(0) == 1 ? 0 : t.size(1) * t.size(2)) {}
   const A* operator[](int64_t b) const { return data + b * stride; }
 };
@@ -221,7 +298,7 @@ inline StorePolicy store_policy(const Tensor& result) {
 // Writes result [B, C, n], the combinations of the rows of a range with weights weights_of(b)(i,
 // j). i counts the channels of h and then those of g, j the channels of the result.
 template <typename T, typename WeightsOf>
-void combine(const Batch<T>& batch, const BatchRange& range, WeightsOf weights_of,
+void combine(const PlaneBatch<T>& batch, const BatchRange& range, WeightsOf weights_of,
              const ChunkCopies<T>& copies, T* result, StorePolicy stores) {
   using A = accumulate_t<T>;
   static const SliceCombination<T> combination = FASTFCS_FOR_ISA(slice_combination<T>);
@@ -261,8 +338,8 @@ void combine(const Batch<T>& batch, const BatchRange& range, WeightsOf weights_o
 
 // Computes the products of each range and, while the caches hold its data, its combinations.
 template <typename T, typename WeightsOf>
-void run_correction(const Batch<T>& batch, const BatchProducts<T>& products, WeightsOf weights_of,
-                    Tensor& result) {
+void run_correction(const PlaneBatch<T>& batch, const BatchProducts<PlaneBatch<T>>& products,
+                    WeightsOf weights_of, Tensor& result) {
   T* const to = static_cast<T*>(result.mutable_data_ptr());
   const StorePolicy stores = store_policy(result);
   batch.for_each_range([&](const BatchRange& range) {
@@ -272,11 +349,36 @@ void run_correction(const Batch<T>& batch, const BatchProducts<T>& products, Wei
   });
 }
 
-template <typename T>
-Tensor gram_typed(const Tensor& h) {
+template <typename T, typename WeightsOf>
+void run_correction(const PixelBatch<T>& batch, const BatchProducts<PixelBatch<T>>& products,
+                    WeightsOf weights_of, Tensor& result) {
   using A = accumulate_t<T>;
-  const Batch<T> batch(h, nullptr);
-  const BatchProducts<T> products(batch);
+  static const PixelCombination<T> combination = FASTFCS_FOR_ISA(pixel_combination<T>);
+  T* const to = static_cast<T*>(result.mutable_data_ptr());
+  const int64_t c = batch.channels, rows = batch.has_g ? 2 * c : c;
+  const std::unique_ptr<A[]> weights(new A[batch.size * rows * c]);  // [B, rows, C]
+  batch.for_each_range([&](const BatchRange& range) {
+    products.compute(range, nullptr);
+    torch::stable::parallel_for(range.first * rows, range.last * rows, 1 + 8192 / c,
+                                [&](int64_t first, int64_t last) {
+                                  for (int64_t row = first; row < last; ++row) {
+                                    const auto weight = weights_of(row / rows);
+                                    for (int64_t j = 0; j < c; ++j)
+                                      weights[row * c + j] = weight(row % rows, j);
+                                  }
+                                });
+    batch.for_each_slice_range(range, [&](int64_t b, int64_t first, int64_t last) {
+      combination(batch.view_h(b), batch.view_g(b), weights.get() + b * rows * c,
+                  batch.slice_begin(first), batch.slice_begin(last), to + b * c * batch.pixels);
+    });
+  });
+}
+
+template <typename Batch>
+Tensor gram_of(const Tensor& h) {
+  using A = accumulate_t<typename Batch::Feature>;
+  const Batch batch(h, nullptr);
+  const BatchProducts<Batch> products(batch);
   const int64_t c = batch.channels;
   Tensor result = new_empty(h, {batch.size, c, c}, gram_dtype(h));
   A* const to = result.mutable_data_ptr<A>();
@@ -290,14 +392,14 @@ Tensor gram_typed(const Tensor& h) {
   return result;
 }
 
-template <typename T>
-Tensor correction_typed(const Tensor& h, const Tensor& target) {
-  using A = accumulate_t<T>;
-  const Batch<T> batch(h, nullptr);
+template <typename Batch>
+Tensor correction_of(const Tensor& h, const Tensor& target) {
+  using A = accumulate_t<typename Batch::Feature>;
+  const Batch batch(h, nullptr);
   // Allocated first, before smaller allocations split the heap's largest free block.
-  Tensor result = new_empty(h, h.sizes().vec(), h.scalar_type());
-  const BatchProducts<T> products(batch);
-  const Target<A> targets(target);
+  Tensor result = batch.new_result();
+  const BatchProducts<Batch> products(batch);
+  const Matrices<A> targets(target);
   const int64_t c = batch.channels;
   const A n = A(batch.pixels);
   const auto weights_of = [&](int64_t b) {
@@ -309,14 +411,13 @@ Tensor correction_typed(const Tensor& h, const Tensor& target) {
   return result;
 }
 
-template <typename T>
-std::tuple<Tensor, Tensor> backward_typed(const Tensor& h, const Tensor& target,
-                                          const Tensor& grad) {
-  using A = accumulate_t<T>;
-  const Batch<T> batch(h, &grad);
-  Tensor dh = new_empty(h, h.sizes().vec(), h.scalar_type());
-  const BatchProducts<T> products(batch);
-  const Target<A> targets(target);
+template <typename Batch>
+std::tuple<Tensor, Tensor> backward_of(const Tensor& h, const Tensor& target, const Tensor& grad) {
+  using A = accumulate_t<typename Batch::Feature>;
+  const Batch batch(h, &grad);
+  Tensor dh = batch.new_result();
+  const BatchProducts<Batch> products(batch);
+  const Matrices<A> targets(target);
   const int64_t c = batch.channels;
   const A n = A(batch.pixels);
   const auto weights_of = [&](int64_t b) {
@@ -334,6 +435,45 @@ std::tuple<Tensor, Tensor> backward_typed(const Tensor& h, const Tensor& target,
   return {dh, dtarget};
 }
 
+template <typename T>
+Tensor cross_gram_of(const Tensor& h, const Tensor& g) {
+  using A = accumulate_t<T>;
+  const PixelBatch<T> batch(h, &g, false);
+  const BatchProducts<PixelBatch<T>> products(batch);
+  const int64_t c = batch.channels;
+  Tensor result = new_empty(h, {batch.size, c, c}, gram_dtype(h));
+  A* const to = result.mutable_data_ptr<A>();
+  batch.for_each_range([&](const BatchRange& range) { products.compute(range, nullptr); });
+  for (int64_t b = 0; b < batch.size; ++b)
+    for (int64_t i = 0; i < c; ++i)
+      for (int64_t j = 0; j < c; ++j) to[(b * c + i) * c + j] = products[b].hg(i, j);
+  return result;
+}
+
+template <typename T>
+Tensor level_of(const Tensor& h, const Tensor& weights, const Tensor* coarse, double slope) {
+  using A = accumulate_t<T>;
+  static const LevelRows<T> level = FASTFCS_FOR_ISA(level_rows<T>);
+  const int64_t c = h.size(1), height = h.size(2), width = h.size(3);
+  Tensor result = new_channels_last(h, {h.size(0), c, height + 2, width + 2});
+  const PixelFeatures<T> features(h);
+  std::optional<PixelFeatures<T>> below;
+  if (coarse) below.emplace(*coarse);
+  const Matrices<A> matrices(weights);
+  T* const to = static_cast<T*>(result.mutable_data_ptr());
+  // A thread packs the weights before its first row.
+  const int64_t grain = 1 + (1 << 19) / (width * c * c);
+  torch::stable::parallel_for(0, h.size(0) * height, grain, [&](int64_t first, int64_t last) {
+    for (int64_t b = first / height; first < last; ++b) {
+      const int64_t stop = std::min(last, (b + 1) * height);
+      level(features[b], matrices[b], below ? (*below)[b] : PixelView<T>{}, A(slope),
+            first - b * height, stop - b * height, to + b * result.stride(0));
+      first = stop;
+    }
+  });
+  return result;
+}
+
 // Calls f(T()) for the dtype of h, which has been checked.
 template <typename F>
 auto dispatch(const Tensor& h, F f) {
@@ -345,21 +485,47 @@ auto dispatch(const Tensor& h, F f) {
   }
 }
 
+// Whether the channels of a pixel are adjacent in memory and the result's are to be.
+bool in_pixels(const Tensor& h) { return h.stride(1) == 1 && !h.is_contiguous(); }
+
 Tensor gram(const Tensor& h, bool) {
   check_features(h);
-  return dispatch(h, [&](auto t) { return gram_typed<decltype(t)>(h); });
+  return dispatch(h, [&](auto t) {
+    using T = decltype(t);
+    return in_pixels(h) ? gram_of<PixelBatch<T>>(h) : gram_of<PlaneBatch<T>>(h);
+  });
 }
 
 Tensor gram_correction(const Tensor& h, const Tensor& target, bool) {
   check_target(h, target);
-  return dispatch(h, [&](auto t) { return correction_typed<decltype(t)>(h, target); });
+  return dispatch(h, [&](auto t) {
+    using T = decltype(t);
+    return in_pixels(h) ? correction_of<PixelBatch<T>>(h, target)
+                        : correction_of<PlaneBatch<T>>(h, target);
+  });
 }
 
 std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tensor& target,
                                                     const Tensor& grad, bool) {
   check_target(h, target);
   check_grad(h, grad);
-  return dispatch(h, [&](auto t) { return backward_typed<decltype(t)>(h, target, grad); });
+  return dispatch(h, [&](auto t) {
+    using T = decltype(t);
+    return in_pixels(h) ? backward_of<PixelBatch<T>>(h, target, grad)
+                        : backward_of<PlaneBatch<T>>(h, target, grad);
+  });
+}
+
+Tensor cross_gram(const Tensor& h, const Tensor& g, bool) {
+  check_like("g", g, "h", h);
+  return dispatch(h, [&](auto t) { return cross_gram_of<decltype(t)>(h, g); });
+}
+
+Tensor level_gradient(const Tensor& h, const Tensor& weights, const std::optional<Tensor>& coarse,
+                      double slope, bool) {
+  const Tensor* const below = coarse ? &*coarse : nullptr;
+  check_level(h, weights, below, slope);
+  return dispatch(h, [&](auto t) { return level_of<decltype(t)>(h, weights, below, slope); });
 }
 
 }  // namespace
@@ -369,4 +535,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastfcs, CPU, library) {
   library.impl("gram", TORCH_BOX(&fastfcs::gram));
   library.impl("gram_correction", TORCH_BOX(&fastfcs::gram_correction));
   library.impl("gram_correction_backward", TORCH_BOX(&fastfcs::gram_correction_backward));
+  library.impl("cross_gram", TORCH_BOX(&fastfcs::cross_gram));
+  library.impl("level_gradient", TORCH_BOX(&fastfcs::level_gradient));
 }
