@@ -1,7 +1,9 @@
 // The passes between convolutions on CUDA: gates, means of cells, and their adjoints, in
 // channels_last memory. The bound is memory traffic: every input is read once, every result written
 // once. A thread computes up to 16 bytes of channels of one pixel or, in `halve`, of one cell.
-#include <initializer_list>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
 
 #include "kernels.h"
 #include "pixel_rows.cuh"
@@ -11,27 +13,35 @@ namespace fastfcs::cuda {
 namespace {
 
 constexpr int kBlock = 256;  // threads
+constexpr int kBlocks = 4;   // per multiprocessor at least: 32 KB in flight
 
 template <typename T, int kVector>
 using Channels = Vector<T, kVector>;
 
-// The pixel, or cell, and the first channel of a thread. Neighbouring threads take neighbouring
-// channels, then pixels.
+// The number of vectors of channels in a row of pixels or cells, and of blocks that compute them.
+struct RowVectors {
+  unsigned count, blocks;
+  __host__ __device__ RowVectors(int64_t channels, int width, int vector)
+      : count(static_cast<unsigned>(channels / vector) * width),
+        blocks(count / kBlock + (count % kBlock > 0)) {}
+};
+
+// The pixel, or cell, and the first channel of a thread. A block computes a part of a row.
+// Neighbouring threads take neighbouring channels, then pixels.
 struct Site {
-  int64_t batch, c;
-  int y, x;
+  int64_t batch;
+  int y, x, c;
   bool exists;
 
   __device__ Site(const FeatureShape& shape, int height, int width, int vector) {
-    const int64_t vectors = shape.channels / vector;
-    int64_t at = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-    c = at % vectors * vector;
-    at /= vectors;
-    x = static_cast<int>(at % width);
-    at /= width;
-    y = static_cast<int>(at % height);
-    batch = at / height;
-    exists = batch < shape.batch;
+    const RowVectors in_row(shape.channels, width, vector);
+    const unsigned row = blockIdx.x / in_row.blocks, vectors = in_row.count / width;
+    const unsigned at = blockIdx.x % in_row.blocks * kBlock + threadIdx.x;
+    batch = row / height;
+    y = static_cast<int>(row % height);
+    x = static_cast<int>(at / vectors);
+    c = static_cast<int>(at % vectors) * vector;
+    exists = at < in_row.count;
   }
 };
 
@@ -98,7 +108,7 @@ __device__ T* padded(T* out, const Site& site, int height, int width, int64_t ch
 }
 
 template <typename T, typename A, int kVector>
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kBlock, kBlocks)
     gate_kernel(PixelRows<T> x, PixelRows<T> by, T* __restrict__ out /* [B, H+2, W+2, C] */,
                 FeatureShape shape, A slope) {
   const Site site(shape, shape.height, shape.width, kVector);
@@ -111,7 +121,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 template <typename T, typename A, int kVector>
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kBlock, kBlocks)
     gate_backward_kernel(PixelRows<T> grad, PixelRows<T> by, T* __restrict__ out /* [B, H, W, C] */,
                          FeatureShape shape, A slope) {
   const Site site(shape, shape.height, shape.width, kVector);
@@ -125,7 +135,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 template <typename T, typename A, int kVector>
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kBlock, kBlocks)
     halve_kernel(PixelRows<T> x, PixelRows<T> by,
                  T* __restrict__ out /* [B, ceil(H/2)+2, ceil(W/2)+2, C] */, FeatureShape shape,
                  int height, int width /* of cells */, A slope) {
@@ -155,7 +165,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 template <typename T, typename A, int kVector>
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kBlock, kBlocks)
     halve_backward_kernel(PixelRows<T> grad, PixelRows<T> by,
                           T* __restrict__ out /* [B, H, W, C] */, FeatureShape shape, int height,
                           int width /* of cells */, A slope) {
@@ -194,8 +204,12 @@ void with_vector(FeatureShape shape, const PixelRows<T>& x, const PixelRows<T>& 
 template <typename... P, typename... Arguments>
 void launch_sites(const char* name, void (*kernel)(P...), FeatureShape shape, int height, int width,
                   int vector, Stream stream, Arguments... arguments) {
-  const int64_t sites = shape.batch * height * width * (shape.channels / vector);
-  if (sites > 0) launch(name, kernel, ceil_div(sites, kBlock), kBlock, 0, stream, arguments...);
+  if (shape.channels * width > 2147483647)
+    throw std::runtime_error(std::string("fastfcs: the rows are too long for ") + name);
+  const int64_t rows = shape.batch * height;
+  if (rows > 0)
+    launch(name, kernel, rows * RowVectors(shape.channels, width, vector).blocks, kBlock, 0, stream,
+           arguments...);
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ __device__ __forceinline__ void store_padded(T* padded, int y, int x, int height
   }
 }
 
-constexpr int halved(int pixels) { return pixels / 2 + pixels % 2; }  // without overflow
+__host__ __device__ int halved(int pixels) { return pixels / 2 + pixels % 2; }
 
 // The two rows of a coarse array of `size` rows between which row y lies, and the weight of the
 // second; columns likewise. A coarse row is as high as 1 / scale rows. Pixels outside are those at
