@@ -182,8 +182,8 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   FASTFCS_UNROLL
   for (int i = 0; i < 4; ++i)
     if (cell.has(i))
-      *reinterpret_cast<Channels<T, kVector>*>(to + (cell.row(i) * shape.width + cell.column(i)) *
-                                                        shape.channels) =
+      *reinterpret_cast<Channels<T, kVector>*>(
+          to + (int64_t{cell.row(i)} * shape.width + cell.column(i)) * shape.channels) =
           gated(sum, gates[i], slope, cell.template share<A>());
 }
 
