@@ -359,6 +359,9 @@ def test_gram_in_tf32(library: ctypes.CDLL, channels_last: bool, shape: tuple[in
         assert all(relative_error(*pair) > 1e-5 for pair in pairs)
 
 
+CHANNELS_LAST = "LayoutE1"  # in a kernel's name
+
+
 class MachineCode:
     """Sources compiled once for sm_90, as by setup.py, and the messages of ptxas."""
 
@@ -374,6 +377,11 @@ class MachineCode:
             result = subprocess.run(command, check=True, capture_output=True, text=True)
             self.messages[source] = result.stderr
         return self.messages[source], cubin
+
+    def registers(self, source: Path) -> list[tuple[str, int]]:
+        """The names of kernels and their numbers of registers."""
+        used = r"entry function '(\S+)'(?:.*\n)+?.*Used (\d+) registers"
+        return [(name, int(n)) for name, n in re.findall(used, self.compile(source)[0])]
 
     def listing(self, source: Path) -> dict[str, str]:
         """The instructions of every kernel."""
@@ -441,12 +449,33 @@ def test_machine_code_of_the_matting_step(machine_code: MachineCode) -> None:
 @needs_nvcc
 def test_registers_of_the_gram_kernels(machine_code: MachineCode) -> None:
     """Three blocks of four warps per multiprocessor; two for float64 and unaligned rows."""
-    messages, _ = machine_code.compile(ROOT / "csrc/cuda/gram.cu")
-    used = re.findall(r"entry function '(\S+)'(?:.*\n)+?.*Used (\d+) registers", messages)
+    used = machine_code.registers(ROOT / "csrc/cuda/gram.cu")
     assert len(used) == 60
     for name, registers in used:
         two = "_kernelId" in name or re.search(r"apply_kernelIfLi\d+ELb0", name)
-        assert int(registers) <= (255 if two else 168), name
+        four = "apply_tiles_kernel" in name and CHANNELS_LAST not in name
+        assert registers <= (255 if two else 128 if four else 168), name
+
+
+@pytest.mark.toolchain
+@needs_nvcc
+@needs_disassembler
+def test_machine_code_of_the_passes(machine_code: MachineCode) -> None:
+    """Four blocks of eight warps per multiprocessor; loads and stores of 16 bytes."""
+    source = ROOT / "csrc/cuda/features.cu"
+    used = machine_code.registers(source)
+    assert len(used) == 4 * 10  # two widths of vectors, or three for half types
+    assert all(registers <= 64 for _, registers in used)
+    wide = re.compile(r"_kernelI(?:ffLi4|ddLi2|N3c10\w+fLi8)E")
+    names = [name for name, _ in used if wide.search(name)]
+    assert len(names) == 4 * 4
+    listing = machine_code.listing(source)
+    for name in names:
+        assert not re.search(r"\b(LD|ST|LDL|STL)\.", listing[name]), name
+        # x or the gradient, and the gates; one copy of the loop over copies in the padding
+        loads, stores = (8, 1) if "halve_k" in name else (5, 4) if "halve" in name else (2, 1)
+        assert len(re.findall(r"\bLDG\.E\.128\b", listing[name])) == loads, name
+        assert len(re.findall(r"\bSTG\.E\.128\b", listing[name])) == stores, name
 
 
 @pytest.mark.toolchain
@@ -456,8 +485,9 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
     """Tensor cores for half types and TF32 only; copies, loads and stores of 16 bytes."""
     kinds = set()
     for name, code in machine_code.listing(ROOT / "csrc/cuda/gram.cu").items():
-        half = re.search(r"(?:product|tensor)_kernelIN.*?(Half|BFloat16)", name) is not None
-        tf32 = re.search(r"(?:product|tensor)_kernelIN.*?Tf32", name) is not None
+        half = re.search(r"(?:product|tiles)_kernelIN.*?(Half|BFloat16)", name) is not None
+        tf32 = re.search(r"(?:product|tiles)_kernelIN.*?Tf32", name) is not None
+        last = CHANNELS_LAST in name
         assert ("HMMA" in code) == (half or tf32), name
         assert ("HMMA.1688.F32.TF32" in code) == tf32, name
         assert not re.search(r"\b(LD|ST)\.", code), f"{name} has a generic access"
@@ -466,10 +496,17 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
             # Waits for the stage that is multiplied, with two more in flight.
             required = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x2"]
             required += ["HMMA.16816.F32"] if half else [] if tf32 else ["LDS.128"]
-            required += ["LDSM.16.M88.4"] if half or tf32 else []
-        elif "apply_tensor_kernel" in name:
+            if half or (tf32 and not last):
+                required += ["LDSM.16.MT88.4" if last else "LDSM.16.M88.4"]
+            elif tf32:  # channels of TF32 are interleaved
+                required += ["LDS.64" if "Li16E" in name else "LDS.128"]
+        elif "apply_tiles_kernel" in name:
             required = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x0", "STG.E.EF.128", "LDS.128"]
-            required += ["LDSM.16.MT88.4"] if half else []
+            if last:
+                required += ["STG.E.128"]  # padded results, which the next convolution reads
+                required += ["LDSM.16.M88.4"] if half or tf32 else []
+            else:
+                required += ["LDSM.16.MT88.4"] if half else []
         elif re.search(r"apply_kernel.*ELb1E", name):
             required = ["LDG.E.128", "LDS.128", "STG.E.EF.128"]
         for instruction in required:
@@ -479,11 +516,17 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
             # 16 loads of pixels and 64 of weights feed 16 x 16 x 4 multiply-adds.
             counts = {"FFMA": 1024, "LDS.128": 64, "LDG.E.128": 16}
             assert {i: len(re.findall(rf"\b{i}\b", code)) for i in counts} == counts
-        if "apply_tensor_kernel" in name and half and "Li16E" not in name:
+        if "apply_tiles_kernel" in name and half and "Li16E" not in name:
             # Two parts of two fragments of weights, four fragments of pixels: 2 x 2 x 8 products.
             loop = min((loop for loop in _loops(code) if "HMMA" in str(loop)), key=len)
             counts = {"HMMA": 32, "LDSM": 4, "LDS": 4}
             operations = [re.sub(r"^@\S+ ", "", text).split(".")[0] for text in loop]
             assert {i: operations.count(i) for i in counts} == counts, name
             assert len(loop) <= 52, name
-    assert len(kinds) == 7
+        if last and re.search(r"product_kernelIff", name):
+            # Two pixels: 2 loads of rows and 2 of columns each for 8 x 8 multiply-adds.
+            loop = min((loop for loop in _loops(code) if "FFMA" in str(loop)), key=len)
+            operations = [re.sub(r"^@\S+ ", "", text).split()[0].split(".")[0] for text in loop]
+            assert (operations.count("FFMA"), operations.count("LDS")) == (128, 8), name
+            assert len(loop) <= 145, name
+    assert len(kinds) == 13
