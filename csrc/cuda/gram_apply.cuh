@@ -219,16 +219,18 @@ struct ApplyResults {
                                                              shape.channels);
       };
       const Channels gates = *reinterpret_cast<const Channels*>(h + at);
-      const Channels a = near(rows.first, columns.first), b = near(rows.first, columns.second);
-      const Channels d = near(rows.second, columns.first), e = near(rows.second, columns.second);
+      const Channels coarse_pixels[] = {
+          near(rows.first, columns.first), near(rows.first, columns.second),
+          near(rows.second, columns.first), near(rows.second, columns.second)};
+      const A weights[] = {(1 - rows.weight) * (1 - columns.weight),
+                           (1 - rows.weight) * columns.weight, rows.weight * (1 - columns.weight),
+                           rows.weight * columns.weight};
       FASTFCS_UNROLL
       for (int v = 0; v < kVector; ++v) {
-        const auto between = [](A weight, A first, A second) {
-          return (1 - weight) * first + weight * second;
-        };
-        const auto number = [v](const Channels& from) { return static_cast<A>(from.element[v]); };
-        const A enlarged = between(rows.weight, between(columns.weight, number(a), number(b)),
-                                   between(columns.weight, number(d), number(e)));
+        A enlarged{};
+        FASTFCS_UNROLL
+        for (int i = 0; i < 4; ++i)
+          enlarged += weights[i] * static_cast<A>(coarse_pixels[i].element[v]);
         sum[v] += gated(enlarged, gates.element[v], slope);
       }
     }
@@ -304,20 +306,22 @@ __device__ __forceinline__ void store_pixels(const typename Tile::Apply& apply, 
                                              int64_t p0, int lane, int width) {
   using Apply = typename Tile::Apply;
   const int c0 = block.c0 + warp_c;
+  const int y = result.width ? static_cast<int>(p0 / result.width) : 0;
+  int x = result.width ? static_cast<int>(p0 % result.width) : 0;
 #pragma unroll 1  // the code that follows is long
-  for (int piece = 0; piece < Apply::kPieces; ++piece, p0 += Apply::kPiecePixels) {
+  for (int piece = 0; piece < Apply::kPieces; ++piece) {
     FASTFCS_UNROLL
     for (int i = 0; i < Apply::kPieces; ++i)  // a constant index keeps the sums in registers
       if (i == piece) apply.store(i, scales + warp_c, results);
     __syncwarp();
-    const int y = result.width ? static_cast<int>(p0 / result.width) : 0;
-    const int x = static_cast<int>(p0 - int64_t{y} * result.width);
     if (width == 16)
       write_pixels<Tile, 16 / sizeof(T)>(results, result, h, shape, block.batch, c0, p0, y, x,
                                          lane);
     else
       write_pixels<Tile, 1>(results, result, h, shape, block.batch, c0, p0, y, x, lane);
     __syncwarp();
+    p0 += Apply::kPiecePixels;
+    x += Apply::kPiecePixels;  // may lie in a later row
   }
 }
 

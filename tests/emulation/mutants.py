@@ -356,8 +356,8 @@ MUTANTS = [
         ),
         (
             "pixel apply: no barrier between pieces",
-            "x, lane);\n    __syncwarp();\n  }\n}\n\ntemplate",
-            "x, lane);\n  }\n}\n\ntemplate",
+            "    __syncwarp();\n    p0 += Apply::kPiecePixels;\n",
+            "    p0 += Apply::kPiecePixels;\n",
         ),
         (
             "pixel apply: pixels that do not exist are written",
@@ -381,8 +381,8 @@ MUTANTS = [
         ),
         (
             "level: coarse rows and columns exchanged",
-            "const Channels d = near(rows.second, columns.first), e = near(rows.second, columns.second);",
-            "const Channels d = near(rows.first, columns.second), e = near(rows.second, columns.second);",
+            "near(rows.second, columns.first), near(rows.second, columns.second)};",
+            "near(rows.first, columns.second), near(rows.second, columns.second)};",
         ),
         (
             "level: 32-bit coarse batch offset",
