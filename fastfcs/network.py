@@ -159,7 +159,9 @@ class ForwardMaps(nn.ModuleList):
             backward maps.
         """
         centred = (2 * image - 1).to(_working_dtype(self, image))
-        x, features, outputs = gate(centred, centred, 1.0), [], []
+        x = gate(centred, centred, 1.0)
+        features: list[Tensor] = []
+        outputs: list[Tensor] = []
         for level, convs in enumerate(_levels(self)):
             if level:
                 x = halve(features[-1], features[-1], _SLOPE)

@@ -24,20 +24,26 @@ inline void convert(const double* from, double* to, int64_t count) {
   std::memcpy(to, from, count * sizeof(double));
 }
 
+inline float float_of(uint16_t bfloat16) {
+  const uint32_t bits = uint32_t(bfloat16) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline uint16_t rounded(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;   // ties to even
+  return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : uint16_t(nearest);  // NaN stays NaN
+}
+
 inline void convert(const BFloat16* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = uint32_t(from[i].x) << 16;
-    std::memcpy(to + i, &bits, sizeof bits);
-  }
+  for (int64_t i = 0; i < count; ++i) to[i] = float_of(from[i].x);
 }
 
 inline void convert(const float* from, BFloat16* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, from + i, sizeof bits);
-    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to nearest, ties to even
-    to[i].x = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;      // NaN stays NaN
-  }
+  for (int64_t i = 0; i < count; ++i) to[i].x = rounded(from[i]);
 }
 
 #ifdef __F16C__

@@ -3,6 +3,7 @@
 #include "features_rows.h"
 
 #include <memory>
+#include <type_traits>
 
 #include "convert.h"
 
@@ -12,6 +13,22 @@ namespace {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// to[i] = s(by[i]) from[i] in the type of the arithmetic.
+template <typename A>
+inline void apply_gate(const A* from, const A* by, A slope, A* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = by[i] > 0 ? from[i] : slope * from[i];
+}
+
+// The same in bfloat16: one loop, since values that pass unchanged need no conversion.
+inline void apply_gate(const BFloat16* from, const BFloat16* by, float slope, BFloat16* to,
+                       int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint16_t bits = from[i].x, gate = by[i].x;
+    const float scaled = slope * float_of(bits);
+    to[i].x = gate - 1u < 0x7f80u ? bits : rounded(scaled);  // positive and not a NaN
+  }
+}
 
 // Buffers for pieces of the rows of one call.
 template <typename T>
@@ -34,19 +51,27 @@ class Pieces {
                     *const gates = values + pixels_ * channels_;
     const A slope = x_.slope;
     convert(from, values, count);
-    convert(by, gates, count);
-    if (replace)
-      for (int64_t i = 0; i < count; ++i) to[i] = gates[i] > 0 ? values[i] : slope * values[i];
-    else
-      for (int64_t i = 0; i < count; ++i) to[i] += gates[i] > 0 ? values[i] : slope * values[i];
+    if (from != by) convert(by, gates, count);
+    const A* const signs = from != by ? gates : values;
+    if (replace) return apply_gate(values, signs, slope, to, count);
+    for (int64_t i = 0; i < count; ++i) to[i] += signs[i] > 0 ? values[i] : slope * values[i];
   }
 
-  // Multiplies the result by s(by) and writes it.
+  // to = s(by) from
+  void gate(const T* from, const T* by, T* to, int64_t count) const {
+    if constexpr (std::is_same<T, Half>::value) {
+      add_gated(from, by, count, true);
+      convert(result(), to, count);
+    } else {
+      apply_gate(from, by, x_.slope, to, count);
+    }
+  }
+
+  // to = s(by) result
   void write_gated(const T* by, T* to, int64_t count) const {
     A *const values = result(), *const gates = values + pixels_ * channels_;
-    const A slope = x_.slope;
     convert(by, gates, count);
-    for (int64_t i = 0; i < count; ++i) values[i] = gates[i] > 0 ? values[i] : slope * values[i];
+    apply_gate(values, gates, x_.slope, values, count);
     convert(values, to, count);
   }
 
@@ -100,8 +125,8 @@ void gate_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last
   for (int64_t y = first; y < last; ++y) {
     for (int64_t p = 0; p < width; p += pieces.pixels()) {
       const int64_t count = smaller(width - p, pieces.pixels()) * c;
-      pieces.add_gated(x.from.row(b, y) + p * c, x.by.row(b, y) + p * c, count, true);
-      convert(pieces.result(), x.to.row(b, y + 1) + (p + 1) * c, count);
+      pieces.gate(x.from.row(b, y) + p * c, x.by.row(b, y) + p * c,
+                  x.to.row(b, y + 1) + (p + 1) * c, count);
     }
     pad_row(x.to, b, y);
   }
