@@ -73,9 +73,9 @@ MattingShape matting_shape(const Tensor& x) {
   return {x.size(0), x.size(1), static_cast<int>(x.size(2)), static_cast<int>(x.size(3))};
 }
 
-// Features that are pixels x channels in memory are taken as such.
+// The layout of h and of results like h, the same as on the CPU.
 Layout layout_of(const Tensor& h) {
-  return h.is_contiguous() || !has_pixel_rows(h) ? Layout::channels_first : Layout::channels_last;
+  return h.is_contiguous() || h.stride(1) != 1 ? Layout::channels_first : Layout::channels_last;
 }
 
 GramShape gram_shape(const Tensor& h, int64_t targets) {

@@ -799,8 +799,8 @@ MUTANTS = [
         ),
         (
             "ops: every layout is torch's default",
-            "h.is_contiguous() || !has_pixel_rows(h) ? Layout::channels_first : Layout::channels_last",
-            "h.is_contiguous() || !has_pixel_rows(h) ? Layout::channels_first : Layout::channels_first",
+            "h.is_contiguous() || h.stride(1) != 1 ? Layout::channels_first : Layout::channels_last",
+            "h.is_contiguous() || h.stride(1) != 1 ? Layout::channels_first : Layout::channels_first",
         ),
         (
             "ops: features of any layout",
