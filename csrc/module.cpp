@@ -62,5 +62,6 @@ py::tuple laplacian_csr(const Array& image, double eps) {
 PYBIND11_MODULE(_C, module) {
   fastfcs::isa();  // raises here if FASTFCS_ISA is invalid
   module.def("build_info", &build_info);
+  module.def("has_fast_bfloat16", &fastfcs::has_fast_bfloat16);
   module.def("laplacian_csr", &laplacian_csr, py::arg("image"), py::arg("eps"));
 }

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from .checks import check_alpha, check_image, check_regions
 from .losses import region_grams, resize_masks, visible_masks
 from .ops import gate, gram, halve, level_gradient
+from .precision import Precision
 from .statistics import Statistics, Widths, check_widths
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Solver(Protocol):
         regions: Tensor | None = None,
         start: Tensor | None = None,
         alpha: Tensor | None = None,
+        precision: Precision | None = None,
     ) -> Tensor:
         """X^(N), see `UnrolledSolver.forward`."""
 
@@ -147,18 +149,22 @@ class ForwardMaps(nn.ModuleList):
             between = [Convolution(width, width, bias=True) for _ in range(residual[level])]
             self.append(nn.ModuleList([first, last, *between]))
 
-    def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(
+        self, image: Tensor, dtype: torch.dtype | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Compute the features of an image.
 
         Args:
             image: (B, 3, H, W) in [0, 1].
+            dtype: that of the features; by default that of `torch.autocast`, where it is enabled,
+                or of the parameters.
 
         Returns:
             The features h_l, (B, c_l, H / 2^(l-1), W / 2^(l-1)) with sizes rounded up, and the
             outputs of all leaky ReLUs within a level, in order, whose signs are the gates of the
             backward maps.
         """
-        centred = (2 * image - 1).to(_working_dtype(self, image))
+        centred = (2 * image - 1).to(dtype or _working_dtype(self, image))
         x = gate(centred, centred, 1.0)
         features: list[Tensor] = []
         outputs: list[Tensor] = []
@@ -219,6 +225,7 @@ class BackwardMaps(nn.ModuleList):
         active: list[Tensor],
         correct: Callable[[Tensor, int, Tensor | None], Tensor],
         forward_maps: ForwardMaps,
+        dtypes: Sequence[torch.dtype] | None = None,
     ) -> Tensor:
         """Compute g_t, deepest level first; each level adds its correction.
 
@@ -231,17 +238,22 @@ class BackwardMaps(nn.ModuleList):
                 at the deepest one. It returns the gradient that arrives at h_l, padded, see
                 `fastfcs.ops.level_gradient`.
             forward_maps: the maps that computed the features.
+            dtypes: those in which the convolutions of each level run; by default the features'.
 
         Returns:
             g_t, (B, 3, H, W).
         """
         g: Tensor | None = None
         for level, convs in reversed(list(enumerate(_levels(self)))):
-            x = convs[0](correct(features.pop(), level, g))
+            h = features.pop()
+            dtype = dtypes[level] if dtypes else h.dtype
+            x = correct(h, level, None if g is None else g.to(h.dtype))
+            del h
+            x = convs[0](x.to(dtype))
             for conv in reversed(_levels(forward_maps)[level][2:]):
-                added = _inside(gate(x, active.pop(), _SLOPE))
-                x = x + F.conv_transpose2d(added, conv.weight.to(x.dtype), padding=1)
-            g = convs[1](gate(x, active.pop(), _SLOPE))
+                added = _inside(gate(x, active.pop().to(dtype), _SLOPE))
+                x = x + F.conv_transpose2d(added, conv.weight.to(dtype), padding=1)
+            g = convs[1](gate(x, active.pop().to(dtype), _SLOPE))
         assert g is not None
         return _LARGEST * torch.tanh(g.to(torch.promote_types(g.dtype, torch.float32)))
 
@@ -439,18 +451,21 @@ class UnrolledSolver(nn.Module):
         statistics: Statistics,
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
+        precision: Precision | None = None,
     ) -> Tensor:
         """Compute g_t(X), which mimics the gradient of the style loss.
 
         Args:
             t: index of the update.
             image: X, (B, 3, H, W).
-            statistics, regions, alpha: see `forward`.
+            statistics, regions, alpha, precision: see `forward`.
 
         Returns:
             (B, 3, H, W).
         """
-        features, active = self.forward_maps(image)
+        dtype = precision and precision.features
+        features, active = self.forward_maps(image, dtype)
+        dtypes = precision and precision.of_gradients(t, self.updates, len(features))
         targets = statistics.own[t]
         visible = visible_masks(regions, alpha)
 
@@ -463,7 +478,7 @@ class UnrolledSolver(nn.Module):
             own = gram(h) if visible is None else region_grams(h, visible.to(h))
             return level_gradient(h, _correction_weights(own, target), g, _SLOPE)
 
-        g: Tensor = self.backward_maps[t](features, active, correct, self.forward_maps)
+        g: Tensor = self.backward_maps[t](features, active, correct, self.forward_maps, dtypes)
         return g
 
     def forward(
@@ -474,6 +489,7 @@ class UnrolledSolver(nn.Module):
         regions: Tensor | None = None,
         start: Tensor | None = None,
         alpha: Tensor | None = None,
+        precision: Precision | None = None,
     ) -> Tensor:
         """Restyle images: X <- P[X - g_t(X)] for t = 0 .. N-1.
 
@@ -489,6 +505,8 @@ class UnrolledSolver(nn.Module):
                 matrices; by default all 1. Every pixel is updated in full, so that the translucent
                 border of a cut-out keeps no rim of its old colours. The features do see hidden
                 pixels, see `fastfcs.images.fill_hidden`.
+            precision: the dtypes of features and gradients; by default that of `torch.autocast`,
+                where it is enabled, or of the parameters.
 
         Returns:
             X^(N), (B, 3, H, W), not clipped.
@@ -503,7 +521,7 @@ class UnrolledSolver(nn.Module):
         check_regions("content", content, regions, statistics.styles)
         x = content if start is None else start.to(content)
         for t in range(self.updates):
-            x = x - self.update(t, x, statistics, regions, alpha)
+            x = x - self.update(t, x, statistics, regions, alpha, precision)
             if constraint is not None:
                 with torch.autocast(x.device.type, enabled=False):
                     x = constraint(x)

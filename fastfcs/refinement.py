@@ -10,6 +10,7 @@ on training pairs (same page, "Refinement").
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from .constraints import Constraint
 from .losses import region_grams, resize_masks, squared_norm, visible_masks
 from .network import UnrolledSolver
 from .ops import gram, gram_correction
+from .precision import Precision
 from .statistics import Statistics, Widths, check_widths
 from .vgg import LOW_RANK, STYLE_LAYERS, VGG19, load_vgg19
 
@@ -177,6 +179,7 @@ class Refinement(nn.Module):
     def _forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Compute h_l, and save ReLU outputs and the indices of maxima for `_backward`."""
         x = (image - self.maps.mean) * self.maps.scale
+        x = x.contiguous(memory_format=torch.channels_last)
         features, saved = [], []
         for layer in self._layers:
             if isinstance(layer, nn.MaxPool2d):
@@ -218,22 +221,27 @@ class Refinement(nn.Module):
         constraint: Constraint | None = None,
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
+        precision: Precision | None = None,
     ) -> Tensor:
         """Refine a result of the network.
 
         Args:
             image: X to start from, (B, 3, H, W).
-            content, statistics, constraint, regions, alpha: see `UnrolledSolver.forward`.
+            content, statistics, constraint, regions, alpha, precision: see `RefinedSolver.forward`.
 
         Returns:
             X after K updates, (B, 3, H, W), not clipped.
         """
-        targets = self.targets(content, statistics, regions, alpha)
+        autocast = _autocast(image, precision)
+        with autocast:
+            targets = self.targets(content, statistics, regions, alpha)
         x = image
         mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
         for t in range(1, self.updates + 1):
             x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
-            g = _emphasise_low_frequencies(self.gradient(x, targets).to(mean))
+            with autocast:
+                g = self.gradient(x, targets)
+            g = _emphasise_low_frequencies(g.to(mean))
             squared = g.square() if alpha is None else g.square() * _relative(alpha, g)
             typical = squared.mean((1, 2, 3), keepdim=True)
             mean = _MOMENTUM * mean + (1 - _MOMENTUM) * g
@@ -297,11 +305,14 @@ class RefinedSolver(nn.Module):
         regions: Tensor | None = None,
         start: Tensor | None = None,
         alpha: Tensor | None = None,
+        precision: Precision | None = None,
     ) -> Tensor:
         """Restyle images.
 
         Args:
-            content, statistics, constraint, regions, start, alpha: see `UnrolledSolver.forward`.
+            content, statistics, constraint, regions, start, alpha, precision: see
+                `UnrolledSolver.forward`. The refinement's convolutions run in the dtype of the
+                features.
 
         Returns:
             X after all updates, (B, 3, H, W), not clipped.
@@ -310,9 +321,20 @@ class RefinedSolver(nn.Module):
             ValueError: see `UnrolledSolver.forward`.
         """
         check_widths(statistics, self.widths)
-        x = self.solver(content, Statistics(statistics.own), constraint, regions, start, alpha)
-        refined: Tensor = self.refinement(x, content, statistics, constraint, regions, alpha)
+        own = Statistics(statistics.own)
+        x = self.solver(content, own, constraint, regions, start, alpha, precision)
+        refined: Tensor = self.refinement(
+            x, content, statistics, constraint, regions, alpha, precision
+        )
         return refined
+
+
+def _autocast(image: Tensor, precision: Precision | None) -> AbstractContextManager[object]:
+    """The context that runs convolutions in a half type, if the features are of one."""
+    if precision is None:
+        return nullcontext()
+    kind, dtype = image.device.type, precision.features
+    return torch.autocast(kind, dtype, enabled=dtype.itemsize == 2)
 
 
 def _grams(features: Iterable[Tensor], masks: Tensor | None) -> list[Tensor]:

@@ -20,9 +20,11 @@ from .filters import LowPass
 from .images import AnyImage, Picture
 from .losses import visible_masks
 from .network import Solver
+from .precision import choose
+from .precision import parse as parse_precision
 from .regions import resize
 from .statistics import Statistics, StatisticsBuffers, check_widths
-from .weights import load_network
+from .weights import is_shipped, load_network
 
 Style: TypeAlias = AnyImage | str | Path
 SMALL_STYLE = 96
@@ -81,6 +83,11 @@ class Stylizer(nn.Module):
         style_size: longer side, in pixels, to which larger style pictures are reduced, since
             computing statistics takes as much memory as restyling; None never reduces them.
         brush: scale of the brush strokes, in [0.25, 4]: the style picture is resized by it.
+        precision: arithmetic of the network: "float32"; "bfloat16" or "float16", which accumulate
+            in float32; or "auto", the fastest on the device whose results are as close to those of
+            float32 as `fastfcs.precision.Precision` says. With weights that do not ship, and with
+            ``refine``, "auto" is the parameters' dtype. Gram matrices and what is made of them, X
+            and constraints are in float32 always.
 
     Raises:
         ValueError, TypeError: an argument is not as described above.
@@ -119,6 +126,7 @@ class Stylizer(nn.Module):
         cutoff: float | None = None,
         style_size: int | None = 768,
         brush: float = 1.0,
+        precision: str = "auto",
     ) -> None:
         super().__init__()
         parts = parse(constraint, cutoff)
@@ -127,7 +135,7 @@ class Stylizer(nn.Module):
         if not 0.25 <= brush <= 4:
             raise ValueError(f"brush must be in [0.25, 4], got {brush}")
         self.strength, self.brush = strength, brush
-        self.cutoff = cutoff
+        self.cutoff, self.precision = cutoff, precision
         self.style_size = style_size
         self.solver: Solver
         if isinstance(weights, (str, Path)):
@@ -139,6 +147,7 @@ class Stylizer(nn.Module):
             raise ValueError("refine must be False if weights is a network, got True")
         else:
             self.solver = weights
+        self._is_measured = isinstance(weights, str) and is_shipped(weights) and not refine
         self.constraint = parts  # checked against the solver
         self.statistics = StatisticsBuffers()
         if style is not None:
@@ -154,6 +163,15 @@ class Stylizer(nn.Module):
         if not 0 <= value <= 1:
             raise ValueError(f"strength must be in [0, 1], got {value}")
         self._strength = float(value)
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the network: "auto", "float32", "bfloat16" or "float16"."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        self._precision = parse_precision(value)
 
     @property
     def cutoff(self) -> float | None:
@@ -261,14 +279,19 @@ class Stylizer(nn.Module):
         photo = filled.to(x.device, torch.float32)
         constraint = BetweenUpdates(self.constraint, photo, self._lowpass, masks)
         start = constraint.start(statistics.colours, alpha)
-        result = constraint.finish(self.solver(x, statistics, constraint, masks, start, alpha))
+        photoreal = is_photoreal(self.constraint)
+        precision = choose(
+            self._precision, x.device, photoreal=photoreal, measured=self._is_measured
+        )
+        x = self.solver(x, statistics, constraint, masks, start, alpha, precision)
+        result = constraint.finish(x)
         result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)
         return cast(T, convert_back(result))
 
     def extra_repr(self) -> str:
         return (
             f"constraint={self.constraint}, strength={self.strength}, cutoff={self.cutoff}, "
-            f"brush={self.brush}"
+            f"brush={self.brush}, precision={self.precision}"
         )
 
     @property

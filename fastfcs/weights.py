@@ -13,6 +13,8 @@ from .files import save_tensors
 from .network import UnrolledSolver
 from .refinement import RefinedSolver
 
+_FOLDER = Path(str(files("fastfcs"))) / "weights"
+
 
 def find_weights(source: str | Path) -> Path:
     """Find a file of weights.
@@ -31,14 +33,33 @@ def find_weights(source: str | Path) -> Path:
         >>> find_weights("tiny").name
         'tiny.safetensors'
     """
-    shipped = Path(str(files("fastfcs"))) / "weights" / f"{source}.safetensors"
-    for path in (Path(source), shipped):
+    for path in (Path(source), _FOLDER / f"{source}.safetensors"):
         if path.is_file():
             return path
-    names = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
+    names = sorted(p.stem for p in _FOLDER.glob("*.safetensors"))
     raise FileNotFoundError(
         f"weights must be a safetensors file or one of {names}, got {str(source)!r}"
     )
+
+
+def is_shipped(source: str | Path) -> bool:
+    """Tell whether `find_weights` finds weights that ship.
+
+    Args:
+        source: see `find_weights`.
+
+    Returns:
+        Whether they are of the package.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
+
+    Examples:
+        >>> from fastfcs.weights import is_shipped
+        >>> is_shipped("tiny")
+        True
+    """
+    return find_weights(source).parent == _FOLDER
 
 
 def load_solver(source: str | Path = "universal") -> UnrolledSolver:

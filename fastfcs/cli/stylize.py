@@ -87,6 +87,13 @@ _BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
 )
 @WEIGHTS
 @REFINE
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the network; auto is the fastest that is as good as float32.",
+)
 @DEVICE
 @FORCE
 @click.option(
@@ -112,6 +119,7 @@ def stylize(
     max_size: int | None,
     weights: str,
     refine: bool,
+    precision: str,
     device: str | None,
     force: bool,
     recursive: bool,
@@ -156,6 +164,7 @@ def stylize(
             strength=strength,
             cutoff=cutoff,
             brush=brush,
+            precision=precision,
         ).to(device_named(device))
         style_notes = _set_style(stylizer, style, blend, style_mask)
     console = message_console()
