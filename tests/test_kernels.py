@@ -282,7 +282,7 @@ def test_gram_of_misaligned_arrays(
 
 
 @needs_compiler
-@pytest.mark.parametrize(("name", "channels"), [("float16", 70), ("tf32", 70)])
+@pytest.mark.parametrize(("name", "channels"), [("float16", 70), ("tf32", 70), ("float32", 70)])
 def test_gram_gives_the_same_bits_on_every_device(
     library: ctypes.CDLL, channels_last: bool, name: str, channels: int
 ) -> None:

@@ -15,9 +15,6 @@ namespace {
 constexpr int kBlock = 256;  // threads
 constexpr int kBlocks = 4;   // per multiprocessor at least: 32 KB in flight
 
-template <typename T, int kVector>
-using Channels = Vector<T, kVector>;
-
 // The number of vectors of channels in a row of pixels or cells, and of blocks that compute them.
 struct RowVectors {
   unsigned count, blocks;
@@ -46,24 +43,24 @@ struct Site {
 };
 
 template <int kVector, typename T>
-__device__ Channels<T, kVector> load(const PixelRows<T>& from, const Site& site, int y, int x,
-                                     int64_t channels) {
-  return *reinterpret_cast<const Channels<T, kVector>*>(from.data + site.batch * from.batch +
-                                                        y * from.row + x * channels + site.c);
+__device__ Vector<T, kVector> load(const PixelRows<T>& from, const Site& site, int y, int x,
+                                   int64_t channels) {
+  return *reinterpret_cast<const Vector<T, kVector>*>(from.data + site.batch * from.batch +
+                                                      y * from.row + x * channels + site.c);
 }
 
 // sum += values
 template <typename T, typename A, int kVector>
-__device__ void add(A (&sum)[kVector], const Channels<T, kVector>& values) {
+__device__ void add(A (&sum)[kVector], const Vector<T, kVector>& values) {
   FASTFCS_UNROLL
   for (int v = 0; v < kVector; ++v) sum[v] += static_cast<A>(values.element[v]);
 }
 
 // scale s(by) sum
 template <typename T, typename A, int kVector>
-__device__ Channels<T, kVector> gated(const A (&sum)[kVector], const Channels<T, kVector>& by,
-                                      A slope, A scale) {
-  Channels<T, kVector> result;
+__device__ Vector<T, kVector> gated(const A (&sum)[kVector], const Vector<T, kVector>& by, A slope,
+                                    A scale) {
+  Vector<T, kVector> result;
   FASTFCS_UNROLL
   for (int v = 0; v < kVector; ++v)
     result.element[v] = static_cast<T>(gated(sum[v] * scale, by.element[v], slope));
@@ -131,7 +128,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   add_copies(sum, grad, site, shape.height, shape.width, shape.channels);
   T* const to =
       out + ((site.batch * shape.height + site.y) * shape.width + site.x) * shape.channels;
-  *reinterpret_cast<Channels<T, kVector>*>(to + site.c) = gated(sum, gates, slope, A(1));
+  *reinterpret_cast<Vector<T, kVector>*>(to + site.c) = gated(sum, gates, slope, A(1));
 }
 
 template <typename T, typename A, int kVector>
@@ -142,7 +139,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   const Site site(shape, height, width, kVector);
   if (!site.exists) return;
   const Cell cell(site, shape);
-  Channels<T, kVector> values[4], gates[4];
+  Vector<T, kVector> values[4], gates[4];
   FASTFCS_UNROLL
   for (int i = 0; i < 4; ++i) {
     values[i] = load<kVector>(x, site, cell.row(i), cell.column(i), shape.channels);
@@ -156,7 +153,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
       if (cell.has(i))
         sum[v] += gated(static_cast<A>(values[i].element[v]), gates[i].element[v], slope);
   }
-  Channels<T, kVector> mean;
+  Vector<T, kVector> mean;
   FASTFCS_UNROLL
   for (int v = 0; v < kVector; ++v)
     mean.element[v] = static_cast<T>(sum[v] * cell.template share<A>());
@@ -172,7 +169,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   const Site site(shape, height, width, kVector);
   if (!site.exists) return;
   const Cell cell(site, shape);
-  Channels<T, kVector> gates[4];
+  Vector<T, kVector> gates[4];
   FASTFCS_UNROLL
   for (int i = 0; i < 4; ++i)
     gates[i] = load<kVector>(by, site, cell.row(i), cell.column(i), shape.channels);
@@ -182,7 +179,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   FASTFCS_UNROLL
   for (int i = 0; i < 4; ++i)
     if (cell.has(i))
-      *reinterpret_cast<Channels<T, kVector>*>(
+      *reinterpret_cast<Vector<T, kVector>*>(
           to + (int64_t{cell.row(i)} * shape.width + cell.column(i)) * shape.channels) =
           gated(sum, gates[i], slope, cell.template share<A>());
 }
