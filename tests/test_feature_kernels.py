@@ -1,6 +1,7 @@
 """Features in channels_last memory on CUDA: the kernels under emulation, and their operators."""
 
 import ctypes
+import math
 from collections.abc import Callable
 
 import pytest
@@ -103,26 +104,29 @@ def test_passes(kernels: Kernels, name: str, shape: tuple[int, ...], dtype: torc
     assert relative_error(actual, expected(name, x, by)) < TOLERANCE[dtype]
 
 
+def spaced(x: Tensor, row: int, batch: int) -> Tensor:
+    """x with `row` elements of NaN after each row and `batch` more after each batch element."""
+    elements, channels, height, width = x.shape
+    row += width * channels
+    batch += height * row
+    memory = torch.full((elements * batch,), math.nan, dtype=x.dtype)
+    return memory.as_strided(x.shape, (batch, 1, row, channels)).copy_(x)
+
+
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize(("channels", "dtype"), [(16, torch.bfloat16), (12, torch.float16)])
 def test_passes_of_slices(
     library: ctypes.CDLL, kernels: Kernels, name: str, channels: int, dtype: torch.dtype
 ) -> None:
-    """Rows and batch elements lie apart by different distances."""
+    """Rows and batch elements lie apart, by multiples of 16 bytes or not; arrays are shifted."""
     x, by = arguments(name, (3, channels, 5, 6), dtype)
-    results = [run(kernels, name, x, by)]
-    for margin in (1, 2):
-        wide, high = (
-            last(F.pad(tensor, (0, margin, 0, extra), value=float("nan")))[
-                :, :, : tensor.shape[2], : tensor.shape[3]
-            ]
-            for tensor, extra in ((x, 0), (by, margin))
-        )
-        results.append(run(kernels, name, wide, high))
+    expected = run(kernels, name, x, by)
+    for apart in ((16, 0), (0, 16), (1, 8 - x.shape[2]), (1, 8 - by.shape[2]), (8, 1)):
+        assert torch.equal(run(kernels, name, spaced(x, *apart), by), expected)
+        assert torch.equal(run(kernels, name, x, spaced(by, *apart)), expected)
     for misaligned in (0, 1, 2):  # x, by or the result
-        again = Kernels(library, orders=ORDERS, misaligned=misaligned, offset=1)
-        results.append(run(again, name, x, by))
-    assert all(torch.equal(results[0], result) for result in results[1:])
+        shifted = Kernels(library, orders=ORDERS, misaligned=misaligned, offset=1)
+        assert torch.equal(run(shifted, name, x, by), expected)
 
 
 def test_gates_are_rounded_once(kernels: Kernels) -> None:

@@ -403,9 +403,9 @@ MUTANTS = [
     *mutants(
         "cuda/features.cu",
         (
-            "passes: alignment of x alone",
+            "passes: gates may be misaligned",
             "{x.data, by.data, out})",
-            "{x.data})",
+            "{x.data, out})",
         ),
         (
             "passes: rows may be misaligned",
