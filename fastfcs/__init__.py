@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from .regions import read_regions as read_regions
     from .stylizer import Stylizer as Stylizer
 
-__version__ = version("fastfcs")
+    __version__: str
 
 # Each name is imported when it is first used, so that `fastfcs --help` does not import torch.
 _MODULES = {
@@ -29,6 +28,10 @@ __all__ = ["LowPass", "MattingLaplacian", "Stylizer", "gram", "gram_correction",
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # takes as long as the rest of `fastfcs --help`
+
+        return version("fastfcs")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from . import images, presets
 from .checks import MIN_SIDE, check_regions, check_visible
+from .constraints.coarse import coarser
 from .constraints.photoreal import CUTOFF
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
@@ -182,6 +183,7 @@ class Stylizer(nn.Module):
     def cutoff(self, value: float | None) -> None:
         # Made here, so that its coefficients are constants of a traced `forward`.
         self._lowpass = LowPass(CUTOFF if value is None else value)
+        self._coarse = coarser(self._lowpass)
         self._cutoff = value
 
     @property
@@ -277,7 +279,9 @@ class Stylizer(nn.Module):
         masks = None if regions is None else regions.to(x.device)
         alpha = None if alpha is None else alpha.to(x.device)
         photo = filled.to(x.device, torch.float32)
-        constraint = BetweenUpdates(self.constraint, photo, self._lowpass, masks)
+        constraint = BetweenUpdates(
+            self.constraint, photo, self._lowpass, masks, self._coarse, self.solver.updates
+        )
         start = constraint.start(statistics.colours, alpha)
         photoreal = is_photoreal(self.constraint)
         precision = choose(

@@ -26,6 +26,7 @@ from fastfcs.constraints import (
     TotalVariation,
     compose,
 )
+from fastfcs.constraints.registry import BetweenUpdates
 
 Photo = Callable[[str, int], Tensor]
 
@@ -246,3 +247,26 @@ def test_contents_that_are_not_images_raise(made) -> None:
     for other, text in ((2 * content, "from .* to 1.9"), (content * torch.nan, "nan")):
         with pytest.raises(ValueError, match=rf"content must be finite and in \[0, 1\], .*{text}"):
             made(other)
+
+
+def test_coarse_projection_resembles_the_projection(photo: Photo, any_photo: str) -> None:
+    content = photo(any_photo, 161).float()
+    x = aggressive_update(content)
+    photoreal = Photoreal(content)
+    coarse = photoreal.coarse_projection()
+    expected, found = photoreal.projection(x), coarse(x)
+    assert (found - expected).norm() < 0.2 * (expected - content).norm()
+    assert (found - expected).norm() < 0.5 * (x - expected).norm()
+    torch.testing.assert_close(coarse(content), content, atol=1e-6, rtol=0)
+    affine = content.flip(1) * 0.5 + 0.1  # of the content's colours, which passes
+    assert (coarse(affine) - affine).norm() < 0.2 * (affine - content).norm()
+
+
+def test_the_last_projection_is_at_full_size(photo: Photo) -> None:
+    content = photo("coffee", 64).float()
+    x = aggressive_update(content)
+    photoreal = Photoreal(content)
+    between = BetweenUpdates(("photoreal",), content, updates=3)
+    early = photoreal.coarse_projection()(photoreal.bound(x))
+    for expected in (early, early, photoreal(x)):
+        torch.testing.assert_close(between(x), expected)

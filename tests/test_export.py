@@ -61,7 +61,8 @@ def test_exports_to_the_same(options: dict[str, Any]) -> None:
     program = export(module, (torch.rand(shape),)).module()
     content = torch.rand(shape)
     assert_same(program, module, content)
-    assert torch.equal(gradient(program, content), gradient(module, content))
+    # Outside of the program, constraints without effect are left out, which differs by rounding.
+    torch.testing.assert_close(gradient(program, content), gradient(module, content))
     with torch.inference_mode():
         assert_same(program, module, content)
     for wrong in (content + 1, content - 1, content.where(content > 0.01, torch.nan)):

@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from fastfcs import Stylizer
-from fastfcs.constraints import EvenGround, KeepShadows, KeepSkin, KeepText
+from fastfcs.constraints import EvenGround, KeepShadows, KeepSkin, KeepText, ground, windows
 
 STYLES = ["coffee", "rocket", "leaves", "water"]
 
@@ -198,3 +198,24 @@ def test_the_fit_of_an_even_ground_is_least_squares() -> None:
     stride = max(1, max(scene.shape[-2:]) // 256)
     assert stride == 1  # every pixel is part of the fit
     torch.testing.assert_close(found[0][:, ground].double().mean(1), expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [EvenGround, KeepShadows, KeepSkin, KeepText])
+@pytest.mark.parametrize("scene", ["screen", "portrait", "product", "studio"])
+def test_shortcuts_change_nothing(kind: Any, scene: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the path of CUDA and of traced programs, which looks at no values."""
+    x = content(scene) * 0.7 + 0.2
+    short = kind(content(scene))
+    for module in (windows, ground):
+        monkeypatch.setattr(module, "is_known", lambda x: False)
+    full = kind(content(scene))
+    torch.testing.assert_close(short(x), full(x), atol=1e-4, rtol=0)
+    if isinstance(short, (EvenGround, KeepText)):
+        torch.testing.assert_close(short.finish(x), full.finish(x), atol=1e-4, rtol=0)
+
+
+def test_an_even_window_contains_an_even_cell() -> None:
+    for position in range(30):
+        photo = torch.rand(1, 3, 31, 45)
+        photo[..., 9:16, position : position + 7] = 0.5  # one window of radius 3
+        assert EvenGround(photo).weight.max() > 0

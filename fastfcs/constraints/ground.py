@@ -5,7 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .combine import as_working_dtype
-from .windows import local_mean, maximum, ramp, spread
+from .windows import (
+    WHOLE,
+    Box,
+    bounding_box,
+    cut,
+    is_absent,
+    is_known,
+    local_mean,
+    maximum,
+    pasted,
+    ramp,
+    spread,
+)
 
 _EVEN = 1.5 / 255  # largest difference within an even window
 _NEAR = 3.5 / 255  # still the ground's colour, between strokes and next to JPEG edges
@@ -47,9 +59,27 @@ class EvenGround:
 
     def __init__(self, content: Tensor, coloured: bool = True) -> None:
         self.content = as_working_dtype(content)
+        self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
+        radius = max(3, max(content.shape[-2:]) // 60)
+        cells = _even_cells(self.content, radius) if is_known(self.content) else None
+        self._is_absent = cells is not None and is_absent(cells)
+        if self._is_absent:
+            self.weight = torch.zeros_like(self.content[:, :1])
+            self._spared = self.content.new_zeros(())
+            return
         lightest = self.content.amax(1, keepdim=True)
         darkest = self.content.amin(1, keepdim=True)
-        even = _even(self.content)
+        if cells is None:
+            even, gradient = _even(self.content, radius)
+        else:
+            # No pixel further away depends on even areas. The box starts with a cell, so that
+            # windows cut off at its border are not even, either. `_shifted` needs both borders of
+            # the image or none.
+            box = _both_borders(bounding_box(cells, radius + 1, 13 * radius + 9), content)
+            nowhere = torch.zeros_like(self.content[:, :1])
+            parts = _even(cut(self.content, box), radius)
+            even, gradient = (pasted(nowhere, part, box) for part in parts)
+        even = even * ramp(local_mean(gradient, None, radius), 0.2, 0.02)
         if not coloured:
             even = even * ramp(lightest - darkest, 0.1, 0.05)
         # As a function of the colour alone, it draws no border where a shadow begins.
@@ -57,7 +87,6 @@ class EvenGround:
             ramp(darkest, 0.5, 1.0) * _share(even, ramp(darkest, 0.9, 0.98))
             + ramp(lightest, 0.5, 0.0) * _share(even, ramp(lightest, 0.1, 0.02))
         )
-        self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
         self._treat(even, even)
 
     def extend(self, more: Tensor, trust: Tensor) -> None:
@@ -71,7 +100,9 @@ class EvenGround:
         self._treat(weight, weight * trust)
 
     def _treat(self, weight: Tensor, trusted: Tensor) -> None:
+        self._is_absent = is_absent(weight)
         self.weight = weight
+        self._box = bounding_box(weight) if is_known(weight) and not self._is_absent else WHOLE
         sampled = _polynomials(self._sample(self.content))
         weights = self._sample(trusted)
         total = weights.sum((2, 3)).unsqueeze(2).clamp_min(1e-3)
@@ -81,16 +112,20 @@ class EvenGround:
         self._inverse = _inverse(normal + ridge)
 
     def _sample(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 1, self._stride)
+        return x if self._stride == 1 else F.avg_pool2d(x, 1, self._stride)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Even out the change: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
+        if self._is_absent:
+            return x
         dtype = torch.promote_types(x.dtype, self.content.dtype)
         changes = self._sample(x.to(self.content.dtype) - self.content).flatten(2)
         moments = self._weighted @ changes.transpose(1, 2)
         fit = (self._inverse @ moments.double()).to(moments).transpose(1, 2)
-        evened = self.content + (fit @ _polynomials(self.content)).view_as(x)
-        return torch.lerp(x.to(dtype), evened.to(dtype), self.weight.to(dtype)).to(x.dtype)
+        content, weight = cut(self.content, self._box), cut(self.weight, self._box)
+        evened = content + (fit @ _polynomials(content)).view_as(content)
+        part = torch.lerp(cut(x, self._box).to(dtype), evened.to(dtype), weight.to(dtype))
+        return pasted(x, part.to(x.dtype), self._box)
 
     def finish(self, x: Tensor) -> Tensor:
         """Even out the last X, and keep white grounds light and black ones dark.
@@ -104,6 +139,8 @@ class EvenGround:
         Returns:
             (B,3,H,W) in X's dtype.
         """
+        if self._is_absent:
+            return x
         dtype = torch.promote_types(x.dtype, self.content.dtype)
         content, spared = self.content.to(dtype), self._spared.to(dtype)
         return torch.lerp(self(x).to(dtype), content, spared).to(x.dtype)
@@ -115,10 +152,28 @@ def _share(even: Tensor, extreme: Tensor) -> Tensor:
     return ramp((even * extreme).mean((2, 3), keepdim=True) / (total + 1e-6), 0.75, 0.95)
 
 
-def _even(content: Tensor) -> Tensor:
-    """The weight of even areas, (B,1,H,W)."""
-    side = max(content.shape[-2:])
-    radius = max(3, side // 60)
+def _both_borders(box: Box, image: Tensor) -> Box:
+    """Extend a box that reaches a border of the image to the opposite border."""
+    rows, columns = (
+        slice(None) if part.start == 0 or part.stop >= side else part
+        for part, side in zip(box, image.shape[-2:], strict=True)
+    )
+    return rows, columns
+
+
+def _even_cells(content: Tensor, radius: int) -> Tensor:
+    """Whether each cell of a grid is even, (B,1,h,w). Every even window contains such a cell."""
+    cell = radius + 1
+    extremes = torch.cat([content, -content], 1).detach()
+    for _ in range(2):
+        extremes = torch.cat([part.amax(2, keepdim=True) for part in extremes.split(cell, 2)], 2)
+        extremes = extremes.mT
+    high, low = extremes.chunk(2, 1)
+    return (high + low).amax(1, keepdim=True) <= _EVEN
+
+
+def _even(content: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Whether pixels are even, and whether they belong to a gradient next to it, (B,1,H,W)."""
     centres = (_range(content, radius) <= _EVEN).to(content.dtype)
     covered = maximum(centres, radius)  # an even window, as far as it reaches
     around = 2 * radius
@@ -132,9 +187,7 @@ def _even(content: Tensor) -> Tensor:
         for shift, equal in alike:
             even = torch.maximum(even, equal * _shifted(even, shift))
     smooth = (_range(content, 1) <= _SMOOTH) & (distance <= _GRADIENT)
-    gradient = maximum(covered, 2 * around) * smooth * (1 - even)
-    share = local_mean(gradient, torch.ones_like(gradient), radius)
-    return even * ramp(share, 0.2, 0.02)
+    return even, maximum(covered, 2 * around) * smooth * (1 - even)
 
 
 def _shifted(x: Tensor, shift: tuple[int, int]) -> Tensor:

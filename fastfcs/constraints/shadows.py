@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..losses import luma
 from .combine import as_working_dtype
-from .windows import local_mean, ramp
+from .windows import is_absent, local_mean, ramp
 
 _OFFSET, _GAIN = 0.05, 2.5  # the brightest result of a luminance y is _OFFSET + _GAIN y
 
@@ -37,12 +37,15 @@ class KeepShadows:
         self.content = as_working_dtype(content)
         self._luma = luma(self.content)
         radius = max(2, max(content.shape[-2:]) // 200)
-        around = local_mean(self._luma, torch.ones_like(self._luma), radius)
+        around = local_mean(self._luma, None, radius)
         self._room = (_OFFSET + _GAIN * around - self._luma).clamp_min(1e-3)
         self.dark = ramp(self._luma, 0.3, 0.12)
+        self._is_absent = is_absent(self.dark)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Limit the brightening: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
+        if self._is_absent:
+            return x
         wide = x.to(self.content.dtype)
         rise = (luma(wide) - self._luma).clamp_min(1e-6) / self._room
         fraction = 1 + self.dark * ((1 - torch.exp(-rise)) / rise - 1)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..losses import luma
 from .combine import as_working_dtype
-from .windows import ramp
+from .windows import is_absent, ramp
 
 # Chosen on three portraits under ten styles, by eye and by the mean a* of faces.
 _LOWEST = 0.7, 0.5  # lower bounds on R - G and Y - B, relative to the content's
@@ -48,9 +48,12 @@ class KeepSkin:
         skin = skin * ramp(redness - 0.3 * yellowness, 0.0, 0.02)  # petals and sand are yellower
         skin = skin * ramp(redness / self._luma.clamp_min(0.02), 0.95, 0.7)  # wood is redder
         self._skin = skin * ramp(self._luma, 0.08, 0.2)  # darker pixels have no reliable hue
+        self._is_absent = is_absent(self._skin)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Bound the hue of skin: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
+        if self._is_absent:
+            return x
         wide = x.to(self.content.dtype)
         y = luma(wide)
         scale = (y / self._luma.clamp_min(0.02)).clamp(0.25, 1.5)

@@ -6,10 +6,11 @@ from torch import Tensor
 from ..losses import luma
 from .combine import as_working_dtype
 from .ground import EvenGround
-from .windows import local_mean, maximum, minimum, ramp, spread
+from .windows import is_absent, local_mean, maximum, minimum, ramp, spread
 
 _CONTRAST = 0.85  # share of a stroke's contrast that is kept
 _MARGIN = 0.03  # distance to black or white that a stroke needs
+_DENSE = 0.4, 0.5  # local mean of the weight of text that is extended
 
 
 class KeepText:
@@ -49,9 +50,14 @@ class KeepText:
         self.content = as_working_dtype(content)
         side = max(content.shape[-2:])
         self._near, self._far = max(3, side // 90), max(8, side // 8)
+        self._ground = EvenGround(self.content)
         y = luma(self.content)
+        found = self._strokes(torch.cat([y, -y], 1), must_be_dense=is_absent(self._ground.weight))
+        self._is_absent = found is None
+        if found is None:
+            return
         (text, light_text), (stroke, light_stroke), (paper, light_paper), (depth, light_depth) = (
-            x.chunk(2, 1) for x in self._strokes(torch.cat([y, -y], 1))
+            x.chunk(2, 1) for x in found
         )
         is_light = light_text > text
         self._text = torch.maximum(text, light_text)
@@ -63,44 +69,64 @@ class KeepText:
         room = torch.where(is_light, 1 - paper, paper) - _CONTRAST * depth - _MARGIN
         self._room = room.clamp_min(0)
         density = self._spread(self._text)
-        self._ground = EvenGround(self.content)
         # Photographs have strokes, too, but few; a lone stroke counts on an even ground alone.
         on_even = ramp(self._around(self._ground.weight), 0.2, 0.4)
-        self._text = self._text * torch.maximum(ramp(density, 0.4, 0.5), on_even)
+        self._text = self._text * torch.maximum(ramp(density, *_DENSE), on_even)
         pages = ramp(density, 0.42, 0.52)
         document = ramp(pages.mean((2, 3), keepdim=True), 0.3, 0.6)
         self._document = torch.maximum(pages, document)
+        self._is_strokes_only = is_absent(self._document)
+        self._is_absent = self._is_strokes_only and is_absent(self._text)
+        if self._is_strokes_only:
+            return
         smooth = ramp(spread(paper, 2), 0.12, 0.06)
         self._ground.extend(document * self._paper * smooth, self._document.clamp_min(1e-3))
 
-    def _strokes(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of dark strokes: text's weight; their negative contrast; paper's weight; their depth."""
+    def _strokes(
+        self, y: Tensor, must_be_dense: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Of dark strokes: text's weight; their negative contrast; paper's weight; their depth.
+
+        None if there must be dense text but is none: the cheap factors of the weight come first.
+        """
         near = self._near
         closing = minimum(maximum(y, near), near)
         stroke = y - closing
         deep = maximum(-stroke, 2 * near)
-        rough = self._around(spread(closing, near))
+        depth = ramp(deep, 0.2, 0.3)
+        if must_be_dense and not self._is_dense(depth):
+            return None
         is_paper = (stroke.abs() < 0.2 * deep).to(y)
         is_stroke = (stroke.abs() > 0.5 * deep).to(y)
-        text = (
-            ramp(deep, 0.2, 0.3)
-            * ramp(rough / deep.clamp_min(0.05), 0.25, 0.12)
-            * ramp(self._around(is_paper), 0.5, 0.6)
-            * ramp(self._around(is_stroke), 0.03, 0.06)
-        )
+        papers, strokes = self._around(torch.cat([is_paper, is_stroke], 1)).chunk(2, 1)
+        papers, strokes = ramp(papers, 0.5, 0.6), ramp(strokes, 0.03, 0.06)
+        if must_be_dense and not self._is_dense(depth * papers * strokes):
+            return None
+        rough = self._around(spread(closing, near))
+        text = depth * ramp(rough / deep.clamp_min(0.05), 0.25, 0.12) * papers * strokes
+        if must_be_dense and not self._is_dense(text):
+            return None
         return text, stroke, is_paper, deep
 
+    def _is_dense(self, text: Tensor) -> bool:
+        """Whether text of this weight is extended enough anywhere to count."""
+        density = self._spread(text.amax(1, keepdim=True))
+        return bool(density.max() > _DENSE[0])
+
     def _around(self, x: Tensor) -> Tensor:
-        return local_mean(x, torch.ones_like(x.narrow(1, 0, 1)), 2 * self._near)
+        return local_mean(x, None, 2 * self._near)
 
     def _spread(self, x: Tensor) -> Tensor:
-        return local_mean(x, torch.ones_like(x), self._far)
+        return local_mean(x, None, self._far)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Keep the strokes: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
+        if self._is_absent:
+            return self._ground(x)
         wide = x.to(self.content.dtype)
-        weakened = torch.lerp(self.content, wide, self._strength(wide - self.content))
-        change = self._ground(weakened) - self.content
+        if not self._is_strokes_only:
+            wide = torch.lerp(self.content, wide, self._strength(wide - self.content))
+        change = self._ground(wide) - self.content
         brighter = luma(change)
         of_paper = local_mean(brighter, self._paper, 3 * self._near)
         lost = self._sign * (of_paper - brighter) - (1 - _CONTRAST) * self._stroke.abs()
@@ -115,6 +141,8 @@ class KeepText:
         Returns:
             (B,3,H,W) in X's dtype.
         """
+        if self._is_absent:
+            return self._ground.finish(x)
         return torch.lerp(self._ground.finish(x), self(x), self._document)
 
     def _strength(self, change: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import suppress
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +21,7 @@ from .picture import READABLE, SUFFIXES, Picture, PictureError, picture_errors
 from .recognise import check_content, coded_bits, embedded_profile
 
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}  # opposite byte orders
+_PLUGINS = "Jpeg", "Png", "Tiff", "Bmp", "Gif", "WebP", "Avif", "Jpeg2K"  # of `READABLE`
 
 
 def read(source: str | Path | BinaryIO, *, labels: bool = False) -> Picture:
@@ -140,8 +143,10 @@ def _decode(data: bytes, labels: bool) -> Picture:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    Image.init()
-    known = [format for format in READABLE if format in Image.OPEN]  # AVIF needs Pillow 11.3
+    for plugin in _PLUGINS:  # Image.init would import another thirty
+        with suppress(ImportError):  # AVIF needs Pillow 11.3
+            import_module(f"PIL.{plugin}ImagePlugin")
+    known = [format for format in READABLE if format in Image.OPEN]
     return Image.open(BytesIO(data), formats=known)
 
 
