@@ -109,7 +109,7 @@ def build_file(chosen: Sequence[Variant], nvcc: str, architecture: str) -> str:
         linked = []
         kernels = sorted((variant.root / "csrc/cuda").glob("*.cu"))
         for source in [*kernels, variant.root / functions[0]]:
-            if source.name == "ops.cu":
+            if source.name in ("ops.cu", "features.cu"):  # without variants
                 continue
             of_family = source.stem.partition("_")[0] == variant.family
             own = variant.constant and (of_family or variant.root != ROOT)

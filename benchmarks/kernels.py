@@ -1,6 +1,6 @@
 """Run every operator once on CUDA, for compute-sanitizer and ncu.
 
-python benchmarks/kernels.py SIDE... [--operators matting|gram] [--channels C...] [--check]
+python benchmarks/kernels.py SIDE... [--operators matting|gram|passes] [--channels C...] [--check]
 
 Images and features have SIDE x (SIDE + 2) pixels. --check compares with the operators on the CPU.
 """
@@ -56,19 +56,51 @@ def matting(shape: tuple[int, int], channels: Sequence[int], check: bool) -> Non
 def gram(shape: tuple[int, int], channels: Sequence[int], check: bool) -> None:
     for dtype in CLOSE if check else (torch.float32, torch.bfloat16):
         for c in channels:
-            h, grad = (random(2, c, *shape).to(dtype) for _ in range(2))
             target = random(1, c, c).to(torch.promote_types(dtype, torch.float32))
+            for layout in (torch.contiguous_format, torch.channels_last):
+                h, grad = (
+                    random(2, c, *shape).to(dtype).contiguous(memory_format=layout)
+                    for _ in range(2)
+                )
+                size = f"{c} channels {dtype} {layout}"
+                compare(f"gram {size}", ops.gram, h, check=check)
+                compare(f"cross {size}", ops.cross_gram, h, grad, check=check)
+                compare(f"correction {size}", ops.gram_correction, h, target, check=check)
+                backward = ops.gram_correction_backward
+                compare(f"backward {size}", backward, h, target, grad, check=check)
+
+
+def passes(shape: tuple[int, int], channels: Sequence[int], check: bool) -> None:
+    """The passes between convolutions, in channels_last memory."""
+    height, width = shape
+    cells = (height + 1) // 2, (width + 1) // 2
+    for dtype in CLOSE if check else (torch.float32, torch.bfloat16):
+        for c in channels:
+
+            def signed(height: int, width: int, c: int = c, dtype: torch.dtype = dtype) -> Tensor:
+                x = (random(2, c, height, width) - 0.5).to(dtype)
+                return x.contiguous(memory_format=torch.channels_last)
+
+            x, by, coarse = signed(*shape), signed(*shape), signed(*cells)
+            padded = signed(height + 2, width + 2), signed(cells[0] + 2, cells[1] + 2)
+            weights = random(1, c, c).to(torch.promote_types(dtype, torch.float32))
             size = f"{c} channels {dtype}"
-            compare(f"gram {size}", ops.gram, h, check=check)
-            compare(f"correction {size}", ops.gram_correction, h, target, check=check)
-            compare(f"backward {size}", ops.gram_correction_backward, h, target, grad, check=check)
+            compare(f"level {size}", ops.level_gradient, x, weights, coarse, check=check)
+            for name, grad in zip(("gate", "halve"), padded, strict=True):
+                compare(f"{name} {size}", getattr(ops, name), x, by, check=check)
+                backward = getattr(ops, f"{name}_backward")
+                compare(f"{name} backward {size}", backward, grad, by, check=check)
 
 
 def random(*shape: int) -> Tensor:
     return torch.rand(shape, device="cuda")
 
 
-OPERATORS = {"matting": (matting, (1, 3, 8)), "gram": (gram, (3, 16, 64, 128))}
+OPERATORS = {
+    "matting": (matting, (1, 3, 8)),
+    "gram": (gram, (3, 16, 64, 128)),
+    "passes": (passes, (3, 16, 96)),
+}
 
 
 def main() -> None:

@@ -100,12 +100,16 @@ class Protected:
     """A copy of an array whose end, or start, is next to a page of memory without access.
 
     There are `offset` elements of NaN between that page and the array. On the other side, NaN fills
-    the rest of a page, which is followed by another page without access.
+    the rest of a page, which is followed by another page without access. The copy is contiguous or,
+    if `strided`, has the array's strides, with NaN between its rows.
     """
 
-    def __init__(self, tensor: Tensor, at_end: bool, offset: int) -> None:
+    def __init__(self, tensor: Tensor, at_end: bool, offset: int, strided: bool = False) -> None:
         gap = offset * tensor.element_size()
-        inside = max(-(-(tensor.nbytes + gap) // mmap.PAGESIZE), 1) * mmap.PAGESIZE
+        strides = tensor.stride() if strided else torch.empty(tensor.shape, device="meta").stride()
+        last = sum((n - 1) * stride for n, stride in zip(tensor.shape, strides, strict=True))
+        nbytes = (last + 1 if tensor.numel() else 0) * tensor.element_size()
+        inside = max(-(-(nbytes + gap) // mmap.PAGESIZE), 1) * mmap.PAGESIZE
         private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         memory = mmap.mmap(-1, inside + 2 * mmap.PAGESIZE, flags=private)
         whole = torch.frombuffer(memory, dtype=torch.uint8)
@@ -113,10 +117,11 @@ class Protected:
             failed = LIBC.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0)
             assert not failed
         whole = whole[mmap.PAGESIZE : -mmap.PAGESIZE].fill_(0xFF)
-        start = inside - gap - tensor.nbytes if at_end else gap
-        self.margins = whole[:start], whole[start + tensor.nbytes :]
-        self.bytes = whole[start : start + tensor.nbytes]
-        self.tensor = self.bytes.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        start = inside - gap - nbytes if at_end else gap
+        self.margins = whole[:start], whole[start + nbytes :]
+        self.bytes = whole[start : start + nbytes]
+        elements = self.bytes.view(tensor.dtype)
+        self.tensor = elements.as_strided(tensor.shape, strides).copy_(tensor)
 
     def margins_intact(self) -> bool:
         return all(bool((margin == 0xFF).all()) for margin in self.margins)
@@ -134,12 +139,14 @@ class Kernels:
         self,
         library: ctypes.CDLL,
         tf32: bool = False,
+        channels_last: bool = False,
         orders: tuple[str, ...] = ORDERS[:2],
         misaligned: int = 0,
         offset: int = 0,
     ) -> None:
         self.library = library
         self.tf32 = tf32  # for the Gram kernels with float32
+        self.channels_last = channels_last  # the layout of features in the Gram kernels
         self.orders = orders
         self.misaligned, self.offset = misaligned, offset
 
@@ -154,20 +161,35 @@ class Kernels:
     def _c(value: object) -> object:
         if isinstance(value, Tensor):
             return ctypes.c_void_p(value.data_ptr())
+        if value is None:
+            return ctypes.c_void_p(None)
         if isinstance(value, str):
             return ctypes.c_char_p(value.encode())
         return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_long(int(value))
 
     def run(
-        self, name: str, inputs: list[object], outputs: list[Tensor], sizes: list[int]
+        self,
+        name: str,
+        inputs: list[object],
+        outputs: list[Tensor],
+        sizes: list[int | float],
+        strided: bool = False,
     ) -> list[Tensor]:
-        """The outputs. Fails if they depend on the order or if anything else is written."""
+        """The outputs. Fails if they depend on the order or if anything else is written.
+
+        Inputs are passed as contiguous copies or, if `strided`, with their strides.
+        """
         suffix = "tf32" if self.tf32 else _suffix(inputs)
         runs = []
         for order in self.orders:
             self.library.set_order(ctypes.c_long(ORDERS.index(order)))
             arrays = [
-                Protected(value, order == "forward", self.offset * (i == self.misaligned))
+                Protected(
+                    value,
+                    order == "forward",
+                    self.offset * (i == self.misaligned),
+                    strided and i < len(inputs),
+                )
                 if isinstance(value, Tensor)
                 else value
                 for i, value in enumerate([*inputs, *outputs])
@@ -205,27 +227,68 @@ class Kernels:
     def _gram_sizes(self, kind: int, h: Tensor) -> tuple[list[int], Tensor]:
         batch, channels, height, width = h.shape
         sizes = [batch, channels, height * width]
-        self.library.workspace.restype = ctypes.c_long
-        elements = self.library.workspace(kind, *map(ctypes.c_long, sizes))
+        function = self.library.cross_gram_elements if kind == 3 else self.library.workspace
+        function.restype = ctypes.c_long
+        arguments = sizes if kind == 3 else [kind, *sizes]
+        elements = function(*map(ctypes.c_long, arguments))
         return sizes, torch.full((elements,), math.nan, dtype=gram_dtype(h))
+
+    def _named(self, name: str) -> str:
+        return f"{name}_last" if self.channels_last else name
+
+    def _stored(self, h: Tensor) -> Tensor:
+        """Features whose contiguous copy has the layout of the kernels."""
+        return h.permute(0, 2, 3, 1) if self.channels_last else h
+
+    def _restored(self, stored: Tensor) -> Tensor:
+        return stored.permute(0, 3, 1, 2) if self.channels_last else stored
 
     def gram(self, h: Tensor) -> Tensor:
         sizes, workspace = self._gram_sizes(0, h)
-        out = torch.full((h.shape[0], h.shape[1], h.shape[1]), math.nan, dtype=gram_dtype(h))
-        return self.run("gram", [h], [out, workspace], sizes)[0]
+        outputs = [torch.full((*h.shape[:2], h.shape[1]), math.nan, dtype=gram_dtype(h)), workspace]
+        return self.run(self._named("gram"), [self._stored(h)], outputs, sizes)[0]
+
+    def cross_gram(self, h: Tensor, g: Tensor) -> Tensor:
+        sizes, workspace = self._gram_sizes(3, h)
+        outputs = [torch.full((*h.shape[:2], h.shape[1]), math.nan, dtype=gram_dtype(h)), workspace]
+        inputs: list[object] = [self._stored(h), self._stored(g)]
+        return self.run("cross_gram", inputs, outputs, [*sizes, self.channels_last])[0]
 
     def correction(self, h: Tensor, target: Tensor) -> Tensor:
         sizes, workspace = self._gram_sizes(1, h)
+        h = self._stored(h)
         outputs = [torch.full_like(h, math.nan), workspace]
-        return self.run("gram_correction", [h, target], outputs, [*sizes, len(target)])[0]
+        name = self._named("gram_correction")
+        return self._restored(self.run(name, [h, target], outputs, [*sizes, len(target)])[0])
 
     def backward(self, h: Tensor, target: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         sizes, workspace = self._gram_sizes(2, h)
+        h, grad = self._stored(h), self._stored(grad)
         outputs = [torch.full_like(h, math.nan), torch.full_like(target, math.nan), workspace]
-        dh, dtarget, _ = self.run(
-            "gram_correction_backward", [h, target, grad], outputs, [*sizes, len(target)]
-        )
-        return dh, dtarget
+        name = self._named("gram_correction_backward")
+        dh, dtarget, _ = self.run(name, [h, target, grad], outputs, [*sizes, len(target)])
+        return self._restored(dh), dtarget
+
+    def level(self, h: Tensor, weights: Tensor, coarse: Tensor | None, slope: float) -> Tensor:
+        batch, channels, height, width = h.shape
+        out = torch.full((batch, height + 2, width + 2, channels), math.nan, dtype=h.dtype)
+        inputs = [pixels(h), weights, None if coarse is None else pixels(coarse)]
+        sizes = [*h.shape, len(weights), slope]
+        return self.run("level_gradient", inputs, [out], sizes)[0].permute(0, 3, 1, 2)
+
+    def between(
+        self, name: str, x: Tensor, by: Tensor, size: tuple[int, int], slope: float
+    ) -> Tensor:
+        """gate, halve or one of their adjoints; x and by may be slices with rows apart."""
+        out = torch.full((*by.shape[:1], *size, by.shape[1]), math.nan, dtype=by.dtype)
+        pitches = [pitch for tensor in (x, by) for pitch in (tensor.stride(2), tensor.stride(0))]
+        sizes = [*by.shape, *pitches, slope]
+        inputs: list[object] = [pixels(x), pixels(by)]
+        return self.run(name, inputs, [out], sizes, strided=True)[0].permute(0, 3, 1, 2)
+
+
+def pixels(tensor: Tensor) -> Tensor:
+    return tensor.permute(0, 2, 3, 1)
 
 
 def _suffix(inputs: list[object]) -> str:

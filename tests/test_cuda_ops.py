@@ -4,12 +4,14 @@ tests/emulation/ops.cpp registers its operators a second time, in a namespace of
 """
 
 import ctypes
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from emulated import EPS, Kernels, gram_dtype, needs_compiler
 from torch import Tensor
 
@@ -53,6 +55,9 @@ def arguments(dtype: torch.dtype, shape: tuple[int, ...] = (2, 20, 7, 9)) -> dic
     image, x = torch.rand(2, 2, 3, 9, 11).to(matting)
     factors = cpu.matting_factors(image, EPS)
     coefficients = torch.randn(4, dtype=torch.float64)
+    coarse, padded, halved = (
+        torch.randn(*shape[:2], *size).to(dtype) for size in ((4, 5), (9, 11), (6, 7))
+    )
     return {
         "matting_factors": (image, EPS),
         "matting_matvec": (image, factors, x),
@@ -60,10 +65,25 @@ def arguments(dtype: torch.dtype, shape: tuple[int, ...] = (2, 20, 7, 9)) -> dic
         "gram": (h,),
         "gram_correction": (h, target),
         "gram_correction_backward": (h, target, grad),
+        "cross_gram": (h, grad),
+        "level_gradient": (h, target, coarse, 0.2),
+        "gate": (h, grad, 0.2),
+        "gate_backward": (padded, h, 0.2),
+        "halve": (h, grad, 0.2),
+        "halve_backward": (halved, h, 0.2),
     }
 
 
 OPERATORS = list(arguments(torch.float32))
+PRODUCTS = OPERATORS[3:8]  # may use tensor cores
+PASSES = OPERATORS[7:]  # in channels_last memory
+
+
+def channels_last(value: object) -> object:
+    """Images and features in that layout; matrices and numbers as they are."""
+    if isinstance(value, Tensor) and value.dim() == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
 
 
 def results(operator: object, inputs: tuple) -> list[Tensor]:
@@ -97,8 +117,52 @@ def test_any_strides(ops: object, name: str) -> None:
         results(getattr(ops, name), inputs),
         strict=True,
     ):
-        assert actual.is_contiguous()
+        assert actual.is_contiguous() or name in PASSES
+        assert actual.stride() == reference.stride()
         assert torch.equal(actual, reference)
+
+
+@pytest.mark.parametrize("name", OPERATORS[3:])
+def test_features_in_channels_last_memory(ops: object, name: str) -> None:
+    """Results of the same layout, also of slices whose rows lie apart."""
+    inputs = arguments(torch.float32)[name]
+    expected = results(getattr(ops, name), inputs)
+    last = tuple(map(channels_last, inputs))
+    apart = tuple(
+        channels_last(F.pad(value, (0, 1, 0, 2), value=math.nan))[..., :-2, :-1]
+        if isinstance(value, Tensor) and value.dim() == 4
+        else value
+        for value in inputs
+    )
+    thinned = tuple(  # every second pixel
+        channels_last(value.repeat_interleave(2, -1))[..., ::2]
+        if isinstance(value, Tensor) and value.dim() == 4
+        else value
+        for value in inputs
+    )
+    for stored in (last, apart, thinned):
+        outputs = results(getattr(ops, name), stored)
+        strides = [tensor.stride() for tensor in results(getattr(cpu, name), stored)]
+        assert [tensor.stride() for tensor in outputs] == strides
+        for actual, reference in zip(outputs, expected, strict=True):
+            assert actual.dim() < 4 or actual.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(actual, reference, rtol=1e-5, atol=1e-4)
+
+
+def test_the_layout_chooses_the_kernel(ops: object, library: ctypes.CDLL) -> None:
+    """Nothing is copied: the bits are those of the kernels of the layout, and not of the other."""
+    h, _ = arguments(torch.float32, (1, 20, 60, 70))["cross_gram"]
+    first, last = (Kernels(library, channels_last=layout).gram(h) for layout in (False, True))
+    assert not torch.equal(first, last)
+    assert torch.equal(ops.gram(h), first)
+    assert torch.equal(ops.gram(channels_last(h)), last)
+
+
+def test_strides_of_single_rows_and_batches_are_ignored(ops: object) -> None:
+    x = channels_last(torch.randn(3, 16, 4, 5))[1:2, :, 2:3]
+    expected = ops.gate(x.clone(), x.clone(), 0.2)
+    odd = x.as_strided(x.shape, (7, 1, 3, 16), x.storage_offset())
+    assert torch.equal(ops.gate(odd, odd, 0.2), expected)
 
 
 def test_strided_coefficients(ops: object) -> None:
@@ -114,6 +178,7 @@ def test_one_target_for_all(ops: object) -> None:
     for name, inputs in (
         ("gram_correction", (h, target[:1])),
         ("gram_correction_backward", (h, target[:1], grad)),
+        ("level_gradient", (h, target[:1], None, 0.2)),
     ):
         outputs, expected = (results(getattr(module, name), inputs) for module in (ops, cpu))
         for actual, reference in zip(outputs, expected, strict=True):
@@ -133,6 +198,9 @@ LAUNCHES = {
         "backward_weights_kernel",
         "apply_kernel",
     ],
+    "cross_gram": ["product_kernel", "reduce_kernel"],
+    "level_gradient": ["apply_tiles_kernel"],
+    **{name: [f"{name}_kernel"] for name in ("gate", "gate_backward", "halve", "halve_backward")},
 }
 
 
@@ -144,7 +212,8 @@ def test_launches_on_the_current_stream_within_the_guard(
     getattr(ops, name)(*arguments(dtype)[name])
     half = dtype in (torch.float16, torch.bfloat16)
     launches = [
-        kernel.replace("apply", "apply_tensor") if half else kernel for kernel in LAUNCHES[name]
+        "apply_tiles_kernel" if half and kernel == "apply_kernel" else kernel
+        for kernel in LAUNCHES[name]
     ]
     assert events() == [
         f"guard of {NO_DEVICE}",
@@ -154,11 +223,14 @@ def test_launches_on_the_current_stream_within_the_guard(
     ]
 
 
-@pytest.mark.parametrize("name", OPERATORS[3:])
+@pytest.mark.parametrize("name", PRODUCTS)
 def test_the_caller_chooses_tf32(ops: object, library: ctypes.CDLL, name: str) -> None:
     inputs = arguments(torch.float32)[name]
     rounded = Kernels(library, tf32=True)
-    kernel = getattr(rounded, name.removeprefix("gram_").removeprefix("correction_"))
+    kernel = getattr(
+        rounded,
+        name.removeprefix("gram_").removeprefix("correction_").removesuffix("_gradient"),
+    )
     expected = results(kernel, inputs)
     outputs = results(lambda *inputs: getattr(ops, name)(*inputs, tf32=True), inputs)
     exact = results(getattr(ops, name), inputs)
@@ -191,7 +263,7 @@ def test_wrong_arguments_raise_before_anything_else(
     ops: object, events: Callable[[], list[str]], name: str
 ) -> None:
     first, *others = arguments(torch.float32)[name]
-    with pytest.raises(ValueError, match=r"(image|h) must have shape"):
+    with pytest.raises(ValueError, match=r"(image|h|x|grad) must have shape"):
         getattr(ops, name)(first[0], *others)
     assert events() == []
 
@@ -202,6 +274,19 @@ def test_mismatched_arguments_raise(ops: object, events: Callable) -> None:
         ops.gram_correction(h, target[:, :3])
     with pytest.raises(ValueError, match="grad must have h's shape"):
         ops.gram_correction_backward(h, target, grad[:1])
+    with pytest.raises(ValueError, match="g must have h's shape"):
+        ops.cross_gram(h, grad[:1])
+    with pytest.raises(ValueError, match="coarse must have shape"):
+        ops.level_gradient(h, target, grad, 0.2)
+    for name in ("gate", "halve"):
+        with pytest.raises(ValueError, match="by must have x's shape"):
+            getattr(ops, name)(h, grad[:1], 0.2)
+        with pytest.raises(ValueError, match="grad must have shape"):
+            getattr(ops, f"{name}_backward")(grad, h, 0.2)
+    for name in ("level_gradient", "gate", "gate_backward", "halve", "halve_backward"):
+        *inputs, _ = arguments(torch.float32)[name]
+        with pytest.raises(ValueError, match="slope must be finite"):
+            getattr(ops, name)(*inputs, math.nan)
     image, factors, x, coefficients = arguments(torch.float32)["matting_filter"]
     with pytest.raises(ValueError, match="eps must be a positive number"):
         ops.matting_factors(image, -1.0)

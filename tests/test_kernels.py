@@ -165,6 +165,17 @@ def test_empty_batch_and_channels(kernels: Kernels) -> None:
     assert kernels.gram(image[:, :0]).shape == (1, 0, 0)
 
 
+@pytest.fixture(params=[False, True], ids=["channels_first", "channels_last"])
+def channels_last(request: pytest.FixtureRequest) -> bool:
+    """The layout of features in the Gram kernels."""
+    return request.param
+
+
+@pytest.fixture
+def gram_kernels(library: ctypes.CDLL, channels_last: bool) -> Kernels:
+    return Kernels(library, channels_last=channels_last)
+
+
 GRAM_TOLERANCE = {
     torch.float64: 1e-13,
     torch.float32: 2e-6,
@@ -201,9 +212,9 @@ CASES = [
 
 @needs_compiler
 @pytest.mark.parametrize(("shape", "dtype"), CASES)
-def test_gram(kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_gram(gram_kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     h = torch.randn(shape).to(dtype)
-    actual = kernels.gram(h)
+    actual = gram_kernels.gram(h)
     assert relative_error(actual, reference.gram(h)) < GRAM_TOLERANCE[dtype]
     assert torch.equal(actual, actual.mT)
 
@@ -224,57 +235,59 @@ def _check_correction(kernels: Kernels, h: Tensor, grad: Tensor, target: Tensor)
 
 @needs_compiler
 @pytest.mark.parametrize(("shape", "dtype"), CASES)
-def test_gram_correction(kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_gram_correction(gram_kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Every second shape has one target for the whole batch, the others one per element."""
     one_target = FEATURES.index(shape) % 2 == 1
     h, grad = torch.randn(2, *shape).to(dtype)
     target = torch.randn(1 if one_target else shape[0], shape[1], shape[1]).to(gram_dtype(h))
-    _check_correction(kernels, h, grad, target)
+    _check_correction(gram_kernels, h, grad, target)
 
 
 @needs_compiler
-def test_gram_of_many_stages(kernels: Kernels) -> None:
+def test_gram_of_many_stages(gram_kernels: Kernels) -> None:
     """With three slices, the minimum for every batch, the rings of stages wrap around."""
-    kernels.library.set_gram_blocks(ctypes.c_long(1))
+    gram_kernels.library.set_gram_blocks(ctypes.c_long(1))
     h, grad = torch.randn(2, 2, 1, 1, 3 * 6 * 128 + 7)
     target = torch.randn(1, 1, 1)
     references = reference.gram_correction_backward(h, target, grad)
-    for actual, expected in zip(kernels.backward(h, target, grad), references, strict=True):
+    for actual, expected in zip(gram_kernels.backward(h, target, grad), references, strict=True):
         assert relative_error(actual, expected) < GRAM_TOLERANCE[h.dtype]
     h = torch.randn(1, 1, 1, 3 * 6 * 256 + 7).half()
-    assert relative_error(kernels.gram(h), reference.gram(h)) < GRAM_TOLERANCE[h.dtype]
-    kernels.library.set_gram_blocks(ctypes.c_long(1584))
+    assert relative_error(gram_kernels.gram(h), reference.gram(h)) < GRAM_TOLERANCE[h.dtype]
+    gram_kernels.library.set_gram_blocks(ctypes.c_long(1584))
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", GRAM_TOLERANCE)
 def test_gram_of_misaligned_arrays(
-    library: ctypes.CDLL, kernels: Kernels, dtype: torch.dtype
+    library: ctypes.CDLL, channels_last: bool, dtype: torch.dtype
 ) -> None:
     """Copies are narrower but the bits the same, whichever array is not 16-byte aligned."""
-    h, grad = torch.randn(2, 1, 33, 8, 8).to(dtype)
-    target = torch.randn(1, 33, 33).to(gram_dtype(h))
+    h, grad = torch.randn(2, 1, 40, 8, 8).to(dtype)
+    target = torch.randn(1, 40, 40).to(gram_dtype(h))
 
     def results(kernels: Kernels) -> list[Tensor]:
         correction = kernels.correction(h, target)
         return [kernels.gram(h), correction, *kernels.backward(h, target, grad)]
 
-    aligned = results(kernels)
+    aligned = results(Kernels(library, channels_last=channels_last))
     for array in (0, 2, 3):  # h; grad, or the correction's result; dh
         for offset in (
             (1, 2) if dtype.itemsize == 2 else (1,)
         ):  # half types also have copies of four bytes
-            again = results(Kernels(library, misaligned=array, offset=offset))
+            again = results(
+                Kernels(library, channels_last=channels_last, misaligned=array, offset=offset)
+            )
             assert all(torch.equal(a, b) for a, b in zip(aligned, again, strict=True))
 
 
 @needs_compiler
-@pytest.mark.parametrize(("name", "channels"), [("float16", 70), ("tf32", 70)])
+@pytest.mark.parametrize(("name", "channels"), [("float16", 70), ("tf32", 70), ("float32", 70)])
 def test_gram_gives_the_same_bits_on_every_device(
-    library: ctypes.CDLL, name: str, channels: int
+    library: ctypes.CDLL, channels_last: bool, name: str, channels: int
 ) -> None:
     """On a small device, apply has fewer blocks and reads the weights of every step again."""
-    kernels = Kernels(library, tf32=name == "tf32")
+    kernels = Kernels(library, tf32=name == "tf32", channels_last=channels_last)
     h, grad = torch.randn(2, 1, channels, 15, 32).to(
         torch.float16 if name == "float16" else torch.float32
     )
@@ -288,10 +301,10 @@ def test_gram_gives_the_same_bits_on_every_device(
 
 @needs_compiler
 def test_gram_and_matting_in_shuffled_order(
-    library: ctypes.CDLL, picture: Callable[..., Tensor]
+    library: ctypes.CDLL, channels_last: bool, picture: Callable[..., Tensor]
 ) -> None:
     """`run` compares the bits of all orders of threads and blocks that the emulation has."""
-    kernels = Kernels(library, orders=ORDERS)
+    kernels = Kernels(library, channels_last=channels_last, orders=ORDERS)
     image = picture(1, 9, 57).float()
     x = torch.rand_like(image)
     actual = kernels.matvec(image, kernels.factors(image), x)
@@ -302,26 +315,26 @@ def test_gram_and_matting_in_shuffled_order(
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_beyond_half_types(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_weights_beyond_half_types(gram_kernels: Kernels, dtype: torch.dtype) -> None:
     """Columns of G - H from 1e-2 to 1e5; one column of H is zero."""
     h = (0.03 * torch.randn(1, 40, 8, 8)).to(dtype)
     target = torch.randn(1, 40, 40) * torch.logspace(-2, 5, 40)
     target[..., 7] = 0
-    actual, expected = kernels.correction(h, target), reference.gram_correction(h, target)
+    actual, expected = gram_kernels.correction(h, target), reference.gram_correction(h, target)
     for channel in range(40):
         error = relative_error(actual[:, channel], expected[:, channel])
         assert error < STORED_TOLERANCE[dtype] * 2  # float16: some are subnormal
     target = 1e4 * torch.randn(1, 40, 40)
     target[:, 1::2] = 0  # only every other thread sees a column's largest weights
-    actual, expected = kernels.correction(h, target), reference.gram_correction(h, target)
+    actual, expected = gram_kernels.correction(h, target), reference.gram_correction(h, target)
     assert relative_error(actual, expected) < STORED_TOLERANCE[dtype]
 
 
 @needs_compiler
 @pytest.mark.parametrize("shape", [FEATURES[i] for i in (1, 2, 5, 7, 8)])
-def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
+def test_gram_in_tf32(library: ctypes.CDLL, channels_last: bool, shape: tuple[int, ...]) -> None:
     """Features with a 10-bit mantissa are used exactly, all others rounded to nearest."""
-    kernels = Kernels(library, tf32=True)
+    kernels = Kernels(library, tf32=True, channels_last=channels_last)
     h, grad = torch.randn(2, *shape)
     target = torch.randn(shape[0], shape[1], shape[1])
     short_h, short_grad = (x.bfloat16().float() for x in (h, grad))
@@ -346,6 +359,9 @@ def test_gram_in_tf32(library: ctypes.CDLL, shape: tuple[int, ...]) -> None:
         assert all(relative_error(*pair) > 1e-5 for pair in pairs)
 
 
+CHANNELS_LAST = "LayoutE1"  # in a kernel's name
+
+
 class MachineCode:
     """Sources compiled once for sm_90, as by setup.py, and the messages of ptxas."""
 
@@ -361,6 +377,11 @@ class MachineCode:
             result = subprocess.run(command, check=True, capture_output=True, text=True)
             self.messages[source] = result.stderr
         return self.messages[source], cubin
+
+    def registers(self, source: Path) -> list[tuple[str, int]]:
+        """The names of kernels and their numbers of registers."""
+        used = r"entry function '(\S+)'(?:.*\n)+?.*Used (\d+) registers"
+        return [(name, int(n)) for name, n in re.findall(used, self.compile(source)[0])]
 
     def listing(self, source: Path) -> dict[str, str]:
         """The instructions of every kernel."""
@@ -428,12 +449,33 @@ def test_machine_code_of_the_matting_step(machine_code: MachineCode) -> None:
 @needs_nvcc
 def test_registers_of_the_gram_kernels(machine_code: MachineCode) -> None:
     """Three blocks of four warps per multiprocessor; two for float64 and unaligned rows."""
-    messages, _ = machine_code.compile(ROOT / "csrc/cuda/gram.cu")
-    used = re.findall(r"entry function '(\S+)'(?:.*\n)+?.*Used (\d+) registers", messages)
-    assert len(used) == 34
+    used = machine_code.registers(ROOT / "csrc/cuda/gram.cu")
+    assert len(used) == 60
     for name, registers in used:
         two = "_kernelId" in name or re.search(r"apply_kernelIfLi\d+ELb0", name)
-        assert int(registers) <= (255 if two else 168), name
+        four = "apply_tiles_kernel" in name and CHANNELS_LAST not in name
+        assert registers <= (255 if two else 128 if four else 168), name
+
+
+@pytest.mark.toolchain
+@needs_nvcc
+@needs_disassembler
+def test_machine_code_of_the_passes(machine_code: MachineCode) -> None:
+    """Four blocks of eight warps per multiprocessor; loads and stores of 16 bytes."""
+    source = ROOT / "csrc/cuda/features.cu"
+    used = machine_code.registers(source)
+    assert len(used) == 4 * 10  # two widths of vectors, or three for half types
+    assert all(registers <= 64 for _, registers in used)
+    wide = re.compile(r"_kernelI(?:ffLi4|ddLi2|N3c10\w+fLi8)E")
+    names = [name for name, _ in used if wide.search(name)]
+    assert len(names) == 4 * 4
+    listing = machine_code.listing(source)
+    for name in names:
+        assert not re.search(r"\b(LD|ST|LDL|STL)\.", listing[name]), name
+        # x or the gradient, and the gates; one copy of the loop over copies in the padding
+        loads, stores = (8, 1) if "halve_k" in name else (5, 4) if "halve" in name else (2, 1)
+        assert len(re.findall(r"\bLDG\.E\.128\b", listing[name])) == loads, name
+        assert len(re.findall(r"\bSTG\.E\.128\b", listing[name])) == stores, name
 
 
 @pytest.mark.toolchain
@@ -443,8 +485,9 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
     """Tensor cores for half types and TF32 only; copies, loads and stores of 16 bytes."""
     kinds = set()
     for name, code in machine_code.listing(ROOT / "csrc/cuda/gram.cu").items():
-        half = re.search(r"(?:product|tensor)_kernelIN.*?(Half|BFloat16)", name) is not None
-        tf32 = re.search(r"(?:product|tensor)_kernelIN.*?Tf32", name) is not None
+        half = re.search(r"(?:product|tiles)_kernelIN.*?(Half|BFloat16)", name) is not None
+        tf32 = re.search(r"(?:product|tiles)_kernelIN.*?Tf32", name) is not None
+        last = CHANNELS_LAST in name
         assert ("HMMA" in code) == (half or tf32), name
         assert ("HMMA.1688.F32.TF32" in code) == tf32, name
         assert not re.search(r"\b(LD|ST)\.", code), f"{name} has a generic access"
@@ -453,10 +496,17 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
             # Waits for the stage that is multiplied, with two more in flight.
             required = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x2"]
             required += ["HMMA.16816.F32"] if half else [] if tf32 else ["LDS.128"]
-            required += ["LDSM.16.M88.4"] if half or tf32 else []
-        elif "apply_tensor_kernel" in name:
+            if half or (tf32 and not last):
+                required += ["LDSM.16.MT88.4" if last else "LDSM.16.M88.4"]
+            elif tf32:  # channels of TF32 are interleaved
+                required += ["LDS.64" if "Li16E" in name else "LDS.128"]
+        elif "apply_tiles_kernel" in name:
             required = ["LDGSTS.E.BYPASS.128", "DEPBAR.LE SB0, 0x0", "STG.E.EF.128", "LDS.128"]
-            required += ["LDSM.16.MT88.4"] if half else []
+            if last:
+                required += ["STG.E.128"]  # padded results, which the next convolution reads
+                required += ["LDSM.16.M88.4"] if half or tf32 else []
+            else:
+                required += ["LDSM.16.MT88.4"] if half else []
         elif re.search(r"apply_kernel.*ELb1E", name):
             required = ["LDG.E.128", "LDS.128", "STG.E.EF.128"]
         for instruction in required:
@@ -466,11 +516,17 @@ def test_machine_code_of_the_gram_kernels(machine_code: MachineCode) -> None:
             # 16 loads of pixels and 64 of weights feed 16 x 16 x 4 multiply-adds.
             counts = {"FFMA": 1024, "LDS.128": 64, "LDG.E.128": 16}
             assert {i: len(re.findall(rf"\b{i}\b", code)) for i in counts} == counts
-        if "apply_tensor_kernel" in name and half and "Li16E" not in name:
+        if "apply_tiles_kernel" in name and half and "Li16E" not in name:
             # Two parts of two fragments of weights, four fragments of pixels: 2 x 2 x 8 products.
             loop = min((loop for loop in _loops(code) if "HMMA" in str(loop)), key=len)
             counts = {"HMMA": 32, "LDSM": 4, "LDS": 4}
             operations = [re.sub(r"^@\S+ ", "", text).split(".")[0] for text in loop]
             assert {i: operations.count(i) for i in counts} == counts, name
             assert len(loop) <= 52, name
-    assert len(kinds) == 7
+        if last and re.search(r"product_kernelIff", name):
+            # Two pixels: 2 loads of rows and 2 of columns each for 8 x 8 multiply-adds.
+            loop = min((loop for loop in _loops(code) if "FFMA" in str(loop)), key=len)
+            operations = [re.sub(r"^@\S+ ", "", text).split()[0].split(".")[0] for text in loop]
+            assert (operations.count("FFMA"), operations.count("LDS")) == (128, 8), name
+            assert len(loop) <= 145, name
+    assert len(kinds) == 13

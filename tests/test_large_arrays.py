@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import reference
+import test_feature_kernels as formulas
 import torch
 from emulated import EPS, Kernels, needs_compiler
+from reference import relative_error
 from torch import Tensor
 
 pytestmark = needs_compiler
@@ -142,3 +144,53 @@ def test_matting(edges: ctypes.CDLL, shape: tuple[int, int, int]) -> None:
         kernels.call("matting_filter_float32", *arrays, batch, 3, height, width)
         expected = reference.matting_filter(image[corner], x[corner], coefficients, EPS)
         assert (out[corner].double() - expected).norm() < 2e-5 * expected.norm()
+
+
+def pixels_of(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
+    """Zeros (B,C,H,W) in channels_last memory."""
+    batch, channels, height, width = shape
+    return sparse(batch, height, width, channels, dtype=dtype).permute(0, 3, 1, 2)
+
+
+def corner(size: int) -> tuple[slice, ...]:
+    """The last pixels of the last batch element."""
+    return (slice(-1, None), slice(None), slice(-size, None), slice(-size, None))
+
+
+@pytest.mark.parametrize("name", formulas.PASSES)
+@pytest.mark.parametrize("shape", [(2**24 + 3, 16, 3, 3), (1, 1, 46400, 46400)])
+def test_passes(edges: ctypes.CDLL, name: str, shape: tuple[int, ...]) -> None:
+    """A large batch, and planes of more than 2^31 pixels; the last corner is not zero."""
+    backward = name.endswith("backward")
+    padded = formulas.padded_size(name, shape)
+    x, by = pixels_of(*(padded if backward else shape)), pixels_of(*shape)
+    out = pixels_of(*(shape if backward else padded))
+    size = min(shape[2], 40)
+    gates = by[corner(size)]
+    values = x[corner(formulas.padded_size(name, gates.shape)[2] if backward else size)]
+    for tensor in (values, gates):
+        tensor.copy_(torch.randn(tensor.shape))
+    pitches = [pitch for tensor in (x, by) for pitch in (tensor.stride(2), tensor.stride(0))]
+    arguments = (x, by, out, *shape, *pitches, formulas.SLOPE)
+    Kernels(edges).call(f"{name}_float16", *arguments)
+    expected = formulas.expected(name, values, gates)
+    actual = out[-1:, :, -1, -3:]  # apart from what lies beyond the corner
+    assert relative_error(actual, expected[:, :, -1, -3:]) < 5e-4
+
+
+@pytest.mark.parametrize("shape", [(2**26 + 3, 16, 1, 3), (1, 1, 46400, 46400)])
+def test_level_gradient(edges: ctypes.CDLL, shape: tuple[int, ...]) -> None:
+    edges.set_edges(ctypes.c_long(9))
+    edges.set_device(*map(ctypes.c_long, (10**6, 228 * 1024, 227 * 1024)))
+    batch, channels, height, width = shape
+    h, out = pixels_of(*shape), pixels_of(batch, channels, height + 2, width + 2)
+    coarse = pixels_of(batch, channels, (height + 1) // 2, (width + 1) // 2)
+    weights = torch.randn(1, channels, channels)
+    fine, below = h[corner(40)], coarse[corner(20)]
+    for tensor in (fine, below):
+        tensor.copy_(torch.randn(tensor.shape))
+    arguments = (h, weights, coarse, out, *shape, 1, formulas.SLOPE)
+    Kernels(edges).call("level_gradient_float16", *arguments)
+    expected = formulas.level_gradient(fine, weights, below)
+    actual = out[-1:, :, -1, -3:]
+    assert relative_error(actual, expected[:, :, -1, -3:]) < 5e-4

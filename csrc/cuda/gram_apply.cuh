@@ -1,6 +1,6 @@
-// The second pass of the Gram correction on CUDA: out = f w_f + g w_g, features times C x C
-// weights. apply_kernel computes in float32 and float64, apply_tensor_kernel on tensor cores.
-// Included by gram.cu.
+// The second pass of the Gram correction on CUDA, and the gradient of a level: out = f w_f + g w_g,
+// features times C x C weights. apply_kernel computes float32 and float64 in the layout
+// channels_first, apply_tiles_kernel everything else. Included by gram.cu.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "async_copy.h"
 #include "kernels.h"
+#include "pixel_rows.cuh"
 #include "streaming.h"
 #include "tile_copy.cuh"
 #include "warp_product.h"
@@ -19,15 +20,15 @@ namespace {
 // transpose. g may be null. Weights and sums are of type A, features of type T.
 template <typename T, typename A>
 struct ApplyOperands {
-  const T *f, *g;      // [B, C, n]
-  const A *w_f, *w_g;  // [B, C, C]
-  bool transposed;
+  const T *f, *g;      // [B, C, n] or [B, n, C]
+  const A *w_f, *w_g;  // [B, C, C]; one w_f for all batch elements if `shared`
+  bool transposed, shared;
 
   __device__ int count() const { return g ? 2 : 1; }
   __device__ const T* features(int term) const { return term ? g : f; }
   __device__ A weight(int term, int64_t batch, int channels, int k, int c) const {
     const bool swap = transposed && !term;
-    const A* const from = (term ? w_g : w_f) + batch * channels * channels;
+    const A* const from = (term ? w_g : w_f) + (shared ? 0 : batch) * channels * channels;
     return k < channels && c < channels ? from[swap ? c * channels + k : k * channels + c] : A{};
   }
 };
@@ -47,7 +48,7 @@ struct BlockCoordinates {
   }
 };
 
-// ------------------------------------------------------------------- true float32 and float64 --
+// ------------------------------------------- true float32 and float64, channels_first --
 
 // A thread keeps 16 outputs of 16 bytes of pixels in registers. For each k it loads one value per
 // pixel and reads 16 weights from shared memory, at the same address in all lanes: five loads for
@@ -146,109 +147,250 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || !kAligned ? 2 : 3)
   }
 }
 
-// ------------------------------------------------------------------- half types and TF32 --
+// ------------------------------------------------------- tensor cores, and channels_last --
 
 // The weights do not fit into half types. Every column is scaled by a power of two, to magnitudes
 // below 2, and split into the sum of two half numbers. Their error is then 2^-22 (float16) or 2^-17
 // (bfloat16) of the column's largest weight, far below the rounding of the result, for twice the
 // work on tensor cores. With one half number the error would be 2^-9 in bfloat16, and a larger part
-// of the result where terms cancel. TF32 uses one number, since its rounding was requested.
+// of the result where terms cancel. TF32 uses one number, since its rounding was requested. Without
+// tensor cores, weights are used as they are.
 //
 // A step multiplies kSide channels of a tile of pixels while the next step is being loaded, 16 KB
 // per block. The weights of all steps stay in shared memory if they fit. Otherwise each step reads
 // its weights again, from L2: as many bytes as its pixels (TF32: as 64 pixels).
 //
-// Traffic per pixel, half types (twice as much for TF32): 2 C bytes of h, from L2 if it holds them,
-// read ceil(C / 64) times from L2; 2 C bytes written.
-template <typename T, int kSide>
-struct TensorApplyTiling {
-  static constexpr int kPixels = 16384 / sizeof(T) / kSide, kStride = kPixels + 8;
+// Traffic per pixel, half types (twice as much for TF32 and float32): 2 C bytes of h, from L2 if it
+// holds them, read ceil(C / 64) times from L2 (float32: C / 32); 2 C bytes written. What is added
+// costs 2 C bytes of h again, from L2, and C / 2 of the coarse features.
+template <typename T, typename A, int kSide, Layout kLayout>
+struct ApplyTiling {
+  static constexpr bool kChannelsFirst = kLayout == Layout::channels_first;
+  static constexpr int kPixels = 16384 / sizeof(T) / kSide;
+  static constexpr int kStride = kChannelsFirst ? kPixels + 8 : kSide + 16 / int(sizeof(T));
   static constexpr int kOutputs = kSide < 32 ? kSide : 32;         // per warp
   static constexpr int kWarpPixels = 4096 / sizeof(T) / kOutputs;  // per warp
-  using Apply = WarpApply<T, kOutputs, kWarpPixels, kStride>;
-  static constexpr int kPartSize = kSide * kSide;                    // numbers per step and part
-  static constexpr int kStepSize = kPartSize * Apply::kWeightParts;  // numbers per step
-  static constexpr size_t kTile = kSide * kStride * sizeof(T);       // bytes of h, later of results
-  static_assert(kWarps * 16 * Apply::kPieceStride * sizeof(T) <= kTile);
+  using Apply = WarpApply<T, kOutputs, kWarpPixels, kStride, kLayout>;
+  using Fragment = WeightFragment<T>;
+  static constexpr int kPartSize = kSide * kSide;                 // numbers per step and part
+  static constexpr int kStepSize = kPartSize * Fragment::kParts;  // numbers per step
+  // bytes of h, later of results
+  static constexpr size_t kTile = (kChannelsFirst ? kSide : kPixels) * kStride * sizeof(T);
+  static_assert(kWarps * Apply::kResults <= kTile);
   static size_t bytes(int weight_slots) {
-    return 2 * kTile + weight_slots * kStepSize * sizeof(T) + 2 * kSide * 4;
+    return 2 * kTile + weight_slots * kStepSize * sizeof(T) + 2 * kSide * sizeof(A);
   }
 };
 
-constexpr int kTensorBlocks = 4;  // per multiprocessor at most; they then fill its registers
+// Blocks per multiprocessor at most; they then fill its registers. Adding coarse features takes
+// more than 128 per thread.
+template <Layout kLayout>
+constexpr int kApplyBlocks = kLayout == Layout::channels_first ? 4 : 3;
 
 template <typename T>
-__device__ T rounded(float value) {
+__device__ T rounded(accumulate_t<T> value) {
   if constexpr (std::is_same_v<T, Tf32>)
     return T(as_float(rounded_to_tf32(value)));
   else
     return static_cast<T>(value);
 }
 
-template <typename T, int kSide>
-__global__ void __launch_bounds__(kThreads, kTensorBlocks)
-    apply_tensor_kernel(ApplyOperands<T, float> operands, T* __restrict__ out /* [B, C, n] */,
-                        GramShape shape, int ctas_per_tile, int weight_slots, int width) {
-  using Tile = TensorApplyTiling<T, kSide>;
+// Where results in the layout channels_last go, and what is added to them. With a height they are
+// padded and become the gradient of a level, h W + s(h) U coarse.
+template <typename T, typename A>
+struct ApplyResults {
+  T* out;                                 // like f or, if padded, [B, H+2, W+2, C]
+  int height = 0, width = 0;              // of f, or 0
+  const T* coarse = nullptr;              // [B, ceil(H/2), ceil(W/2), C] or null
+  A slope = 0, scale_y = 0, scale_x = 0;  // the latter two: ceil(H/2) / H, ceil(W/2) / W
+
+  // Adds to, rounds and writes the sums of kVector channels from c on of pixel p, (y, x).
+  template <int kVector>
+  __device__ __forceinline__ void write(A (&sum)[kVector], const T* h, const GramShape& shape,
+                                        int64_t batch, int64_t p, int y, int x, int c) const {
+    using Channels = Vector<T, kVector>;
+    const int64_t at = (batch * shape.pixels + p) * shape.channels + c;
+    if (coarse) {
+      const int down = halved(height), across = halved(width);
+      const Neighbours<A> rows(y, scale_y, down), columns(x, scale_x, across);
+      const T* const from = coarse + batch * down * across * shape.channels + c;
+      const auto near = [&](int row, int column) {
+        return *reinterpret_cast<const Channels*>(from + (int64_t{row} * across + column) *
+                                                             shape.channels);
+      };
+      const Channels gates = *reinterpret_cast<const Channels*>(h + at);
+      const Channels coarse_pixels[] = {
+          near(rows.first, columns.first), near(rows.first, columns.second),
+          near(rows.second, columns.first), near(rows.second, columns.second)};
+      const A weights[] = {(1 - rows.weight) * (1 - columns.weight),
+                           (1 - rows.weight) * columns.weight, rows.weight * (1 - columns.weight),
+                           rows.weight * columns.weight};
+      FASTFCS_UNROLL
+      for (int v = 0; v < kVector; ++v) {
+        A enlarged{};
+        FASTFCS_UNROLL
+        for (int i = 0; i < 4; ++i)
+          enlarged += weights[i] * static_cast<A>(coarse_pixels[i].element[v]);
+        sum[v] += gated(enlarged, gates.element[v], slope);
+      }
+    }
+    Channels values;
+    FASTFCS_UNROLL
+    for (int v = 0; v < kVector; ++v) values.element[v] = static_cast<T>(sum[v]);
+    if (height)
+      store_padded(out + batch * (height + 2) * (width + 2) * shape.channels + c, y, x, height,
+                   width, shape.channels, values);
+    else
+      store_once(reinterpret_cast<Channels*>(out + at), values);
+  }
+};
+
+// Writes a warp's results, piece by piece by way of shared memory: rows of pixels, [B, C, n].
+template <typename Apply, typename T>
+__device__ __forceinline__ void store_rows(const Apply& apply, const float* scales, int warp_c,
+                                           T* results, T* out, const GramShape& shape,
+                                           const BlockCoordinates& block, int64_t p0, int lane,
+                                           int width) {
+  const int channels = static_cast<int>(shape.channels);
+  FASTFCS_UNROLL
+  for (int piece = 0; piece < Apply::kPieces; ++piece) {
+    const int c0 = warp_c + Apply::output(piece);
+    apply.store(piece, scales + c0, results);
+    __syncwarp();
+    const int64_t p = p0 + Apply::pixel(piece);
+    T* const to = out + (block.batch * channels + block.c0 + c0) * shape.pixels + p;
+    const int rows = min(16, channels - block.c0 - c0);
+    if (width == 16) {
+      constexpr int kVector = 16 / sizeof(T), kColumns = Apply::kPiecePixels / kVector;
+      for (int at = lane; at < rows * kColumns; at += kLanes) {
+        const int c = at / kColumns, q = at % kColumns * kVector;
+        if (p + q < shape.pixels)
+          store_once(
+              reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q),
+              *reinterpret_cast<const Vector<T, kVector>*>(results + c * Apply::kPieceStride + q));
+      }
+    } else {
+      for (int c = 0; c < rows; ++c)
+        for (int q = lane; q < Apply::kPiecePixels && p + q < shape.pixels; q += kLanes)
+          store_once(to + c * shape.pixels + q, results[c * Apply::kPieceStride + q]);
+    }
+    __syncwarp();
+  }
+}
+
+// The same for rows of channels, [B, n, C]: pixels from p0 on, which is (y0, x0), kVector channels
+// per lane at a time.
+template <typename Tile, int kVector, typename T, typename A>
+__device__ __forceinline__ void write_pixels(const A* results, const ApplyResults<T, A>& result,
+                                             const T* h, const GramShape& shape, int64_t batch,
+                                             int c0, int64_t p0, int y0, int x0, int lane) {
+  constexpr int kColumns = Tile::kOutputs / kVector;
+#pragma unroll 1
+  for (int at = lane; at < Tile::Apply::kPiecePixels * kColumns; at += kLanes) {
+    const int p = at / kColumns, c = at % kColumns * kVector;
+    if (p0 + p >= shape.pixels || c0 + c >= shape.channels) continue;
+    const unsigned x = static_cast<unsigned>(x0) + p, row = result.width ? x / result.width : 0;
+    A sum[kVector];
+    FASTFCS_UNROLL
+    for (int v = 0; v < kVector; ++v) sum[v] = results[p * Tile::Apply::kResultRow + c + v];
+    result.write(sum, h, shape, batch, p0 + p, static_cast<int>(y0 + row),
+                 static_cast<int>(x - row * result.width), c0 + c);
+  }
+}
+
+template <typename Tile, typename T, typename A>
+__device__ __forceinline__ void store_pixels(const typename Tile::Apply& apply, const A* scales,
+                                             int warp_c, A* results,
+                                             const ApplyResults<T, A>& result, const T* h,
+                                             const GramShape& shape, const BlockCoordinates& block,
+                                             int64_t p0, int lane, int width) {
   using Apply = typename Tile::Apply;
+  const int c0 = block.c0 + warp_c;
+  const int y = result.width ? static_cast<int>(p0 / result.width) : 0;
+  int x = result.width ? static_cast<int>(p0 % result.width) : 0;
+#pragma unroll 1  // the code that follows is long
+  for (int piece = 0; piece < Apply::kPieces; ++piece) {
+    FASTFCS_UNROLL
+    for (int i = 0; i < Apply::kPieces; ++i)  // a constant index keeps the sums in registers
+      if (i == piece) apply.store(i, scales + warp_c, results);
+    __syncwarp();
+    if (width == 16)
+      write_pixels<Tile, 16 / sizeof(T)>(results, result, h, shape, block.batch, c0, p0, y, x,
+                                         lane);
+    else
+      write_pixels<Tile, 1>(results, result, h, shape, block.batch, c0, p0, y, x, lane);
+    __syncwarp();
+    p0 += Apply::kPiecePixels;
+    x += Apply::kPiecePixels;  // may lie in a later row
+  }
+}
+
+template <typename T, typename A, int kSide, Layout kLayout>
+__global__ void __launch_bounds__(kThreads, kApplyBlocks<kLayout>)
+    apply_tiles_kernel(ApplyOperands<T, A> operands, ApplyResults<T, A> result, GramShape shape,
+                       int ctas_per_tile, int weight_slots, int width) {
+  using Tile = ApplyTiling<T, A, kSide, kLayout>;
+  using Apply = typename Tile::Apply;
+  using Fragment = typename Tile::Fragment;
   T* const weights = shared_memory<T>();  // [weight slot][part][fragment][lane][element]
   unsigned char* const ring =             // two slots of kTile bytes
       reinterpret_cast<unsigned char*>(weights + weight_slots * Tile::kStepSize);
-  float* const scales = reinterpret_cast<float*>(ring + 2 * Tile::kTile);
-  float* const inverses = scales + kSide;
+  A* const scales = reinterpret_cast<A*>(ring + 2 * Tile::kTile);
+  A* const inverses = scales + kSide;
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
   const int channels = static_cast<int>(shape.channels);
   const BlockCoordinates block(shape, kSide);
   const int chunks = (channels + kSide - 1) / kSide, steps = chunks * operands.count();
   const int64_t tiles = (shape.pixels + Tile::kPixels - 1) / Tile::kPixels;
+  const int64_t element = block.batch * channels * shape.pixels;
 
   const auto load = [&](int slot, int64_t tile, int step) {
-    if (tile >= 0) {
-      const int k0 = step % chunks * kSide;
-      copy_tile<kSide, Tile::kPixels, Tile::kStride>(
+    if (tile >= 0)
+      copy_features<kLayout, kSide, Tile::kPixels, Tile::kStride>(
           reinterpret_cast<T*>(ring + slot * Tile::kTile),
-          operands.features(step / chunks) + (block.batch * channels + k0) * shape.pixels,
-          channels - k0, tile * Tile::kPixels, shape.pixels, width);
-    }
+          operands.features(step / chunks) + element, shape, step % chunks * kSide,
+          tile * Tile::kPixels, width);
     copy_commit();
   };
   load(0, tiles - 1 - block.pixel_tile, 0);
 
   // scales[c] = 2^e, inverses[c] = 2^-e with max_k |w[k][c]| in [2^e, 2^(e+1))
-  float* const maxima = reinterpret_cast<float*>(ring + Tile::kTile);
-  float largest = 0;
-  for (int term = 0; term < operands.count(); ++term)
-    for (int k = threadIdx.x / kSide; k < channels; k += kThreads / kSide)
-      largest = fmaxf(largest, fabsf(operands.weight(term, block.batch, channels, k,
-                                                     block.c0 + threadIdx.x % kSide)));
-  maxima[threadIdx.x] = largest;
-  __syncthreads();
-  if (threadIdx.x < kSide) {
-    for (int t = threadIdx.x; t < kThreads; t += kSide) largest = fmaxf(largest, maxima[t]);
-    const int exponent = largest > 0 ? max(-100, min(100, ilogbf(largest))) : 0;
-    scales[threadIdx.x] = scalbnf(1.f, exponent);
-    inverses[threadIdx.x] = scalbnf(1.f, -exponent);
+  if constexpr (kOnTensorCores<T>) {
+    float* const maxima = reinterpret_cast<float*>(ring + Tile::kTile);
+    float largest = 0;
+    for (int term = 0; term < operands.count(); ++term)
+      for (int k = threadIdx.x / kSide; k < channels; k += kThreads / kSide)
+        largest = fmaxf(largest, fabsf(operands.weight(term, block.batch, channels, k,
+                                                       block.c0 + threadIdx.x % kSide)));
+    maxima[threadIdx.x] = largest;
+    __syncthreads();
+    if (threadIdx.x < kSide) {
+      for (int t = threadIdx.x; t < kThreads; t += kSide) largest = fmaxf(largest, maxima[t]);
+      const int exponent = largest > 0 ? max(-100, min(100, ilogbf(largest))) : 0;
+      scales[threadIdx.x] = scalbnf(1.f, exponent);
+      inverses[threadIdx.x] = scalbnf(1.f, -exponent);
+    }
+    __syncthreads();
   }
-  __syncthreads();
   constexpr int kAcross = kSide / 16;  // fragments
   const auto split_weights = [&](int step) {
     T* const to = weights + (step < weight_slots ? step : 0) * Tile::kStepSize;
-    for (int i = threadIdx.x; i < Tile::kPartSize / Apply::kLaneWeights; i += kThreads) {
-      const int k0 = step % chunks * kSide + i / kLanes / kAcross * Apply::kFragmentDepth;
+    for (int i = threadIdx.x; i < Tile::kPartSize / Fragment::kLaneWeights; i += kThreads) {
+      const int k0 = step % chunks * kSide + i / kLanes / kAcross * Fragment::kDepth;
       const int c0 = i / kLanes % kAcross * 16;
-      Vector<T, Apply::kLaneWeights> high, low;
+      Vector<T, Fragment::kLaneWeights> high, low;
       FASTFCS_UNROLL
-      for (int e = 0; e < Apply::kLaneWeights; ++e) {
+      for (int e = 0; e < Fragment::kLaneWeights; ++e) {
         const int k = k0 + Apply::depth_of(i % kLanes, e);
         const int c = c0 + Apply::output_of(i % kLanes, e);
-        const float w =
-            operands.weight(step / chunks, block.batch, channels, k, block.c0 + c) * inverses[c];
+        A w = operands.weight(step / chunks, block.batch, channels, k, block.c0 + c);
+        if constexpr (kOnTensorCores<T>) w *= inverses[c];
         high.element[e] = rounded<T>(w);
-        low.element[e] = rounded<T>(w - static_cast<float>(high.element[e]));
+        low.element[e] = rounded<T>(w - static_cast<A>(high.element[e]));
       }
-      auto* const at = reinterpret_cast<Vector<T, Apply::kLaneWeights>*>(to) + i;
+      auto* const at = reinterpret_cast<Vector<T, Fragment::kLaneWeights>*>(to) + i;
       *at = high;
-      if constexpr (Apply::kWeightParts == 2) at[Tile::kPartSize / Apply::kLaneWeights] = low;
+      if constexpr (Fragment::kParts == 2) at[Tile::kPartSize / Fragment::kLaneWeights] = low;
     }
   };
   const bool resident = weight_slots == steps;
@@ -260,7 +402,7 @@ __global__ void __launch_bounds__(kThreads, kTensorBlocks)
   const int warp_p = warp / kWarpsDown * Tile::kWarpPixels;
   int slot = 0;  // of the step that is multiplied
   for (int64_t t = tiles - 1 - block.pixel_tile; t >= 0; t -= ctas_per_tile) {
-    const int64_t p0 = t * Tile::kPixels;
+    const int64_t p0 = t * Tile::kPixels + warp_p;
     Apply apply(lane);
     for (int step = 0; step < steps; ++step, slot ^= 1) {
       copy_wait<0>();
@@ -273,38 +415,20 @@ __global__ void __launch_bounds__(kThreads, kTensorBlocks)
       }
       if (block.c0 + warp_c >= channels) continue;
       const T* const high =
-          weights + (resident ? step : 0) * Tile::kStepSize + warp_c / 16 * Apply::kFragment;
-      apply.template add<kAcross>(high, high + (Apply::kWeightParts - 1) * Tile::kPartSize,
-                                  reinterpret_cast<const T*>(ring + slot * Tile::kTile) + warp_p,
+          weights + (resident ? step : 0) * Tile::kStepSize + warp_c / 16 * Fragment::kSize;
+      apply.template add<kAcross>(high, high + (Fragment::kParts - 1) * Tile::kPartSize,
+                                  reinterpret_cast<const T*>(ring + slot * Tile::kTile) +
+                                      warp_p * (Tile::kChannelsFirst ? 1 : Tile::kStride),
                                   min(kSide, channels - step % chunks * kSide));
     }
     __syncthreads();  // no warp reads the last step's slot any more: it takes the results
-    T* const results =
-        reinterpret_cast<T*>(ring + (slot ^ 1) * Tile::kTile) + warp * 16 * Apply::kPieceStride;
-    FASTFCS_UNROLL
-    for (int piece = 0; piece < Apply::kPieces; ++piece) {
-      const int c0 = warp_c + Apply::output(piece);
-      apply.store(piece, scales + c0, results);
-      __syncwarp();
-      const int64_t p = p0 + warp_p + Apply::pixel(piece);
-      T* const to = out + (block.batch * channels + block.c0 + c0) * shape.pixels + p;
-      const int rows = min(16, channels - block.c0 - c0);
-      if (width == 16) {
-        constexpr int kVector = 16 / sizeof(T), kColumns = Apply::kPiecePixels / kVector;
-        for (int at = lane; at < rows * kColumns; at += kLanes) {
-          const int c = at / kColumns, q = at % kColumns * kVector;
-          if (p + q < shape.pixels)
-            store_once(reinterpret_cast<Vector<T, kVector>*>(to + c * shape.pixels + q),
-                       *reinterpret_cast<const Vector<T, kVector>*>(results +
-                                                                    c * Apply::kPieceStride + q));
-        }
-      } else {
-        for (int c = 0; c < rows; ++c)
-          for (int q = lane; q < Apply::kPiecePixels && p + q < shape.pixels; q += kLanes)
-            store_once(to + c * shape.pixels + q, results[c * Apply::kPieceStride + q]);
-      }
-      __syncwarp();
-    }
+    unsigned char* const results = ring + (slot ^ 1) * Tile::kTile + warp * Apply::kResults;
+    if constexpr (Tile::kChannelsFirst)
+      store_rows(apply, scales, warp_c, reinterpret_cast<T*>(results), result.out, shape, block, p0,
+                 lane, width);
+    else
+      store_pixels<Tile>(apply, scales, warp_c, reinterpret_cast<A*>(results), result, operands.f,
+                         shape, block, p0, lane, width);
   }
 }
 

@@ -13,28 +13,34 @@ namespace fastfcs::cuda {
 namespace {
 
 // The jobs of product_kernel: for every batch element and split-K slice of the pixels, one block
-// per tile. The tiles are those of G on and above the diagonal and, if `cross`, all tiles of S.
+// per tile. The tiles are those of G on and above the diagonal, if `gram`, and all tiles of S, if
+// `cross`.
 struct TileJobs {
   int side, tiles, slices;  // side of a tile, tiles along the side of a matrix, split-K slices
-  bool cross;
-  __host__ __device__ int gram_count() const { return tiles * (tiles + 1) / 2; }
+  bool gram, cross;
+  __host__ __device__ int gram_count() const { return gram ? tiles * (tiles + 1) / 2 : 0; }
   __host__ __device__ int count() const { return gram_count() + (cross ? tiles * tiles : 0); }
 };
 
 // A block computes a tile of kSide x kSide. For kSide = 64 each of its four warps computes a
 // quadrant of 32 x 32. For kSide = 16 and 32 each computes the whole tile over a quarter of the
 // pixels. C = 16 has tiles of its own, because padding it to 32 would take four times the
-// multiply-adds.
-template <typename T, int kSide>
+// multiply-adds. Tiles lie in shared memory as h does in device memory, [channel][pixel] or
+// [pixel][channel].
+template <typename T, int kSide, Layout kLayout>
 struct ProductTiling {
+  static constexpr bool kChannelsFirst = kLayout == Layout::channels_first;
   static constexpr int kWarpSide = kSide < 32 ? kSide : 32;
   static constexpr int kQuadrants = (kSide / kWarpSide) * (kSide / kWarpSide);
   static constexpr int kPixelGroups = kWarps / kQuadrants;  // warps that divide the pixels
   static constexpr int kPixels = 8192 / sizeof(T) / kSide;  // per stage: 8 KB per operand
-  static constexpr int kStride = kPixels + kProductPad<T>;
-  static constexpr int kSlots = 4, kSlotSize = kSide * kStride;  // ring of operands
+  static constexpr int kStride = (kChannelsFirst ? kPixels : kSide) + kProductPad<T, kLayout>;
+  static constexpr int kChannelStep = kChannelsFirst ? kStride : 1;
+  static constexpr int kPixelStep = kChannelsFirst ? 1 : kStride;
+  static constexpr int kSlots = 4;  // ring of operands
+  static constexpr int kSlotSize = (kChannelsFirst ? kSide : kPixels) * kStride;
   static constexpr size_t kBytes = kSlots * kSlotSize * sizeof(T);
-  using Product = WarpProduct<T, kWarpSide, kPixels / kPixelGroups, kStride>;
+  using Product = WarpProduct<T, kWarpSide, kPixels / kPixelGroups, kStride, kLayout>;
 };
 
 // partial[batch][slice][job][i][j] = sum of h_i(p) h_j(p), or of h_i(p) g_j(p), over the slice's p
@@ -48,13 +54,13 @@ struct ProductTiling {
 //
 // Traffic per pixel from device memory: 4 C bytes in float32, 2 C in half types, twice that with g.
 // From L2, rows are read once per tile that contains them.
-template <typename T, typename A, int kSide>
+template <typename T, typename A, int kSide, Layout kLayout>
 __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
-    product_kernel(const T* __restrict__ h,  // [B, C, n]
-                   const T* __restrict__ g,  // [B, C, n] or null
+    product_kernel(const T* __restrict__ h,  // [B, C, n] or [B, n, C]
+                   const T* __restrict__ g,  // the same, or null
                    A* __restrict__ partial,  // [B, slices, jobs, kSide, kSide]
                    GramShape shape, TileJobs jobs, int width) {
-  using Tile = ProductTiling<T, kSide>;
+  using Tile = ProductTiling<T, kSide, kLayout>;
   constexpr int kWarpSide = Tile::kWarpSide;
   constexpr int kPartialSums = Tile::kPixelGroups * Tile::Product::kPixelGroups;
   static_assert(kPartialSums * kSide * kSide * sizeof(A) <= Tile::kBytes);
@@ -73,8 +79,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
   }
   const int i0 = ti * kSide, j0 = tj * kSide;
   const bool same = !cross && ti == tj;
-  const T* const rows = h + (batch * channels + i0) * shape.pixels;
-  const T* const columns = (cross ? g : h) + (batch * channels + j0) * shape.pixels;
+  const int64_t element = batch * channels * shape.pixels;
+  const T* const rows = h + element;
+  const T* const columns = (cross ? g : h) + element;
 
   T* const ring = shared_memory<T>();
   constexpr int kEnd = Tile::kSlots * Tile::kSlotSize;
@@ -85,11 +92,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
   const auto load = [&](int slot) {
     if (next < shape.pixels) {
       T* const to = ring + slot;
-      copy_tile<kSide, Tile::kPixels, Tile::kStride>(to, rows, channels - i0, next, shape.pixels,
-                                                     width);
+      copy_features<kLayout, kSide, Tile::kPixels, Tile::kStride>(to, rows, shape, i0, next, width);
       if (!same)
-        copy_tile<kSide, Tile::kPixels, Tile::kStride>(to + Tile::kSlotSize, columns, channels - j0,
-                                                       next, shape.pixels, width);
+        copy_features<kLayout, kSide, Tile::kPixels, Tile::kStride>(to + Tile::kSlotSize, columns,
+                                                                    shape, j0, next, width);
     }
     next += stride;
     copy_commit();  // an empty group past the end keeps the number of newer groups constant
@@ -98,9 +104,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
   const int quadrant = warp % Tile::kQuadrants, pixel_group = warp / Tile::kQuadrants;
   constexpr int kAcross = kSide / kWarpSide;
-  const int in_i = quadrant / kAcross * kWarpSide * Tile::kStride;
-  const int in_j = quadrant % kAcross * kWarpSide * Tile::kStride;
-  const int in_p = pixel_group * (Tile::kPixels / Tile::kPixelGroups);
+  const int in_i = quadrant / kAcross * kWarpSide * Tile::kChannelStep;
+  const int in_j = quadrant % kAcross * kWarpSide * Tile::kChannelStep;
+  const int in_p = pixel_group * (Tile::kPixels / Tile::kPixelGroups) * Tile::kPixelStep;
 
   typename Tile::Product product(lane);
   for (int slot = 0; slot < kEnd - step; slot += step) load(slot);
@@ -138,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 2 : 3)
 }
 
 // out[0][b] = scale sum_slices partial of G - target[b]   (target may be null, or one for all b)
-// out[1][b] = sum_slices partial of S, if there is one
+// out[1][b] = sum_slices partial of S, if there is one; out[0][b] if there is no G
 //
 // A block computes eight entries, 32 bytes of each partial sum. Each entry has blockDim.x / 8
 // threads, a power of two. Thread t of an entry adds slices t, t + threads, ...; a tree adds the
@@ -159,7 +165,7 @@ __global__ void __launch_bounds__(kReduceEntries* kReduceMaxThreads)
   const int64_t entries = shape.channels * shape.channels;
   const int64_t groups = (entries + kReduceEntries - 1) / kReduceEntries;
   const int64_t matrix = blockIdx.x / groups, batch = matrix % shape.batch;
-  const bool cross = matrix >= shape.batch;
+  const bool cross = matrix >= (jobs.gram ? shape.batch : 0);
   const int64_t entry = blockIdx.x % groups * kReduceEntries + threadIdx.x % kReduceEntries;
   A sum{};
   if (entry < entries) {

@@ -42,36 +42,94 @@ void matting_filter(const T* image,              // [B, 3, H, W]
                     T* buffers,  // [2, B, C, H, W], unused for order 0 and 1
                     MattingShape shape, Stream stream);
 
+// How features lie in memory: [B, C, n], torch's default, or [B, n, C], channels_last.
+enum class Layout { channels_first, channels_last };
+
 // B = batch, C = channels, n = pixels below; G = h^T h / n as in gram.h. There is one target H for
-// all batch elements or one per element: targets is 1 or batch.
+// all batch elements or one per element: targets is 1 or batch. The layout is that of all features.
 struct GramShape {
   int64_t batch, channels, pixels, targets;
+  Layout layout = Layout::channels_first;
 };
 
 // The number of elements of workspace, of type A, that the functions below need.
 int64_t gram_workspace(GramShape shape);
+int64_t cross_gram_workspace(GramShape shape);
 int64_t gram_correction_workspace(GramShape shape);
 int64_t gram_correction_backward_workspace(GramShape shape);
 
 // (T, A) is (float, float), (double, double), or (a half type or Tf32, float). Tf32 is float32 that
 // tensor cores may round.
 template <typename T, typename A>
-void gram(const T* h,  // [B, C, n]
+void gram(const T* h,  // [B, C, n] or [B, n, C]
           A* out,      // [B, C, C]
           A* workspace, GramShape shape, Stream stream);
 
+// out = h^T g
 template <typename T, typename A>
-void gram_correction(const T* h,       // [B, C, n]
+void cross_gram(const T* h,  // [B, C, n] or [B, n, C]
+                const T* g,  // the same
+                A* out,      // [B, C, C]
+                A* workspace, GramShape shape, Stream stream);
+
+template <typename T, typename A>
+void gram_correction(const T* h,       // [B, C, n] or [B, n, C]
                      const A* target,  // [targets, C, C]
-                     T* out,           // [B, C, n]
+                     T* out,           // like h
                      A* workspace, GramShape shape, Stream stream);
 
 template <typename T, typename A>
-void gram_correction_backward(const T* h,       // [B, C, n]
+void gram_correction_backward(const T* h,       // [B, C, n] or [B, n, C]
                               const A* target,  // [targets, C, C]
-                              const T* grad,    // [B, C, n]
-                              T* dh,            // [B, C, n]
+                              const T* grad,    // like h
+                              T* dh,            // like h
                               A* dtarget,       // [targets, C, C]
                               A* workspace, GramShape shape, Stream stream);
+
+// The passes between convolutions. Features are [B, H, W, C] in channels_last memory. Padded ones
+// are [B, H+2, W+2, C]: each border pixel is copied outwards.
+struct FeatureShape {
+  int64_t batch, channels;
+  int height, width;
+};
+
+// Features of which the pixels of a row are adjacent. Rows may lie apart, as those of a slice.
+template <typename T>
+struct PixelRows {
+  const T* data;
+  int64_t row, batch;  // elements from one row, and from one batch element, to the next
+};
+
+// T is float, double or a half type. s(by) is 1 where by > 0, else the slope. The shape is that of
+// x and by; cells have 2 x 2 of their pixels, or fewer at the border.
+
+// out = pad(s(by) x)
+template <typename T>
+void gate(PixelRows<T> x, PixelRows<T> by, T* out /* padded */, FeatureShape shape, double slope,
+          Stream stream);
+
+// out = s(by) times the sum of the copies in grad
+template <typename T>
+void gate_backward(PixelRows<T> grad /* padded */, PixelRows<T> by, T* out, FeatureShape shape,
+                   double slope, Stream stream);
+
+// out = pad(mean over cells of s(by) x)
+template <typename T>
+void halve(PixelRows<T> x, PixelRows<T> by, T* out /* padded, of cells */, FeatureShape shape,
+           double slope, Stream stream);
+
+// out = s(by) times the sum of the copies in grad, divided by the number of pixels of the cell
+template <typename T>
+void halve_backward(PixelRows<T> grad /* padded, of cells */, PixelRows<T> by, T* out,
+                    FeatureShape shape, double slope, Stream stream);
+
+// out = pad(h W + s(h) U g), where U enlarges the coarse g as torch's bilinear interpolation does.
+// Types are those of gram.
+template <typename T, typename A>
+void level_gradient(const T* h,        // [B, H, W, C]
+                    const A* weights,  // [matrices, C, C], W; matrices is 1 or batch
+                    const T* coarse,   // [B, ceil(H/2), ceil(W/2), C], g, or null
+                    T* out,            // [B, H+2, W+2, C]
+                    FeatureShape shape, int64_t matrices, double slope, Stream stream);
 
 }  // namespace fastfcs::cuda

@@ -1,14 +1,18 @@
-// The operators on CUDA tensors. Arguments are checked as on the CPU, made contiguous and passed to
-// the kernels on torch's current stream. Unlike on the CPU, non-finite images raise no error,
-// because detecting them would make the host wait for the device: they give non-finite results.
+// The operators on CUDA tensors. Arguments are checked as on the CPU, made contiguous (features in
+// either layout) and passed to the kernels on torch's current stream. Unlike on the CPU, non-finite
+// images raise no error, because detecting them would make the host wait for the device: they give
+// non-finite results.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <optional>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "../checks.h"
+#include "../tensors.h"
 #include "kernels.h"
 #include "warp_product.h"
 
@@ -69,8 +73,32 @@ MattingShape matting_shape(const Tensor& x) {
   return {x.size(0), x.size(1), static_cast<int>(x.size(2)), static_cast<int>(x.size(3))};
 }
 
+// The layout of h and of results like h, the same as on the CPU.
+Layout layout_of(const Tensor& h) {
+  return h.is_contiguous() || h.stride(1) != 1 ? Layout::channels_first : Layout::channels_last;
+}
+
 GramShape gram_shape(const Tensor& h, int64_t targets) {
-  return {h.size(0), h.size(1), h.size(2) * h.size(3), targets};
+  return {h.size(0), h.size(1), h.size(2) * h.size(3), targets, layout_of(h)};
+}
+
+Tensor with_layout(const Tensor& features, Layout layout) {
+  using torch::headeronly::MemoryFormat;
+  return torch::stable::contiguous(features, layout == Layout::channels_last
+                                                 ? MemoryFormat::ChannelsLast
+                                                 : MemoryFormat::Contiguous);
+}
+
+FeatureShape feature_shape(const Tensor& x) {
+  return {x.size(0), x.size(1), static_cast<int>(x.size(2)), static_cast<int>(x.size(3))};
+}
+
+template <typename T>
+PixelRows<T> pixel_rows(const Tensor& tensor) {
+  const FeatureShape shape = feature_shape(tensor);
+  // Strides over one element are arbitrary.
+  const int64_t row = shape.height > 1 ? tensor.stride(2) : shape.width * shape.channels;
+  return {input<T>(tensor), row, shape.batch > 1 ? tensor.stride(0) : shape.height * row};
 }
 
 Tensor empty(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
@@ -126,7 +154,7 @@ Tensor gram(const Tensor& h, bool tf32) {
   check_features(h);
   const DeviceScope scope(h);
   const GramShape shape = gram_shape(h, h.size(0));
-  const Tensor features = torch::stable::contiguous(h),
+  const Tensor features = with_layout(h, shape.layout),
                result = empty(h, {shape.batch, shape.channels, shape.channels}, gram_dtype(h)),
                workspace = empty(h, {gram_workspace(shape)}, gram_dtype(h));
   dispatch_features(h, tf32, [&](auto type) {
@@ -137,11 +165,27 @@ Tensor gram(const Tensor& h, bool tf32) {
   return result;
 }
 
+Tensor cross_gram(const Tensor& h, const Tensor& g, bool tf32) {
+  check_like("g", g, "h", h);
+  const DeviceScope scope(h);
+  const GramShape shape = gram_shape(h, h.size(0));
+  const Tensor features = with_layout(h, shape.layout), others = with_layout(g, shape.layout),
+               result = empty(h, {shape.batch, shape.channels, shape.channels}, gram_dtype(h)),
+               workspace = empty(h, {cross_gram_workspace(shape)}, gram_dtype(h));
+  dispatch_features(h, tf32, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using A = typename Accumulate<T>::type;
+    cuda::cross_gram(input<T>(features), input<T>(others), output<A>(result), output<A>(workspace),
+                     shape, scope.stream);
+  });
+  return result;
+}
+
 Tensor gram_correction(const Tensor& h, const Tensor& target, bool tf32) {
   check_target(h, target);
   const DeviceScope scope(h);
   const GramShape shape = gram_shape(h, target.size(0));
-  const Tensor features = torch::stable::contiguous(h), targets = torch::stable::contiguous(target),
+  const Tensor features = with_layout(h, shape.layout), targets = torch::stable::contiguous(target),
                result = torch::stable::empty_like(features),
                workspace = empty(h, {gram_correction_workspace(shape)}, gram_dtype(h));
   dispatch_features(h, tf32, [&](auto type) {
@@ -159,8 +203,8 @@ std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tenso
   check_grad(h, grad);
   const DeviceScope scope(h);
   const GramShape shape = gram_shape(h, target.size(0));
-  const Tensor features = torch::stable::contiguous(h), targets = torch::stable::contiguous(target),
-               gradient = torch::stable::contiguous(grad), dh = torch::stable::empty_like(features),
+  const Tensor features = with_layout(h, shape.layout), targets = torch::stable::contiguous(target),
+               gradient = with_layout(grad, shape.layout), dh = torch::stable::empty_like(features),
                workspace = empty(h, {gram_correction_backward_workspace(shape)}, gram_dtype(h));
   Tensor dtarget = torch::stable::empty_like(targets);
   if (h.size(0) == 0) torch::stable::zero_(dtarget);  // an empty sum: no kernel runs
@@ -174,6 +218,71 @@ std::tuple<Tensor, Tensor> gram_correction_backward(const Tensor& h, const Tenso
   return {dh, dtarget};
 }
 
+Tensor level_gradient(const Tensor& h, const Tensor& weights, std::optional<Tensor> coarse,
+                      double slope, bool tf32) {
+  check_level(h, weights, coarse ? &*coarse : nullptr, slope);
+  const DeviceScope scope(h);
+  const FeatureShape shape = feature_shape(h);
+  const Tensor features = with_layout(h, Layout::channels_last),
+               matrices = torch::stable::contiguous(weights),
+               result = new_channels_last(
+                   h, {shape.batch, shape.channels, shape.height + 2, shape.width + 2});
+  if (coarse) coarse = with_layout(*coarse, Layout::channels_last);
+  dispatch_features(h, tf32, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using A = typename Accumulate<T>::type;
+    cuda::level_gradient(input<T>(features), input<A>(matrices),
+                         coarse ? input<T>(*coarse) : nullptr, output<T>(result), shape,
+                         weights.size(0), slope, scope.stream);
+  });
+  return result;
+}
+
+// The four passes of `kernel`, from x and by to a result of height x width pixels.
+template <typename Kernel>
+Tensor between_convolutions(const Tensor& x, const Tensor& by, int64_t height, int64_t width,
+                            double slope, Kernel kernel) {
+  const DeviceScope scope(by);
+  const Tensor from = as_pixel_rows(x), gates = as_pixel_rows(by),
+               result = new_channels_last(by, {by.size(0), by.size(1), height, width});
+  dispatch_features(by, false, [&](auto type) {
+    using T = typename decltype(type)::type;
+    if constexpr (!std::is_same_v<T, Tf32>)
+      kernel(pixel_rows<T>(from), pixel_rows<T>(gates), output<T>(result), feature_shape(by), slope,
+             scope.stream);
+  });
+  return result;
+}
+
+Tensor gate(const Tensor& x, const Tensor& by, double slope) {
+  check_like("by", by, "x", x);
+  check_slope(slope);
+  return between_convolutions(x, by, by.size(2) + 2, by.size(3) + 2, slope,
+                              [](auto... arguments) { cuda::gate(arguments...); });
+}
+
+Tensor gate_backward(const Tensor& grad, const Tensor& by, double slope) {
+  check_padded_grad(grad, by, by.size(2), by.size(3));
+  check_slope(slope);
+  return between_convolutions(grad, by, by.size(2), by.size(3), slope,
+                              [](auto... arguments) { cuda::gate_backward(arguments...); });
+}
+
+Tensor halve(const Tensor& x, const Tensor& by, double slope) {
+  check_like("by", by, "x", x);
+  check_slope(slope);
+  return between_convolutions(x, by, halved(by.size(2)) + 2, halved(by.size(3)) + 2, slope,
+                              [](auto... arguments) { cuda::halve(arguments...); });
+}
+
+Tensor halve_backward(const Tensor& grad, const Tensor& by, double slope) {
+  check_features(by, "by");
+  check_padded_grad(grad, by, halved(by.size(2)), halved(by.size(3)));
+  check_slope(slope);
+  return between_convolutions(grad, by, by.size(2), by.size(3), slope,
+                              [](auto... arguments) { cuda::halve_backward(arguments...); });
+}
+
 }  // namespace
 }  // namespace fastfcs::cuda::ops
 
@@ -184,4 +293,10 @@ STABLE_TORCH_LIBRARY_IMPL(fastfcs, CUDA, m) {
   m.impl("gram", TORCH_BOX(&fastfcs::cuda::ops::gram));
   m.impl("gram_correction", TORCH_BOX(&fastfcs::cuda::ops::gram_correction));
   m.impl("gram_correction_backward", TORCH_BOX(&fastfcs::cuda::ops::gram_correction_backward));
+  m.impl("cross_gram", TORCH_BOX(&fastfcs::cuda::ops::cross_gram));
+  m.impl("level_gradient", TORCH_BOX(&fastfcs::cuda::ops::level_gradient));
+  m.impl("gate", TORCH_BOX(&fastfcs::cuda::ops::gate));
+  m.impl("gate_backward", TORCH_BOX(&fastfcs::cuda::ops::gate_backward));
+  m.impl("halve", TORCH_BOX(&fastfcs::cuda::ops::halve));
+  m.impl("halve_backward", TORCH_BOX(&fastfcs::cuda::ops::halve_backward));
 }

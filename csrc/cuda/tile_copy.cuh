@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "async_copy.h"
+#include "kernels.h"
 #include "warp_product.h"
 
 namespace fastfcs::cuda {
@@ -55,6 +56,21 @@ __device__ __forceinline__ void copy_tile(T* to, const T* from, int rows, int64_
   if constexpr (sizeof(T) == 2)
     if (width == 4) return copy_rows<2, kRows, kPixels, kStride>(to, from, rows, pixel, pixels);
   copy_rows<1, kRows, kPixels, kStride>(to, from, rows, pixel, pixels);
+}
+
+// Copies kSide channels from c0 on and kPixels pixels from `pixel` on of one batch element's
+// features, [C, n] or [n, C], to a tile [kSide][kStride] or [kPixels][kStride].
+template <Layout kLayout, int kSide, int kPixels, int kStride, typename T>
+__device__ __forceinline__ void copy_features(T* to, const T* features, const GramShape& shape,
+                                              int c0, int64_t pixel, int width) {
+  if constexpr (kLayout == Layout::channels_first)
+    copy_tile<kSide, kPixels, kStride>(to, features + c0 * shape.pixels,
+                                       static_cast<int>(shape.channels) - c0, pixel, shape.pixels,
+                                       width);
+  else
+    copy_tile<kPixels, kSide, kStride>(
+        to, features + pixel * shape.channels,
+        static_cast<int>(min(int64_t{kPixels}, shape.pixels - pixel)), c0, shape.channels, width);
 }
 
 }  // namespace

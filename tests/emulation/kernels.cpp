@@ -1,4 +1,4 @@
-// The kernels as C functions (functions.h), and the emulation's settings and trial kernels.
+// The kernels as C functions (feature_functions.h), and the emulation's settings and trial kernels.
 // tests/emulated.py compiles this file and the .cu files with a C++ compiler and calls them through
 // ctypes.
 #include <map>
@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "../../csrc/cuda/async_copy.h"
-#include "functions.h"
+#include "feature_functions.h"
 
 namespace {
 

@@ -31,13 +31,25 @@ import emulated  # noqa: E402
 START = "fork"  # start method of the tests' processes, which then need not import torch
 LIMIT = 400  # seconds, after which a mutant is undecided: endless loops, or a busy machine
 
-GRAM = ("gram or weights or narrowed", "test_kernels.py", "test_large_arrays.py")
+GRAM = (
+    "gram or weights or level or narrowed",
+    "test_kernels.py",
+    "test_feature_kernels.py",
+    "test_large_arrays.py",
+)
+PASSES = (
+    "passes or gates or level or narrowed",
+    "test_feature_kernels.py",
+    "test_large_arrays.py",
+)
 MATTING = ("not gram and not weights", "test_kernels.py", "test_large_arrays.py")
 OPS = ("", "test_cuda_ops.py")
 TESTS = {  # source: an expression for pytest -k, test files
     "cuda/gram.cu": GRAM,
     "cuda/gram_apply.cuh": GRAM,
     "cuda/gram_product.cuh": GRAM,
+    "cuda/features.cu": PASSES,
+    "cuda/pixel_rows.cuh": PASSES,
     "cuda/tile_copy.cuh": GRAM,
     "cuda/warp_product.h": GRAM,
     "cuda/async_copy.h": GRAM,
@@ -101,8 +113,8 @@ MUTANTS = [
         ),
         (
             "32-bit batch offset of h",
-            "const T* const rows = h + (batch * channels + i0) * shape.pixels;",
-            "const T* const rows = h + static_cast<int>((batch * channels + i0) * shape.pixels);",
+            "const int64_t element = batch * channels * shape.pixels;",
+            "const int element = static_cast<int>(batch * channels * shape.pixels);",
         ),
         (
             "32-bit partial sums",
@@ -299,23 +311,23 @@ MUTANTS = [
         ),
         (
             "tensor apply: no barrier between a piece and its copy",
-            "results);\n      __syncwarp();\n      const int64_t p",
-            "results);\n      const int64_t p",
+            "results);\n    __syncwarp();\n    const int64_t p",
+            "results);\n    const int64_t p",
         ),
         (
             "tensor apply: no barrier between pieces",
-            "      }\n      __syncwarp();\n    }\n  }\n}",
-            "      }\n    }\n  }\n}",
+            "    }\n    __syncwarp();\n  }\n}\n\n// The same for rows of channels",
+            "    }\n  }\n}\n\n// The same for rows of channels",
         ),
         (
             "tensor apply: no barrier before the scales",
-            "  maxima[threadIdx.x] = largest;\n  __syncthreads();\n",
-            "  maxima[threadIdx.x] = largest;\n",
+            "    maxima[threadIdx.x] = largest;\n    __syncthreads();\n",
+            "    maxima[threadIdx.x] = largest;\n",
         ),
         (
             "tensor apply: no barrier after the scales",
-            "    inverses[threadIdx.x] = scalbnf(1.f, -exponent);\n  }\n  __syncthreads();\n",
-            "    inverses[threadIdx.x] = scalbnf(1.f, -exponent);\n  }\n",
+            "      inverses[threadIdx.x] = scalbnf(1.f, -exponent);\n    }\n    __syncthreads();\n",
+            "      inverses[threadIdx.x] = scalbnf(1.f, -exponent);\n    }\n",
         ),
         (
             "tensor apply: no barrier after the weights",
@@ -338,37 +350,198 @@ MUTANTS = [
             "const int rows = min(16, channels - block.c0 - c0 + 1);",
         ),
         (
+            "pixel apply: no barrier between a piece and its copy",
+            "apply.store(i, scales + warp_c, results);\n    __syncwarp();\n",
+            "apply.store(i, scales + warp_c, results);\n",
+        ),
+        (
+            "pixel apply: no barrier between pieces",
+            "    __syncwarp();\n    p0 += Apply::kPiecePixels;\n",
+            "    p0 += Apply::kPiecePixels;\n",
+        ),
+        (
+            "pixel apply: pixels that do not exist are written",
+            "if (p0 + p >= shape.pixels || c0 + c >= shape.channels) continue;",
+            "if (p0 + p > shape.pixels || c0 + c >= shape.channels) continue;",
+        ),
+        (
+            "pixel apply: channels that do not exist are written",
+            "if (p0 + p >= shape.pixels || c0 + c >= shape.channels) continue;",
+            "if (p0 + p >= shape.pixels || c0 + c > shape.channels) continue;",
+        ),
+        (
+            "level: a piece lies in one row",
+            "row = result.width ? x / result.width : 0;",
+            "row = 0;",
+        ),
+        (
+            "level: the coarse gradient is not gated",
+            "sum[v] += gated(enlarged, gates.element[v], slope);",
+            "sum[v] += gated(enlarged, gates.element[v], A(1));",
+        ),
+        (
+            "level: coarse rows and columns exchanged",
+            "near(rows.second, columns.first), near(rows.second, columns.second)};",
+            "near(rows.first, columns.second), near(rows.second, columns.second)};",
+        ),
+        (
+            "level: 32-bit coarse batch offset",
+            "coarse + batch * down * across * shape.channels + c;",
+            "coarse + static_cast<int>(batch * down * across * shape.channels) + c;",
+        ),
+        (
+            "level: the first matrix is another one's",
+            "(shared ? 0 : batch) * channels * channels",
+            "(shared ? 0 : 0 * batch) * channels * channels",
+        ),
+        (
             "tensor apply: a term's weights are rounded once",
-            "rounded<T>(w - static_cast<float>(high.element[e]));",
+            "rounded<T>(w - static_cast<A>(high.element[e]));",
             "T{};",
+        ),
+    ),
+    *mutants(
+        "cuda/features.cu",
+        (
+            "passes: gates may be misaligned",
+            "{x.data, by.data, out})",
+            "{x.data, out})",
+        ),
+        (
+            "passes: rows may be misaligned",
+            "(shape.channels | x.row | x.batch | by.row | by.batch)",
+            "(shape.channels | x.batch | by.batch)",
+        ),
+        (
+            "passes: batch elements may be misaligned",
+            "(shape.channels | x.row | x.batch | by.row | by.batch)",
+            "(shape.channels | x.row | by.row)",
+        ),
+        (
+            "passes: threads beyond the row write",
+            "exists = at < in_row.count;",
+            "exists = at <= in_row.count;",
+        ),
+        (
+            "passes: the last part of a row is lost",
+            "blocks(count / kBlock + (count % kBlock > 0))",
+            "blocks(max(count / kBlock, 1u))",
+        ),
+        (
+            "halve: 32-bit number of a pixel",
+            "(int64_t{cell.row(i)} * shape.width + cell.column(i))",
+            "(cell.row(i) * shape.width + cell.column(i))",
+        ),
+        (
+            "halve: cells cut off at the right are full",
+            "columns(min(2, shape.width - x))",
+            "columns(2)",
+        ),
+        (
+            "halve: cells cut off below are full",
+            "rows(min(2, shape.height - y))",
+            "rows(2)",
+        ),
+        (
+            "halve: a cell always has four pixels",
+            "return A(1) / static_cast<A>(rows * columns);",
+            "return A(1) / static_cast<A>(4);",
+        ),
+        (
+            "halve: the clamped pixels count",
+            "      if (cell.has(i))\n        sum[v] +=",
+            "      if (cell.has(0 * i))\n        sum[v] +=",
+        ),
+        (
+            "passes: 32-bit batch offset",
+            "from.data + site.batch * from.batch +",
+            "from.data + static_cast<int>(site.batch * from.batch) +",
+        ),
+        (
+            "passes: 32-bit padded batch offset",
+            "return out + site.batch * (height + 2) * (width + 2) * channels + site.c;",
+            "return out + static_cast<int>(site.batch * (height + 2) * (width + 2) * channels) + site.c;",
+        ),
+    ),
+    *mutants(
+        "cuda/pixel_rows.cuh",
+        (
+            "gate: zero is positive",
+            "static_cast<A>(by) > 0 ?",
+            "static_cast<A>(by) >= 0 ?",
+        ),
+        (
+            "copies: none before the first row",
+            "first(y > 0 ? y + 1 : 0)",
+            "first(y + 1)",
+        ),
+        (
+            "copies: none after the last row",
+            "last(y < size - 1 ? y + 1 : size + 1)",
+            "last(y + 1)",
+        ),
+        (
+            "32-bit padded row",
+            "(row * (int64_t{width} + 2) + column)",
+            "(row * (width + 2) + column)",
+        ),
+        (
+            "enlarged: corners are aligned",
+            "scale * (static_cast<A>(y) + A(0.5)) - A(0.5)",
+            "scale * static_cast<A>(y)",
+        ),
+        (
+            "enlarged: pixels before the first count",
+            "- A(0.5), A(0));",
+            "- A(0.5), A(-1));",
+        ),
+        (
+            "enlarged: a row that does not exist",
+            "second = min(first + 1, size - 1);",
+            "second = first + 1;",
         ),
     ),
     *mutants(
         "cuda/gram.cu",
         (
             "copy width ignores g",
-            "copy_width(shape.pixels * sizeof(T), {h, g})",
-            "copy_width(shape.pixels * sizeof(T), {h})",
+            "copy_width(row_bytes<T>(shape), {h, g})",
+            "copy_width(row_bytes<T>(shape), {h})",
         ),
         (
             "workspace of one type alone",
-            "return std::max(\n",
-            "return std::min(\n",
+            "return std::max({elements",
+            "return std::min({elements",
         ),
         (
             "copy width ignores h",
-            "copy_width(shape.pixels * sizeof(T), {h, g})",
-            "copy_width(shape.pixels * sizeof(T), {g})",
+            "copy_width(row_bytes<T>(shape), {h, g})",
+            "copy_width(row_bytes<T>(shape), {g})",
         ),
         (
             "apply's width ignores out",
-            "{operands.f, operands.g, out});",
-            "{operands.f, operands.g});",
+            "{operands.f, operands.g, result.out, result.coarse});",
+            "{operands.f, operands.g, result.coarse});",
         ),
         (
             "apply's width ignores g",
-            "{operands.f, operands.g, out});",
-            "{operands.f, out});",
+            "{operands.f, operands.g, result.out, result.coarse});",
+            "{operands.f, result.out, result.coarse});",
+        ),
+        (
+            "the width of the other layout's rows",
+            "(shape.layout == Layout::channels_first ? shape.pixels : shape.channels)",
+            "(shape.layout != Layout::channels_first ? shape.pixels : shape.channels)",
+        ),
+        (
+            "level: heights and widths exchanged",
+            "scale(shape.height),",
+            "scale(shape.width),",
+        ),
+        (
+            "level: the first matrix for all",
+            "false, matrices == 1}",
+            "false, matrices >= 1}",
         ),
     ),
     *mutants(
@@ -385,8 +558,38 @@ MUTANTS = [
         ),
         (
             "tensor: b's rows in a's order",
-            "b += (lane_ / 16 * 8 + lane_ % 8) * kStride + lane_ / 8 % 2 * kVector;",
-            "b += lane_ % 16 * kStride + lane_ / 16 * kVector;",
+            "b + (j * 16 + lane_ / 16 * 8 + lane_ % 8) * kStride + p +\n                                             lane_ / 8 % 2 * kVector",
+            "b + (j * 16 + lane_ % 16) * kStride + p + lane_ / 16 * kVector",
+        ),
+        (
+            "tensor, channels last: a's pixels in b's order",
+            "(p + lane_ / 16 * 8 + lane_ % 8) * kStride +\n                                                     i * 16 + lane_ / 8 % 2 * 8",
+            "(p + lane_ % 16) * kStride +\n                                                     i * 16 + lane_ / 16 * 8",
+        ),
+        (
+            "tensor, channels last: TF32 sums in the order of half types",
+            "return kInterleaved ? i * kColumns + m : m * 8 + i;",
+            "return m * 8 + i;",
+        ),
+        (
+            "fused, channels last: groups of lanes read the same pixels",
+            "a += pixel_group_ * kStride + row_ * kVector;",
+            "a += row_ * kVector;",
+        ),
+        (
+            "pixel apply: the second half of a fragment is the first",
+            "multiply(T{}, sum_[i][j], pixels.high, weight.high + j % 2 * 2);",
+            "multiply(T{}, sum_[i][j], pixels.high, weight.high);",
+        ),
+        (
+            "pixel apply: one scale for two outputs",
+            "sum_[i][j][2 * half + 1] * scales[c + 1]",
+            "sum_[i][j][2 * half + 1] * scales[c]",
+        ),
+        (
+            "fused apply: the weights of the fragment's first k's",
+            "(k % Fragment::kDepth + e) * 16",
+            "e * 16",
         ),
         (
             "tensor: the second half of a fragment is the first",
@@ -400,8 +603,8 @@ MUTANTS = [
         ),
         (
             "tensor apply: low weights are high ones",
-            "copy(low + from, weights[i].low);",
-            "copy(low ? high + from : low, weights[i].low);",
+            "load_words(low + from, to[i].low);",
+            "load_words(low ? high + from : low, to[i].low);",
         ),
         (
             "tensor apply: pixels are not transposed",
@@ -581,18 +784,53 @@ MUTANTS = [
         ),
         (
             "ops: a strided gradient",
-            "gradient = torch::stable::contiguous(grad),",
+            "gradient = with_layout(grad, shape.layout),",
             "gradient = grad,",
         ),
         (
             "ops: the number of targets is the batch",
-            "const GramShape shape = gram_shape(h, target.size(0));\n  const Tensor features = torch::stable::contiguous(h), targets = torch::stable::contiguous(target),\n               gradient",
-            "const GramShape shape = gram_shape(h, h.size(0));\n  const Tensor features = torch::stable::contiguous(h), targets = torch::stable::contiguous(target),\n               gradient",
+            "  check_grad(h, grad);\n  const DeviceScope scope(h);\n  const GramShape shape = gram_shape(h, target.size(0));",
+            "  check_grad(h, grad);\n  const DeviceScope scope(h);\n  const GramShape shape = gram_shape(h, h.size(0));",
         ),
         (
             "ops: no gradient of no batch",
             "if (h.size(0) == 0) torch::stable::zero_(dtarget);",
             "if (h.size(0) == 0) torch::stable::fill_(dtarget, 1);",
+        ),
+        (
+            "ops: every layout is torch's default",
+            "h.is_contiguous() || h.stride(1) != 1 ? Layout::channels_first : Layout::channels_last",
+            "h.is_contiguous() || h.stride(1) != 1 ? Layout::channels_first : Layout::channels_first",
+        ),
+        (
+            "ops: features of any layout",
+            "with_layout(h, Layout::channels_last)",
+            "h",
+        ),
+        (
+            "ops: coarse features of any layout",
+            "if (coarse) coarse = with_layout(*coarse, Layout::channels_last);",
+            "",
+        ),
+        (
+            "ops: a single row's stride counts",
+            "shape.height > 1 ? tensor.stride(2)",
+            "shape.height > 0 ? tensor.stride(2)",
+        ),
+        (
+            "ops: rows are adjacent",
+            "shape.height > 1 ? tensor.stride(2)",
+            "shape.height > 1 ? shape.width * shape.channels",
+        ),
+        (
+            "ops: batch elements are adjacent",
+            "shape.batch > 1 ? tensor.stride(0)",
+            "shape.batch > 1 ? shape.height * row",
+        ),
+        (
+            "ops: gates of any layout",
+            "gates = as_pixel_rows(by),",
+            "gates = by,",
         ),
         (
             "ops: a grad of any shape",
