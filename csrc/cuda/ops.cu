@@ -95,10 +95,7 @@ FeatureShape feature_shape(const Tensor& x) {
 
 template <typename T>
 PixelRows<T> pixel_rows(const Tensor& tensor) {
-  const FeatureShape shape = feature_shape(tensor);
-  // Strides over one element are arbitrary.
-  const int64_t row = shape.height > 1 ? tensor.stride(2) : shape.width * shape.channels;
-  return {input<T>(tensor), row, shape.batch > 1 ? tensor.stride(0) : shape.height * row};
+  return {input<T>(tensor), tensor.stride(2), tensor.stride(0)};
 }
 
 Tensor empty(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {

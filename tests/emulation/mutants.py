@@ -478,7 +478,7 @@ MUTANTS = [
         (
             "copies: none after the last row",
             "last(y < size - 1 ? y + 1 : size + 1)",
-            "last(y + 1)",
+            "last(y < size ? y + 1 : size + 1)",
         ),
         (
             "32-bit padded row",
@@ -813,19 +813,14 @@ MUTANTS = [
             "",
         ),
         (
-            "ops: a single row's stride counts",
-            "shape.height > 1 ? tensor.stride(2)",
-            "shape.height > 0 ? tensor.stride(2)",
-        ),
-        (
             "ops: rows are adjacent",
-            "shape.height > 1 ? tensor.stride(2)",
-            "shape.height > 1 ? shape.width * shape.channels",
+            "tensor.stride(2), tensor.stride(0)}",
+            "tensor.size(3) * tensor.size(1), tensor.stride(0)}",
         ),
         (
             "ops: batch elements are adjacent",
-            "shape.batch > 1 ? tensor.stride(0)",
-            "shape.batch > 1 ? shape.height * row",
+            "tensor.stride(2), tensor.stride(0)}",
+            "tensor.stride(2), tensor.size(2) * tensor.stride(2)}",
         ),
         (
             "ops: gates of any layout",
