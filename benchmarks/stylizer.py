@@ -1,9 +1,10 @@
-"""Time and peak memory of the whole Stylizer per picture, with the weights that ship, in float32.
+"""Time and peak memory of the whole Stylizer per picture, with the weights that ship.
 
 python benchmarks/stylizer.py [--device cuda] [--sizes 0.25 1] [--json OUT]
 
 Sizes are squares, in megapixels; the default on CUDA is 512 x 512, 1920 x 1080 and 3840 x 2160.
-Style and contents are noise, since the time depends on sizes alone. On CUDA the call is also
+Style and contents are noise, since the time depends on sizes alone. "fastfcs" is the default
+precision, "auto", beside float32 and the half type of the device. On CUDA the call is also
 captured into a CUDA graph and replayed on copied contents; the result must equal the eager one's.
 """
 
@@ -27,8 +28,15 @@ SHAPES = {"cpu": ((500, 500), (1000, 1000)), "cuda": ((512, 512), (1080, 1920), 
 def measure(report: Report, style: Tensor, kind: str, shape: tuple[int, int]) -> None:
     size = {"kind": kind, "mp": float(f"{math.prod(shape) / 1e6:.3g}")}
     contents = Rotated(lambda: (torch.rand(1, 3, *shape, device=report.device),))
-    module = Stylizer(constraint=KINDS[kind]).to(report.device).set_style(style)
+
+    def stylizer(precision: str) -> Stylizer:
+        made = Stylizer(constraint=KINDS[kind], precision=precision)
+        return made.to(report.device).set_style(style)
+
+    module = stylizer("auto")
     report.time("picture", "fastfcs", module, contents, **size)
+    for precision in ("float32", "bfloat16" if report.device == "cpu" else "float16"):
+        report.time("picture", precision, stylizer(precision), contents, **size)
     memory = peak_bytes(lambda: module(*contents[0]), report.device)
     report.add({"operation": "memory", **size, "method": "fastfcs", "megabytes": memory / 1e6})
     if report.device == "cpu":
