@@ -313,4 +313,4 @@ def squared_norm(x: Tensor) -> Tensor:
         >>> squared_norm(torch.ones(2, 3, 4))
         tensor([12., 12.])
     """
-    return x.flatten(1).square().sum(1)
+    return x.square().sum(tuple(range(1, x.dim())))

@@ -304,9 +304,10 @@ def _correction_weights(g: Tensor, target: Tensor) -> Tensor:
         trace = a.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
         residual = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) - a / trace
         weights = (g - target) / trace
-        for _ in range(_DOUBLINGS):
-            weights = weights + weights @ residual
+        weights = torch.baddbmm(weights, weights, residual)
+        for _ in range(_DOUBLINGS - 1):
             residual = residual @ residual
+            weights = torch.baddbmm(weights, weights, residual)
         return weights
 
 

@@ -116,12 +116,14 @@ def _gram_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 
 def _product(h: Tensor, weights: Tensor) -> Tensor:
-    """h W, (B,C,H,W), for weights (B,C,C) of the dtype of Gram matrices."""
-    return _inside(level_gradient(h, weights))
+    """h W, (B,C,H,W), for weights (B,C,C) or (1,C,C) of the dtype of Gram matrices.
 
-
-def _inside(padded: Tensor) -> Tensor:
-    return padded[:, :, 1:-1, 1:-1]
+    A general product beats `level_gradient` where nothing is added or padded. It rounds the weights
+    to bfloat16, as h is rounded; float16 has too small a range for them.
+    """
+    dtype = h.dtype if h.dtype == torch.bfloat16 else weights.dtype
+    pixels = h.permute(0, 2, 3, 1).flatten(1, 2).to(dtype) @ weights.to(dtype)
+    return pixels.to(h.dtype).unflatten(1, h.shape[2:]).permute(0, 3, 1, 2)
 
 
 def _cross_gram_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -140,7 +142,7 @@ def _level_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     # dh = g w^T, dw = h^T g, dcoarse = the adjoint of enlarging s(h) g, all of the unpadded g
     h, weights = ctx.saved_tensors
     unpadded = gate_backward(grad, h, 1.0)
-    dh = _product(unpadded, weights.mT.expand(len(h), -1, -1))
+    dh = _product(unpadded, weights.mT)
     dweights = cross_gram(h, unpadded)
     if len(weights) < len(h):
         dweights = dweights.sum(0, keepdim=True)

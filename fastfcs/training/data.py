@@ -185,7 +185,7 @@ def stack_images(crops: Sequence[Crop]) -> Tensor:
         crops: B crops of one size.
 
     Returns:
-        (B, 3, size, size).
+        (B, 3, size, size), in channels_last memory.
 
     Examples:
         >>> import torch
@@ -194,7 +194,8 @@ def stack_images(crops: Sequence[Crop]) -> Tensor:
         >>> stack_images([Crop(image, image, {})] * 2).shape
         torch.Size([2, 3, 16, 16])
     """
-    return torch.stack([crop.image for crop in crops])
+    images = torch.stack([crop.image for crop in crops])
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..losses import relative_style_loss
 from ..network import ForwardMaps
+from ..ops import gram
 
 
 def gradient_mismatch(
@@ -47,15 +48,9 @@ def gradient_mismatch(
     (target,) = torch.autograd.grad(term, output, retain_graph=True)
     x = output.detach().requires_grad_()
     gram_x, gram_style, gram_content = (
-        _gram(maps(image)[0][level]) for image in (x, style, content)
+        gram(maps(image)[0][level]) for image in (x, style, content)
     )
     (gradient,) = torch.autograd.grad(
         relative_style_loss(gram_x, gram_style, gram_content).sum(), x, create_graph=True
     )
     return 1 - F.cosine_similarity(gradient.flatten(1).float(), target.flatten(1).float()).mean()
-
-
-def _gram(h: Tensor) -> Tensor:
-    """`fastfcs.ops.gram` in torch's own products, which are differentiable more than once."""
-    h = h.float().flatten(2)
-    return h @ h.mT / h.shape[-1]

@@ -59,23 +59,6 @@ def autocast(precision: Precision, device: str) -> torch.autocast:
     return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def memory_format(precision: Precision) -> torch.memory_format:
-    """Choose the layout of images and weights that suits convolutions best.
-
-    Args:
-        precision: precision of the convolutions.
-
-    Returns:
-        Channels last for bfloat16, else contiguous.
-
-    Examples:
-        >>> from fastfcs.training.loop import memory_format
-        >>> memory_format("bfloat16")
-        torch.channels_last
-    """
-    return torch.channels_last if precision == "bfloat16" else torch.contiguous_format
-
-
 def schedule(step: int, progress: float, cool_down: float = _COOL_DOWN) -> float:
     """Compute the learning rate of a step as a fraction of the highest.
 

@@ -16,7 +16,8 @@ _BETA1, _BETA2, _EPS = 0.9, 0.95, 1e-8
 class SOAP:
     """The optimiser. It stacks parameters of equal shape, so a step takes a few hundred kernels.
 
-    A weight is preconditioned along each of its dimensions. A bias is not, so it moves as in Adam.
+    A weight is preconditioned along each of its dimensions, where the positions of a convolution's
+    kernel count as a single one. A bias is not, so it moves as in Adam.
     The first step only initialises the preconditioners and changes no parameter.
 
     Args:
@@ -103,6 +104,7 @@ class SOAP:
 
     def _refresh_bases(self) -> None:
         """Take one power iteration; matrices of equal size share one QR across all stacks."""
+        means = [stack.rotate_back(stack.mean) for stack in self._stacks]
         products: dict[int, list[Tensor]] = defaultdict(list)
         bases: dict[int, list[Tensor]] = defaultdict(list)
         for stack in self._stacks:
@@ -120,19 +122,23 @@ class SOAP:
             split = torch.split(q, [len(product) for product in stacked])
             for basis, part in zip(bases[size], split, strict=True):
                 basis.copy_(part)
+        for stack, mean in zip(self._stacks, means, strict=True):
+            stack.mean.copy_(stack.rotate(mean))
 
 
 class _Stack:
-    """The k parameters of one shape and their state, tensors (k, d_1, d_2, ...)."""
+    """The k parameters of one shape and their state, in arrays (k, d_1, d_2, ...), see `_array`.
+
+    The mean and the variance of the gradient are those of its components in the eigenbases.
+    """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = parameters
-        shape, like = parameters[0].shape, parameters[0].detach()
-        self._shape = (len(parameters), *shape)
-        square = [(len(parameters), d, d) for d in (shape if len(shape) > 1 else ())]
-        self.mean, self.variance = like.new_zeros(self._shape), like.new_zeros(self._shape)
-        self.moments = [like.new_zeros(s) for s in square]
-        self.bases = [like.new_zeros(s) for s in square]
+        arrays = torch.stack([_array(p.detach()) for p in parameters])
+        self.mean, self.variance = torch.zeros_like(arrays), torch.zeros_like(arrays)
+        sizes = arrays.shape[1:] if arrays.dim() > 2 else ()
+        self.moments = [arrays.new_zeros(len(arrays), size, size) for size in sizes]
+        self.bases = [torch.zeros_like(moment) for moment in self.moments]
 
     def tensors(self) -> dict[str, Tensor]:
         state = {"mean": self.mean, "variance": self.variance}
@@ -142,31 +148,61 @@ class _Stack:
 
     def gradient(self) -> Tensor:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        return torch.stack([g.contiguous() for g in gradients])
+        return torch.stack([_array(g) for g in gradients])
 
     def update(self, gradient: Tensor, lr: float) -> None:
         """Take a step of Adam in the eigenbases."""
-        self.mean.lerp_(gradient, 1 - _BETA1)
-        rotated = self._rotate(gradient, self.bases)
+        rotated = self.rotate(gradient)
+        self.mean.lerp_(rotated, 1 - _BETA1)
         self.variance.mul_(_BETA2).addcmul_(rotated, rotated, value=1 - _BETA2)
-        step = self._rotate(self.mean, self.bases) / self.variance.sqrt().add_(_EPS)
-        step = self._rotate(step, [basis.mT for basis in self.bases])
-        torch._foreach_add_(list(self.parameters), list(step.unbind()), alpha=-lr)
+        step = self.rotate_back(self.mean / self.variance.sqrt().add_(_EPS))
+        arrays = [_array(p.detach()) for p in self.parameters]
+        torch._foreach_add_(arrays, list(step.unbind()), alpha=-lr)
 
     def accumulate(self, gradient: Tensor) -> None:
         """Update the second moments of the gradient along each dimension."""
-        for moment in self.moments:
-            x = gradient.reshape(*moment.shape[:2], -1)
-            moment.baddbmm_(x, x.mT, beta=_BETA2, alpha=1 - _BETA2)
-            gradient = x.mT
+        for dimension, moment in enumerate(self.moments, start=1):
+            rows = _columns(gradient, dimension)
+            moment.lerp_((rows @ rows.mT).sum(1), 1 - _BETA2)
 
     def reorder(self, dimension: int, order: Tensor) -> None:
         """Permute the variances as the basis (k, d, d) of a dimension is permuted."""
-        index = order.view([n if d in (0, dimension) else 1 for d, n in enumerate(self._shape)])
-        self.variance.copy_(self.variance.take_along_dim(index, dimension))
+        shape = [n if d in (0, dimension) else 1 for d, n in enumerate(self.variance.shape)]
+        index = order.view(shape).expand_as(self.variance)
+        self.variance.copy_(self.variance.gather(dimension, index))
 
-    def _rotate(self, x: Tensor, bases: Sequence[Tensor]) -> Tensor:
-        """Multiply every dimension by its basis; each product moves the first dimension last."""
-        for basis in bases:
-            x = x.reshape(*basis.shape[:2], -1).mT @ basis
-        return x.reshape(self._shape)
+    def rotate(self, x: Tensor) -> Tensor:
+        """The components of x in the eigenbases."""
+        for dimension, basis in enumerate(self.bases, start=1):
+            x = _multiply(x, dimension, basis)
+        return x
+
+    def rotate_back(self, x: Tensor) -> Tensor:
+        """The array whose components in the eigenbases are x."""
+        for dimension, basis in enumerate(self.bases, start=1):
+            x = _multiply(x, dimension, basis.mT)
+        return x
+
+
+def _array(parameter: Tensor) -> Tensor:
+    """A view of a parameter: outputs x positions x inputs of a convolution's weight.
+
+    The nine positions share a basis. Weights in channels_last memory are contiguous so.
+    """
+    if parameter.dim() != 4:
+        return parameter
+    return parameter.view(*parameter.shape[:2], -1).mT
+
+
+def _multiply(x: Tensor, dimension: int, matrix: Tensor) -> Tensor:
+    """Multiply a dimension of x (k, d_1, d_2, ...) by a matrix (k, d, d) from the right."""
+    if dimension == x.dim() - 1:
+        return (x.flatten(1, -2) @ matrix).view_as(x)
+    return (matrix.mT[:, None] @ _columns(x, dimension)).view_as(x)
+
+
+def _columns(x: Tensor, dimension: int) -> Tensor:
+    """x (k, d_1, d_2, ...) as matrices whose rows belong to a dimension: (k, before, d, after)."""
+    if dimension == x.dim() - 1:
+        return x.flatten(1, -2).mT[:, None]
+    return x.reshape(len(x), -1, x.shape[dimension], x.shape[dimension + 1 :].numel())

@@ -26,7 +26,7 @@ from .data import Crop, Picture, Pool, random_crop, stack_images, whole_picture
 from .distillation import distil
 from .distributed import average, data_parallel, process_group
 from .gradient_alignment import gradient_mismatch
-from .loop import Record, autocast, descend, memory_format
+from .loop import Record, autocast, descend
 from .objective import batch_terms, clip_straight_through
 from .pack import Pictures, from_folders, read_pack
 from .preview import write_preview
@@ -177,12 +177,11 @@ class Trainer:
         }
         self._scores: dict[str, Any] = {}
         torch.manual_seed(config.seed)
-        self._layout = memory_format(config.precision)
         self.vgg = load_vgg19(vgg).to(device)
         self.solver = self._load().to(device)
         for module in (self.vgg, self.solver):
             # torch's overloads of `to` lack the one that takes a memory format alone.
-            module.to(memory_format=self._layout)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(self, record: Record = lambda step, numbers: None) -> UnrolledSolver:
         """Train, from the checkpoint if there is one, and write all files.
@@ -252,7 +251,7 @@ class Trainer:
         config, cutoff = self.config, self._cutoff(step)
         with autocast(config.precision, self.device):
             crops, style_crops = self._sample(step)
-            contents, styles = (self._batch(c) for c in (crops, style_crops))
+            contents, styles = stack_images(crops), stack_images(style_crops)
             noisy = self._add_noise(contents, step) if config.noise_weight else None
             output, noisy_output = self._restyle(contents, styles, cutoff, noisy)
             content_term, style_terms = batch_terms(self.vgg, output, crops, style_crops)
@@ -345,9 +344,6 @@ class Trainer:
         style_step = cycle * sizes + content_size
         contents = self._pools["content"][content_size].sample(content_step)
         return contents, self._pools["style"][style_size].sample(style_step)
-
-    def _batch(self, crops: Sequence[Crop]) -> Tensor:
-        return stack_images(crops).contiguous(memory_format=self._layout)
 
     def _cutoff(self, step: int) -> float | None:
         """The random cutoff of a constrained step; None for the others."""

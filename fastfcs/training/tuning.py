@@ -70,6 +70,9 @@ def tune(
     config, out = config or TuneConfig(), Path(out)
     solver = load_solver(config.weights).to(device).requires_grad_(False)
     features = load_vgg19(vgg).to(device)
+    for module in (solver, features):
+        # torch's overloads of `to` lack the one that takes a memory format alone.
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     picture = whole_picture(Path(style), config.style_size).to(device)
     folders, positions = [list_images(content)], range(config.batch)
     contents = Pool(folders, features, config.size, positions, f"{config.seed}/content")
