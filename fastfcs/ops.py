@@ -122,8 +122,9 @@ def _product(h: Tensor, weights: Tensor) -> Tensor:
     to bfloat16, as h is rounded; float16 has too small a range for them.
     """
     dtype = h.dtype if h.dtype == torch.bfloat16 else weights.dtype
-    pixels = h.permute(0, 2, 3, 1).flatten(1, 2).to(dtype) @ weights.to(dtype)
-    return pixels.to(h.dtype).unflatten(1, h.shape[2:]).permute(0, 3, 1, 2)
+    pixels = h.permute(0, 2, 3, 1)
+    result: Tensor = (pixels.flatten(1, 2).to(dtype) @ weights.to(dtype)).to(h.dtype)
+    return result.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def _cross_gram_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:

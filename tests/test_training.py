@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastfcs.cli import cli
 from fastfcs.constraints import Photoreal
@@ -388,6 +389,43 @@ def test_half_precision_learns_alike(folders, tiny, tmp_path: Path, capsys) -> N
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
+class _Convolutions(TorchDispatchMode):
+    """Collects the dtypes of all convolutions' operands, and checks their layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[set[torch.dtype]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (
+            torch.ops.aten.convolution,
+            torch.ops.aten.convolution_backward,
+        ):
+            operands = [x for x in args if isinstance(x, torch.Tensor) and x.dim() == 4]
+            features = (x for x in operands if x.shape[1] > 3)
+            assert all(x.is_contiguous(memory_format=torch.channels_last) for x in features)
+            self.dtypes.append({x.dtype for x in operands})
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_in_half_precision_has_the_gradient_of_one_in_full(folders, tiny) -> None:
+    """All convolutions, forward and backward, run in channels_last memory and in the precision."""
+    losses, gradients = [], []
+    for precision in ("float32", "bfloat16"):
+        run = _first_step(folders, precision=precision, alignment_weight=1.0)
+        with _Convolutions() as convolutions:
+            loss = run.loss(0)[0]
+            loss.backward()
+        assert len(convolutions.dtypes) > 100
+        assert all(dtypes == {getattr(torch, precision)} for dtypes in convolutions.dtypes)
+        losses.append(loss.item())
+        gradients.append(torch.cat([p.grad.flatten() for p in run.solver.parameters()]))
+    full, half = gradients
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert (half - full).norm() < 0.06 * full.norm()
+    assert half.dtype == torch.float32
+
+
 def test_the_weights_that_are_written_are_averages(folders, tiny, tmp_path: Path) -> None:
     content, style = folders
     out = tmp_path / "w.safetensors"
@@ -415,14 +453,18 @@ def test_a_fraction_of_the_steps_is_constrained(folders, tiny, tmp_path, monkeyp
     assert len(set(cutoffs)) == len(cutoffs)
 
 
-def _first_loss(folders: tuple[Path, Path], **settings: Any) -> torch.Tensor:
-    """The loss of the first step, always of the same network and the same crops."""
+def _first_step(folders: tuple[Path, Path], **settings: Any) -> Trainer:
+    """Prepare for the first step, always of the same network and the same crops."""
     start = folders[0] / "start.safetensors"
     _save_initialised(start)
     pictures = from_folders(folders[0], [folders[1]], 1)
     run = Trainer(pictures, start, config(weights=start, **settings))
     run.prepare()
-    return run.loss(0)[0]
+    return run
+
+
+def _first_loss(folders: tuple[Path, Path], **settings: Any) -> torch.Tensor:
+    return _first_step(folders, **settings).loss(0)[0]
 
 
 @pytest.mark.parametrize(
