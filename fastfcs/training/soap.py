@@ -16,8 +16,7 @@ _BETA1, _BETA2, _EPS = 0.9, 0.95, 1e-8
 class SOAP:
     """The optimiser. It stacks parameters of equal shape, so a step takes a few hundred kernels.
 
-    A weight is preconditioned along each of its dimensions, where the positions of a convolution's
-    kernel count as a single one. A bias is not, so it moves as in Adam.
+    A weight is preconditioned along each of its dimensions. A bias is not, so it moves as in Adam.
     The first step only initialises the preconditioners and changes no parameter.
 
     Args:
@@ -185,13 +184,8 @@ class _Stack:
 
 
 def _array(parameter: Tensor) -> Tensor:
-    """A view of a parameter: outputs x positions x inputs of a convolution's weight.
-
-    The nine positions share a basis. Weights in channels_last memory are contiguous so.
-    """
-    if parameter.dim() != 4:
-        return parameter
-    return parameter.view(*parameter.shape[:2], -1).mT
+    """A view of a parameter, contiguous if it is the weight of a convolution in channels_last."""
+    return parameter.permute(0, 2, 3, 1) if parameter.dim() == 4 else parameter
 
 
 def _multiply(x: Tensor, dimension: int, matrix: Tensor) -> Tensor:
