@@ -180,8 +180,8 @@ inline void check_level(const Tensor& h, const Tensor& weights, const Tensor* co
   check_slope(slope);
   if (!coarse) return;
   const int64_t b = h.size(0), c = h.size(1), y = halved(h.size(2)), x = halved(h.size(3));
-  if (coarse->dim() != 4 || coarse->size(0) != b || coarse->size(1) != c ||
-      coarse->size(2) != y || coarse->size(3) != x)
+  if (coarse->dim() != 4 || coarse->size(0) != b || coarse->size(1) != c || coarse->size(2) != y ||
+      coarse->size(3) != x)
     raise_value_error("coarse must have shape (", b, ", ", c, ", ", y, ", ", x, ") for h ",
                       shape_of(h), ", got ", shape_of(*coarse));
   check_with("coarse", *coarse, "h", h);

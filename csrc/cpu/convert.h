@@ -34,7 +34,7 @@ inline float float_of(uint16_t bfloat16) {
 inline uint16_t rounded(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
-  const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;   // ties to even
+  const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;     // ties to even
   return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : uint16_t(nearest);  // NaN stays NaN
 }
 

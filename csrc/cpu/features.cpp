@@ -18,7 +18,7 @@ constexpr int64_t kGrainElements = 1 << 15;  // the least work that pays for ano
 
 template <typename T>
 PixelRows<T> pixel_rows(const Tensor& tensor, void* data) {
-  return {static_cast<T*>(data), tensor.size(1), tensor.size(2),
+  return {static_cast<T*>(data), tensor.size(1),   tensor.size(2),
           tensor.size(3),        tensor.stride(2), tensor.stride(0)};
 }
 
@@ -37,7 +37,8 @@ Tensor run(FeatureRows<T> function, const Tensor& from, const Tensor& by, double
   const GateArguments<T> arguments{input_rows<T>(x), input_rows<T>(gates),
                                    pixel_rows<T>(result, result.mutable_data_ptr()),
                                    static_cast<accumulate_t<T>>(slope)};
-  const int64_t row_elements = std::max<int64_t>(1, by.numel() / std::max<int64_t>(1, batch * rows));
+  const int64_t row_elements =
+      std::max<int64_t>(1, by.numel() / std::max<int64_t>(1, batch * rows));
   torch::stable::parallel_for(0, batch * rows, std::max<int64_t>(1, kGrainElements / row_elements),
                               [&](int64_t first, int64_t last) {
                                 for (int64_t b = first / rows; first < last; ++b) {

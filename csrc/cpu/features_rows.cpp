@@ -48,7 +48,7 @@ class Pieces {
   // Adds s(by) from to the result, or replaces it, for `count` elements.
   void add_gated(const T* from, const T* by, int64_t count, bool replace) const {
     A *const to = result(), *const values = to + pixels_ * channels_,
-                    *const gates = values + pixels_ * channels_;
+             *const gates = values + pixels_ * channels_;
     const A slope = x_.slope;
     convert(from, values, count);
     if (from != by) convert(by, gates, count);
@@ -202,10 +202,10 @@ void halve_backward_rows(const GateArguments<T>& x, int64_t b, int64_t first, in
   }
 }
 
-#define FASTFCS_INSTANTIATE(T)                                                              \
-  template void gate_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);              \
-  template void halve_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);             \
-  template void gate_backward_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);     \
+#define FASTFCS_INSTANTIATE(T)                                                          \
+  template void gate_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);          \
+  template void halve_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);         \
+  template void gate_backward_rows(const GateArguments<T>&, int64_t, int64_t, int64_t); \
   template void halve_backward_rows(const GateArguments<T>&, int64_t, int64_t, int64_t);
 FASTFCS_INSTANTIATE(float)
 FASTFCS_INSTANTIATE(double)

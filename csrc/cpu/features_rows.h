@@ -33,14 +33,14 @@ struct GateArguments {
 template <typename T>
 using FeatureRows = void (*)(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last);
 
-#define FASTFCS_DECLARE_ROWS                                                               \
-  template <typename T>                                                                    \
-  void gate_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last);       \
-  template <typename T>                                                                    \
-  void halve_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last);      \
-  template <typename T>                                                                    \
+#define FASTFCS_DECLARE_ROWS                                                                  \
+  template <typename T>                                                                       \
+  void gate_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last);          \
+  template <typename T>                                                                       \
+  void halve_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last);         \
+  template <typename T>                                                                       \
   void gate_backward_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last); \
-  template <typename T>                                                                    \
+  template <typename T>                                                                       \
   void halve_backward_rows(const GateArguments<T>& x, int64_t b, int64_t first, int64_t last);
 
 FASTFCS_FOR_EACH_ISA(FASTFCS_DECLARE_ROWS)
