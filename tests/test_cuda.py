@@ -100,6 +100,32 @@ def test_gram(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 5, 7), (1, 16, 331, 509), (2, 96, 61, 47), (1, 256, 40, 42)]
+)
+def test_channels_last(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """The operators between convolutions, and Gram matrices of features as they leave them."""
+    h, by = (
+        torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(2)
+    )
+    weights = torch.randn(1, shape[1], shape[1], dtype=ops.gram(h[:, :, :1, :1]).dtype)
+    coarse = h[:, :, ::2, ::2]
+    assert relative_error(ops.gram(h.cuda()), reference.gram(h)) < DTYPES[dtype]
+    assert relative_error(ops.cross_gram(h.cuda(), by.cuda()), reference.cross_gram(h, by)) < 2e-5
+    correction = ops.gram_correction(h.cuda(), weights.cuda())
+    assert correction.is_contiguous(memory_format=torch.channels_last)
+    assert relative_error(correction, reference.gram_correction(h, weights)) < STORED[dtype]
+    gradient = ops.level_gradient(h.cuda(), weights.cuda(), coarse.cuda())
+    expected = reference.level_gradient(h, weights, coarse)
+    assert relative_error(gradient, expected) < max(STORED[dtype], 1e-5)
+    for forward, backward in (ops.gate, ops.gate_backward), (ops.halve, ops.halve_backward):
+        result = forward(h.cuda(), by.cuda())
+        assert relative_error(result, forward(h.double(), by.double())) < STORED[dtype]
+        adjoint = backward(result, by.cuda())
+        assert relative_error(adjoint, backward(result.cpu().double(), by.double())) < STORED[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_misaligned_views(dtype: torch.dtype) -> None:
     """Contiguous views that do not begin at a multiple of 16 bytes give the same bits."""
 

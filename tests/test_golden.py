@@ -46,9 +46,9 @@ def style() -> Tensor:
 def restyled(name: str, mode: str) -> Tensor:
     """The content restyled with a weights file, or with a preset and the weights "universal"."""
     if name in presets.names():
-        stylizer = Stylizer(name, **MODES[mode])
+        stylizer = Stylizer(name, precision="float32", **MODES[mode])
     else:
-        stylizer = Stylizer(style(), weights=name, **MODES[mode])
+        stylizer = Stylizer(style(), weights=name, precision="float32", **MODES[mode])
     return stylizer(content())
 
 
