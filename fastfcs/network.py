@@ -264,7 +264,8 @@ def _levels(maps: nn.ModuleList) -> list[Sequence[nn.Conv2d]]:
 
 
 def _inside(padded: Tensor) -> Tensor:
-    return padded[:, :, 1:-1, 1:-1]
+    height, width = padded.shape[-2:]
+    return padded.narrow(2, 1, height - 2).narrow(3, 1, width - 2)
 
 
 def _working_dtype(maps: nn.Module, image: Tensor) -> torch.dtype:

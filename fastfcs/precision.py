@@ -10,6 +10,8 @@ from ._C import has_fast_bfloat16
 
 Name = Literal["auto", "float32", "bfloat16", "float16"]
 
+_FAST_BFLOAT16 = has_fast_bfloat16()  # a constant of traced programs
+
 # Levels, the finest ones, whose gradients stay in the dtype of the features: of the last update and
 # of the one before it. In earlier updates all do.
 _EXACT_LEVELS = 0, 2
@@ -129,4 +131,4 @@ def fast_half_type(device: torch.device) -> torch.dtype | None:
     """
     if device.type == "cuda":
         return torch.float16
-    return torch.bfloat16 if device.type == "cpu" and has_fast_bfloat16() else None
+    return torch.bfloat16 if device.type == "cpu" and _FAST_BFLOAT16 else None

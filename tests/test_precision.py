@@ -18,7 +18,7 @@ FULL, HALF = torch.float32, torch.bfloat16
 @pytest.fixture
 def fast_half(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that the processor is fast in bfloat16."""
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "_FAST_BFLOAT16", True)
 
 
 def grey_levels(a: Tensor, b: Tensor) -> tuple[float, float]:
@@ -38,7 +38,7 @@ def test_auto_is_half_for_photographs_and_for_late_gradients(fast_half: None) ->
 
 
 def test_auto_is_the_parameters_dtype_on_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "_FAST_BFLOAT16", False)
     assert choose("auto", CPU, photoreal=True, measured=True) is None
     assert choose("bfloat16", CPU, photoreal=True, measured=True) == (HALF, HALF)
 
