@@ -142,7 +142,7 @@ class ForwardMaps(nn.ModuleList):
         super().__init__()
         self.learned = [width - (1 if level else 4) for level, width in enumerate(channels)]
         for level, width in enumerate(channels):
-            # The image takes the place of the zeros.
+            # The image is added to the zeros.
             constants = (1.0,) if level else (0.0, 0.0, 0.0, 1.0)
             first = Convolution(channels[level - 1] if level else 3, width, bias=True)
             last = Convolution(width, self.learned[level], bias=True, constants=constants)
@@ -181,7 +181,7 @@ class ForwardMaps(nn.ModuleList):
                 x = x + added
             h = convs[1](x)
             if level == 0:
-                h.narrow(1, self.learned[0], 3).copy_(centred)
+                h.narrow(1, self.learned[0], 3).add_(centred)
             features.append(h)
         return features, outputs
 
@@ -321,10 +321,10 @@ def _gradient_by_region(
     region is hidden, there is nothing to correct.
     """
     masks = resize_masks(regions.to(h), h.shape[-2:])
-    total = level_gradient(h, torch.zeros_like(targets[:1]), coarse, _SLOPE)
-    for m, seen, target in zip(masks, visible, targets.split(1), strict=True):
-        weights = _correction_weights(region_grams(h, seen.to(h)[None]), target)
-        m = m[None, None] * seen.any()
+    total = level_gradient(h, torch.zeros_like(targets.narrow(0, 0, 1)), coarse, _SLOPE)
+    for m, seen, target in zip(masks.split(1), visible.split(1), targets.split(1), strict=True):
+        weights = _correction_weights(region_grams(h, seen.to(h)), target)
+        m = m.unsqueeze(0) * seen.any()
         total = total + gate(m, m, 1.0) * level_gradient(h, weights)
     return total
 
