@@ -99,6 +99,8 @@ class Refinement(nn.Module):
     def __init__(self, maps: VGG19 | None = None, updates: int = UPDATES) -> None:
         super().__init__()
         self.maps = (maps or load_vgg19(LOW_RANK)).requires_grad_(False)
+        # Features have the layout of the weights. torch's overloads lack a memory format alone.
+        self.maps.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.updates = updates
         features = self.maps.features
         self._layers = [m for m in features.modules() if not isinstance(m, nn.Sequential)]
@@ -179,7 +181,6 @@ class Refinement(nn.Module):
     def _forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Compute h_l, and save ReLU outputs and the indices of maxima for `_backward`."""
         x = (image - self.maps.mean) * self.maps.scale
-        x = x.contiguous(memory_format=torch.channels_last)
         features, saved = [], []
         for layer in self._layers:
             if isinstance(layer, nn.MaxPool2d):
