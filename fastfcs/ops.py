@@ -160,21 +160,14 @@ def _save_gate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(by)
 
 
-# Gates are linear in x, and their adjoints in the gradient.
-def _gate_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    return gate_backward(grad, ctx.saved_tensors[0], ctx.slope), None, None
+def _gradient_by(adjoint: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, None, None]]:
+    """The gradient of a gate, which is linear in x: its adjoint, whose own adjoint is the gate."""
 
+    def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (by,) = ctx.saved_tensors
+        return adjoint(grad, by, ctx.slope), None, None
 
-def _gate_backward_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    return gate(grad, ctx.saved_tensors[0], ctx.slope), None, None
-
-
-def _halve_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    return halve_backward(grad, ctx.saved_tensors[0], ctx.slope), None, None
-
-
-def _halve_backward_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    return halve(grad, ctx.saved_tensors[0], ctx.slope), None, None
+    return gradient
 
 
 def _correction_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -299,13 +292,17 @@ _cross_gram: Callable[..., Tensor] = _operator(
 _level_gradient: Callable[..., Tensor] = _operator(
     "level_gradient", _fake_level_gradient, _level_gradient_backward, _save_level
 )
-_gate: Callable[..., Tensor] = _operator("gate", _fake_gate, _gate_gradient, _save_gate)
-_gate_backward: Callable[..., Tensor] = _operator(
-    "gate_backward", _fake_adjoint, _gate_backward_gradient, _save_gate
+_gate: Callable[..., Tensor] = _operator(
+    "gate", _fake_gate, _gradient_by(lambda *x: _gate_backward(*x)), _save_gate
 )
-_halve: Callable[..., Tensor] = _operator("halve", _fake_halve, _halve_gradient, _save_gate)
+_gate_backward: Callable[..., Tensor] = _operator(
+    "gate_backward", _fake_adjoint, _gradient_by(_gate), _save_gate
+)
+_halve: Callable[..., Tensor] = _operator(
+    "halve", _fake_halve, _gradient_by(lambda *x: _halve_backward(*x)), _save_gate
+)
 _halve_backward: Callable[..., Tensor] = _operator(
-    "halve_backward", _fake_adjoint, _halve_backward_gradient, _save_gate
+    "halve_backward", _fake_adjoint, _gradient_by(_halve), _save_gate
 )
 
 

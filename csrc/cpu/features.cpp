@@ -2,14 +2,12 @@
 #include <algorithm>
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
 #include "../checks.h"
 #include "../tensors.h"
 #include "features_rows.h"
 #include "isa.h"
+#include "parallel.h"
 
 namespace fastfcs {
 namespace {
@@ -39,26 +37,10 @@ Tensor run(FeatureRows<T> function, const Tensor& from, const Tensor& by, double
                                    static_cast<accumulate_t<T>>(slope)};
   const int64_t row_elements =
       std::max<int64_t>(1, by.numel() / std::max<int64_t>(1, batch * rows));
-  torch::stable::parallel_for(0, batch * rows, std::max<int64_t>(1, kGrainElements / row_elements),
-                              [&](int64_t first, int64_t last) {
-                                for (int64_t b = first / rows; first < last; ++b) {
-                                  const int64_t stop = std::min(last, (b + 1) * rows);
-                                  function(arguments, b, first - b * rows, stop - b * rows);
-                                  first = stop;
-                                }
-                              });
+  for_each_part(
+      0, batch, rows, std::max<int64_t>(1, kGrainElements / row_elements),
+      [&](int64_t b, int64_t first, int64_t last) { function(arguments, b, first, last); });
   return result;
-}
-
-// Calls f(T()) for the dtype, which has been checked.
-template <typename F>
-Tensor dispatch(const Tensor& tensor, F f) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Double: return f(double());
-    case ScalarType::Half: return f(torch::headeronly::Half());
-    case ScalarType::BFloat16: return f(torch::headeronly::BFloat16());
-    default: return f(float());
-  }
 }
 
 Tensor gate(const Tensor& x, const Tensor& by, double slope) {

@@ -5,14 +5,12 @@
 #include <memory>
 #include <type_traits>
 
+#include "aligned.h"
 #include "convert.h"
 
 namespace fastfcs {
 namespace FASTFCS_ISA {
 namespace {
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // to[i] = s(by[i]) from[i] in the type of the arithmetic.
 template <typename A>
@@ -39,7 +37,7 @@ class Pieces {
   explicit Pieces(const GateArguments<T>& x)
       : x_(x),
         channels_(x.by.channels),
-        pixels_(2 * larger(1, 512 / channels_)),
+        pixels_(channels_ < 512 ? 512 / channels_ * 2 : 2),
         memory_(new A[3 * pixels_ * channels_]) {}
 
   int64_t pixels() const { return pixels_; }  // per piece, an even number

@@ -6,19 +6,9 @@
 
 #include "../gram.h"
 #include "isa.h"
+#include "pixel_rows.h"
 
 namespace fastfcs {
-
-// Features in channels_last memory: the channels of a pixel are contiguous and the pixels of a row
-// adjacent. Rows and batch elements may lie apart.
-template <typename T>
-struct PixelRows {
-  T* data;
-  int64_t channels, height, width;
-  int64_t row_pitch, batch_pitch;  // in elements
-
-  T* row(int64_t b, int64_t y) const { return data + b * batch_pitch + y * row_pitch; }
-};
 
 // The operands of one operator, and the slope s(by) for by <= 0.
 template <typename T>

@@ -11,8 +11,6 @@
 #include <utility>
 
 #include <torch/csrc/stable/library.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 #ifdef __linux__
 #include <unistd.h>
 #endif
@@ -22,6 +20,7 @@
 #include "gram_pixels_rows.h"
 #include "gram_rows.h"
 #include "isa.h"
+#include "parallel.h"
 
 namespace fastfcs {
 namespace {
@@ -64,14 +63,7 @@ struct SlicedBatch {
   // Calls f(element, first slice, last slice) in parallel, covering all slices of the range.
   template <typename F>
   void for_each_slice_range(const BatchRange& range, F f) const {
-    torch::stable::parallel_for(range.first * slices, range.last * slices, 1,
-                                [&](int64_t first, int64_t last) {
-                                  for (int64_t b = first / slices; first < last; ++b) {
-                                    const int64_t stop = std::min(last, (b + 1) * slices);
-                                    f(b, first - b * slices, stop - b * slices);
-                                    first = stop;
-                                  }
-                                });
+    for_each_part(range.first, range.last, slices, 1, f);
   }
 };
 
@@ -132,9 +124,13 @@ struct PixelFeatures {
   const T* data;
   explicit PixelFeatures(const Tensor& t)
       : tensor(as_pixel_rows(t)), data(static_cast<const T*>(tensor.const_data_ptr())) {}
-  PixelView<T> operator[](int64_t b) const {
-    return {data + b * tensor.stride(0), tensor.size(1), tensor.size(3), tensor.size(2),
-            tensor.stride(2)};
+  PixelRows<const T> operator[](int64_t b) const {
+    return {data + b * tensor.stride(0),
+            tensor.size(1),
+            tensor.size(2),
+            tensor.size(3),
+            tensor.stride(2),
+            0};
   }
 };
 
@@ -150,8 +146,10 @@ struct PixelBatch : SlicedBatch {
     slices = slice_count(pixels, std::max<int64_t>(256, 3 * channels / 2));
   }
 
-  PixelView<T> view_h(int64_t b) const { return flattened(h[b]); }
-  PixelView<T> view_g(int64_t b) const { return has_g ? flattened(g[b]) : PixelView<T>{}; }
+  PixelRows<const T> view_h(int64_t b) const { return flattened(h[b]); }
+  PixelRows<const T> view_g(int64_t b) const {
+    return has_g ? flattened(g[b]) : PixelRows<const T>{};
+  }
   int64_t slice_begin(int64_t slice) const { return slice * pixels / slices; }
 
   int64_t pitch() const { return padded_channels(channels); }
@@ -174,9 +172,9 @@ struct PixelBatch : SlicedBatch {
 
  private:
   // Adjacent rows as a single one, so that chunks need not end with the rows of an image.
-  static PixelView<T> flattened(const PixelView<T>& x) {
-    if (x.height > 1 && x.row_stride != x.width * x.channels) return x;
-    return {x.data, x.channels, x.width * x.height, 1, 0};
+  static PixelRows<const T> flattened(const PixelRows<const T>& x) {
+    if (x.height > 1 && x.row_pitch != x.width * x.channels) return x;
+    return {x.data, x.channels, 1, x.width * x.height, 0, 0};
   }
 };
 
@@ -463,26 +461,11 @@ Tensor level_of(const Tensor& h, const Tensor& weights, const Tensor* coarse, do
   T* const to = static_cast<T*>(result.mutable_data_ptr());
   // A thread packs the weights before its first row.
   const int64_t grain = 1 + (1 << 19) / (width * c * c);
-  torch::stable::parallel_for(0, h.size(0) * height, grain, [&](int64_t first, int64_t last) {
-    for (int64_t b = first / height; first < last; ++b) {
-      const int64_t stop = std::min(last, (b + 1) * height);
-      level(features[b], matrices[b], below ? (*below)[b] : PixelView<T>{}, A(slope),
-            first - b * height, stop - b * height, to + b * result.stride(0));
-      first = stop;
-    }
+  for_each_part(0, h.size(0), height, grain, [&](int64_t b, int64_t first, int64_t last) {
+    level(features[b], matrices[b], below ? (*below)[b] : PixelRows<const T>{}, A(slope), first,
+          last, to + b * result.stride(0));
   });
   return result;
-}
-
-// Calls f(T()) for the dtype of h, which has been checked.
-template <typename F>
-auto dispatch(const Tensor& h, F f) {
-  switch (h.scalar_type()) {
-    case ScalarType::Double: return f(double());
-    case ScalarType::Half: return f(torch::headeronly::Half());
-    case ScalarType::BFloat16: return f(torch::headeronly::BFloat16());
-    default: return f(float());
-  }
 }
 
 // Whether the channels of a pixel are adjacent in memory and the result's are to be.

@@ -38,7 +38,7 @@ class PixelReader {
   using A = accumulate_t<T>;
 
  public:
-  PixelReader(const PixelView<T>& x, int64_t pixels)
+  PixelReader(const PixelRows<const T>& x, int64_t pixels)
       : x_(x), size_(size_with_slack<A>(pixels, x.channels)), buffer_(size_) {
     std::memset(buffer_.get(), 0, size_ * sizeof(A));
   }
@@ -48,9 +48,9 @@ class PixelReader {
     for (int64_t p = first; p < first + count;) {
       const int64_t row = p / x_.width, left = p % x_.width;
       const int64_t pixels = smaller(first + count - p, x_.width - left);
-      const T* const from = x_.data + row * x_.row_stride + left * c;
+      const T* const from = x_.row(0, row) + left * c;
       if constexpr (std::is_same<T, A>::value) {
-        const T* const end = x_.data + (x_.height - 1) * x_.row_stride + x_.width * c;
+        const T* const end = x_.row(0, x_.height - 1) + x_.width * c;
         if (pixels == count && end - from >= size_with_slack<A>(count, c)) return from;
       }
       convert(from, buffer_.get() + (p - first) * c, pixels * c);
@@ -60,7 +60,7 @@ class PixelReader {
   }
 
  private:
-  const PixelView<T> x_;
+  const PixelRows<const T> x_;
   int64_t size_;
   AlignedBuffer<A> buffer_;
 };
@@ -208,7 +208,7 @@ class CoarseRows {
   using A = accumulate_t<T>;
 
  public:
-  CoarseRows(const PixelView<T>& x, int64_t height)
+  CoarseRows(const PixelRows<const T>& x, int64_t height)
       : x_(x),
         height_(height),
         size_(x.width * x.channels),
@@ -230,12 +230,12 @@ class CoarseRows {
  private:
   const A* converted(int64_t y) {
     A* const to = buffer_.get() + y % 2 * stride_;
-    if (rows_[y % 2] != y) convert(x_.data + y * x_.row_stride, to, size_);
+    if (rows_[y % 2] != y) convert(x_.row(0, y), to, size_);
     rows_[y % 2] = y;
     return to;
   }
 
-  const PixelView<T> x_;
+  const PixelRows<const T> x_;
   int64_t height_, size_, stride_;
   int64_t rows_[2] = {-1, -1};
   AlignedBuffer<A> buffer_;
@@ -244,8 +244,8 @@ class CoarseRows {
 }  // namespace
 
 template <typename T>
-void pixel_products(const PixelView<T>& h, const PixelView<T>& g, bool own, int64_t first,
-                    int64_t last, accumulate_t<T>* sums) {
+void pixel_products(const PixelRows<const T>& h, const PixelRows<const T>& g, bool own,
+                    int64_t first, int64_t last, accumulate_t<T>* sums) {
   using A = accumulate_t<T>;
   const int64_t c = h.channels, pitch = padded_channels(c), most = chunk_pixels(c);
   A* const cross = sums + (own ? pitch * pitch : 0);
@@ -260,8 +260,8 @@ void pixel_products(const PixelView<T>& h, const PixelView<T>& g, bool own, int6
 }
 
 template <typename T>
-void pixel_combination(const PixelView<T>& h, const PixelView<T>& g, const accumulate_t<T>* weights,
-                       int64_t first, int64_t last, T* result) {
+void pixel_combination(const PixelRows<const T>& h, const PixelRows<const T>& g,
+                       const accumulate_t<T>* weights, int64_t first, int64_t last, T* result) {
   using A = accumulate_t<T>;
   const int64_t c = h.channels, most = chunk_pixels(c);
   PixelReader<T> h_reader(h, most), g_reader(g, most);
@@ -277,8 +277,9 @@ void pixel_combination(const PixelView<T>& h, const PixelView<T>& g, const accum
 }
 
 template <typename T>
-void level_rows(const PixelView<T>& h, const accumulate_t<T>* weights, const PixelView<T>& coarse,
-                accumulate_t<T> slope, int64_t first, int64_t last, T* result) {
+void level_rows(const PixelRows<const T>& h, const accumulate_t<T>* weights,
+                const PixelRows<const T>& coarse, accumulate_t<T> slope, int64_t first,
+                int64_t last, T* result) {
   using A = accumulate_t<T>;
   using V = typename VectorOf<A>::type;
   const int64_t c = h.channels, most = smaller(chunk_pixels(c), h.width), width = (h.width + 2) * c;
@@ -324,13 +325,13 @@ void level_rows(const PixelView<T>& h, const accumulate_t<T>* weights, const Pix
   }
 }
 
-#define FASTFCS_INSTANTIATE(T)                                                                   \
-  template void pixel_products(const PixelView<T>&, const PixelView<T>&, bool, int64_t, int64_t, \
-                               accumulate_t<T>*);                                                \
-  template void pixel_combination(const PixelView<T>&, const PixelView<T>&,                      \
-                                  const accumulate_t<T>*, int64_t, int64_t, T*);                 \
-  template void level_rows(const PixelView<T>&, const accumulate_t<T>*, const PixelView<T>&,     \
-                           accumulate_t<T>, int64_t, int64_t, T*);
+#define FASTFCS_INSTANTIATE(T)                                                             \
+  template void pixel_products(const PixelRows<const T>&, const PixelRows<const T>&, bool, \
+                               int64_t, int64_t, accumulate_t<T>*);                        \
+  template void pixel_combination(const PixelRows<const T>&, const PixelRows<const T>&,    \
+                                  const accumulate_t<T>*, int64_t, int64_t, T*);           \
+  template void level_rows(const PixelRows<const T>&, const accumulate_t<T>*,              \
+                           const PixelRows<const T>&, accumulate_t<T>, int64_t, int64_t, T*);
 FASTFCS_INSTANTIATE(float)
 FASTFCS_INSTANTIATE(double)
 FASTFCS_INSTANTIATE(Half)

@@ -6,15 +6,9 @@
 
 #include "../gram.h"
 #include "isa.h"
+#include "pixel_rows.h"
 
 namespace fastfcs {
-
-// Rows of adjacent pixels, whose channels are contiguous. The rows may lie apart.
-template <typename T>
-struct PixelView {
-  const T* data;
-  int64_t channels, width, height, row_stride;
-};
 
 // Sums the products of the channels over the pixels [first, last):
 //   sums[i][j] = sum_p x_pi h_pj,
@@ -22,7 +16,7 @@ struct PixelView {
 // sums is [rows, padded_channels] with each array's channels padded. What is beyond the channels is
 // undefined, and so are the products of h above the diagonal.
 template <typename T>
-using PixelProducts = void (*)(const PixelView<T>& h, const PixelView<T>& g, bool own,
+using PixelProducts = void (*)(const PixelRows<const T>& h, const PixelRows<const T>& g, bool own,
                                int64_t first, int64_t last, accumulate_t<T>* sums);
 
 // The channels, padded to whole vectors of every instruction set and to whole register blocks.
@@ -31,7 +25,7 @@ FASTFCS_HD int64_t padded_channels(int64_t channels) { return (channels + 15) / 
 // result = [h | g] W for the pixels [first, last), or h W if g.data is null. W is [rows, channels]
 // without padding, the result dense.
 template <typename T>
-using PixelCombination = void (*)(const PixelView<T>& h, const PixelView<T>& g,
+using PixelCombination = void (*)(const PixelRows<const T>& h, const PixelRows<const T>& g,
                                   const accumulate_t<T>* weights, int64_t first, int64_t last,
                                   T* result);
 
@@ -39,21 +33,21 @@ using PixelCombination = void (*)(const PixelView<T>& h, const PixelView<T>& g,
 // left and on the right, and the first and the last row of h repeated. `result` points to the
 // padding. The second term is omitted if coarse.data is null.
 template <typename T>
-using LevelRows = void (*)(const PixelView<T>& h, const accumulate_t<T>* weights,
-                           const PixelView<T>& coarse, accumulate_t<T> slope, int64_t first,
+using LevelRows = void (*)(const PixelRows<const T>& h, const accumulate_t<T>* weights,
+                           const PixelRows<const T>& coarse, accumulate_t<T> slope, int64_t first,
                            int64_t last, T* result);
 
 #define FASTFCS_DECLARE_ROWS                                                                      \
   template <typename T>                                                                           \
-  void pixel_products(const PixelView<T>& h, const PixelView<T>& g, bool own, int64_t first,      \
-                      int64_t last, accumulate_t<T>* sums);                                       \
+  void pixel_products(const PixelRows<const T>& h, const PixelRows<const T>& g, bool own,         \
+                      int64_t first, int64_t last, accumulate_t<T>* sums);                        \
   template <typename T>                                                                           \
-  void pixel_combination(const PixelView<T>& h, const PixelView<T>& g,                            \
+  void pixel_combination(const PixelRows<const T>& h, const PixelRows<const T>& g,                \
                          const accumulate_t<T>* weights, int64_t first, int64_t last, T* result); \
   template <typename T>                                                                           \
-  void level_rows(const PixelView<T>& h, const accumulate_t<T>* weights,                          \
-                  const PixelView<T>& coarse, accumulate_t<T> slope, int64_t first, int64_t last, \
-                  T* result);
+  void level_rows(const PixelRows<const T>& h, const accumulate_t<T>* weights,                    \
+                  const PixelRows<const T>& coarse, accumulate_t<T> slope, int64_t first,         \
+                  int64_t last, T* result);
 
 FASTFCS_FOR_EACH_ISA(FASTFCS_DECLARE_ROWS)
 #undef FASTFCS_DECLARE_ROWS
