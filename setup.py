@@ -107,6 +107,7 @@ def row_flags() -> dict[str, str]:
     if platform.machine() == "x86_64":
         options["avx2"] = (32, "-mavx2 -mfma -mf16c")
         options["avx512"] = (64, f"{options['avx2'][1]} -mavx512f -mavx512bw -mavx512dq -mavx512vl")
+        options["amx"] = (64, f"{options['avx512'][1]} -mavx512bf16 -mamx-tile -mamx-bf16")
     return {
         name: f"-DFASTFCS_ISA={name} -DFASTFCS_VECTOR={width} {flags}"
         for name, (width, flags) in options.items()

@@ -16,6 +16,7 @@ STABLE_TORCH_LIBRARY(fastfcs, library) {
   library.def(
       "level_gradient(Tensor h, Tensor weights, Tensor? coarse, float slope, bool tf32=False) -> "
       "Tensor");
+  library.def("split_convolution(Tensor x, Tensor weight, Tensor? bias, int parts) -> Tensor");
   library.def("gate(Tensor x, Tensor by, float slope) -> Tensor");
   library.def("gate_backward(Tensor grad, Tensor by, float slope) -> Tensor");
   library.def("halve(Tensor x, Tensor by, float slope) -> Tensor");

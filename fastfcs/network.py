@@ -29,8 +29,8 @@ from torch.nn import functional as F
 
 from .checks import check_alpha, check_image, check_regions
 from .losses import region_grams, resize_masks, visible_masks
-from .ops import gate, gram, halve, level_gradient
-from .precision import Precision
+from .ops import gate, gram, halve, level_gradient, split_convolution
+from .precision import Arithmetic, Precision
 from .statistics import Statistics, Widths, check_widths
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _SLOPE = 0.2  # slope of every leaky ReLU for negative inputs
 _LARGEST = 0.25  # bound on |g_t|
 _ADDED = 0.3  # standard deviation of a residual convolution's output at initialisation
+_FEWEST_INPUTS = {2: 16, 3: 32}  # with fewer, a split convolution is slower than one in float32
 _DOUBLINGS = 3  # each doubles the number of terms in the series of `_normalised_correction`
 
 
@@ -103,15 +104,26 @@ class Convolution(nn.Conv2d):
         super().__init__(inputs, outputs, 3, bias=bias)
         self.constants = constants
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve: (B, inputs, H + 2, W + 2) -> (B, outputs and constants, H, W)."""
+    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
+        """Convolve: (B, inputs, H + 2, W + 2) -> (B, outputs and constants, H, W).
+
+        Args:
+            x: padded features.
+            parts: those of a number, see `fastfcs.ops.split_convolution`; 1 for none.
+
+        Returns:
+            Features without padding.
+        """
         weight, bias = self.weight, self.bias
         if self.constants:
             assert bias is not None
             weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, len(self.constants)))
             for value in self.constants:
                 bias = F.pad(bias, (0, 1), value=value)
-        return F.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        if parts > 1 and self.in_channels >= _FEWEST_INPUTS[parts]:
+            return split_convolution(x, weight, bias, parts)
+        return F.conv2d(x, weight, bias)
 
 
 class ForwardMaps(nn.ModuleList):
@@ -150,36 +162,37 @@ class ForwardMaps(nn.ModuleList):
             self.append(nn.ModuleList([first, last, *between]))
 
     def forward(
-        self, image: Tensor, dtype: torch.dtype | None = None
+        self, image: Tensor, arithmetic: Sequence[Arithmetic] | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Compute the features of an image.
 
         Args:
             image: (B, 3, H, W) in [0, 1].
-            dtype: that of the features; by default that of `torch.autocast`, where it is enabled,
-                or of the parameters.
+            arithmetic: that of each level, of one dtype; by default the dtype of
+                `torch.autocast`, where it is enabled, or of the parameters.
 
         Returns:
             The features h_l, (B, c_l, H / 2^(l-1), W / 2^(l-1)) with sizes rounded up, and the
             outputs of all leaky ReLUs within a level, in order, whose signs are the gates of the
             backward maps.
         """
-        centred = (2 * image - 1).to(dtype or _working_dtype(self, image))
+        arithmetic = arithmetic or [Arithmetic(_working_dtype(self, image))] * len(self)
+        centred = (2 * image - 1).to(arithmetic[0].dtype)
         x = gate(centred, centred, 1.0)
         features: list[Tensor] = []
         outputs: list[Tensor] = []
-        for level, convs in enumerate(_levels(self)):
+        for level, (convs, (_, parts)) in enumerate(zip(_levels(self), arithmetic, strict=True)):
             if level:
                 x = halve(features[-1], features[-1], _SLOPE)
-            x = convs[0](x)
+            x = convs[0](x, parts)
             x = gate(x, x, _SLOPE)
             outputs.append(_inside(x))
             for conv in convs[2:]:
-                added = conv(x)
+                added = conv(x, parts)
                 added = gate(added, added, _SLOPE)
                 outputs.append(_inside(added))
                 x = x + added
-            h = convs[1](x)
+            h = convs[1](x, parts)
             if level == 0:
                 h.narrow(1, self.learned[0], 3).add_(centred)
             features.append(h)
@@ -225,7 +238,7 @@ class BackwardMaps(nn.ModuleList):
         active: list[Tensor],
         correct: Callable[[Tensor, int, Tensor | None], Tensor],
         forward_maps: ForwardMaps,
-        dtypes: Sequence[torch.dtype] | None = None,
+        arithmetic: Sequence[Arithmetic] | None = None,
     ) -> Tensor:
         """Compute g_t, deepest level first; each level adds its correction.
 
@@ -238,7 +251,7 @@ class BackwardMaps(nn.ModuleList):
                 at the deepest one. It returns the gradient that arrives at h_l, padded, see
                 `fastfcs.ops.level_gradient`.
             forward_maps: the maps that computed the features.
-            dtypes: those in which the convolutions of each level run; by default the features'.
+            arithmetic: that of each level; by default the features' dtype.
 
         Returns:
             g_t, (B, 3, H, W).
@@ -246,14 +259,14 @@ class BackwardMaps(nn.ModuleList):
         g: Tensor | None = None
         for level, convs in reversed(list(enumerate(_levels(self)))):
             h = features.pop()
-            dtype = dtypes[level] if dtypes else h.dtype
+            dtype, parts = arithmetic[level] if arithmetic else Arithmetic(h.dtype)
             x = correct(h, level, None if g is None else g.to(h.dtype))
             del h
-            x = convs[0](x.to(dtype))
+            x = convs[0](x.to(dtype), parts)
             for conv in reversed(_levels(forward_maps)[level][2:]):
                 added = _inside(gate(x, active.pop().to(dtype), _SLOPE))
                 x = x + F.conv_transpose2d(added, conv.weight.to(dtype), padding=1)
-            g = convs[1](gate(x, active.pop().to(dtype), _SLOPE))
+            g = convs[1](gate(x, active.pop().to(dtype), _SLOPE), parts)
         assert g is not None
         return _LARGEST * torch.tanh(g.to(torch.promote_types(g.dtype, torch.float32)))
 
@@ -465,9 +478,10 @@ class UnrolledSolver(nn.Module):
         Returns:
             (B, 3, H, W).
         """
-        dtype = precision and precision.features
-        features, active = self.forward_maps(image, dtype)
-        dtypes = precision and precision.of_gradients(t, self.updates, len(features))
+        position = t, self.updates, len(self.forward_maps)
+        arithmetic = precision and precision.of_features(*position)
+        features, active = self.forward_maps(image, arithmetic)
+        arithmetic = precision and precision.of_gradients(*position)
         targets = statistics.own[t]
         visible = visible_masks(regions, alpha)
 
@@ -480,7 +494,7 @@ class UnrolledSolver(nn.Module):
             own = gram(h) if visible is None else region_grams(h, visible.to(h))
             return level_gradient(h, _correction_weights(own, target), g, _SLOPE)
 
-        g: Tensor = self.backward_maps[t](features, active, correct, self.forward_maps, dtypes)
+        g: Tensor = self.backward_maps[t](features, active, correct, self.forward_maps, arithmetic)
         return g
 
     def forward(

@@ -76,6 +76,12 @@ def _fake_halve(x: Tensor, by: Tensor, slope: float) -> Tensor:
     return _padded(x, (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
 
 
+def _fake_split_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Tensor:
+    batch, _, height, width = x.shape
+    shape = batch, height - 2, width - 2, weight.shape[0]
+    return x.new_empty(shape).permute(0, 3, 1, 2)
+
+
 def _fake_adjoint(grad: Tensor, by: Tensor, slope: float) -> Tensor:
     batch, channels, height, width = by.shape
     return by.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -153,6 +159,20 @@ def _level_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     size, coarse_size = list(h.shape[2:]), list(ctx.size)
     dcoarse = torch.ops.aten.upsample_bilinear2d_backward(gated, size, coarse_size, False)
     return dh, dweights, dcoarse, None, None
+
+
+def _save_split_convolution(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, _ = inputs
+    ctx.bias_size = None if bias is None else list(bias.shape)
+    ctx.save_for_backward(x, weight)
+
+
+def _split_convolution_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    mask = [*ctx.needs_input_grad[:2], ctx.bias_size is not None and ctx.needs_input_grad[2]]
+    geometry = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
+    backward = torch.ops.aten.convolution_backward
+    return *backward(grad, x, weight, ctx.bias_size, *geometry, mask), None
 
 
 def _save_gate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -291,6 +311,12 @@ _cross_gram: Callable[..., Tensor] = _operator(
 )
 _level_gradient: Callable[..., Tensor] = _operator(
     "level_gradient", _fake_level_gradient, _level_gradient_backward, _save_level
+)
+_split_convolution: Callable[..., Tensor] = _operator(
+    "split_convolution",
+    _fake_split_convolution,
+    _split_convolution_backward,
+    _save_split_convolution,
 )
 _gate: Callable[..., Tensor] = _operator(
     "gate", _fake_gate, _gradient_by(lambda *x: _gate_backward(*x)), _save_gate
@@ -539,6 +565,40 @@ def level_gradient(
         True
     """
     return _level_gradient(h, weights, coarse, slope, _tf32(h))
+
+
+def split_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, parts: int = 3
+) -> Tensor:
+    """Convolve float32 features by products in bfloat16 (Henry et al. 2019, arXiv:1904.06376).
+
+    Each factor is split into bfloat16 parts, and those products of parts that matter are added up
+    in float32. With three parts, and six products, the result is as accurate as in float32; with
+    two, and three products, its relative error is about 5e-6. This serves CPUs with AMX. Other CPUs
+    emulate it slowly, and CUDA has no such kernel.
+
+    Args:
+        x: padded features (B,C,H+2,W+2), float32.
+        weight: (outputs,C,3,3), float32.
+        bias: (outputs,), float32, or none.
+        parts: 2 or 3.
+
+    Returns:
+        (B,outputs,H,W), float32, in channels_last memory. Its gradients are those of a convolution
+        in float32.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong, or the number of parts.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.ops import split_convolution
+        >>> x, weight = torch.rand(1, 3, 6, 7), torch.rand(5, 3, 3, 3)
+        >>> exact = torch.nn.functional.conv2d(x.double(), weight.double()).float()
+        >>> torch.allclose(split_convolution(x, weight), exact, rtol=1e-6)
+        True
+    """
+    return _split_convolution(x, weight, bias, parts)
 
 
 def gate(x: Tensor, by: Tensor, slope: float = 0.2) -> Tensor:

@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 
-from ._C import has_fast_bfloat16
+from ._C import build_info, has_fast_bfloat16
 
 Name = Literal["auto", "float32", "bfloat16", "float16"]
 
-_FAST_BFLOAT16 = has_fast_bfloat16()  # a constant of traced programs
-
-# Levels, the finest ones, whose gradients stay in the dtype of the features: of the last update and
-# of the one before it. In earlier updates all do.
-_EXACT_LEVELS = 0, 2
+_FAST_BFLOAT16 = has_fast_bfloat16()  # constants of traced programs
+_TILES = build_info()["cpu"] == "amx"
 
 
-class Precision(NamedTuple):
-    """The dtypes of an unrolled solver's features and gradients.
-
-    An artistic update amplifies differences: where a feature is near 0, rounding decides on which
-    side, and the gates make that a difference of the stroke. After four updates, contents that
-    differ by one unit in the last place of float32 have results 0.1 to 0.25 grey levels apart on
-    average, and 3 to 7 at the 99.9th percentile. With all features and gradients in bfloat16 these
-    are 2 to 5 and 13 to 38. The gradients of the last updates have few updates after them:
-    therefore, where ``gradients`` is a half type and ``features`` is not, only those of the last
-    update, and at the two coarsest of four levels of the one before it, are of that type.
-
-    The projection of "photoreal" damps all such differences.
+class Arithmetic(NamedTuple):
+    """How the convolutions of a level multiply.
 
     Attributes:
-        features: dtype of the forward maps.
-        gradients: dtype of the backward maps in the last updates.
+        dtype: that of the maps.
+        parts: into how many bfloat16 parts they split float32 maps and weights, see
+            `fastfcs.ops.split_convolution`; 1 for none.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.precision import Arithmetic
+        >>> Arithmetic(torch.float32)
+        Arithmetic(dtype=torch.float32, parts=1)
+    """
+
+    dtype: torch.dtype
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic of an unrolled solver: the same everywhere.
+
+    Attributes:
+        dtype: that of features and gradients.
+        parts: whether float32 is multiplied in parts, as processors with AMX do faster.
 
     Examples:
         >>> import torch
         >>> from fastfcs.precision import Precision
-        >>> Precision(torch.float32, torch.bfloat16).of_gradients(3, 4, 2)
-        [torch.bfloat16, torch.bfloat16]
+        >>> Precision(torch.float32, parts=True).of_features(0, 4, 1)
+        [Arithmetic(dtype=torch.float32, parts=3)]
     """
 
-    features: torch.dtype
-    gradients: torch.dtype
+    dtype: torch.dtype
+    parts: bool = False
 
-    def of_gradients(self, t: int, updates: int, levels: int) -> list[torch.dtype]:
-        """The dtype of the backward maps of every level.
+    def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+        """Choose the arithmetic of the forward maps.
 
         Args:
             t: index of the update.
@@ -53,11 +61,83 @@ class Precision(NamedTuple):
             levels: number of levels.
 
         Returns:
-            One dtype per level, finest first.
+            That of each level, finest first.
         """
-        later = updates - 1 - t
-        exact = _EXACT_LEVELS[later] if later < len(_EXACT_LEVELS) else levels
-        return [self.features if level < exact else self.gradients for level in range(levels)]
+        return [
+            self._float32(3) if self.dtype == torch.float32 else Arithmetic(self.dtype)
+        ] * levels
+
+    def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+        """Choose the arithmetic of the backward maps.
+
+        Args:
+            t, updates, levels: see `of_features`.
+
+        Returns:
+            That of each level, finest first.
+        """
+        return self.of_features(t, updates, levels)
+
+    def _float32(self, parts: int) -> Arithmetic:
+        return Arithmetic(torch.float32, parts if self.parts else 1)
+
+
+class PaintingPrecision(Precision):
+    """Float32, and faster where few updates follow.
+
+    An artistic update amplifies differences: where a feature is near 0, rounding decides on which
+    side, and the gates make that a difference of the stroke. After four updates, contents that
+    differ by one unit in the last place of float32 have results 0.01 to 0.3 grey levels apart on
+    average, and 1 to 7 at the 99.9th percentile; all in bfloat16, 2 to 5 and 13 to 42. Gradients
+    decide on no gate themselves, and in the last updates little follows. So the gradients of the
+    last update are of ``dtype``, a half type, and two parts serve in the last two updates and, in
+    the one before them, for the gradients and for the features of level 4. Elsewhere three do.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.precision import PaintingPrecision
+        >>> precision = PaintingPrecision(torch.bfloat16, parts=True)
+        >>> precision.of_gradients(3, 4, 1)
+        [Arithmetic(dtype=torch.bfloat16, parts=1)]
+        >>> [level.parts for level in precision.of_features(1, 4, 4)]
+        [3, 3, 3, 2]
+    """
+
+    def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+        """Choose the arithmetic of the forward maps, see `Precision.of_features`."""
+        exact = {1: 0, 2: 0, 3: 3}.get(updates - t, levels)
+        return [self._float32(3 if level < exact else 2) for level in range(levels)]
+
+    def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+        """Choose the arithmetic of the backward maps, see `Precision.of_gradients`."""
+        if t == updates - 1:
+            return [Arithmetic(self.dtype)] * levels
+        return [self._float32(3 if updates - t > 3 else 2)] * levels
+
+
+class PhotoPrecision(Precision):
+    """A half type throughout, except that the features of the first updates do without bfloat16.
+
+    The projection damps the differences that later updates would amplify. What remains is mostly
+    that of the features in the first half of the updates, which are in float32 in place of
+    bfloat16. The eight times finer float16 serves everywhere.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.precision import PhotoPrecision
+        >>> precision = PhotoPrecision(torch.bfloat16, parts=True)
+        >>> [precision.of_features(t, 4, 1)[0].parts for t in range(4)]
+        [2, 2, 1, 1]
+    """
+
+    def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+        """Choose the arithmetic of the forward maps, see `Precision.of_features`."""
+        exact = self.dtype == torch.bfloat16 and t < updates // 2
+        return [self._float32(2) if exact else Arithmetic(self.dtype)] * levels
+
+    def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+        """Choose the arithmetic of the backward maps, see `Precision.of_gradients`."""
+        return [Arithmetic(self.dtype)] * levels
 
 
 def parse(name: str) -> Name:
@@ -96,21 +176,21 @@ def choose(
         measured: whether the network is one of those that ship, for which "auto" was measured.
 
     Returns:
-        The dtypes; None leaves them to `torch.autocast`, or to the network's parameters.
+        The arithmetic; None leaves it to `torch.autocast`, or to the network's parameters.
 
     Examples:
         >>> import torch
         >>> from fastfcs.precision import choose
-        >>> choose("bfloat16", torch.device("cpu"), photoreal=False, measured=True)
-        Precision(features=torch.bfloat16, gradients=torch.bfloat16)
+        >>> choose("bfloat16", torch.device("cuda"), photoreal=False, measured=True)
+        Precision(dtype=torch.bfloat16, parts=False)
     """
+    parts = _TILES and device.type == "cpu"
     if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return Precision(dtype, dtype)
+        return Precision(getattr(torch, name), parts)
     half = fast_half_type(device)
     if half is None or not measured:
         return None
-    return Precision(half if photoreal else torch.float32, half)
+    return PhotoPrecision(half, parts) if photoreal else PaintingPrecision(half, parts)
 
 
 def fast_half_type(device: torch.device) -> torch.dtype | None:

@@ -51,7 +51,7 @@ def test_build_info() -> None:
     assert info["version"] == version("fastfcs")
     assert info["compiler"].startswith(("gcc ", "clang "))
     assert info["torch_abi"] == "2.10"
-    assert info["cpu"] in ("plain", "avx2", "avx512")
+    assert info["cpu"] in ("plain", "avx2", "avx512", "amx")
     assert (info["cuda"] is None) == (info["cuda_architectures"] is None)
 
 

@@ -107,7 +107,9 @@ def every_result(dtype: torch.dtype) -> list[Tensor]:
     large = rand(1, 5, 999, 1001, dtype=torch.float32)  # beyond the caches
     pixels = [t.to(memory_format=torch.channels_last) for t in (h, grad)]
     coarse = features(2, 17, 31, 42, dtype=dtype)
+    weight = torch.randn(40, 17, 3, 3)
     return [
+        *(ops.split_convolution(h.float(), weight, None, parts) for parts in (2, 3)),
         factors,
         ops.matting_matvec(image, factors, x),
         ops.matting_filter(image, factors, x, COEFFICIENTS),
@@ -145,7 +147,7 @@ def run_with_isa(isa: str, script: str) -> subprocess.CompletedProcess[str]:
 
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-ISAS = ["plain", "avx2", "avx512"]
+ISAS = ["plain", "avx2", "avx512", "amx"]
 
 
 @pytest.mark.parametrize("isa", ISAS[: ISAS.index(_C.build_info()["cpu"])])
@@ -165,7 +167,7 @@ print(test_ops._C.build_info()["cpu"])"""
 def test_wrong_instruction_set_raises() -> None:
     ran = run_with_isa("sse9", "from fastfcs import ops")
     assert ran.stderr.strip().splitlines()[-1] == (
-        "ImportError: FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's "
+        "ImportError: FASTFCS_ISA must be plain, avx2, avx512 or amx and no more than this CPU's "
         f"{_C.build_info()['cpu']}, got sse9"
     )
 

@@ -14,17 +14,6 @@ namespace {
 
 constexpr int64_t kGrainElements = 1 << 15;  // the least work that pays for another thread
 
-template <typename T>
-PixelRows<T> pixel_rows(const Tensor& tensor, void* data) {
-  return {static_cast<T*>(data), tensor.size(1),   tensor.size(2),
-          tensor.size(3),        tensor.stride(2), tensor.stride(0)};
-}
-
-template <typename T>
-PixelRows<const T> input_rows(const Tensor& tensor) {
-  return pixel_rows<const T>(tensor, const_cast<void*>(tensor.const_data_ptr()));
-}
-
 // Computes a result [B, C, to_height, to_width] in `rows` rows of work per batch element.
 template <typename T>
 Tensor run(FeatureRows<T> function, const Tensor& from, const Tensor& by, double slope,

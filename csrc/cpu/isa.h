@@ -7,13 +7,36 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace fastfcs {
 
-enum class Isa { plain, avx2, avx512 };
+// amx is avx512 and the tiles of bfloat16.
+enum class Isa { plain, avx2, avx512, amx };
 
 inline const char* name_of(Isa isa) {
-  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "plain";
+  switch (isa) {
+    case Isa::plain: return "plain";
+    case Isa::avx2: return "avx2";
+    case Isa::avx512: return "avx512";
+    default: return "amx";
+  }
+}
+
+// Linux gives a process tiles of AMX on request.
+inline bool request_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  uint32_t a = 7, b, c = 0, d;
+  __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  constexpr uint32_t amx_bf16 = 1u << 22, amx_tile = 1u << 24;
+  constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return (d & amx_bf16) && (d & amx_tile) && syscall(SYS_arch_prctl, request, tile_data) == 0;
+#else
+  return false;
+#endif
 }
 
 inline Isa best_isa() {
@@ -22,7 +45,8 @@ inline Isa best_isa() {
                     __builtin_cpu_supports("f16c");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx2) return avx512 ? Isa::avx512 : Isa::avx2;
+  if (avx2 && avx512) return request_tiles() ? Isa::amx : Isa::avx512;
+  if (avx2) return Isa::avx2;
 #endif
   return Isa::plain;
 }
@@ -31,10 +55,10 @@ inline Isa choose_isa() {
   const Isa best = best_isa();
   const char* name = std::getenv("FASTFCS_ISA");
   if (!name || !*name) return best;
-  for (Isa isa : {Isa::plain, Isa::avx2, Isa::avx512})
+  for (Isa isa : {Isa::plain, Isa::avx2, Isa::avx512, Isa::amx})
     if (isa <= best && std::string(name) == name_of(isa)) return isa;
   throw std::invalid_argument(
-      "FASTFCS_ISA must be plain, avx2 or avx512 and no more than this CPU's " +
+      "FASTFCS_ISA must be plain, avx2, avx512 or amx and no more than this CPU's " +
       std::string(name_of(best)) + ", got " + name);
 }
 
@@ -48,15 +72,7 @@ inline Isa isa() {
 // have the same rate.
 inline bool has_fast_bfloat16() {
 #ifdef __x86_64__
-  uint32_t a = 7, b, c = 0, d;
-  __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  constexpr uint32_t amx_bf16 = 1u << 22, amx_tile = 1u << 24;
-  if ((d & amx_bf16) && (d & amx_tile)) {
-    uint32_t low, high;  // the states that the operating system saves: tiles are bits 17 and 18
-    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    if ((low >> 17 & 3) == 3) return true;
-  }
-  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16");
+  return isa() == Isa::amx || (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16"));
 #else
   return false;
 #endif
@@ -72,14 +88,18 @@ inline bool has_fast_bfloat16() {
   }                                   \
   namespace avx512 {                  \
   DECLARE                             \
+  }                                   \
+  namespace amx {                     \
+  DECLARE                             \
   }
 
 // The function as compiled for the chosen instruction set.
 #ifdef __x86_64__
-#define FASTFCS_FOR_ISA(...)                                        \
-  (::fastfcs::isa() == ::fastfcs::Isa::avx512 ? avx512::__VA_ARGS__ \
-   : ::fastfcs::isa() == ::fastfcs::Isa::avx2 ? avx2::__VA_ARGS__   \
-                                              : plain::__VA_ARGS__)
+#define FASTFCS_FOR_ISA(...)                                          \
+  (::fastfcs::isa() == ::fastfcs::Isa::amx      ? amx::__VA_ARGS__    \
+   : ::fastfcs::isa() == ::fastfcs::Isa::avx512 ? avx512::__VA_ARGS__ \
+   : ::fastfcs::isa() == ::fastfcs::Isa::avx2   ? avx2::__VA_ARGS__   \
+                                                : plain::__VA_ARGS__)
 #else
 #define FASTFCS_FOR_ISA(...) plain::__VA_ARGS__
 #endif

@@ -1,4 +1,5 @@
-// What the operators on features share: the choice of a type and the division among threads.
+// What the operators on features share: their memory, the choice of a type and the division among
+// threads.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +10,20 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "pixel_rows.h"
+
 namespace fastfcs {
+
+template <typename T>
+inline PixelRows<T> pixel_rows(const torch::stable::Tensor& tensor, void* data) {
+  return {static_cast<T*>(data), tensor.size(1),   tensor.size(2),
+          tensor.size(3),        tensor.stride(2), tensor.stride(0)};
+}
+
+template <typename T>
+inline PixelRows<const T> input_rows(const torch::stable::Tensor& tensor) {
+  return pixel_rows<const T>(tensor, const_cast<void*>(tensor.const_data_ptr()));
+}
 
 // Calls f(T()) for the dtype of features, which has been checked.
 template <typename F>

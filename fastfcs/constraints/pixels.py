@@ -59,14 +59,14 @@ class SoftClip:
 
     def __init__(self, content: Tensor) -> None:
         self.content = as_working_dtype(content)
+        self._toe, self._shoulder = _TOE * self.content, _TOE * (1 - self.content)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compress an image: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
         x, dtype = x.to(self.content.dtype), x.dtype
-        toe, shoulder = _TOE * self.content, _TOE * (1 - self.content)
         # The curve lies above its tangent x up to m, and stays at m beyond.
-        x = x.clamp(min=_compressed(x, toe))
-        return x.clamp(max=1 - _compressed(1 - x, shoulder)).to(dtype)
+        x = x.clamp(min=_compressed(x, self._toe))
+        return x.clamp(max=1 - _compressed(1 - x, self._shoulder)).to(dtype)
 
 
 def _compressed(x: Tensor, m: Tensor) -> Tensor:

@@ -1,0 +1,205 @@
+#include "split_convolution_rows.h"
+
+#include <type_traits>
+
+#include "aligned.h"
+#include "convert.h"
+#include "tiles.h"
+
+namespace fastfcs {
+namespace FASTFCS_ISA {
+namespace {
+
+constexpr int64_t kPieceBytes = 768 << 10;  // of the parts of input rows, for the L2 cache
+
+// Writes the parts of `count` numbers: part p to to + p * pitch.
+inline void split(const float* from, int64_t count, int64_t parts, uint16_t* to, int64_t pitch) {
+  int64_t i = 0;
+#ifdef __AVX512BF16__
+  for (; i + 16 <= count; i += 16) {
+    __m512 rest = _mm512_loadu_ps(from + i);
+    for (int64_t part = 0; part < parts; ++part) {
+      const __m256i bits = __m256i(_mm512_cvtneps_pbh(rest));
+      store(to + part * pitch + i, bits);
+      rest = _mm512_sub_ps(rest, __m512(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)));
+    }
+  }
+#endif
+  for (; i < count; ++i) {
+    float rest = from[i];
+    for (int64_t part = 0; part < parts; ++part) {
+      const uint16_t bits = rounded(rest);
+      to[part * pitch + i] = bits;
+      rest -= float_of(bits);
+    }
+  }
+}
+
+// Calls f with the constants 0 .. count-1.
+template <int count, typename F>
+inline void repeat(F f) {
+  if constexpr (count > 0) {
+    repeat<count - 1>(f);
+    f(std::integral_constant<int, count - 1>());
+  }
+}
+
+// The rows of one call.
+class Rows {
+ public:
+  Rows(const SplitConvolution& x, int64_t b, int64_t count)
+      : x_(x),
+        b_(b),
+        inputs_(x.weight.inputs),
+        parts_(x.weight.parts),
+        span_(x.from.width * inputs_),
+        rows_(piece_rows(count)),
+        pitch_((rows_ + 2) * span_ + kBeyond * inputs_ + kStep),
+        memory_(parts_ * pitch_) {
+    std::memset(memory_.get(), 0, parts_ * pitch_ * sizeof(uint16_t));
+  }
+
+  // The rows [first, last) of the result, piece by piece.
+  void convolve(int64_t first, int64_t last) {
+    for (int64_t top = first; top < last; top += rows_) {
+      const int64_t bottom = smaller(last, top + rows_);
+      for (int64_t y = top; y < bottom + 2; ++y)
+        split(x_.from.row(b_, y), span_, parts_, memory_.get() + (y - top) * span_, pitch_);
+      // The weights of two blocks serve all pixels of the piece.
+      for (int64_t block = 0; block < x_.weight.blocks(); block += 2)
+        for (int64_t y = top; y < bottom; ++y)
+          for (int64_t left = 0; left < x_.to.width; left += 32) {
+            const bool wide = x_.to.width - left > 16, two = x_.weight.blocks() - block > 1;
+            if (wide)
+              two ? compute<2, 2>(top, y, left, block) : compute<2, 1>(top, y, left, block);
+            else
+              two ? compute<1, 2>(top, y, left, block) : compute<1, 1>(top, y, left, block);
+          }
+    }
+  }
+
+ private:
+  static constexpr int64_t kBeyond = 32;  // pixels after the last row that its last tile reads
+
+  int64_t piece_rows(int64_t count) const {
+    const int64_t most = kPieceBytes / (parts_ * span_ * int64_t(sizeof(uint16_t))) - 2;
+    return smaller(count, most < 1 ? 1 : most);
+  }
+
+  // 16 M pixels, starting at `left`, and 16 N outputs, starting at those of `block`.
+  template <int M, int N>
+  void compute(int64_t top, int64_t y, int64_t left, int64_t block) {
+    const uint16_t* const pixels = memory_.get() + (y - top) * span_ + left * inputs_;
+    const uint16_t* const weights = x_.packed + block * x_.weight.block_elements();
+    repeat<N>([&](auto n) {
+      const float* const bias = x_.bias + (block + n) * kBlock;
+      repeat<M>([&](auto m) { tiles_.load<M * n + m>(bias, 0); });
+    });
+    parts_ == 3 ? accumulate<M, N, 3>(pixels, weights) : accumulate<M, N, 2>(pixels, weights);
+    repeat<N>([&](auto n) {
+      repeat<M>([&](auto m) { store<M * n + m>(y, left + 16 * m, (block + n) * kBlock); });
+    });
+  }
+
+  // The sums are in the tiles M n + m. Small products are added first.
+  template <int M, int N, int parts>
+  void accumulate(const uint16_t* pixels, const uint16_t* weights) {
+    const auto load_pixels = [&](const uint16_t* from) {
+      repeat<M>(
+          [&](auto m) { tiles_.load<4 + m>(from + m * 16 * inputs_, inputs_ * sizeof(uint16_t)); });
+    };
+    const auto load_weights = [&](int64_t part) {
+      repeat<N>([&](auto n) {
+        tiles_.load<6 + n>(weights + part * kTileElements + n * x_.weight.block_elements(),
+                           kTileBytes);
+      });
+    };
+    const auto multiply_add = [&] {
+      repeat<N>([&](auto n) {
+        repeat<M>([&](auto m) { tiles_.multiply_add<M * n + m, 4 + m, 6 + n>(); });
+      });
+    };
+    const int64_t steps = x_.weight.steps();
+    for (int64_t row = 0; row < 3; ++row)
+      for (int64_t step = 0; step < steps; ++step, weights += parts * kTileElements) {
+        const uint16_t* const from = pixels + row * span_ + step * kStep;
+        if constexpr (parts == 3) {
+          load_pixels(from + 2 * pitch_);
+          load_weights(0);
+          multiply_add();
+          load_pixels(from + pitch_);
+          multiply_add();
+          load_weights(1);
+          multiply_add();
+          load_pixels(from);
+          multiply_add();
+          load_weights(2);
+          multiply_add();
+          load_weights(0);
+          multiply_add();
+        } else {
+          load_pixels(from + pitch_);
+          load_weights(0);
+          multiply_add();
+          load_pixels(from);
+          multiply_add();
+          load_weights(1);
+          multiply_add();
+        }
+      }
+  }
+
+  // Stores those pixels and outputs of a tile that exist.
+  template <int tile>
+  void store(int64_t y, int64_t left, int64_t output) {
+    const int64_t channels = x_.to.channels;
+    float* const to = x_.to.row(b_, y) + left * channels + output;
+    const int64_t pixels = smaller(16, x_.to.width - left);
+    const int64_t outputs = smaller(kBlock, channels - output);
+    if (pixels == 16 && outputs == kBlock) return tiles_.store<tile>(to, channels * sizeof(float));
+    alignas(64) float whole[16 * kBlock];
+    tiles_.store<tile>(whole, kTileBytes);
+    for (int64_t pixel = 0; pixel < pixels; ++pixel)
+      for (int64_t o = 0; o < outputs; ++o) to[pixel * channels + o] = whole[pixel * kBlock + o];
+  }
+
+  const SplitConvolution& x_;
+  const int64_t b_, inputs_, parts_, span_, rows_;
+  const int64_t pitch_;  // from part to part
+  AlignedBuffer<uint16_t> memory_;
+  Tiles tiles_;
+};
+
+}  // namespace
+
+void pack_weights(const SplitWeight& weight, int64_t first, int64_t last, uint16_t* to) {
+  const int64_t steps = weight.steps(), count = steps * kStep, parts = weight.parts;
+  AlignedBuffer<float> row(count);
+  AlignedBuffer<uint16_t> split_row(parts * count);
+  for (int64_t output = first * kBlock; output < last * kBlock; ++output)
+    for (int64_t y = 0; y < 3; ++y) {
+      std::memset(row.get(), 0, count * sizeof(float));
+      if (output < weight.outputs) {
+        const float* const from = weight.data + output * weight.strides[0] + y * weight.strides[2];
+        for (int64_t x = 0; x < 3; ++x)
+          for (int64_t input = 0; input < weight.inputs; ++input)
+            row.get()[x * weight.inputs + input] =
+                from[x * weight.strides[3] + input * weight.strides[1]];
+      }
+      split(row.get(), count, parts, split_row.get(), count);
+      // A tile holds pairs of weights, 16 outputs next to each other.
+      uint16_t* const block = to + output / kBlock * weight.block_elements() +
+                              y * steps * parts * kTileElements + output % kBlock * 2;
+      for (int64_t part = 0; part < parts; ++part)
+        for (int64_t k = 0; k < count; k += 2)
+          std::memcpy(block + (k / kStep * parts + part) * kTileElements + k % kStep / 2 * 32,
+                      split_row.get() + part * count + k, 2 * sizeof(uint16_t));
+    }
+}
+
+void convolve_rows(const SplitConvolution& x, int64_t b, int64_t first, int64_t last) {
+  Rows(x, b, last - first).convolve(first, last);
+}
+
+}  // namespace FASTFCS_ISA
+}  // namespace fastfcs

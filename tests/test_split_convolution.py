@@ -1,0 +1,141 @@
+"""The convolution in bfloat16 parts, against torch's in float64."""
+
+import re
+
+import pytest
+import torch
+from torch import Tensor
+from torch.library import opcheck
+from torch.nn import functional as F
+
+from fastfcs import ops
+from fastfcs.network import Convolution
+
+ERROR = {2: 1e-5, 3: 5e-7}  # root mean square, relative to that of the result
+SIZES = [  # batch, inputs, outputs, height, width
+    (1, 1, 1, 1, 1),
+    (2, 3, 16, 5, 7),
+    (1, 16, 3, 4, 17),
+    (3, 5, 40, 2, 33),
+    (1, 24, 31, 6, 48),
+    (1, 96, 64, 70, 100),  # more rows than a piece
+]
+
+
+def operands(batch: int, inputs: int, outputs: int, height: int, width: int) -> list[Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(batch, inputs, height + 2, width + 2)
+    return [x, torch.randn(outputs, inputs, 3, 3), torch.randn(outputs)]
+
+
+def exact(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.conv2d(x.double(), weight.double(), None if bias is None else bias.double())
+
+
+def relative_error(result: Tensor, expected: Tensor) -> float:
+    return float((result - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_results(size: tuple[int, ...], parts: int) -> None:
+    x, weight, bias = operands(*size)
+    result = ops.split_convolution(x, weight, bias, parts)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert relative_error(result, exact(x, weight, bias)) < ERROR[parts]
+    without = ops.split_convolution(x, weight, None, parts)
+    assert relative_error(without, exact(x, weight, None)) < ERROR[parts]
+
+
+def test_two_parts_are_less_exact_than_three_but_more_than_bfloat16() -> None:
+    x, weight, _ = operands(1, 96, 32, 20, 20)
+    expected = exact(x, weight, None)
+    two, three = (ops.split_convolution(x, weight, None, parts) for parts in (2, 3))
+    assert relative_error(three, expected) < 2 * relative_error(F.conv2d(x, weight), expected)
+    assert 4 * relative_error(three, expected) < relative_error(two, expected)
+    half = F.conv2d(x.bfloat16(), weight.bfloat16())
+    assert 100 * relative_error(two, expected) < relative_error(half, expected)
+
+
+def test_values_of_every_magnitude() -> None:
+    x, weight, _ = operands(1, 16, 16, 9, 9)
+    for scale in (1e-30, 1e30):
+        result = ops.split_convolution(scale * x, weight, None, 3)
+        assert relative_error(result / scale, exact(x, weight, None)) < 1e-6
+
+
+def test_layouts_and_strides_change_nothing() -> None:
+    x, weight, bias = operands(2, 17, 20, 6, 9)
+    expected = ops.split_convolution(x, weight, bias)
+    wide = F.pad(x, (1, 1, 1, 1), value=torch.nan).contiguous(memory_format=torch.channels_last)
+    inputs = x.contiguous(memory_format=torch.channels_last), wide[:, :, 1:-1, 1:-1]
+    mirrored = weight.transpose(0, 1).contiguous().transpose(0, 1)
+    biases = torch.stack([bias, bias], 1)
+    for other in inputs:
+        assert torch.equal(ops.split_convolution(other, mirrored, biases[:, 0]), expected)
+
+
+def test_nan_stays_near_the_pixels_that_see_it() -> None:
+    x, weight, _ = operands(1, 16, 16, 7, 40)
+    x[0, 3, 4, 20] = torch.nan
+    is_nan = ops.split_convolution(x, weight).isnan().all(1)[0]
+    assert is_nan[2:5, 18:21].all()
+    assert is_nan.sum() <= 12  # a tile also reads the pixel to the right, at weight 0
+
+
+def test_gradients_are_those_of_float32() -> None:
+    x, weight, bias = (t.requires_grad_() for t in operands(1, 4, 5, 6, 7))
+    grad = torch.randn(1, 5, 6, 7)
+    ours = torch.autograd.grad(ops.split_convolution(x, weight, bias), (x, weight, bias), grad)
+    theirs = torch.autograd.grad(F.conv2d(x, weight, bias), (x, weight, bias), grad)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    (of_x,) = torch.autograd.grad(ops.split_convolution(x, weight.detach()), x, grad)
+    torch.testing.assert_close(of_x, theirs[0])
+
+
+def test_opcheck() -> None:
+    x, weight, bias = operands(1, 4, 5, 6, 7)
+    for arguments in ((x.requires_grad_(), weight, bias, 2), (x, weight, None, 3)):
+        opcheck(torch.ops.fastfcs.split_convolution.default, arguments)
+
+
+def test_convolutions_of_few_channels_are_not_split() -> None:
+    x, _, _ = operands(1, 16, 16, 6, 7)
+    convolution = Convolution(16, 16, bias=True).requires_grad_(False)
+    direct = F.conv2d(x, convolution.weight, convolution.bias)
+    assert torch.equal(convolution(x, 3), direct)
+    assert not torch.equal(convolution(x, 2), direct)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"x": (1, 4, 2, 9)},
+            "x must have shape (B, C, H + 2, W + 2) with C, H and W at least 1, ",
+        ),
+        (
+            {"weight": (5, 3, 3, 3)},
+            "weight must have shape (outputs, 4, 3, 3) for x (1, 4, 8, 9), ",
+        ),
+        ({"bias": (4,)}, "bias must have shape (5,), got (4,)"),
+        ({"parts": 4}, "parts must be 2 or 3, got 4"),
+    ],
+)
+def test_wrong_arguments_raise(changes: dict[str, object], message: str) -> None:
+    x, weight, bias = operands(1, 4, 5, 6, 7)
+    arguments = {"x": x, "weight": weight, "bias": bias, "parts": 2}
+    for name, value in changes.items():
+        arguments[name] = torch.zeros(value) if isinstance(value, tuple) else value
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ops.split_convolution(*arguments.values())
+
+
+def test_wrong_dtypes_raise() -> None:
+    x, weight, _ = operands(1, 4, 5, 6, 7)
+    with pytest.raises(ValueError, match=re.escape("x must be float32, got float64")):
+        ops.split_convolution(x.double(), weight.double())
+    message = "weight must have x's dtype float32, got bfloat16"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ops.split_convolution(x, weight.bfloat16())
