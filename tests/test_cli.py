@@ -454,6 +454,21 @@ def test_as_a_process(folder: Path) -> None:
     assert report.startswith("out.png: 40 x 32, ")
 
 
+def test_a_command_imports_what_serves_compilers_on_demand() -> None:
+    code = (
+        "import gc, sys; from fastfcs.cli.start import import_torch; import_torch(); "
+        "import inspect, fastfcs, torch; assert gc.isenabled(); inspect.getmodule(code := 1); "
+        "fastfcs.Stylizer(torch.rand(1, 3, 16, 16))(torch.rand(1, 3, 16, 16)); "
+        "name = 'torch._meta_registrations'; "
+        "assert not hasattr(sys.modules[name], '__file__'); "
+        "assert torch._meta_registrations.meta_index_Tensor; "
+        "assert hasattr(sys.modules[name], '__file__'); "
+        "torch.export.export(torch.nn.Conv2d(3, 4, 3), (torch.rand(1, 3, 8, 8),))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_does_not_import_torch() -> None:
     code = (
         "import sys; from fastfcs.cli import cli; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import time
@@ -26,6 +25,7 @@ from .pictures import (
     reduction_notes,
     write_result,
 )
+from .start import import_torch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,10 +134,9 @@ def stylize(
     WebP become PNG). Hidden files in folders are left out. If a picture cannot be restyled, the
     error is reported, the other pictures are still restyled, and the exit code is 2.
     """
-    gc.disable()  # Importing torch makes no garbage, and looking for it takes a fifth of the time.
+    import_torch()
     from ..stylizer import Stylizer
 
-    gc.enable()
     with sentences():
         if cutoff is not None and not photoreal:
             raise ValueError("--cutoff must be given with --photoreal")
