@@ -16,7 +16,10 @@ STABLE_TORCH_LIBRARY(fastfcs, library) {
   library.def(
       "level_gradient(Tensor h, Tensor weights, Tensor? coarse, float slope, bool tf32=False) -> "
       "Tensor");
-  library.def("split_convolution(Tensor x, Tensor weight, Tensor? bias, int parts) -> Tensor");
+  // tiles: which of the CPU's two algorithms to use; by default the faster one.
+  library.def(
+      "convolution(Tensor x, Tensor weight, Tensor? bias, int parts=3, bool? tiles=None) -> "
+      "Tensor");
   library.def("gate(Tensor x, Tensor by, float slope) -> Tensor");
   library.def("gate_backward(Tensor grad, Tensor by, float slope) -> Tensor");
   library.def("halve(Tensor x, Tensor by, float slope) -> Tensor");

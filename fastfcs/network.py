@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from .checks import check_alpha, check_image, check_regions
 from .losses import region_grams, resize_masks, visible_masks
-from .ops import gate, gram, halve, level_gradient, split_convolution
+from .ops import convolution, gate, gram, halve, level_gradient
 from .precision import Arithmetic, Precision
 from .statistics import Statistics, Widths, check_widths
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _SLOPE = 0.2  # slope of every leaky ReLU for negative inputs
 _LARGEST = 0.25  # bound on |g_t|
 _ADDED = 0.3  # standard deviation of a residual convolution's output at initialisation
-_FEWEST_INPUTS = {2: 16, 3: 32}  # with fewer, a split convolution is slower than one in float32
+_FEWEST_INPUTS = {2: 16, 3: 32}  # by parts; with fewer, torch's own convolution is faster
 _DOUBLINGS = 3  # each doubles the number of terms in the series of `_normalised_correction`
 
 
@@ -104,12 +104,12 @@ class Convolution(nn.Conv2d):
         super().__init__(inputs, outputs, 3, bias=bias)
         self.constants = constants
 
-    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
+    def forward(self, x: Tensor, parts: int = 3) -> Tensor:
         """Convolve: (B, inputs, H + 2, W + 2) -> (B, outputs and constants, H, W).
 
         Args:
             x: padded features.
-            parts: those of a number, see `fastfcs.ops.split_convolution`; 1 for none.
+            parts: those of float32, see `fastfcs.ops.convolution`.
 
         Returns:
             Features without padding.
@@ -121,8 +121,9 @@ class Convolution(nn.Conv2d):
             for value in self.constants:
                 bias = F.pad(bias, (0, 1), value=value)
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        if parts > 1 and self.in_channels >= _FEWEST_INPUTS[parts]:
-            return split_convolution(x, weight, bias, parts)
+        exact = x.dtype == torch.float32 and x.device.type == "cpu"
+        if exact and self.in_channels >= _FEWEST_INPUTS[parts]:
+            return convolution(x, weight, bias, parts)
         return F.conv2d(x, weight, bias)
 
 

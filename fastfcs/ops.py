@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.library import register_autograd, register_fake
+from torch.library import register_autograd, register_fake, register_kernel
 
 from . import _C  # noqa: F401  registers the operators
 
@@ -76,7 +76,9 @@ def _fake_halve(x: Tensor, by: Tensor, slope: float) -> Tensor:
     return _padded(x, (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
 
 
-def _fake_split_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Tensor:
+def _fake_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, parts: int = 3, tiles: bool | None = None
+) -> Tensor:
     batch, _, height, width = x.shape
     shape = batch, height - 2, width - 2, weight.shape[0]
     return x.new_empty(shape).permute(0, 3, 1, 2)
@@ -161,18 +163,18 @@ def _level_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return dh, dweights, dcoarse, None, None
 
 
-def _save_split_convolution(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias, _ = inputs
+def _save_convolution(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, *_ = inputs
     ctx.bias_size = None if bias is None else list(bias.shape)
     ctx.save_for_backward(x, weight)
 
 
-def _split_convolution_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _convolution_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     mask = [*ctx.needs_input_grad[:2], ctx.bias_size is not None and ctx.needs_input_grad[2]]
     geometry = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
     backward = torch.ops.aten.convolution_backward
-    return *backward(grad, x, weight, ctx.bias_size, *geometry, mask), None
+    return *backward(grad, x, weight, ctx.bias_size, *geometry, mask), None, None
 
 
 def _save_gate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -312,11 +314,8 @@ _cross_gram: Callable[..., Tensor] = _operator(
 _level_gradient: Callable[..., Tensor] = _operator(
     "level_gradient", _fake_level_gradient, _level_gradient_backward, _save_level
 )
-_split_convolution: Callable[..., Tensor] = _operator(
-    "split_convolution",
-    _fake_split_convolution,
-    _split_convolution_backward,
-    _save_split_convolution,
+_convolution: Callable[..., Tensor] = _operator(
+    "convolution", _fake_convolution, _convolution_backward, _save_convolution
 )
 _gate: Callable[..., Tensor] = _operator(
     "gate", _fake_gate, _gradient_by(lambda *x: _gate_backward(*x)), _save_gate
@@ -330,6 +329,17 @@ _halve: Callable[..., Tensor] = _operator(
 _halve_backward: Callable[..., Tensor] = _operator(
     "halve_backward", _fake_adjoint, _gradient_by(_halve), _save_gate
 )
+
+
+def _convolution_on_cuda(
+    x: Tensor, weight: Tensor, bias: Tensor | None, parts: int = 3, tiles: bool | None = None
+) -> Tensor:
+    """For programs that were exported on the CPU."""
+    result: Tensor = torch.nn.functional.conv2d(x, weight, bias)
+    return result.contiguous(memory_format=torch.channels_last)
+
+
+register_kernel("fastfcs::convolution", "cuda", _convolution_on_cuda)
 
 
 def _tf32_allowed() -> bool:
@@ -567,38 +577,44 @@ def level_gradient(
     return _level_gradient(h, weights, coarse, slope, _tf32(h))
 
 
-def split_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, parts: int = 3
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    parts: int = 3,
+    tiles: bool | None = None,
 ) -> Tensor:
-    """Convolve float32 features by products in bfloat16 (Henry et al. 2019, arXiv:1904.06376).
+    """Convolve float32 features by 3x3 weights on the CPU, faster than torch does.
 
-    Each factor is split into bfloat16 parts, and those products of parts that matter are added up
-    in float32. With three parts, and six products, the result is as accurate as in float32; with
-    two, and three products, its relative error is about 5e-6. This serves CPUs with AMX. Other CPUs
-    emulate it slowly, and CUDA has no such kernel.
+    On a processor with AMX, every number is split into bfloat16 parts, whose products are added up
+    in float32 (Henry et al. 2019, arXiv:1904.06376). Three parts, and six products, are as exact as
+    float32; two, and three products, leave a relative error of about 5e-6. On other processors it
+    is Winograd's algorithm F(2x2,3x3) in float32 (Lavin and Gray 2016, arXiv:1509.09308), which
+    takes 4 products in place of 9. CUDA tensors are convolved by torch.
 
     Args:
         x: padded features (B,C,H+2,W+2), float32.
         weight: (outputs,C,3,3), float32.
         bias: (outputs,), float32, or none.
-        parts: 2 or 3.
+        parts: 2 or 3, the fewest parts.
+        tiles: whether to split, which processors without AMX emulate slowly; by default where that
+            is faster.
 
     Returns:
-        (B,outputs,H,W), float32, in channels_last memory. Its gradients are those of a convolution
-        in float32.
+        (B,outputs,H,W), float32, in channels_last memory.
 
     Raises:
         ValueError: a shape, dtype or device is wrong, or the number of parts.
 
     Examples:
         >>> import torch
-        >>> from fastfcs.ops import split_convolution
+        >>> from fastfcs.ops import convolution
         >>> x, weight = torch.rand(1, 3, 6, 7), torch.rand(5, 3, 3, 3)
         >>> exact = torch.nn.functional.conv2d(x.double(), weight.double()).float()
-        >>> torch.allclose(split_convolution(x, weight), exact, rtol=1e-6)
+        >>> torch.allclose(convolution(x, weight), exact, rtol=1e-6)
         True
     """
-    return _split_convolution(x, weight, bias, parts)
+    return _convolution(x, weight, bias, parts, tiles)
 
 
 def gate(x: Tensor, by: Tensor, slope: float = 0.2) -> Tensor:

@@ -7,12 +7,11 @@ from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 
-from ._C import build_info, has_fast_bfloat16
+from ._C import has_fast_bfloat16
 
 Name = Literal["auto", "float32", "bfloat16", "float16"]
 
-_FAST_BFLOAT16 = has_fast_bfloat16()  # constants of traced programs
-_TILES = build_info()["cpu"] == "amx"
+_FAST_BFLOAT16 = has_fast_bfloat16()  # a constant of traced programs
 
 
 class Arithmetic(NamedTuple):
@@ -20,18 +19,18 @@ class Arithmetic(NamedTuple):
 
     Attributes:
         dtype: that of the maps.
-        parts: into how many bfloat16 parts they split float32 maps and weights, see
-            `fastfcs.ops.split_convolution`; 1 for none.
+        parts: into how few bfloat16 parts they may split float32, see `fastfcs.ops.convolution`;
+            with 3 they are as exact as float32.
 
     Examples:
         >>> import torch
         >>> from fastfcs.precision import Arithmetic
         >>> Arithmetic(torch.float32)
-        Arithmetic(dtype=torch.float32, parts=1)
+        Arithmetic(dtype=torch.float32, parts=3)
     """
 
     dtype: torch.dtype
-    parts: int = 1
+    parts: int = 3
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,15 @@ class Precision:
 
     Attributes:
         dtype: that of features and gradients.
-        parts: whether float32 is multiplied in parts, as processors with AMX do faster.
 
     Examples:
         >>> import torch
         >>> from fastfcs.precision import Precision
-        >>> Precision(torch.float32, parts=True).of_features(0, 4, 1)
+        >>> Precision(torch.float32).of_features(0, 4, 1)
         [Arithmetic(dtype=torch.float32, parts=3)]
     """
 
     dtype: torch.dtype
-    parts: bool = False
 
     def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the forward maps.
@@ -63,9 +60,7 @@ class Precision:
         Returns:
             That of each level, finest first.
         """
-        return [
-            self._float32(3) if self.dtype == torch.float32 else Arithmetic(self.dtype)
-        ] * levels
+        return [Arithmetic(self.dtype)] * levels
 
     def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the backward maps.
@@ -77,9 +72,6 @@ class Precision:
             That of each level, finest first.
         """
         return self.of_features(t, updates, levels)
-
-    def _float32(self, parts: int) -> Arithmetic:
-        return Arithmetic(torch.float32, parts if self.parts else 1)
 
 
 class PaintingPrecision(Precision):
@@ -96,9 +88,9 @@ class PaintingPrecision(Precision):
     Examples:
         >>> import torch
         >>> from fastfcs.precision import PaintingPrecision
-        >>> precision = PaintingPrecision(torch.bfloat16, parts=True)
+        >>> precision = PaintingPrecision(torch.bfloat16)
         >>> precision.of_gradients(3, 4, 1)
-        [Arithmetic(dtype=torch.bfloat16, parts=1)]
+        [Arithmetic(dtype=torch.bfloat16, parts=3)]
         >>> [level.parts for level in precision.of_features(1, 4, 4)]
         [3, 3, 3, 2]
     """
@@ -106,13 +98,13 @@ class PaintingPrecision(Precision):
     def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the forward maps, see `Precision.of_features`."""
         exact = {1: 0, 2: 0, 3: 3}.get(updates - t, levels)
-        return [self._float32(3 if level < exact else 2) for level in range(levels)]
+        return [Arithmetic(torch.float32, 3 if level < exact else 2) for level in range(levels)]
 
     def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the backward maps, see `Precision.of_gradients`."""
         if t == updates - 1:
             return [Arithmetic(self.dtype)] * levels
-        return [self._float32(3 if updates - t > 3 else 2)] * levels
+        return [Arithmetic(torch.float32, 3 if updates - t > 3 else 2)] * levels
 
 
 class PhotoPrecision(Precision):
@@ -125,15 +117,15 @@ class PhotoPrecision(Precision):
     Examples:
         >>> import torch
         >>> from fastfcs.precision import PhotoPrecision
-        >>> precision = PhotoPrecision(torch.bfloat16, parts=True)
-        >>> [precision.of_features(t, 4, 1)[0].parts for t in range(4)]
-        [2, 2, 1, 1]
+        >>> precision = PhotoPrecision(torch.bfloat16)
+        >>> [precision.of_features(t, 4, 1)[0].dtype.itemsize for t in range(4)]
+        [4, 4, 2, 2]
     """
 
     def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the forward maps, see `Precision.of_features`."""
         exact = self.dtype == torch.bfloat16 and t < updates // 2
-        return [self._float32(2) if exact else Arithmetic(self.dtype)] * levels
+        return [Arithmetic(torch.float32, 2) if exact else Arithmetic(self.dtype)] * levels
 
     def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the backward maps, see `Precision.of_gradients`."""
@@ -182,15 +174,14 @@ def choose(
         >>> import torch
         >>> from fastfcs.precision import choose
         >>> choose("bfloat16", torch.device("cuda"), photoreal=False, measured=True)
-        Precision(dtype=torch.bfloat16, parts=False)
+        Precision(dtype=torch.bfloat16)
     """
-    parts = _TILES and device.type == "cpu"
     if name != "auto":
-        return Precision(getattr(torch, name), parts)
+        return Precision(getattr(torch, name))
     half = fast_half_type(device)
     if half is None or not measured:
         return None
-    return PhotoPrecision(half, parts) if photoreal else PaintingPrecision(half, parts)
+    return PhotoPrecision(half) if photoreal else PaintingPrecision(half)
 
 
 def fast_half_type(device: torch.device) -> torch.dtype | None:

@@ -33,32 +33,26 @@ def grey_levels(a: Tensor, b: Tensor) -> tuple[float, float]:
     return float(difference.mean()), float(difference.quantile(0.999))
 
 
-@pytest.mark.parametrize("tiles", [False, True])
-def test_auto_is_half_where_that_is_as_good(
-    fast_half: None, monkeypatch: pytest.MonkeyPatch, tiles: bool
-) -> None:
-    monkeypatch.setattr(precision, "_TILES", tiles)
-
+def test_auto_is_half_where_that_is_as_good(fast_half: None) -> None:
     def auto(device: torch.device, *, photoreal: bool, measured: bool = True) -> Precision | None:
         return choose("auto", device, photoreal=photoreal, measured=measured)
 
-    assert auto(CPU, photoreal=True) == PhotoPrecision(HALF, tiles)
-    assert auto(CPU, photoreal=False) == PaintingPrecision(HALF, tiles)
+    assert auto(CPU, photoreal=True) == PhotoPrecision(HALF)
+    assert auto(CPU, photoreal=False) == PaintingPrecision(HALF)
     assert auto(CUDA, photoreal=True) == PhotoPrecision(torch.float16)
     assert auto(CPU, photoreal=True, measured=False) is None
-    assert choose("float32", CPU, photoreal=True, measured=False) == Precision(FULL, tiles)
+    assert choose("float32", CPU, photoreal=True, measured=False) == Precision(FULL)
 
 
 def test_auto_is_the_parameters_dtype_on_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_FAST_BFLOAT16", False)
-    monkeypatch.setattr(precision, "_TILES", False)
     assert choose("auto", CPU, photoreal=True, measured=True) is None
     assert choose("bfloat16", CPU, photoreal=True, measured=True) == Precision(HALF)
 
 
 def test_paintings_are_exact_until_few_updates_follow() -> None:
     exact, two, half = Arithmetic(FULL, 3), Arithmetic(FULL, 2), Arithmetic(HALF)
-    auto = PaintingPrecision(HALF, parts=True)
+    auto = PaintingPrecision(HALF)
     features = [auto.of_features(t, 4, 4) for t in range(4)]
     gradients = [auto.of_gradients(t, 4, 4) for t in range(4)]
     assert features == [[exact] * 4, [exact, exact, exact, two], [two] * 4, [two] * 4]
@@ -66,7 +60,7 @@ def test_paintings_are_exact_until_few_updates_follow() -> None:
 
 
 def test_photographs_are_exact_in_the_first_features() -> None:
-    exact, half = Arithmetic(FULL), Arithmetic(HALF)
+    exact, half = Arithmetic(FULL, 2), Arithmetic(HALF)
     auto = PhotoPrecision(HALF)
     assert [auto.of_features(t, 4, 2)[0] for t in range(4)] == [exact, exact, half, half]
     assert auto.of_gradients(0, 4, 2) == [half, half]
@@ -75,9 +69,8 @@ def test_photographs_are_exact_in_the_first_features() -> None:
 @pytest.mark.parametrize("weights", ["universal", "tiny"])
 @pytest.mark.parametrize("constraint", [None, "photoreal"])
 def test_auto_is_as_close_to_float32_as_promised(
-    fast_half: None, monkeypatch: pytest.MonkeyPatch, weights: str, constraint: str | None
+    fast_half: None, weights: str, constraint: str | None
 ) -> None:
-    monkeypatch.setattr(precision, "_TILES", True)  # emulated where there are none
     content, style = load_photo("astronaut", 192).float(), load_photo("coffee", 192).float()
     stylizer = Stylizer(style, weights=weights, constraint=constraint, precision="float32")
     exact = stylizer(content)

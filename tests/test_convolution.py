@@ -1,4 +1,4 @@
-"""The convolution in bfloat16 parts, against torch's in float64."""
+"""The convolution in tiles and by Winograd's algorithm, against torch's in float64."""
 
 import re
 
@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.library import opcheck
 from torch.nn import functional as F
 
-from fastfcs import ops
+from fastfcs import _C, ops
 from fastfcs.network import Convolution
 
-ERROR = {2: 1e-5, 3: 5e-7}  # root mean square, relative to that of the result
+# (parts, tiles): root mean square error, relative to that of the result
+ALGORITHMS = {(2, True): 1e-5, (3, True): 5e-7, (3, False): 5e-7}
 SIZES = [  # batch, inputs, outputs, height, width
     (1, 1, 1, 1, 1),
     (2, 3, 16, 5, 7),
@@ -36,76 +37,89 @@ def relative_error(result: Tensor, expected: Tensor) -> float:
     return float((result - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("size", SIZES)
-def test_results(size: tuple[int, ...], parts: int) -> None:
+def test_results(size: tuple[int, ...], algorithm: tuple[int, bool]) -> None:
     x, weight, bias = operands(*size)
-    result = ops.split_convolution(x, weight, bias, parts)
+    result = ops.convolution(x, weight, bias, *algorithm)
     assert result.is_contiguous(memory_format=torch.channels_last)
-    assert relative_error(result, exact(x, weight, bias)) < ERROR[parts]
-    without = ops.split_convolution(x, weight, None, parts)
-    assert relative_error(without, exact(x, weight, None)) < ERROR[parts]
+    assert relative_error(result, exact(x, weight, bias)) < ALGORITHMS[algorithm]
+    without = ops.convolution(x, weight, None, *algorithm)
+    assert relative_error(without, exact(x, weight, None)) < ALGORITHMS[algorithm]
+
+
+def test_the_default_is_tiles_where_there_are_any() -> None:
+    x, weight, bias = operands(1, 16, 24, 9, 11)
+    tiles = _C.build_info()["cpu"] == "amx"
+    default = ops.convolution(x, weight, bias)
+    assert torch.equal(default, ops.convolution(x, weight, bias, 3, tiles))
+    assert not torch.equal(default, ops.convolution(x, weight, bias, 3, not tiles))
 
 
 def test_two_parts_are_less_exact_than_three_but_more_than_bfloat16() -> None:
     x, weight, _ = operands(1, 96, 32, 20, 20)
     expected = exact(x, weight, None)
-    two, three = (ops.split_convolution(x, weight, None, parts) for parts in (2, 3))
+    two, three = (ops.convolution(x, weight, None, parts, True) for parts in (2, 3))
     assert relative_error(three, expected) < 2 * relative_error(F.conv2d(x, weight), expected)
     assert 4 * relative_error(three, expected) < relative_error(two, expected)
     half = F.conv2d(x.bfloat16(), weight.bfloat16())
     assert 100 * relative_error(two, expected) < relative_error(half, expected)
 
 
-def test_values_of_every_magnitude() -> None:
+@pytest.mark.parametrize("tiles", [True, False])
+def test_values_of_every_magnitude(tiles: bool) -> None:
     x, weight, _ = operands(1, 16, 16, 9, 9)
     for scale in (1e-30, 1e30):
-        result = ops.split_convolution(scale * x, weight, None, 3)
+        result = ops.convolution(scale * x, weight, tiles=tiles)
         assert relative_error(result / scale, exact(x, weight, None)) < 1e-6
 
 
-def test_layouts_and_strides_change_nothing() -> None:
+@pytest.mark.parametrize("tiles", [True, False])
+def test_layouts_and_strides_change_nothing(tiles: bool) -> None:
     x, weight, bias = operands(2, 17, 20, 6, 9)
-    expected = ops.split_convolution(x, weight, bias)
+    expected = ops.convolution(x, weight, bias, tiles=tiles)
     wide = F.pad(x, (1, 1, 1, 1), value=torch.nan).contiguous(memory_format=torch.channels_last)
     inputs = x.contiguous(memory_format=torch.channels_last), wide[:, :, 1:-1, 1:-1]
     mirrored = weight.transpose(0, 1).contiguous().transpose(0, 1)
     biases = torch.stack([bias, bias], 1)
     for other in inputs:
-        assert torch.equal(ops.split_convolution(other, mirrored, biases[:, 0]), expected)
+        assert torch.equal(ops.convolution(other, mirrored, biases[:, 0], tiles=tiles), expected)
 
 
-def test_nan_stays_near_the_pixels_that_see_it() -> None:
+@pytest.mark.parametrize("tiles", [True, False])
+def test_nan_stays_near_the_pixels_that_see_it(tiles: bool) -> None:
     x, weight, _ = operands(1, 16, 16, 7, 40)
     x[0, 3, 4, 20] = torch.nan
-    is_nan = ops.split_convolution(x, weight).isnan().all(1)[0]
+    is_nan = ops.convolution(x, weight, tiles=tiles).isnan().all(1)[0]
     assert is_nan[2:5, 18:21].all()
-    assert is_nan.sum() <= 12  # a tile also reads the pixel to the right, at weight 0
+    assert is_nan.sum() <= 16  # a tile reads one more pixel, and a cell spreads it to four
 
 
 def test_gradients_are_those_of_float32() -> None:
     x, weight, bias = (t.requires_grad_() for t in operands(1, 4, 5, 6, 7))
     grad = torch.randn(1, 5, 6, 7)
-    ours = torch.autograd.grad(ops.split_convolution(x, weight, bias), (x, weight, bias), grad)
+    ours = torch.autograd.grad(ops.convolution(x, weight, bias), (x, weight, bias), grad)
     theirs = torch.autograd.grad(F.conv2d(x, weight, bias), (x, weight, bias), grad)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
-    (of_x,) = torch.autograd.grad(ops.split_convolution(x, weight.detach()), x, grad)
+    (of_x,) = torch.autograd.grad(ops.convolution(x, weight.detach()), x, grad)
     torch.testing.assert_close(of_x, theirs[0])
 
 
 def test_opcheck() -> None:
     x, weight, bias = operands(1, 4, 5, 6, 7)
-    for arguments in ((x.requires_grad_(), weight, bias, 2), (x, weight, None, 3)):
-        opcheck(torch.ops.fastfcs.split_convolution.default, arguments)
+    for arguments in ((x.requires_grad_(), weight, bias, 2, True), (x, weight, None)):
+        opcheck(torch.ops.fastfcs.convolution.default, arguments)
 
 
-def test_convolutions_of_few_channels_are_not_split() -> None:
+def test_torch_convolves_few_channels_and_other_dtypes() -> None:
     x, _, _ = operands(1, 16, 16, 6, 7)
-    convolution = Convolution(16, 16, bias=True).requires_grad_(False)
-    direct = F.conv2d(x, convolution.weight, convolution.bias)
-    assert torch.equal(convolution(x, 3), direct)
-    assert not torch.equal(convolution(x, 2), direct)
+    layer = Convolution(16, 16, bias=True).requires_grad_(False)
+    direct = F.conv2d(x, layer.weight, layer.bias)
+    assert torch.equal(layer(x), direct)
+    assert not torch.equal(layer(x, 2), direct)
+    layer, wide = layer.double(), x.double()
+    assert torch.equal(layer(wide, 2), F.conv2d(wide, layer.weight, layer.bias))
 
 
 @pytest.mark.parametrize(
@@ -129,13 +143,13 @@ def test_wrong_arguments_raise(changes: dict[str, object], message: str) -> None
     for name, value in changes.items():
         arguments[name] = torch.zeros(value) if isinstance(value, tuple) else value
     with pytest.raises(ValueError, match=re.escape(message)):
-        ops.split_convolution(*arguments.values())
+        ops.convolution(*arguments.values())
 
 
 def test_wrong_dtypes_raise() -> None:
     x, weight, _ = operands(1, 4, 5, 6, 7)
     with pytest.raises(ValueError, match=re.escape("x must be float32, got float64")):
-        ops.split_convolution(x.double(), weight.double())
+        ops.convolution(x.double(), weight.double())
     message = "weight must have x's dtype float32, got bfloat16"
     with pytest.raises(ValueError, match=re.escape(message)):
-        ops.split_convolution(x, weight.bfloat16())
+        ops.convolution(x, weight.bfloat16())

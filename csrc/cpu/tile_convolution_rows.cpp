@@ -1,4 +1,4 @@
-#include "split_convolution_rows.h"
+#include "tile_convolution_rows.h"
 
 #include <type_traits>
 
@@ -47,11 +47,11 @@ inline void repeat(F f) {
 // The rows of one call.
 class Rows {
  public:
-  Rows(const SplitConvolution& x, int64_t b, int64_t count)
+  Rows(const TileConvolution& x, int64_t b, int64_t count)
       : x_(x),
         b_(b),
-        inputs_(x.weight.inputs),
-        parts_(x.weight.parts),
+        inputs_(x.from.channels),
+        parts_(x.parts),
         span_(x.from.width * inputs_),
         rows_(piece_rows(count)),
         pitch_((rows_ + 2) * span_ + kBeyond * inputs_ + kStep),
@@ -66,10 +66,10 @@ class Rows {
       for (int64_t y = top; y < bottom + 2; ++y)
         split(x_.from.row(b_, y), span_, parts_, memory_.get() + (y - top) * span_, pitch_);
       // The weights of two blocks serve all pixels of the piece.
-      for (int64_t block = 0; block < x_.weight.blocks(); block += 2)
+      for (int64_t block = 0; block < x_.blocks(); block += 2)
         for (int64_t y = top; y < bottom; ++y)
           for (int64_t left = 0; left < x_.to.width; left += 32) {
-            const bool wide = x_.to.width - left > 16, two = x_.weight.blocks() - block > 1;
+            const bool wide = x_.to.width - left > 16, two = x_.blocks() - block > 1;
             if (wide)
               two ? compute<2, 2>(top, y, left, block) : compute<2, 1>(top, y, left, block);
             else
@@ -90,7 +90,7 @@ class Rows {
   template <int M, int N>
   void compute(int64_t top, int64_t y, int64_t left, int64_t block) {
     const uint16_t* const pixels = memory_.get() + (y - top) * span_ + left * inputs_;
-    const uint16_t* const weights = x_.packed + block * x_.weight.block_elements();
+    const uint16_t* const weights = x_.weights + block * block_elements(inputs_, parts_);
     repeat<N>([&](auto n) {
       const float* const bias = x_.bias + (block + n) * kBlock;
       repeat<M>([&](auto m) { tiles_.load<M * n + m>(bias, 0); });
@@ -110,7 +110,7 @@ class Rows {
     };
     const auto load_weights = [&](int64_t part) {
       repeat<N>([&](auto n) {
-        tiles_.load<6 + n>(weights + part * kTileElements + n * x_.weight.block_elements(),
+        tiles_.load<6 + n>(weights + part * kTileElements + n * block_elements(inputs_, parts),
                            kTileBytes);
       });
     };
@@ -119,7 +119,7 @@ class Rows {
         repeat<M>([&](auto m) { tiles_.multiply_add<M * n + m, 4 + m, 6 + n>(); });
       });
     };
-    const int64_t steps = x_.weight.steps();
+    const int64_t steps = tile_steps(inputs_);
     for (int64_t row = 0; row < 3; ++row)
       for (int64_t step = 0; step < steps; ++step, weights += parts * kTileElements) {
         const uint16_t* const from = pixels + row * span_ + step * kStep;
@@ -163,7 +163,7 @@ class Rows {
       for (int64_t o = 0; o < outputs; ++o) to[pixel * channels + o] = whole[pixel * kBlock + o];
   }
 
-  const SplitConvolution& x_;
+  const TileConvolution& x_;
   const int64_t b_, inputs_, parts_, span_, rows_;
   const int64_t pitch_;  // from part to part
   AlignedBuffer<uint16_t> memory_;
@@ -172,23 +172,21 @@ class Rows {
 
 }  // namespace
 
-void pack_weights(const SplitWeight& weight, int64_t first, int64_t last, uint16_t* to) {
-  const int64_t steps = weight.steps(), count = steps * kStep, parts = weight.parts;
+void pack_weights(const ConvolutionWeight& weight, int64_t parts, int64_t first, int64_t last,
+                  uint16_t* to) {
+  const int64_t steps = tile_steps(weight.inputs), count = steps * kStep;
   AlignedBuffer<float> row(count);
   AlignedBuffer<uint16_t> split_row(parts * count);
   for (int64_t output = first * kBlock; output < last * kBlock; ++output)
     for (int64_t y = 0; y < 3; ++y) {
       std::memset(row.get(), 0, count * sizeof(float));
-      if (output < weight.outputs) {
-        const float* const from = weight.data + output * weight.strides[0] + y * weight.strides[2];
+      if (output < weight.outputs)
         for (int64_t x = 0; x < 3; ++x)
           for (int64_t input = 0; input < weight.inputs; ++input)
-            row.get()[x * weight.inputs + input] =
-                from[x * weight.strides[3] + input * weight.strides[1]];
-      }
+            row.get()[x * weight.inputs + input] = weight.at(output, input, y, x);
       split(row.get(), count, parts, split_row.get(), count);
       // A tile holds pairs of weights, 16 outputs next to each other.
-      uint16_t* const block = to + output / kBlock * weight.block_elements() +
+      uint16_t* const block = to + output / kBlock * block_elements(weight.inputs, parts) +
                               y * steps * parts * kTileElements + output % kBlock * 2;
       for (int64_t part = 0; part < parts; ++part)
         for (int64_t k = 0; k < count; k += 2)
@@ -197,7 +195,7 @@ void pack_weights(const SplitWeight& weight, int64_t first, int64_t last, uint16
     }
 }
 
-void convolve_rows(const SplitConvolution& x, int64_t b, int64_t first, int64_t last) {
+void convolve_rows(const TileConvolution& x, int64_t b, int64_t first, int64_t last) {
   Rows(x, b, last - first).convolve(first, last);
 }
 
