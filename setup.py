@@ -29,7 +29,10 @@ logging.disable(logging.INFO)  # setuptools' list of copied files would hide our
 ROOT = Path(__file__).parent.resolve()
 TORCH_ABI = (2, 10)  # the oldest torch that the binary runs with; all later versions work too
 ARCHITECTURES = "8.0 9.0+PTX"
-FLAGS = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=fast -Wall -Wextra"
+FLAGS = (
+    "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math "
+    "-ffp-contract=fast -Wall -Wextra"
+)
 
 
 def stop(message: str) -> NoReturn:

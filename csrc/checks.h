@@ -157,8 +157,7 @@ inline void check_like(const char* name, const Tensor& tensor, const char* other
 inline void check_grad(const Tensor& h, const Tensor& grad) { check_like("grad", grad, "h", h); }
 
 // x padded by one pixel on each side, weight [outputs, C, 3, 3] and bias [outputs] or none.
-inline void check_convolution(const Tensor& x, const Tensor& weight, const Tensor* bias,
-                              int64_t parts) {
+inline void check_convolution(const Tensor& x, const Tensor& weight, const Tensor* bias) {
   if (x.dim() != 4 || x.size(1) < 1 || x.size(2) < 3 || x.size(3) < 3)
     raise_value_error("x must have shape (B, C, H + 2, W + 2) with C, H and W at least 1, got ",
                       shape_of(x));
@@ -169,7 +168,6 @@ inline void check_convolution(const Tensor& x, const Tensor& weight, const Tenso
     raise_value_error("weight must have shape (outputs, ", x.size(1), ", 3, 3) for x ", shape_of(x),
                       ", got ", shape_of(weight));
   check_with("weight", weight, "x", x);
-  if (parts != 2 && parts != 3) raise_value_error("parts must be 2 or 3, got ", parts);
   if (!bias) return;
   if (bias->dim() != 1 || bias->size(0) != weight.size(0))
     raise_value_error("bias must have shape (", weight.size(0), ",), got ", shape_of(*bias));

@@ -16,10 +16,8 @@ STABLE_TORCH_LIBRARY(fastfcs, library) {
   library.def(
       "level_gradient(Tensor h, Tensor weights, Tensor? coarse, float slope, bool tf32=False) -> "
       "Tensor");
-  // tiles: which of the CPU's two algorithms to use; by default the faster one.
-  library.def(
-      "convolution(Tensor x, Tensor weight, Tensor? bias, int parts=3, bool? tiles=None) -> "
-      "Tensor");
+  // tiles: whether the CPU may round to two bfloat16 parts; None stands for where that is faster.
+  library.def("convolution(Tensor x, Tensor weight, Tensor? bias, bool? tiles=False) -> Tensor");
   library.def("gate(Tensor x, Tensor by, float slope) -> Tensor");
   library.def("gate_backward(Tensor grad, Tensor by, float slope) -> Tensor");
   library.def("halve(Tensor x, Tensor by, float slope) -> Tensor");

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _SLOPE = 0.2  # slope of every leaky ReLU for negative inputs
 _LARGEST = 0.25  # bound on |g_t|
 _ADDED = 0.3  # standard deviation of a residual convolution's output at initialisation
-_FEWEST_INPUTS = {2: 16, 3: 32}  # by parts; with fewer, torch's own convolution is faster
+_FEWEST_INPUTS, _FEWEST_INPUTS_OF_TILES = 32, 16  # with fewer, torch's own convolution is faster
 _DOUBLINGS = 3  # each doubles the number of terms in the series of `_normalised_correction`
 
 
@@ -104,12 +104,13 @@ class Convolution(nn.Conv2d):
         super().__init__(inputs, outputs, 3, bias=bias)
         self.constants = constants
 
-    def forward(self, x: Tensor, parts: int = 3) -> Tensor:
+    def forward(self, x: Tensor, exact: bool = True) -> Tensor:
         """Convolve: (B, inputs, H + 2, W + 2) -> (B, outputs and constants, H, W).
 
         Args:
             x: padded features.
-            parts: those of float32, see `fastfcs.ops.convolution`.
+            exact: whether float32 is multiplied as such, or may be in tiles, see
+                `fastfcs.ops.convolution`.
 
         Returns:
             Features without padding.
@@ -121,9 +122,9 @@ class Convolution(nn.Conv2d):
             for value in self.constants:
                 bias = F.pad(bias, (0, 1), value=value)
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        exact = x.dtype == torch.float32 and x.device.type == "cpu"
-        if exact and self.in_channels >= _FEWEST_INPUTS[parts]:
-            return convolution(x, weight, bias, parts)
+        fewest = _FEWEST_INPUTS if exact else _FEWEST_INPUTS_OF_TILES
+        if x.dtype == torch.float32 and x.device.type == "cpu" and self.in_channels >= fewest:
+            return convolution(x, weight, bias, False if exact else None)
         return F.conv2d(x, weight, bias)
 
 
@@ -182,18 +183,18 @@ class ForwardMaps(nn.ModuleList):
         x = gate(centred, centred, 1.0)
         features: list[Tensor] = []
         outputs: list[Tensor] = []
-        for level, (convs, (_, parts)) in enumerate(zip(_levels(self), arithmetic, strict=True)):
+        for level, (convs, (_, exact)) in enumerate(zip(_levels(self), arithmetic, strict=True)):
             if level:
                 x = halve(features[-1], features[-1], _SLOPE)
-            x = convs[0](x, parts)
+            x = convs[0](x, exact)
             x = gate(x, x, _SLOPE)
             outputs.append(_inside(x))
             for conv in convs[2:]:
-                added = conv(x, parts)
+                added = conv(x, exact)
                 added = gate(added, added, _SLOPE)
                 outputs.append(_inside(added))
                 x = x + added
-            h = convs[1](x, parts)
+            h = convs[1](x, exact)
             if level == 0:
                 h.narrow(1, self.learned[0], 3).add_(centred)
             features.append(h)
@@ -260,14 +261,14 @@ class BackwardMaps(nn.ModuleList):
         g: Tensor | None = None
         for level, convs in reversed(list(enumerate(_levels(self)))):
             h = features.pop()
-            dtype, parts = arithmetic[level] if arithmetic else Arithmetic(h.dtype)
+            dtype, exact = arithmetic[level] if arithmetic else Arithmetic(h.dtype)
             x = correct(h, level, None if g is None else g.to(h.dtype))
             del h
-            x = convs[0](x.to(dtype), parts)
+            x = convs[0](x.to(dtype), exact)
             for conv in reversed(_levels(forward_maps)[level][2:]):
                 added = _inside(gate(x, active.pop().to(dtype), _SLOPE))
                 x = x + F.conv_transpose2d(added, conv.weight.to(dtype), padding=1)
-            g = convs[1](gate(x, active.pop().to(dtype), _SLOPE), parts)
+            g = convs[1](gate(x, active.pop().to(dtype), _SLOPE), exact)
         assert g is not None
         return _LARGEST * torch.tanh(g.to(torch.promote_types(g.dtype, torch.float32)))
 

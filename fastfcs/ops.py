@@ -77,7 +77,7 @@ def _fake_halve(x: Tensor, by: Tensor, slope: float) -> Tensor:
 
 
 def _fake_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, parts: int = 3, tiles: bool | None = None
+    x: Tensor, weight: Tensor, bias: Tensor | None, tiles: bool | None = False
 ) -> Tensor:
     batch, _, height, width = x.shape
     shape = batch, height - 2, width - 2, weight.shape[0]
@@ -174,7 +174,7 @@ def _convolution_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     mask = [*ctx.needs_input_grad[:2], ctx.bias_size is not None and ctx.needs_input_grad[2]]
     geometry = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
     backward = torch.ops.aten.convolution_backward
-    return *backward(grad, x, weight, ctx.bias_size, *geometry, mask), None, None
+    return *backward(grad, x, weight, ctx.bias_size, *geometry, mask), None
 
 
 def _save_gate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -332,7 +332,7 @@ _halve_backward: Callable[..., Tensor] = _operator(
 
 
 def _convolution_on_cuda(
-    x: Tensor, weight: Tensor, bias: Tensor | None, parts: int = 3, tiles: bool | None = None
+    x: Tensor, weight: Tensor, bias: Tensor | None, tiles: bool | None = False
 ) -> Tensor:
     """For programs that were exported on the CPU."""
     result: Tensor = torch.nn.functional.conv2d(x, weight, bias)
@@ -578,33 +578,28 @@ def level_gradient(
 
 
 def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    parts: int = 3,
-    tiles: bool | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, tiles: bool | None = False
 ) -> Tensor:
     """Convolve float32 features by 3x3 weights on the CPU, faster than torch does.
 
-    On a processor with AMX, every number is split into bfloat16 parts, whose products are added up
-    in float32 (Henry et al. 2019, arXiv:1904.06376). Three parts, and six products, are as exact as
-    float32; two, and three products, leave a relative error of about 5e-6. On other processors it
-    is Winograd's algorithm F(2x2,3x3) in float32 (Lavin and Gray 2016, arXiv:1509.09308), which
-    takes 4 products in place of 9. CUDA tensors are convolved by torch.
+    Winograd's algorithm F(2x2,3x3) takes 4 products in place of 9 (Lavin and Gray 2016,
+    arXiv:1509.09308), and is as exact as torch's convolution. The tiles of AMX are faster still:
+    every number is split into two bfloat16 parts, three products of which are added up in float32
+    (Henry et al. 2019, arXiv:1904.06376), and the relative error is 5e-6. CUDA tensors are
+    convolved by torch.
 
     Args:
         x: padded features (B,C,H+2,W+2), float32.
         weight: (outputs,C,3,3), float32.
         bias: (outputs,), float32, or none.
-        parts: 2 or 3, the fewest parts.
-        tiles: whether to split, which processors without AMX emulate slowly; by default where that
-            is faster.
+        tiles: whether to use tiles, which processors without AMX emulate slowly; None stands for
+            wherever they are faster.
 
     Returns:
         (B,outputs,H,W), float32, in channels_last memory.
 
     Raises:
-        ValueError: a shape, dtype or device is wrong, or the number of parts.
+        ValueError: a shape, dtype or device is wrong.
 
     Examples:
         >>> import torch
@@ -614,7 +609,7 @@ def convolution(
         >>> torch.allclose(convolution(x, weight), exact, rtol=1e-6)
         True
     """
-    return _convolution(x, weight, bias, parts, tiles)
+    return _convolution(x, weight, bias, tiles)
 
 
 def gate(x: Tensor, by: Tensor, slope: float = 0.2) -> Tensor:

@@ -19,18 +19,18 @@ class Arithmetic(NamedTuple):
 
     Attributes:
         dtype: that of the maps.
-        parts: into how few bfloat16 parts they may split float32, see `fastfcs.ops.convolution`;
-            with 3 they are as exact as float32.
+        exact: whether float32 is multiplied as such, or may be in tiles, see
+            `fastfcs.ops.convolution`.
 
     Examples:
         >>> import torch
         >>> from fastfcs.precision import Arithmetic
         >>> Arithmetic(torch.float32)
-        Arithmetic(dtype=torch.float32, parts=3)
+        Arithmetic(dtype=torch.float32, exact=True)
     """
 
     dtype: torch.dtype
-    parts: int = 3
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Precision:
         >>> import torch
         >>> from fastfcs.precision import Precision
         >>> Precision(torch.float32).of_features(0, 4, 1)
-        [Arithmetic(dtype=torch.float32, parts=3)]
+        [Arithmetic(dtype=torch.float32, exact=True)]
     """
 
     dtype: torch.dtype
@@ -82,29 +82,29 @@ class PaintingPrecision(Precision):
     differ by one unit in the last place of float32 have results 0.01 to 0.3 grey levels apart on
     average, and 1 to 7 at the 99.9th percentile; all in bfloat16, 2 to 5 and 13 to 42. Gradients
     decide on no gate themselves, and in the last updates little follows. So the gradients of the
-    last update are of ``dtype``, a half type, and two parts serve in the last two updates and, in
-    the one before them, for the gradients and for the features of level 4. Elsewhere three do.
+    last update are of ``dtype``, a half type, and tiles serve in the last two updates and, in the
+    one before them, for the gradients and for the features of level 4.
 
     Examples:
         >>> import torch
         >>> from fastfcs.precision import PaintingPrecision
         >>> precision = PaintingPrecision(torch.bfloat16)
         >>> precision.of_gradients(3, 4, 1)
-        [Arithmetic(dtype=torch.bfloat16, parts=3)]
-        >>> [level.parts for level in precision.of_features(1, 4, 4)]
-        [3, 3, 3, 2]
+        [Arithmetic(dtype=torch.bfloat16, exact=True)]
+        >>> [level.exact for level in precision.of_features(1, 4, 4)]
+        [True, True, True, False]
     """
 
     def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the forward maps, see `Precision.of_features`."""
-        exact = {1: 0, 2: 0, 3: 3}.get(updates - t, levels)
-        return [Arithmetic(torch.float32, 3 if level < exact else 2) for level in range(levels)]
+        exact = {1: 0, 2: 0, 3: 3}.get(updates - t, levels)  # number of levels, from the finest on
+        return [Arithmetic(torch.float32, level < exact) for level in range(levels)]
 
     def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the backward maps, see `Precision.of_gradients`."""
         if t == updates - 1:
             return [Arithmetic(self.dtype)] * levels
-        return [Arithmetic(torch.float32, 3 if updates - t > 3 else 2)] * levels
+        return [Arithmetic(torch.float32, updates - t > 3)] * levels
 
 
 class PhotoPrecision(Precision):
@@ -125,7 +125,7 @@ class PhotoPrecision(Precision):
     def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the forward maps, see `Precision.of_features`."""
         exact = self.dtype == torch.bfloat16 and t < updates // 2
-        return [Arithmetic(torch.float32, 2) if exact else Arithmetic(self.dtype)] * levels
+        return [Arithmetic(torch.float32, False) if exact else Arithmetic(self.dtype)] * levels
 
     def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
         """Choose the arithmetic of the backward maps, see `Precision.of_gradients`."""

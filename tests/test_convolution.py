@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from fastfcs import _C, ops
 from fastfcs.network import Convolution
 
-# (parts, tiles): root mean square error, relative to that of the result
-ALGORITHMS = {(2, True): 1e-5, (3, True): 5e-7, (3, False): 5e-7}
+ERROR = {False: 5e-7, True: 1e-5}  # root mean square, relative to that of the result
 SIZES = [  # batch, inputs, outputs, height, width
     (1, 1, 1, 1, 1),
     (2, 3, 16, 5, 7),
@@ -37,33 +36,32 @@ def relative_error(result: Tensor, expected: Tensor) -> float:
     return float((result - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("tiles", ERROR)
 @pytest.mark.parametrize("size", SIZES)
-def test_results(size: tuple[int, ...], algorithm: tuple[int, bool]) -> None:
+def test_results(size: tuple[int, ...], tiles: bool) -> None:
     x, weight, bias = operands(*size)
-    result = ops.convolution(x, weight, bias, *algorithm)
+    result = ops.convolution(x, weight, bias, tiles)
     assert result.is_contiguous(memory_format=torch.channels_last)
-    assert relative_error(result, exact(x, weight, bias)) < ALGORITHMS[algorithm]
-    without = ops.convolution(x, weight, None, *algorithm)
-    assert relative_error(without, exact(x, weight, None)) < ALGORITHMS[algorithm]
+    assert relative_error(result, exact(x, weight, bias)) < ERROR[tiles]
+    without = ops.convolution(x, weight, None, tiles)
+    assert relative_error(without, exact(x, weight, None)) < ERROR[tiles]
 
 
-def test_the_default_is_tiles_where_there_are_any() -> None:
+def test_tiles_serve_by_default_where_there_are_any() -> None:
     x, weight, bias = operands(1, 16, 24, 9, 11)
     tiles = _C.build_info()["cpu"] == "amx"
-    default = ops.convolution(x, weight, bias)
-    assert torch.equal(default, ops.convolution(x, weight, bias, 3, tiles))
-    assert not torch.equal(default, ops.convolution(x, weight, bias, 3, not tiles))
+    faster = ops.convolution(x, weight, bias, None)
+    assert torch.equal(faster, ops.convolution(x, weight, bias, tiles))
+    assert not torch.equal(faster, ops.convolution(x, weight, bias, not tiles))
 
 
-def test_two_parts_are_less_exact_than_three_but_more_than_bfloat16() -> None:
+def test_errors_against_those_of_torch() -> None:
     x, weight, _ = operands(1, 96, 32, 20, 20)
     expected = exact(x, weight, None)
-    two, three = (ops.convolution(x, weight, None, parts, True) for parts in (2, 3))
-    assert relative_error(three, expected) < 2 * relative_error(F.conv2d(x, weight), expected)
-    assert 4 * relative_error(three, expected) < relative_error(two, expected)
+    winograd, tiles = (ops.convolution(x, weight, tiles=tiles) for tiles in ERROR)
+    assert relative_error(winograd, expected) < 2 * relative_error(F.conv2d(x, weight), expected)
     half = F.conv2d(x.bfloat16(), weight.bfloat16())
-    assert 100 * relative_error(two, expected) < relative_error(half, expected)
+    assert 100 * relative_error(tiles, expected) < relative_error(half, expected)
 
 
 @pytest.mark.parametrize("tiles", [True, False])
@@ -71,7 +69,7 @@ def test_values_of_every_magnitude(tiles: bool) -> None:
     x, weight, _ = operands(1, 16, 16, 9, 9)
     for scale in (1e-30, 1e30):
         result = ops.convolution(scale * x, weight, tiles=tiles)
-        assert relative_error(result / scale, exact(x, weight, None)) < 1e-6
+        assert relative_error(result / scale, exact(x, weight, None)) < ERROR[tiles]
 
 
 @pytest.mark.parametrize("tiles", [True, False])
@@ -108,7 +106,7 @@ def test_gradients_are_those_of_float32() -> None:
 
 def test_opcheck() -> None:
     x, weight, bias = operands(1, 4, 5, 6, 7)
-    for arguments in ((x.requires_grad_(), weight, bias, 2, True), (x, weight, None)):
+    for arguments in ((x.requires_grad_(), weight, bias, True), (x, weight, None)):
         opcheck(torch.ops.fastfcs.convolution.default, arguments)
 
 
@@ -117,9 +115,9 @@ def test_torch_convolves_few_channels_and_other_dtypes() -> None:
     layer = Convolution(16, 16, bias=True).requires_grad_(False)
     direct = F.conv2d(x, layer.weight, layer.bias)
     assert torch.equal(layer(x), direct)
-    assert not torch.equal(layer(x, 2), direct)
+    assert not torch.equal(layer(x, exact=False), direct)
     layer, wide = layer.double(), x.double()
-    assert torch.equal(layer(wide, 2), F.conv2d(wide, layer.weight, layer.bias))
+    assert torch.equal(layer(wide, exact=False), F.conv2d(wide, layer.weight, layer.bias))
 
 
 @pytest.mark.parametrize(
@@ -134,16 +132,14 @@ def test_torch_convolves_few_channels_and_other_dtypes() -> None:
             "weight must have shape (outputs, 4, 3, 3) for x (1, 4, 8, 9), ",
         ),
         ({"bias": (4,)}, "bias must have shape (5,), got (4,)"),
-        ({"parts": 4}, "parts must be 2 or 3, got 4"),
     ],
 )
-def test_wrong_arguments_raise(changes: dict[str, object], message: str) -> None:
+def test_wrong_arguments_raise(changes: dict[str, tuple[int, ...]], message: str) -> None:
     x, weight, bias = operands(1, 4, 5, 6, 7)
-    arguments = {"x": x, "weight": weight, "bias": bias, "parts": 2}
-    for name, value in changes.items():
-        arguments[name] = torch.zeros(value) if isinstance(value, tuple) else value
+    arguments = {"x": x, "weight": weight, "bias": bias}
+    arguments |= {name: torch.zeros(shape) for name, shape in changes.items()}
     with pytest.raises(ValueError, match=re.escape(message)):
-        ops.convolution(*arguments.values())
+        ops.convolution(**arguments)
 
 
 def test_wrong_dtypes_raise() -> None:

@@ -109,8 +109,7 @@ def every_result(dtype: torch.dtype) -> list[Tensor]:
     coarse = features(2, 17, 31, 42, dtype=dtype)
     weight = torch.randn(40, 17, 3, 3)
     return [
-        *(ops.convolution(h.float(), weight, None, parts, True) for parts in (2, 3)),
-        ops.convolution(h.float(), weight, tiles=False),
+        *(ops.convolution(h.float(), weight, tiles=tiles) for tiles in (False, True)),
         factors,
         ops.matting_matvec(image, factors, x),
         ops.matting_filter(image, factors, x, COEFFICIENTS),

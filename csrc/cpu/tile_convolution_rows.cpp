@@ -12,26 +12,21 @@ namespace {
 
 constexpr int64_t kPieceBytes = 768 << 10;  // of the parts of input rows, for the L2 cache
 
-// Writes the parts of `count` numbers: part p to to + p * pitch.
-inline void split(const float* from, int64_t count, int64_t parts, uint16_t* to, int64_t pitch) {
+// Writes the upper parts of `count` numbers, and `pitch` after them the lower ones.
+inline void split(const float* from, int64_t count, uint16_t* to, int64_t pitch) {
   int64_t i = 0;
 #ifdef __AVX512BF16__
   for (; i + 16 <= count; i += 16) {
-    __m512 rest = _mm512_loadu_ps(from + i);
-    for (int64_t part = 0; part < parts; ++part) {
-      const __m256i bits = __m256i(_mm512_cvtneps_pbh(rest));
-      store(to + part * pitch + i, bits);
-      rest = _mm512_sub_ps(rest, __m512(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)));
-    }
+    const __m512 value = _mm512_loadu_ps(from + i);
+    const __m256i upper = __m256i(_mm512_cvtneps_pbh(value));
+    const __m512 part = __m512(_mm512_slli_epi32(_mm512_cvtepu16_epi32(upper), 16));
+    store(to + i, upper);
+    store(to + pitch + i, __m256i(_mm512_cvtneps_pbh(_mm512_sub_ps(value, part))));
   }
 #endif
   for (; i < count; ++i) {
-    float rest = from[i];
-    for (int64_t part = 0; part < parts; ++part) {
-      const uint16_t bits = rounded(rest);
-      to[part * pitch + i] = bits;
-      rest -= float_of(bits);
-    }
+    to[i] = rounded(from[i]);
+    to[pitch + i] = rounded(from[i] - float_of(to[i]));
   }
 }
 
@@ -51,12 +46,11 @@ class Rows {
       : x_(x),
         b_(b),
         inputs_(x.from.channels),
-        parts_(x.parts),
         span_(x.from.width * inputs_),
         rows_(piece_rows(count)),
         pitch_((rows_ + 2) * span_ + kBeyond * inputs_ + kStep),
-        memory_(parts_ * pitch_) {
-    std::memset(memory_.get(), 0, parts_ * pitch_ * sizeof(uint16_t));
+        memory_(kParts * pitch_) {
+    std::memset(memory_.get(), 0, kParts * pitch_ * sizeof(uint16_t));
   }
 
   // The rows [first, last) of the result, piece by piece.
@@ -64,7 +58,7 @@ class Rows {
     for (int64_t top = first; top < last; top += rows_) {
       const int64_t bottom = smaller(last, top + rows_);
       for (int64_t y = top; y < bottom + 2; ++y)
-        split(x_.from.row(b_, y), span_, parts_, memory_.get() + (y - top) * span_, pitch_);
+        split(x_.from.row(b_, y), span_, memory_.get() + (y - top) * span_, pitch_);
       // The weights of two blocks serve all pixels of the piece.
       for (int64_t block = 0; block < x_.blocks(); block += 2)
         for (int64_t y = top; y < bottom; ++y)
@@ -82,7 +76,7 @@ class Rows {
   static constexpr int64_t kBeyond = 32;  // pixels after the last row that its last tile reads
 
   int64_t piece_rows(int64_t count) const {
-    const int64_t most = kPieceBytes / (parts_ * span_ * int64_t(sizeof(uint16_t))) - 2;
+    const int64_t most = kPieceBytes / (kParts * span_ * int64_t(sizeof(uint16_t))) - 2;
     return smaller(count, most < 1 ? 1 : most);
   }
 
@@ -90,19 +84,19 @@ class Rows {
   template <int M, int N>
   void compute(int64_t top, int64_t y, int64_t left, int64_t block) {
     const uint16_t* const pixels = memory_.get() + (y - top) * span_ + left * inputs_;
-    const uint16_t* const weights = x_.weights + block * block_elements(inputs_, parts_);
+    const uint16_t* const weights = x_.weights + block * block_elements(inputs_);
     repeat<N>([&](auto n) {
       const float* const bias = x_.bias + (block + n) * kBlock;
       repeat<M>([&](auto m) { tiles_.load<M * n + m>(bias, 0); });
     });
-    parts_ == 3 ? accumulate<M, N, 3>(pixels, weights) : accumulate<M, N, 2>(pixels, weights);
+    accumulate<M, N>(pixels, weights);
     repeat<N>([&](auto n) {
       repeat<M>([&](auto m) { store<M * n + m>(y, left + 16 * m, (block + n) * kBlock); });
     });
   }
 
   // The sums are in the tiles M n + m. Small products are added first.
-  template <int M, int N, int parts>
+  template <int M, int N>
   void accumulate(const uint16_t* pixels, const uint16_t* weights) {
     const auto load_pixels = [&](const uint16_t* from) {
       repeat<M>(
@@ -110,7 +104,7 @@ class Rows {
     };
     const auto load_weights = [&](int64_t part) {
       repeat<N>([&](auto n) {
-        tiles_.load<6 + n>(weights + part * kTileElements + n * block_elements(inputs_, parts),
+        tiles_.load<6 + n>(weights + part * kTileElements + n * block_elements(inputs_),
                            kTileBytes);
       });
     };
@@ -121,31 +115,15 @@ class Rows {
     };
     const int64_t steps = tile_steps(inputs_);
     for (int64_t row = 0; row < 3; ++row)
-      for (int64_t step = 0; step < steps; ++step, weights += parts * kTileElements) {
+      for (int64_t step = 0; step < steps; ++step, weights += kParts * kTileElements) {
         const uint16_t* const from = pixels + row * span_ + step * kStep;
-        if constexpr (parts == 3) {
-          load_pixels(from + 2 * pitch_);
-          load_weights(0);
-          multiply_add();
-          load_pixels(from + pitch_);
-          multiply_add();
-          load_weights(1);
-          multiply_add();
-          load_pixels(from);
-          multiply_add();
-          load_weights(2);
-          multiply_add();
-          load_weights(0);
-          multiply_add();
-        } else {
-          load_pixels(from + pitch_);
-          load_weights(0);
-          multiply_add();
-          load_pixels(from);
-          multiply_add();
-          load_weights(1);
-          multiply_add();
-        }
+        load_pixels(from + pitch_);
+        load_weights(0);
+        multiply_add();
+        load_pixels(from);
+        multiply_add();
+        load_weights(1);
+        multiply_add();
       }
   }
 
@@ -164,19 +142,18 @@ class Rows {
   }
 
   const TileConvolution& x_;
-  const int64_t b_, inputs_, parts_, span_, rows_;
-  const int64_t pitch_;  // from part to part
+  const int64_t b_, inputs_, span_, rows_;
+  const int64_t pitch_;  // from the upper parts to the lower ones
   AlignedBuffer<uint16_t> memory_;
   Tiles tiles_;
 };
 
 }  // namespace
 
-void pack_weights(const ConvolutionWeight& weight, int64_t parts, int64_t first, int64_t last,
-                  uint16_t* to) {
+void pack_weights(const ConvolutionWeight& weight, int64_t first, int64_t last, uint16_t* to) {
   const int64_t steps = tile_steps(weight.inputs), count = steps * kStep;
   AlignedBuffer<float> row(count);
-  AlignedBuffer<uint16_t> split_row(parts * count);
+  AlignedBuffer<uint16_t> split_row(kParts * count);
   for (int64_t output = first * kBlock; output < last * kBlock; ++output)
     for (int64_t y = 0; y < 3; ++y) {
       std::memset(row.get(), 0, count * sizeof(float));
@@ -184,13 +161,13 @@ void pack_weights(const ConvolutionWeight& weight, int64_t parts, int64_t first,
         for (int64_t x = 0; x < 3; ++x)
           for (int64_t input = 0; input < weight.inputs; ++input)
             row.get()[x * weight.inputs + input] = weight.at(output, input, y, x);
-      split(row.get(), count, parts, split_row.get(), count);
+      split(row.get(), count, split_row.get(), count);
       // A tile holds pairs of weights, 16 outputs next to each other.
-      uint16_t* const block = to + output / kBlock * block_elements(weight.inputs, parts) +
-                              y * steps * parts * kTileElements + output % kBlock * 2;
-      for (int64_t part = 0; part < parts; ++part)
+      uint16_t* const block = to + output / kBlock * block_elements(weight.inputs) +
+                              y * steps * kParts * kTileElements + output % kBlock * 2;
+      for (int64_t part = 0; part < kParts; ++part)
         for (int64_t k = 0; k < count; k += 2)
-          std::memcpy(block + (k / kStep * parts + part) * kTileElements + k % kStep / 2 * 32,
+          std::memcpy(block + (k / kStep * kParts + part) * kTileElements + k % kStep / 2 * 32,
                       split_row.get() + part * count + k, 2 * sizeof(uint16_t));
     }
 }
