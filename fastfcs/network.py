@@ -164,26 +164,26 @@ class ForwardMaps(nn.ModuleList):
             self.append(nn.ModuleList([first, last, *between]))
 
     def forward(
-        self, image: Tensor, arithmetic: Sequence[Arithmetic] | None = None
+        self, image: Tensor, arithmetic: Arithmetic | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Compute the features of an image.
 
         Args:
             image: (B, 3, H, W) in [0, 1].
-            arithmetic: that of each level, of one dtype; by default the dtype of
-                `torch.autocast`, where it is enabled, or of the parameters.
+            arithmetic: by default the dtype of `torch.autocast`, where it is enabled, or of the
+                parameters.
 
         Returns:
             The features h_l, (B, c_l, H / 2^(l-1), W / 2^(l-1)) with sizes rounded up, and the
             outputs of all leaky ReLUs within a level, in order, whose signs are the gates of the
             backward maps.
         """
-        arithmetic = arithmetic or [Arithmetic(_working_dtype(self, image))] * len(self)
-        centred = (2 * image - 1).to(arithmetic[0].dtype)
+        dtype, exact = arithmetic or Arithmetic(_working_dtype(self, image))
+        centred = (2 * image - 1).to(dtype)
         x = gate(centred, centred, 1.0)
         features: list[Tensor] = []
         outputs: list[Tensor] = []
-        for level, (convs, (_, exact)) in enumerate(zip(_levels(self), arithmetic, strict=True)):
+        for level, convs in enumerate(_levels(self)):
             if level:
                 x = halve(features[-1], features[-1], _SLOPE)
             x = convs[0](x, exact)
@@ -240,7 +240,7 @@ class BackwardMaps(nn.ModuleList):
         active: list[Tensor],
         correct: Callable[[Tensor, int, Tensor | None], Tensor],
         forward_maps: ForwardMaps,
-        arithmetic: Sequence[Arithmetic] | None = None,
+        arithmetic: Arithmetic | None = None,
     ) -> Tensor:
         """Compute g_t, deepest level first; each level adds its correction.
 
@@ -253,7 +253,7 @@ class BackwardMaps(nn.ModuleList):
                 at the deepest one. It returns the gradient that arrives at h_l, padded, see
                 `fastfcs.ops.level_gradient`.
             forward_maps: the maps that computed the features.
-            arithmetic: that of each level; by default the features' dtype.
+            arithmetic: by default the features' dtype.
 
         Returns:
             g_t, (B, 3, H, W).
@@ -261,7 +261,7 @@ class BackwardMaps(nn.ModuleList):
         g: Tensor | None = None
         for level, convs in reversed(list(enumerate(_levels(self)))):
             h = features.pop()
-            dtype, exact = arithmetic[level] if arithmetic else Arithmetic(h.dtype)
+            dtype, exact = arithmetic or Arithmetic(h.dtype)
             x = correct(h, level, None if g is None else g.to(h.dtype))
             del h
             x = convs[0](x.to(dtype), exact)
@@ -480,10 +480,9 @@ class UnrolledSolver(nn.Module):
         Returns:
             (B, 3, H, W).
         """
-        position = t, self.updates, len(self.forward_maps)
-        arithmetic = precision and precision.of_features(*position)
+        arithmetic = precision and precision.of_features(t, self.updates)
         features, active = self.forward_maps(image, arithmetic)
-        arithmetic = precision and precision.of_gradients(*position)
+        arithmetic = precision and precision.of_gradients(t, self.updates)
         targets = statistics.own[t]
         visible = visible_masks(regions, alpha)
 

@@ -15,7 +15,7 @@ _FAST_BFLOAT16 = has_fast_bfloat16()  # a constant of traced programs
 
 
 class Arithmetic(NamedTuple):
-    """How the convolutions of a level multiply.
+    """How convolutions multiply.
 
     Attributes:
         dtype: that of the maps.
@@ -43,35 +43,34 @@ class Precision:
     Examples:
         >>> import torch
         >>> from fastfcs.precision import Precision
-        >>> Precision(torch.float32).of_features(0, 4, 1)
-        [Arithmetic(dtype=torch.float32, exact=True)]
+        >>> Precision(torch.bfloat16).of_features(0, 4)
+        Arithmetic(dtype=torch.bfloat16, exact=True)
     """
 
     dtype: torch.dtype
 
-    def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+    def of_features(self, t: int, updates: int) -> Arithmetic:
         """Choose the arithmetic of the forward maps.
 
         Args:
             t: index of the update.
             updates: N, the number of updates.
-            levels: number of levels.
 
         Returns:
-            That of each level, finest first.
+            The arithmetic.
         """
-        return [Arithmetic(self.dtype)] * levels
+        return Arithmetic(self.dtype)
 
-    def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+    def of_gradients(self, t: int, updates: int) -> Arithmetic:
         """Choose the arithmetic of the backward maps.
 
         Args:
-            t, updates, levels: see `of_features`.
+            t, updates: see `of_features`.
 
         Returns:
-            That of each level, finest first.
+            The arithmetic.
         """
-        return self.of_features(t, updates, levels)
+        return Arithmetic(self.dtype)
 
 
 class PaintingPrecision(Precision):
@@ -79,32 +78,31 @@ class PaintingPrecision(Precision):
 
     An artistic update amplifies differences: where a feature is near 0, rounding decides on which
     side, and the gates make that a difference of the stroke. After four updates, contents that
-    differ by one unit in the last place of float32 have results 0.01 to 0.3 grey levels apart on
-    average, and 1 to 7 at the 99.9th percentile; all in bfloat16, 2 to 5 and 13 to 42. Gradients
+    differ by one unit in the last place of float32 have results 0.01 to 0.7 grey levels apart on
+    average, and 1 to 15 at the 99.9th percentile; all in bfloat16, 2 to 5 and 13 to 42. Gradients
     decide on no gate themselves, and in the last updates little follows. So the gradients of the
-    last update are of ``dtype``, a half type, and tiles serve in the last two updates and, in the
-    one before them, for the gradients and for the features of level 4.
+    last update are of ``dtype``, a half type; and tiles serve in the last two updates and, for the
+    gradients, in the one before them.
 
     Examples:
         >>> import torch
         >>> from fastfcs.precision import PaintingPrecision
         >>> precision = PaintingPrecision(torch.bfloat16)
-        >>> precision.of_gradients(3, 4, 1)
-        [Arithmetic(dtype=torch.bfloat16, exact=True)]
-        >>> [level.exact for level in precision.of_features(1, 4, 4)]
-        [True, True, True, False]
+        >>> [precision.of_features(t, 4).exact for t in range(4)]
+        [True, True, False, False]
+        >>> precision.of_gradients(3, 4).dtype
+        torch.bfloat16
     """
 
-    def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+    def of_features(self, t: int, updates: int) -> Arithmetic:
         """Choose the arithmetic of the forward maps, see `Precision.of_features`."""
-        exact = {1: 0, 2: 0, 3: 3}.get(updates - t, levels)  # number of levels, from the finest on
-        return [Arithmetic(torch.float32, level < exact) for level in range(levels)]
+        return Arithmetic(torch.float32, exact=updates - t > 2)
 
-    def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+    def of_gradients(self, t: int, updates: int) -> Arithmetic:
         """Choose the arithmetic of the backward maps, see `Precision.of_gradients`."""
         if t == updates - 1:
-            return [Arithmetic(self.dtype)] * levels
-        return [Arithmetic(torch.float32, updates - t > 3)] * levels
+            return Arithmetic(self.dtype)
+        return Arithmetic(torch.float32, exact=updates - t > 3)
 
 
 class PhotoPrecision(Precision):
@@ -118,18 +116,15 @@ class PhotoPrecision(Precision):
         >>> import torch
         >>> from fastfcs.precision import PhotoPrecision
         >>> precision = PhotoPrecision(torch.bfloat16)
-        >>> [precision.of_features(t, 4, 1)[0].dtype.itemsize for t in range(4)]
-        [4, 4, 2, 2]
+        >>> precision.of_features(1, 4).dtype, precision.of_features(2, 4).dtype
+        (torch.float32, torch.bfloat16)
     """
 
-    def of_features(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
+    def of_features(self, t: int, updates: int) -> Arithmetic:
         """Choose the arithmetic of the forward maps, see `Precision.of_features`."""
-        exact = self.dtype == torch.bfloat16 and t < updates // 2
-        return [Arithmetic(torch.float32, False) if exact else Arithmetic(self.dtype)] * levels
-
-    def of_gradients(self, t: int, updates: int, levels: int) -> list[Arithmetic]:
-        """Choose the arithmetic of the backward maps, see `Precision.of_gradients`."""
-        return [Arithmetic(self.dtype)] * levels
+        if self.dtype == torch.bfloat16 and t < updates // 2:
+            return Arithmetic(torch.float32, exact=False)
+        return Arithmetic(self.dtype)
 
 
 def parse(name: str) -> Name:

@@ -334,7 +334,7 @@ def _autocast(image: Tensor, precision: Precision | None) -> AbstractContextMana
     """The context that runs convolutions in a half type, if the features are of one."""
     if precision is None:
         return nullcontext()
-    kind, dtype = image.device.type, precision.of_features(0, 1, 1)[0].dtype
+    kind, dtype = image.device.type, precision.of_features(0, 1).dtype
     return torch.autocast(kind, dtype, enabled=dtype.itemsize == 2)
 
 

@@ -53,17 +53,16 @@ def test_auto_is_the_parameters_dtype_on_other_processors(monkeypatch: pytest.Mo
 def test_paintings_are_exact_until_few_updates_follow() -> None:
     exact, tiles, half = Arithmetic(FULL), Arithmetic(FULL, exact=False), Arithmetic(HALF)
     auto = PaintingPrecision(HALF)
-    features = [auto.of_features(t, 4, 4) for t in range(4)]
-    gradients = [auto.of_gradients(t, 4, 4) for t in range(4)]
-    assert features == [[exact] * 4, [exact, exact, exact, tiles], [tiles] * 4, [tiles] * 4]
-    assert gradients == [[exact] * 4, [tiles] * 4, [tiles] * 4, [half] * 4]
+    assert [auto.of_features(t, 4) for t in range(4)] == [exact, exact, tiles, tiles]
+    assert [auto.of_gradients(t, 4) for t in range(4)] == [exact, tiles, tiles, half]
 
 
 def test_photographs_start_with_features_in_float32() -> None:
     full, half = Arithmetic(FULL, exact=False), Arithmetic(HALF)
     auto = PhotoPrecision(HALF)
-    assert [auto.of_features(t, 4, 2)[0] for t in range(4)] == [full, full, half, half]
-    assert auto.of_gradients(0, 4, 2) == [half, half]
+    assert [auto.of_features(t, 4) for t in range(4)] == [full, full, half, half]
+    assert auto.of_gradients(0, 4) == half
+    assert PhotoPrecision(torch.float16).of_features(0, 4) == Arithmetic(torch.float16)
 
 
 @pytest.mark.parametrize("weights", ["universal", "tiny"])
