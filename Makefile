@@ -16,7 +16,7 @@ demo: .venv/installed
 	@echo "The photo, its reference and both results are in $(CURDIR)/demo: photo.jpg, reference.jpg, artistic.jpg, photoreal.jpg"
 
 test: .venv/installed
-	$(BIN)/pytest --cov
+	OMP_NUM_THREADS=1 $(BIN)/pytest --cov -n 2 --dist worksteal
 
 mutants: .venv/installed
 	$(BIN)/python tests/emulation/mutants.py

@@ -104,6 +104,17 @@ def test_gradients_are_those_of_float32() -> None:
     torch.testing.assert_close(of_x, theirs[0])
 
 
+def test_second_gradients_are_those_of_torch() -> None:
+    results = []
+    for convolve in (ops.convolution, F.conv2d):
+        x, weight, bias = (t.requires_grad_() for t in operands(1, 4, 5, 6, 7))
+        result = convolve(x, weight, bias)
+        (of_x,) = torch.autograd.grad(result.square().sum(), x, create_graph=True)
+        results.append(torch.autograd.grad(of_x.square().sum(), (x, weight, bias)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-2)
+
+
 def test_opcheck() -> None:
     x, weight, bias = operands(1, 4, 5, 6, 7)
     for arguments in ((x.requires_grad_(), weight, bias, True), (x, weight, None)):
