@@ -13,7 +13,8 @@
 
 namespace fastfcs {
 
-constexpr int64_t kPanel = 32;      // outputs that are computed together
+constexpr int64_t kPanel =
+    32;  // outputs: a multiple of those that any instruction set computes together
 constexpr int64_t kPositions = 16;  // of a transformed cell
 
 struct WinogradConvolution {
