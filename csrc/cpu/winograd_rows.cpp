@@ -129,7 +129,9 @@ class Cells {
 #pragma GCC unroll 2
         for (int k = 0; k < vectors; ++k) total[i][k] += from[i * inputs_ + c] * w[k];
     }
+#pragma GCC unroll 24
     for (int i = 0; i < cells; ++i)
+#pragma GCC unroll 2
       for (int k = 0; k < vectors; ++k) store(sums(position, first + i) + k * kLanes, total[i][k]);
   }
 
