@@ -86,7 +86,7 @@ class Stylizer(nn.Module):
         brush: scale of the brush strokes, in [0.25, 4]: the style picture is resized by it.
         precision: arithmetic of the network: "float32"; "bfloat16" or "float16", which accumulate
             in float32; or "auto", the fastest on the device whose results are as close to those of
-            float32 as `fastfcs.precision.Precision` says. With weights that do not ship, and with
+            float32 as docs/results.md says. With weights that do not ship, and with
             ``refine``, "auto" is the parameters' dtype. Gram matrices and what is made of them, X
             and constraints are in float32 always.
 

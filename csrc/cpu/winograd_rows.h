@@ -13,8 +13,9 @@
 
 namespace fastfcs {
 
-constexpr int64_t kPanel =
-    32;  // outputs: a multiple of those that any instruction set computes together
+// Outputs whose weights are transformed together: a multiple of what any instruction set multiplies
+// at once.
+constexpr int64_t kPanel = 32;
 constexpr int64_t kPositions = 16;  // of a transformed cell
 
 struct WinogradConvolution {

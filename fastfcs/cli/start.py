@@ -24,7 +24,7 @@ class _Postponed(ModuleType):
 
 
 def import_torch() -> None:
-    """Import torch in about half of the time.
+    """Import torch a third faster.
 
     Garbage is not looked for, because importing makes none, and what serves compilers alone is left
     out until something asks for it. A command that compiles nothing calls this before it imports
