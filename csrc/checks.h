@@ -174,6 +174,15 @@ inline void check_convolution(const Tensor& x, const Tensor& weight, const Tenso
   check_with("bias", *bias, "x", x);
 }
 
+// The gates of a convolution of x, which is padded.
+inline void check_gates(const Tensor& by, const Tensor& x, const Tensor& weight) {
+  const int64_t b = x.size(0), c = weight.size(0), h = x.size(2) - 2, w = x.size(3) - 2;
+  if (by.dim() != 4 || by.size(0) != b || by.size(1) != c || by.size(2) != h || by.size(3) != w)
+    raise_value_error("by must have shape (", b, ", ", c, ", ", h, ", ", w,
+                      "), that of the convolution of x ", shape_of(x), ", got ", shape_of(by));
+  check_with("by", by, "x", x);
+}
+
 inline void check_slope(double slope) {
   if (!std::isfinite(slope)) raise_value_error("slope must be finite, got ", slope);
 }

@@ -18,6 +18,9 @@ STABLE_TORCH_LIBRARY(fastfcs, library) {
       "Tensor");
   // tiles: whether the CPU may round to two bfloat16 parts; None stands for where that is faster.
   library.def("convolution(Tensor x, Tensor weight, Tensor? bias, bool? tiles=False) -> Tensor");
+  library.def(
+      "gated_convolution(Tensor x, Tensor weight, Tensor? bias, Tensor? by, float slope, bool? "
+      "tiles=False) -> Tensor");
   library.def("gate(Tensor x, Tensor by, float slope) -> Tensor");
   library.def("gate_backward(Tensor grad, Tensor by, float slope) -> Tensor");
   library.def("halve(Tensor x, Tensor by, float slope) -> Tensor");

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from .checks import check_alpha, check_image, check_regions
 from .losses import region_grams, resize_masks, visible_masks
-from .ops import convolution, gate, gram, halve, level_gradient
+from .ops import convolution, gate, gated_convolution, gram, halve, level_gradient
 from .precision import Arithmetic, Precision
 from .statistics import Statistics, Widths, check_widths
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _SLOPE = 0.2  # slope of every leaky ReLU for negative inputs
 _LARGEST = 0.25  # bound on |g_t|
 _ADDED = 0.3  # standard deviation of a residual convolution's output at initialisation
-_FEWEST_INPUTS, _FEWEST_INPUTS_OF_TILES = 32, 16  # with fewer, torch's own convolution is faster
 _DOUBLINGS = 3  # each doubles the number of terms in the series of `_normalised_correction`
 
 
@@ -115,17 +114,41 @@ class Convolution(nn.Conv2d):
         Returns:
             Features without padding.
         """
+        weight, bias = self._operands(x.dtype)
+        if _is_float32_on_cpu(x):
+            return convolution(x, weight, bias, False if exact else None)
+        return F.conv2d(x, weight, bias)
+
+    def gated(self, x: Tensor, by: Tensor | None = None, exact: bool = True) -> Tensor:
+        """Convolve and apply the gate of a leaky ReLU, see `fastfcs.ops.gate`.
+
+        Args:
+            x, exact: see `forward`.
+            by: features in the result's dtype, whose signs are the gates; by default the
+                convolution itself, which makes this the leaky ReLU.
+
+        Returns:
+            Features with padding, (B, outputs and constants, H + 2, W + 2).
+        """
+        # Hooks see the convolution without the gate.
+        if _is_float32_on_cpu(x) and not self._forward_hooks:
+            weight, bias = self._operands(x.dtype)
+            return gated_convolution(x, weight, bias, by, _SLOPE, False if exact else None)
+        result = self(x, exact)
+        return gate(result, result if by is None else by, _SLOPE)
+
+    def _operands(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         weight, bias = self.weight, self.bias
         if self.constants:
             assert bias is not None
             weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, len(self.constants)))
             for value in self.constants:
                 bias = F.pad(bias, (0, 1), value=value)
-        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        fewest = _FEWEST_INPUTS if exact else _FEWEST_INPUTS_OF_TILES
-        if x.dtype == torch.float32 and x.device.type == "cpu" and self.in_channels >= fewest:
-            return convolution(x, weight, bias, False if exact else None)
-        return F.conv2d(x, weight, bias)
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _is_float32_on_cpu(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 class ForwardMaps(nn.ModuleList):
@@ -179,19 +202,17 @@ class ForwardMaps(nn.ModuleList):
             backward maps.
         """
         dtype, exact = arithmetic or Arithmetic(_working_dtype(self, image))
-        centred = (2 * image - 1).to(dtype)
+        centred = (2 * image - 1).to(dtype, memory_format=torch.channels_last)
         x = gate(centred, centred, 1.0)
         features: list[Tensor] = []
         outputs: list[Tensor] = []
         for level, convs in enumerate(_levels(self)):
             if level:
                 x = halve(features[-1], features[-1], _SLOPE)
-            x = convs[0](x, exact)
-            x = gate(x, x, _SLOPE)
+            x = convs[0].gated(x, exact=exact)
             outputs.append(_inside(x))
             for conv in convs[2:]:
-                added = conv(x, exact)
-                added = gate(added, added, _SLOPE)
+                added = conv.gated(x, exact=exact)
                 outputs.append(_inside(added))
                 x = x + added
             h = convs[1](x, exact)
@@ -264,18 +285,24 @@ class BackwardMaps(nn.ModuleList):
             dtype, exact = arithmetic or Arithmetic(h.dtype)
             x = correct(h, level, None if g is None else g.to(h.dtype))
             del h
-            x = convs[0](x.to(dtype), exact)
-            for conv in reversed(_levels(forward_maps)[level][2:]):
-                added = _inside(gate(x, active.pop().to(dtype), _SLOPE))
-                x = x + F.conv_transpose2d(added, conv.weight.to(dtype), padding=1)
-            g = convs[1](gate(x, active.pop().to(dtype), _SLOPE), exact)
+            x = x.to(dtype)
+            residual = _levels(forward_maps)[level][2:]
+            if residual:
+                x = convs[0](x, exact)
+                for conv in reversed(residual):
+                    added = _inside(gate(x, active.pop().to(dtype), _SLOPE))
+                    x = x + F.conv_transpose2d(added, conv.weight.to(dtype), padding=1)
+                x = gate(x, active.pop().to(dtype), _SLOPE)
+            else:
+                x = convs[0].gated(x, active.pop().to(dtype), exact)
+            g = convs[1](x, exact)
         assert g is not None
         return _LARGEST * torch.tanh(g.to(torch.promote_types(g.dtype, torch.float32)))
 
 
-def _levels(maps: nn.ModuleList) -> list[Sequence[nn.Conv2d]]:
+def _levels(maps: nn.ModuleList) -> list[Sequence[Convolution]]:
     """The convolutions of each level, for the type checker: a `ModuleList` holds any modules."""
-    return cast("list[Sequence[nn.Conv2d]]", list(maps))
+    return cast("list[Sequence[Convolution]]", list(maps))
 
 
 def _inside(padded: Tensor) -> Tensor:

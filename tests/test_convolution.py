@@ -1,4 +1,4 @@
-"""The convolution in tiles and by Winograd's algorithm, against torch's in float64."""
+"""The convolution, by all of its algorithms, against torch's in float64."""
 
 import re
 
@@ -18,6 +18,7 @@ SIZES = [  # batch, inputs, outputs, height, width
     (1, 16, 3, 4, 17),
     (3, 5, 40, 2, 33),
     (1, 24, 31, 6, 48),
+    (2, 40, 35, 7, 9),
     (1, 96, 64, 70, 100),  # more rows than a piece
 ]
 
@@ -47,12 +48,44 @@ def test_results(size: tuple[int, ...], tiles: bool) -> None:
     assert relative_error(without, exact(x, weight, None)) < ERROR[tiles]
 
 
-def test_tiles_serve_by_default_where_there_are_any() -> None:
-    x, weight, bias = operands(1, 16, 24, 9, 11)
-    tiles = _C.build_info()["cpu"] == "amx"
+@pytest.mark.parametrize("inputs", [15, 16])
+def test_tiles_serve_by_default_where_they_are_faster(inputs: int) -> None:
+    x, weight, bias = operands(1, inputs, 24, 9, 11)
+    tiles = _C.build_info()["cpu"] == "amx" and inputs >= 16
     faster = ops.convolution(x, weight, bias, None)
     assert torch.equal(faster, ops.convolution(x, weight, bias, tiles))
     assert not torch.equal(faster, ops.convolution(x, weight, bias, not tiles))
+
+
+@pytest.mark.parametrize("tiles", ERROR)
+@pytest.mark.parametrize("size", SIZES)
+def test_gates(size: tuple[int, ...], tiles: bool) -> None:
+    x, weight, bias = operands(*size)
+    convolved = ops.convolution(x, weight, bias, tiles)
+    relu = ops.gated_convolution(x, weight, bias, slope=0.1, tiles=tiles)
+    assert torch.equal(relu, ops.gate(convolved, convolved, 0.1))
+    assert relu.is_contiguous(memory_format=torch.channels_last)
+    # Gates of any layout, an inner part of a padded array among them.
+    by = torch.randn_like(convolved)
+    expected = ops.gate(convolved, by, 0.1)
+    inner = ops.gate(by, by, 1.0)[:, :, 1:-1, 1:-1]
+    for gates in (by.contiguous(), inner):
+        result = ops.gated_convolution(x, weight, bias, gates, 0.1, tiles)
+        assert torch.equal(result, expected)
+
+
+def test_every_number_of_threads_gives_the_same() -> None:
+    threads = torch.get_num_threads()
+    for inputs in (3, 32):
+        for tiles in ERROR:
+            x, weight, bias = operands(2, inputs, 33, 61, 83)
+            results = []
+            for count in (1, 2, 5):
+                torch.set_num_threads(count)
+                results.append(ops.gated_convolution(x, weight, bias, tiles=tiles))
+            torch.set_num_threads(threads)
+            assert torch.equal(results[0], results[1])
+            assert torch.equal(results[0], results[2])
 
 
 def test_errors_against_those_of_torch() -> None:
@@ -104,31 +137,67 @@ def test_gradients_are_those_of_float32() -> None:
     torch.testing.assert_close(of_x, theirs[0])
 
 
-def test_second_gradients_are_those_of_torch() -> None:
+@pytest.mark.parametrize("has_gate", [False, True])
+def test_second_gradients_are_those_of_torch(has_gate: bool) -> None:
+    def gated(*tensors: Tensor) -> Tensor:
+        return ops.gated_convolution(*tensors)
+
+    def leaky(*tensors: Tensor) -> Tensor:
+        return F.pad(F.leaky_relu(F.conv2d(*tensors), 0.2), (1, 1, 1, 1), mode="replicate")
+
+    ours, theirs = (gated, leaky) if has_gate else (ops.convolution, F.conv2d)
     results = []
-    for convolve in (ops.convolution, F.conv2d):
+    for convolve in (ours, theirs):
         x, weight, bias = (t.requires_grad_() for t in operands(1, 4, 5, 6, 7))
         result = convolve(x, weight, bias)
         (of_x,) = torch.autograd.grad(result.square().sum(), x, create_graph=True)
         results.append(torch.autograd.grad(of_x.square().sum(), (x, weight, bias)))
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-2)
+        assert relative_error(a, b) < 1e-6
+
+
+def test_gradients_of_gates_are_those_of_the_steps() -> None:
+    by = torch.randn(1, 5, 6, 7)
+    grad = torch.randn(1, 5, 8, 9)
+    for gates in (None, by):
+        x, weight, bias = inputs = [t.requires_grad_() for t in operands(1, 4, 5, 6, 7)]
+        ours = torch.autograd.grad(ops.gated_convolution(x, weight, bias, gates), inputs, grad)
+        convolved = ops.convolution(x, weight, bias)
+        steps = ops.gate(convolved, convolved.detach() if gates is None else gates)
+        for a, b in zip(ours, torch.autograd.grad(steps, inputs, grad), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_opcheck() -> None:
     x, weight, bias = operands(1, 4, 5, 6, 7)
-    for arguments in ((x.requires_grad_(), weight, bias, True), (x, weight, None)):
+    by = torch.randn(1, 5, 6, 7)
+    x.requires_grad_()
+    for arguments in ((x, weight, bias, True), (x.detach(), weight, None)):
         opcheck(torch.ops.fastfcs.convolution.default, arguments)
+    for more in ((bias, None, 0.2, True), (None, by, 0.2)):
+        opcheck(torch.ops.fastfcs.gated_convolution.default, (x, weight, *more))
 
 
-def test_torch_convolves_few_channels_and_other_dtypes() -> None:
+def test_torch_convolves_other_dtypes() -> None:
     x, _, _ = operands(1, 16, 16, 6, 7)
     layer = Convolution(16, 16, bias=True).requires_grad_(False)
     direct = F.conv2d(x, layer.weight, layer.bias)
-    assert torch.equal(layer(x), direct)
-    assert not torch.equal(layer(x, exact=False), direct)
+    assert not torch.equal(layer(x), direct)
+    torch.testing.assert_close(layer(x), direct)
     layer, wide = layer.double(), x.double()
-    assert torch.equal(layer(wide, exact=False), F.conv2d(wide, layer.weight, layer.bias))
+    expected = F.conv2d(wide, layer.weight, layer.bias)
+    assert torch.equal(layer(wide, exact=False), expected)
+    assert torch.equal(layer.gated(wide), ops.gate(expected, expected))
+
+
+def test_hooks_of_a_layer_see_the_convolution_without_the_gate() -> None:
+    x, _, _ = operands(1, 16, 16, 6, 7)
+    layer = Convolution(16, 16, bias=True).requires_grad_(False)
+    expected = layer.gated(x)
+    seen: list[Tensor] = []
+    layer.register_forward_hook(lambda _, __, result: seen.append(result))
+    assert torch.equal(layer.gated(x), expected)
+    assert torch.equal(seen[0], layer(x))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +220,17 @@ def test_wrong_arguments_raise(changes: dict[str, tuple[int, ...]], message: str
     arguments |= {name: torch.zeros(shape) for name, shape in changes.items()}
     with pytest.raises(ValueError, match=re.escape(message)):
         ops.convolution(**arguments)
+
+
+def test_wrong_gates_raise() -> None:
+    x, weight, _ = operands(1, 4, 5, 6, 7)
+    message = "by must have shape (1, 5, 6, 7), that of the convolution of x (1, 4, 8, 9), got "
+    with pytest.raises(ValueError, match=re.escape(message + "(1, 5, 8, 9)")):
+        ops.gated_convolution(x, weight, by=torch.zeros(1, 5, 8, 9))
+    with pytest.raises(ValueError, match="by must have x's dtype float32, got float64"):
+        ops.gated_convolution(x, weight, by=torch.zeros(1, 5, 6, 7).double())
+    with pytest.raises(ValueError, match="slope must be finite, got nan"):
+        ops.gated_convolution(x, weight, slope=torch.nan)
 
 
 def test_wrong_dtypes_raise() -> None:

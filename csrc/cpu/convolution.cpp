@@ -1,4 +1,5 @@
-// The 3x3 convolution in float32 on the CPU: by Winograd's algorithm, or in tiles of bfloat16.
+// The 3x3 convolution in float32 on the CPU: by its definition, by Winograd's algorithm, or in
+// tiles of bfloat16.
 #include <algorithm>
 #include <optional>
 #include <vector>
@@ -7,6 +8,8 @@
 
 #include "../checks.h"
 #include "../tensors.h"
+#include "convolution.h"
+#include "direct_convolution_rows.h"
 #include "isa.h"
 #include "parallel.h"
 #include "tile_convolution_rows.h"
@@ -18,61 +21,88 @@ namespace {
 // The least work that pays for another thread: multiply-adds, and weights to prepare.
 constexpr int64_t kGrain = 1 << 20, kWeightGrain = 1 << 16;
 
+// The fewest inputs with which an algorithm is faster than the one before.
+constexpr int64_t kWinogradInputs = 32, kTileInputs = 16;
+
 int64_t grain(int64_t least, int64_t work) { return std::max<int64_t>(1, least / work); }
 
-void convolve_in_tiles(const Tensor& x, const ConvolutionWeight& weight, const float* bias,
-                       Tensor& result) {
-  const int64_t blocks = weight.blocks(kBlock), size = block_elements(weight.inputs);
-  const Tensor packed = new_empty(x, {blocks * size}, ScalarType::BFloat16);
-  uint16_t* const weights = static_cast<uint16_t*>(packed.mutable_data_ptr());
-  torch::stable::parallel_for(0, blocks, grain(kWeightGrain, size),
-                              [&](int64_t first, int64_t last) {
-                                FASTFCS_FOR_ISA(pack_weights)(weight, first, last, weights);
-                              });
-  const TileConvolution convolution{
-      input_rows<float>(x), pixel_rows<float>(result, result.mutable_data_ptr()), weights, bias};
-  const int64_t row_work = 9 * result.size(3) * weight.inputs * weight.outputs;
-  for_each_part(0, result.size(0), result.size(2), grain(kGrain, row_work),
-                [&](int64_t b, int64_t first, int64_t last) {
-                  FASTFCS_FOR_ISA(convolve_rows)(convolution, b, first, last);
-                });
+// An algorithm for one convolution. W is the type of its weights.
+template <typename W>
+struct Algorithm {
+  void (*prepare)(const ConvolutionWeight& weight, int64_t first, int64_t last, W* to);
+  void (*convolve)(const Convolution<W>& x, int64_t b, int64_t first, int64_t last);
+  int64_t panel_elements;
+  int64_t parts, part_work;  // of a batch element, and multiply-adds per part
+};
+
+template <typename W>
+void run(const Algorithm<W>& algorithm, const ConvolutionWeight& weight, const Tensor& x,
+         Convolution<W> convolution) {
+  constexpr ScalarType type = sizeof(W) == 2 ? ScalarType::BFloat16 : ScalarType::Float;
+  const int64_t panels = weight.panels(), size = algorithm.panel_elements;
+  const Tensor prepared = new_empty(x, {panels * size}, type);
+  W* const weights = static_cast<W*>(prepared.mutable_data_ptr());
+  torch::stable::parallel_for(
+      0, panels, grain(kWeightGrain, size),
+      [&](int64_t first, int64_t last) { algorithm.prepare(weight, first, last, weights); });
+  convolution.weights = weights;
+  take_parts(x.size(0), algorithm.parts, grain(kGrain, algorithm.part_work),
+             [&](int64_t b, int64_t first, int64_t last) {
+               algorithm.convolve(convolution, b, first, last);
+             });
 }
 
-void convolve_in_cells(const Tensor& x, const ConvolutionWeight& weight, const float* bias,
-                       Tensor& result) {
-  const int64_t panels = weight.blocks(kPanel), size = kPositions * weight.inputs * kPanel;
-  const Tensor transformed = new_empty(x, {panels * size}, ScalarType::Float);
-  float* const weights = transformed.mutable_data_ptr<float>();
-  torch::stable::parallel_for(0, panels, grain(kWeightGrain, size),
-                              [&](int64_t first, int64_t last) {
-                                FASTFCS_FOR_ISA(transform_weights)(weight, first, last, weights);
-                              });
-  const WinogradConvolution convolution{
-      input_rows<float>(x), pixel_rows<float>(result, result.mutable_data_ptr()), weights, bias};
-  for_each_part(0, result.size(0), convolution.cells(),
-                grain(kGrain, kPositions * weight.inputs * weight.outputs),
-                [&](int64_t b, int64_t first, int64_t last) {
-                  FASTFCS_FOR_ISA(convolve_cells)(convolution, b, first, last);
-                });
-}
-
-Tensor convolution(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-                   std::optional<bool> tiles) {
-  check_convolution(x, weight, bias ? &*bias : nullptr);
+// Writes the convolution, times s(by), to `to`.
+void convolve(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+              const PixelRows<const float>& by, float slope, std::optional<bool> tiles,
+              const PixelRows<float>& to) {
   const ConvolutionWeight w{
       weight.const_data_ptr<float>(),
       weight.size(0),
       weight.size(1),
       {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)}};
-  std::vector<float> biases(w.blocks(kPanel) * kPanel);
+  std::vector<float> biases(w.panels() * kPanel);
   if (bias)
     for (int64_t o = 0; o < w.outputs; ++o)
       biases[o] = bias->const_data_ptr<float>()[o * bias->stride(0)];
-  Tensor result = new_channels_last(x, {x.size(0), w.outputs, x.size(2) - 2, x.size(3) - 2});
-  if (tiles.value_or(isa() == Isa::amx))
-    convolve_in_tiles(as_pixel_rows(x), w, biases.data(), result);
+  const Tensor rows = as_pixel_rows(x);
+  const PixelRows<const float> from = input_rows<float>(rows);
+  const int64_t row_work = 9 * to.width * w.inputs * w.outputs;
+  if (tiles.value_or(isa() == Isa::amx && w.inputs >= kTileInputs))
+    run<uint16_t>({FASTFCS_FOR_ISA(pack_weights), FASTFCS_FOR_ISA(convolve_rows),
+                   tile_panel_elements(w.inputs), to.height, row_work},
+                  w, rows, {from, to, nullptr, biases.data(), by, slope});
+  else if (w.inputs >= kWinogradInputs)
+    run<float>({FASTFCS_FOR_ISA(transform_weights), FASTFCS_FOR_ISA(convolve_cells),
+                winograd_panel_elements(w.inputs), cells(to.height, to.width),
+                kPositions * w.inputs * w.outputs},
+               w, rows, {from, to, nullptr, biases.data(), by, slope});
   else
-    convolve_in_cells(as_pixel_rows(x), w, biases.data(), result);
+    run<float>({FASTFCS_FOR_ISA(arrange_weights), FASTFCS_FOR_ISA(convolve_directly),
+                direct_panel_elements(w.inputs), to.height, row_work},
+               w, rows, {from, to, nullptr, biases.data(), by, slope});
+}
+
+Tensor convolution(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                   std::optional<bool> tiles) {
+  check_convolution(x, weight, bias ? &*bias : nullptr);
+  Tensor result = new_channels_last(x, {x.size(0), weight.size(0), x.size(2) - 2, x.size(3) - 2});
+  convolve(x, weight, bias, {}, 1, tiles, pixel_rows<float>(result, result.mutable_data_ptr()));
+  return result;
+}
+
+Tensor gated_convolution(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                         const std::optional<Tensor>& by, double slope, std::optional<bool> tiles) {
+  check_convolution(x, weight, bias ? &*bias : nullptr);
+  if (by) check_gates(*by, x, weight);
+  check_slope(slope);
+  const std::optional<Tensor> gates = by ? std::optional(as_pixel_rows(*by)) : by;
+  Tensor result = new_channels_last(x, {x.size(0), weight.size(0), x.size(2), x.size(3)});
+  const auto padded = pixel_rows<float>(result, result.mutable_data_ptr());
+  convolve(x, weight, bias, gates ? input_rows<float>(*gates) : PixelRows<const float>{},
+           static_cast<float>(slope), tiles, padded.inside());
+  for (int64_t b = 0; b < x.size(0); ++b)
+    for (int64_t y = 0; y < x.size(2) - 2; ++y) pad_row(padded, b, y);
   return result;
 }
 
@@ -81,4 +111,5 @@ Tensor convolution(const Tensor& x, const Tensor& weight, const std::optional<Te
 
 STABLE_TORCH_LIBRARY_IMPL(fastfcs, CPU, library) {
   library.impl("convolution", TORCH_BOX(&fastfcs::convolution));
+  library.impl("gated_convolution", TORCH_BOX(&fastfcs::gated_convolution));
 }

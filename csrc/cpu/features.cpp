@@ -26,9 +26,8 @@ Tensor run(FeatureRows<T> function, const Tensor& from, const Tensor& by, double
                                    static_cast<accumulate_t<T>>(slope)};
   const int64_t row_elements =
       std::max<int64_t>(1, by.numel() / std::max<int64_t>(1, batch * rows));
-  for_each_part(
-      0, batch, rows, std::max<int64_t>(1, kGrainElements / row_elements),
-      [&](int64_t b, int64_t first, int64_t last) { function(arguments, b, first, last); });
+  take_parts(batch, rows, std::max<int64_t>(1, kGrainElements / row_elements),
+             [&](int64_t b, int64_t first, int64_t last) { function(arguments, b, first, last); });
   return result;
 }
 

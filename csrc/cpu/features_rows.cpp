@@ -102,18 +102,6 @@ class Pieces {
   std::unique_ptr<A[]> memory_;
 };
 
-// Completes row y of a result of `height` rows: copies its first and last pixel to the border, and
-// the first and last row.
-template <typename T>
-inline void pad_row(const PixelRows<T>& to, int64_t b, int64_t y) {
-  const int64_t c = to.channels, width = to.width, bytes = width * c * sizeof(T);
-  T* const row = to.row(b, y + 1);
-  std::memcpy(row, row + c, c * sizeof(T));
-  std::memcpy(row + (width - 1) * c, row + (width - 2) * c, c * sizeof(T));
-  if (y == 0) std::memcpy(to.row(b, 0), row, bytes);
-  if (y == to.height - 3) std::memcpy(to.row(b, to.height - 1), row, bytes);
-}
-
 }  // namespace
 
 template <typename T>

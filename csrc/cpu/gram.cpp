@@ -461,7 +461,7 @@ Tensor level_of(const Tensor& h, const Tensor& weights, const Tensor* coarse, do
   T* const to = static_cast<T*>(result.mutable_data_ptr());
   // A thread packs the weights before its first row.
   const int64_t grain = 1 + (1 << 19) / (width * c * c);
-  for_each_part(0, h.size(0), height, grain, [&](int64_t b, int64_t first, int64_t last) {
+  take_parts(h.size(0), height, grain, [&](int64_t b, int64_t first, int64_t last) {
     level(features[b], matrices[b], below ? (*below)[b] : PixelRows<const T>{}, A(slope), first,
           last, to + b * result.stride(0));
   });

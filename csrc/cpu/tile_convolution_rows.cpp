@@ -4,6 +4,7 @@
 
 #include "aligned.h"
 #include "convert.h"
+#include "gated.h"
 #include "tiles.h"
 
 namespace fastfcs {
@@ -47,6 +48,7 @@ class Rows {
         b_(b),
         inputs_(x.from.channels),
         span_(x.from.width * inputs_),
+        blocks_((x.to.channels + kBlock - 1) / kBlock),
         rows_(piece_rows(count)),
         pitch_((rows_ + 2) * span_ + kBeyond * inputs_ + kStep),
         memory_(kParts * pitch_) {
@@ -60,10 +62,10 @@ class Rows {
       for (int64_t y = top; y < bottom + 2; ++y)
         split(x_.from.row(b_, y), span_, memory_.get() + (y - top) * span_, pitch_);
       // The weights of two blocks serve all pixels of the piece.
-      for (int64_t block = 0; block < x_.blocks(); block += 2)
+      for (int64_t block = 0; block < blocks_; block += 2)
         for (int64_t y = top; y < bottom; ++y)
           for (int64_t left = 0; left < x_.to.width; left += 32) {
-            const bool wide = x_.to.width - left > 16, two = x_.blocks() - block > 1;
+            const bool wide = x_.to.width - left > 16, two = blocks_ - block > 1;
             if (wide)
               two ? compute<2, 2>(top, y, left, block) : compute<2, 1>(top, y, left, block);
             else
@@ -127,22 +129,28 @@ class Rows {
       }
   }
 
-  // Stores those pixels and outputs of a tile that exist.
+  // Stores those pixels and outputs of a tile that exist, gated.
   template <int tile>
   void store(int64_t y, int64_t left, int64_t output) {
     const int64_t channels = x_.to.channels;
-    float* const to = x_.to.row(b_, y) + left * channels + output;
     const int64_t pixels = smaller(16, x_.to.width - left);
     const int64_t outputs = smaller(kBlock, channels - output);
-    if (pixels == 16 && outputs == kBlock) return tiles_.store<tile>(to, channels * sizeof(float));
-    alignas(64) float whole[16 * kBlock];
-    tiles_.store<tile>(whole, kTileBytes);
+    float* const to = x_.to.row(b_, y) + left * channels + output;
+    if (x_.slope == 1 && pixels == 16 && outputs == kBlock)
+      return tiles_.store<tile>(to, channels * sizeof(float));
+    alignas(64) float sums[16 * kBlock];
+    tiles_.store<tile>(sums, kTileBytes);
+    const float* const gates = x_.gates(b_, y, left, output);
     for (int64_t pixel = 0; pixel < pixels; ++pixel)
-      for (int64_t o = 0; o < outputs; ++o) to[pixel * channels + o] = whole[pixel * kBlock + o];
+      for (int64_t o = 0; o < outputs; o += kLanes) {
+        const float* const by = gates ? gates + pixel * channels + o : nullptr;
+        store_gated(to + pixel * channels + o, load<FloatVector>(sums + pixel * kBlock + o), by,
+                    x_.slope, smaller(kLanes, outputs - o));
+      }
   }
 
   const TileConvolution& x_;
-  const int64_t b_, inputs_, span_, rows_;
+  const int64_t b_, inputs_, span_, blocks_, rows_;
   const int64_t pitch_;  // from the upper parts to the lower ones
   AlignedBuffer<uint16_t> memory_;
   Tiles tiles_;
@@ -150,26 +158,22 @@ class Rows {
 
 }  // namespace
 
+// A tile holds pairs of weights, those of 16 outputs next to each other.
 void pack_weights(const ConvolutionWeight& weight, int64_t first, int64_t last, uint16_t* to) {
-  const int64_t steps = tile_steps(weight.inputs), count = steps * kStep;
-  AlignedBuffer<float> row(count);
-  AlignedBuffer<uint16_t> split_row(kParts * count);
-  for (int64_t output = first * kBlock; output < last * kBlock; ++output)
-    for (int64_t y = 0; y < 3; ++y) {
-      std::memset(row.get(), 0, count * sizeof(float));
-      if (output < weight.outputs)
-        for (int64_t x = 0; x < 3; ++x)
-          for (int64_t input = 0; input < weight.inputs; ++input)
-            row.get()[x * weight.inputs + input] = weight.at(output, input, y, x);
-      split(row.get(), count, split_row.get(), count);
-      // A tile holds pairs of weights, 16 outputs next to each other.
-      uint16_t* const block = to + output / kBlock * block_elements(weight.inputs) +
-                              y * steps * kParts * kTileElements + output % kBlock * 2;
-      for (int64_t part = 0; part < kParts; ++part)
-        for (int64_t k = 0; k < count; k += 2)
-          std::memcpy(block + (k / kStep * kParts + part) * kTileElements + k % kStep / 2 * 32,
-                      split_row.get() + part * count + k, 2 * sizeof(uint16_t));
-    }
+  const int64_t inputs = weight.inputs, count = tile_steps(inputs) * kStep;
+  for (int64_t output = first * kPanel; output < last * kPanel; output += kBlock) {
+    const int64_t outputs = smaller(kBlock, weight.outputs - output);
+    for (int64_t y = 0; y < 3; ++y)
+      for (int64_t k = 0; k < count; k += 2) {
+        float pairs[2 * kBlock] = {};
+        for (int64_t i = k; i < smaller(k + 2, 3 * inputs); ++i)
+          for (int64_t o = 0; o < outputs; ++o)
+            pairs[2 * o + i - k] = weight.at(output + o, i % inputs, y, i / inputs);
+        uint16_t* const tile = to + output / kBlock * block_elements(inputs) +
+                               (y * count / kStep + k / kStep) * kParts * kTileElements;
+        split(pairs, 2 * kBlock, tile + k % kStep * kBlock, kTileElements);
+      }
+  }
 }
 
 void convolve_rows(const TileConvolution& x, int64_t b, int64_t first, int64_t last) {

@@ -7,9 +7,8 @@
 
 #include <cstdint>
 
-#include "convolution_weight.h"
+#include "convolution.h"
 #include "isa.h"
-#include "pixel_rows.h"
 
 namespace fastfcs {
 
@@ -18,14 +17,7 @@ constexpr int64_t kParts = 2;
 constexpr int64_t kStep = 32;           // products per tile and output
 constexpr int64_t kTileElements = 512;  // bfloat16 per tile
 
-struct TileConvolution {
-  PixelRows<const float> from;  // padded
-  PixelRows<float> to;
-  const uint16_t* weights;  // from pack_weights
-  const float* bias;        // of a multiple of kBlock outputs
-
-  int64_t blocks() const { return (to.channels + kBlock - 1) / kBlock; }
-};
+using TileConvolution = Convolution<uint16_t>;  // bfloat16
 
 // In a row, the channels of three adjacent pixels are 3 * inputs contiguous numbers.
 inline int64_t tile_steps(int64_t inputs) { return (3 * inputs + kStep - 1) / kStep; }
@@ -35,7 +27,11 @@ inline int64_t block_elements(int64_t inputs) {
   return 3 * tile_steps(inputs) * kParts * kTileElements;
 }
 
-// pack_weights packs the blocks [first, last). convolve_rows computes the rows [first, last) of
+inline int64_t tile_panel_elements(int64_t inputs) {
+  return kPanel / kBlock * block_elements(inputs);
+}
+
+// pack_weights packs the panels [first, last). convolve_rows computes the rows [first, last) of
 // batch element b.
 #define FASTFCS_DECLARE_ROWS                                                                     \
   void pack_weights(const ConvolutionWeight& weight, int64_t first, int64_t last, uint16_t* to); \

@@ -1,6 +1,7 @@
 #include "winograd_rows.h"
 
 #include "aligned.h"
+#include "gated.h"
 
 namespace fastfcs {
 namespace FASTFCS_ISA {
@@ -8,7 +9,6 @@ namespace {
 
 using V = FloatVector;
 
-constexpr int64_t kLanes = FASTFCS_VECTOR / sizeof(float);
 constexpr int64_t kWidth = 2 * kLanes;      // outputs that are computed together
 constexpr int64_t kInputBytes = 384 << 10;  // of transformed inputs, for the second-level cache
 
@@ -40,6 +40,7 @@ class Cells {
       : x_(x),
         b_(b),
         inputs_(x.from.channels),
+        per_row_(cells_per_row(x.to.width)),
         most_(cells_at_once()),
         cells_(most_),
         inputs_memory_(kPositions * most_ * inputs_),
@@ -71,7 +72,7 @@ class Cells {
   }
 
   Cell cell_at(int64_t index) const {
-    const int64_t y = index / x_.cells_per_row() * 2, x = index % x_.cells_per_row() * 2;
+    const int64_t y = index / per_row_ * 2, x = index % per_row_ * 2;
     return {y, x, smaller(2, x_.to.height - y), smaller(2, x_.to.width - x)};
   }
 
@@ -139,34 +140,38 @@ class Cells {
   template <bool whole>
   void write(int64_t i, const Cell& cell, int64_t output) {
     const int64_t outputs = smaller(kWidth, x_.to.channels - output);
-    int64_t o = 0;
-    for (; o + kLanes <= outputs; o += kLanes) write_channels<V, whole>(i, cell, output, o);
-    for (; o < outputs; ++o) write_channels<float, whole>(i, cell, output, o);
+    for (int64_t o = 0; o < outputs; o += kLanes) write_channels<whole>(i, cell, output, o);
   }
 
-  template <typename T, bool whole>
+  template <bool whole>
   void write_channels(int64_t i, const Cell& cell, int64_t output, int64_t o) {
-    T half[2][4];  // A^T of the sums
+    V half[2][4];  // A^T of the sums
     for (int column = 0; column < 4; ++column) {
-      T v[4];
-      for (int row = 0; row < 4; ++row) v[row] = load<T>(sums(4 * row + column, i) + o);
+      V v[4];
+      for (int row = 0; row < 4; ++row) v[row] = load<V>(sums(4 * row + column, i) + o);
       half[0][column] = v[0] + v[1] + v[2];
       half[1][column] = v[1] - v[2] - v[3];
     }
-    const int64_t channels = x_.to.channels;
-    float* const to = x_.to.row(b_, cell.y) + cell.x * channels + output + o;
-    const T bias = load<T>(x_.bias + output + o);
+    output += o;
+    const int64_t channels = x_.to.channels, count = smaller(kLanes, channels - output);
+    float* const to = x_.to.row(b_, cell.y) + cell.x * channels + output;
+    const float* const gates = x_.gates(b_, cell.y, cell.x, output);
+    const V bias = load<V>(x_.bias + output);
     for (int row = 0; row < 2; ++row) {
-      const T* const v = half[row];
-      const T result[2] = {v[0] + v[1] + v[2] + bias, v[1] - v[2] - v[3] + bias};
+      const V* const v = half[row];
+      const V result[2] = {v[0] + v[1] + v[2] + bias, v[1] - v[2] - v[3] + bias};
       for (int column = 0; column < 2; ++column)
-        if (whole || (row < cell.rows && column < cell.columns))
-          store(to + row * x_.to.row_pitch + column * channels, result[column]);
+        if (whole || (row < cell.rows && column < cell.columns)) {
+          const float* const by =
+              gates ? gates + row * x_.by.row_pitch + column * channels : nullptr;
+          store_gated(to + row * x_.to.row_pitch + column * channels, result[column], by, x_.slope,
+                      count);
+        }
     }
   }
 
   const WinogradConvolution& x_;
-  const int64_t b_, inputs_, most_;
+  const int64_t b_, inputs_, per_row_, most_;
   int64_t count_ = 0;
   AlignedBuffer<Cell> cells_;
   AlignedBuffer<float> inputs_memory_;  // [positions][cells][inputs]
@@ -174,29 +179,38 @@ class Cells {
 };
 
 // to[0 .. 3] = G from[0 .. 2]
-inline void transform_weight(const float* from, float* to, int step) {
-  const float ends = from[0] + from[2 * step], middle = from[step];
+inline void transform_weight(const V* from, V* to, int step) {
+  const V ends = from[0] + from[2 * step], middle = from[step];
   to[0] = from[0];
   to[step] = (ends + middle) / 2;
   to[2 * step] = (ends - middle) / 2;
   to[3 * step] = from[2 * step];
 }
 
+// A weight of adjacent outputs.
+inline V weights_at(const ConvolutionWeight& weight, int64_t output, int64_t input, int64_t y,
+                    int64_t x) {
+  const int64_t outputs = smaller(kLanes, weight.outputs - output);
+  float values[kLanes] = {};
+  for (int64_t i = 0; i < outputs; ++i) values[i] = weight.at(output + i, input, y, x);
+  return load<V>(values);
+}
+
 }  // namespace
 
+// A panel holds `kWidth` outputs: [positions][inputs][kWidth].
 void transform_weights(const ConvolutionWeight& weight, int64_t first, int64_t last, float* to) {
-  for (int64_t o = first * kPanel; o < last * kPanel; ++o)
+  for (int64_t o = first * kPanel; o < last * kPanel; o += kLanes)
     for (int64_t input = 0; input < weight.inputs; ++input) {
-      float taps[12] = {}, between[16] = {}, transformed[16];  // 3 and 4 rows of 4
-      if (o < weight.outputs)
-        for (int64_t y = 0; y < 3; ++y)
-          for (int64_t x = 0; x < 3; ++x) taps[4 * y + x] = weight.at(o, input, y, x);
+      V taps[12], between[16], transformed[16];  // 3 and 4 rows of 4
+      for (int y = 0; y < 3; ++y)
+        for (int x = 0; x < 3; ++x) taps[4 * y + x] = weights_at(weight, o, input, y, x);
       for (int x = 0; x < 3; ++x) transform_weight(taps + x, between + x, 4);
       for (int y = 0; y < 4; ++y) transform_weight(between + 4 * y, transformed + 4 * y, 1);
       float* const at =
           to + (o / kWidth * kPositions * weight.inputs + input) * kWidth + o % kWidth;
       for (int position = 0; position < kPositions; ++position)
-        at[position * weight.inputs * kWidth] = transformed[position];
+        store(at + position * weight.inputs * kWidth, transformed[position]);
     }
 }
 

@@ -7,26 +7,22 @@
 
 #include <cstdint>
 
-#include "convolution_weight.h"
+#include "convolution.h"
 #include "isa.h"
-#include "pixel_rows.h"
 
 namespace fastfcs {
 
-// Outputs whose weights are transformed together: a multiple of what any instruction set multiplies
-// at once.
-constexpr int64_t kPanel = 32;
 constexpr int64_t kPositions = 16;  // of a transformed cell
 
-struct WinogradConvolution {
-  PixelRows<const float> from;  // padded
-  PixelRows<float> to;
-  const float* weights;  // from transform_weights
-  const float* bias;     // of a multiple of kPanel outputs
+using WinogradConvolution = Convolution<float>;
 
-  int64_t cells_per_row() const { return (to.width + 1) / 2; }
-  int64_t cells() const { return (to.height + 1) / 2 * cells_per_row(); }
-};
+inline int64_t winograd_panel_elements(int64_t inputs) { return kPositions * inputs * kPanel; }
+
+// The number of cells of a row, and of all.
+inline int64_t cells_per_row(int64_t width) { return (width + 1) / 2; }
+inline int64_t cells(int64_t height, int64_t width) {
+  return (height + 1) / 2 * cells_per_row(width);
+}
 
 // transform_weights transforms the panels [first, last) for convolve_cells.
 // convolve_cells computes the cells [first, last) of batch element b.
