@@ -161,8 +161,8 @@ inline void check_convolution(const Tensor& x, const Tensor& weight, const Tenso
   if (x.dim() != 4 || x.size(1) < 1 || x.size(2) < 3 || x.size(3) < 3)
     raise_value_error("x must have shape (B, C, H + 2, W + 2) with C, H and W at least 1, got ",
                       shape_of(x));
-  if (x.scalar_type() != ScalarType::Float)
-    raise_value_error("x must be float32, got ", dtype_of(x));
+  if (x.scalar_type() != ScalarType::Float && x.scalar_type() != ScalarType::BFloat16)
+    raise_value_error("x must be float32 or bfloat16, got ", dtype_of(x));
   if (weight.dim() != 4 || weight.size(0) < 1 || weight.size(1) != x.size(1) ||
       weight.size(2) != 3 || weight.size(3) != 3)
     raise_value_error("weight must have shape (outputs, ", x.size(1), ", 3, 3) for x ", shape_of(x),

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from .checks import check_alpha, check_image, check_regions
 from .losses import region_grams, resize_masks, visible_masks
 from .ops import convolution, gate, gated_convolution, gram, halve, level_gradient
-from .precision import Arithmetic, Precision
+from .precision import HAS_TILES, Arithmetic, Precision
 from .statistics import Statistics, Widths, check_widths
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Convolution(nn.Conv2d):
             Features without padding.
         """
         weight, bias = self._operands(x.dtype)
-        if _is_float32_on_cpu(x):
+        if _is_faster(x):
             return convolution(x, weight, bias, False if exact else None)
         return F.conv2d(x, weight, bias)
 
@@ -131,7 +131,7 @@ class Convolution(nn.Conv2d):
             Features with padding, (B, outputs and constants, H + 2, W + 2).
         """
         # Hooks see the convolution without the gate.
-        if _is_float32_on_cpu(x) and not self._forward_hooks:
+        if _is_faster(x) and not self._forward_hooks:
             weight, bias = self._operands(x.dtype)
             return gated_convolution(x, weight, bias, by, _SLOPE, False if exact else None)
         result = self(x, exact)
@@ -147,8 +147,11 @@ class Convolution(nn.Conv2d):
         return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
-def _is_float32_on_cpu(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.device.type == "cpu"
+def _is_faster(x: Tensor) -> bool:
+    """Whether the convolutions of `fastfcs.ops` are faster than torch's."""
+    return x.device.type == "cpu" and (
+        x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and HAS_TILES)
+    )
 
 
 class ForwardMaps(nn.ModuleList):

@@ -7,11 +7,13 @@ from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 
-from ._C import has_fast_bfloat16
+from ._C import build_info, has_fast_bfloat16
 
 Name = Literal["auto", "float32", "bfloat16", "float16"]
 
-_FAST_BFLOAT16 = has_fast_bfloat16()  # a constant of traced programs
+# Constants of traced programs
+HAS_TILES = build_info()["cpu"] == "amx"  # the processor's AMX multiplies bfloat16
+_FAST_BFLOAT16 = has_fast_bfloat16()
 
 
 class Arithmetic(NamedTuple):

@@ -16,13 +16,13 @@ constexpr int kPixels = FASTFCS_VECTOR == 64 ? 12 : 10;
 // The sums of a vector of outputs at adjacent pixels. An input serves the three pixels that see it
 // while it is in a register.
 template <int pixels>
-inline void compute(const DirectConvolution& x, int64_t b, int64_t y, int64_t left,
-                    int64_t output) {
+inline void compute(const Convolution<float>& x, const float* weights, int64_t b, int64_t y,
+                    int64_t left, int64_t output) {
   V total[pixels];
 #pragma GCC unroll 12
   for (int i = 0; i < pixels; ++i) total[i] = load<V>(x.bias + output);
   const int64_t inputs = x.from.channels;
-  const float* weights = x.weights + output * 9 * inputs;
+  weights += output * 9 * inputs;
   for (int row = 0; row < 3; ++row) {
     const float* from = x.from.row(b, y + row) + left * inputs;
     for (int64_t c = 0; c < inputs; ++c, ++from, weights += 3 * kLanes) {
@@ -48,7 +48,8 @@ inline void compute(const DirectConvolution& x, int64_t b, int64_t y, int64_t le
 }  // namespace
 
 // A panel holds vectors of outputs: of each, [rows][inputs][columns][lanes].
-void arrange_weights(const ConvolutionWeight& weight, int64_t first, int64_t last, float* to) {
+void arrange_weights(const ConvolutionWeight<float>& weight, int64_t first, int64_t last,
+                     float* to) {
   for (int64_t o = first * kPanel; o < last * kPanel; ++o)
     for (int64_t y = 0; y < 3; ++y)
       for (int64_t c = 0; c < weight.inputs; ++c)
@@ -57,16 +58,17 @@ void arrange_weights(const ConvolutionWeight& weight, int64_t first, int64_t las
               o < weight.outputs ? weight.at(o, c, y, x) : 0;
 }
 
-void convolve_directly(const DirectConvolution& x, int64_t b, int64_t first, int64_t last) {
+void convolve_directly(const Convolution<float>& x, const float* weights, int64_t b, int64_t first,
+                       int64_t last) {
   const int64_t width = x.to.width;
   for (int64_t y = first; y < last; ++y)
     for (int64_t output = 0; output < x.to.channels; output += kLanes)
       // The last pixels of a row are computed together as well, some of them once more.
       if (width < kPixels)
-        for (int64_t left = 0; left < width; ++left) compute<1>(x, b, y, left, output);
+        for (int64_t left = 0; left < width; ++left) compute<1>(x, weights, b, y, left, output);
       else
         for (int64_t left = 0; left < width; left += kPixels)
-          compute<kPixels>(x, b, y, smaller(left, width - kPixels), output);
+          compute<kPixels>(x, weights, b, y, smaller(left, width - kPixels), output);
 }
 
 }  // namespace FASTFCS_ISA

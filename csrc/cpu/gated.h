@@ -1,10 +1,7 @@
 // The gate at the end of a convolution, compiled once per instruction set.
 #pragma once
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
+#include "convert.h"
 #include "vector.h"
 
 namespace fastfcs {
@@ -36,8 +33,30 @@ inline void store_first(float* to, FloatVector value, int64_t count) {
 #endif
 }
 
+inline FloatVector load_first(const BFloat16* from, int64_t count) {
+#ifdef __AVX512BF16__
+  const __m256i upper = _mm256_maskz_loadu_epi16((1u << count) - 1, from);
+  return FloatVector(_mm512_slli_epi32(_mm512_cvtepu16_epi32(upper), 16));
+#else
+  float values[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) values[i] = float_of(from[i].x);
+  return load<FloatVector>(values);
+#endif
+}
+
+inline void store_first(BFloat16* to, FloatVector value, int64_t count) {
+#ifdef __AVX512BF16__
+  _mm256_mask_storeu_epi16(to, (1u << count) - 1, __m256i(_mm512_cvtneps_pbh(__m512(value))));
+#else
+  float values[kLanes];
+  store(values, value);
+  for (int64_t i = 0; i < count; ++i) to[i].x = rounded(values[i]);
+#endif
+}
+
 // Stores s(by) value, where the value itself takes the place of no gates.
-inline void store_gated(float* to, FloatVector value, const float* by, float slope, int64_t count) {
+template <typename T>
+inline void store_gated(T* to, FloatVector value, const T* by, float slope, int64_t count) {
   const FloatVector signs = by ? load_first(by, count) : value;
   store_first(to, signs > 0 ? value : slope * value, count);
 }

@@ -31,6 +31,11 @@ inline void split(const float* from, int64_t count, uint16_t* to, int64_t pitch)
   }
 }
 
+// A bfloat16 number has no lower part.
+inline void split(const BFloat16* from, int64_t count, uint16_t* to, int64_t) {
+  std::memcpy(to, from, count * sizeof(uint16_t));
+}
+
 // Calls f with the constants 0 .. count-1.
 template <int count, typename F>
 inline void repeat(F f) {
@@ -41,18 +46,20 @@ inline void repeat(F f) {
 }
 
 // The rows of one call.
+template <typename T>
 class Rows {
  public:
-  Rows(const TileConvolution& x, int64_t b, int64_t count)
+  Rows(const Convolution<T>& x, const uint16_t* weights, int64_t b, int64_t count)
       : x_(x),
+        weights_(weights),
         b_(b),
         inputs_(x.from.channels),
         span_(x.from.width * inputs_),
         blocks_((x.to.channels + kBlock - 1) / kBlock),
         rows_(piece_rows(count)),
         pitch_((rows_ + 2) * span_ + kBeyond * inputs_ + kStep),
-        memory_(kParts * pitch_) {
-    std::memset(memory_.get(), 0, kParts * pitch_ * sizeof(uint16_t));
+        memory_(kParts<T> * pitch_) {
+    std::memset(memory_.get(), 0, kParts<T> * pitch_ * sizeof(uint16_t));
   }
 
   // The rows [first, last) of the result, piece by piece.
@@ -78,7 +85,7 @@ class Rows {
   static constexpr int64_t kBeyond = 32;  // pixels after the last row that its last tile reads
 
   int64_t piece_rows(int64_t count) const {
-    const int64_t most = kPieceBytes / (kParts * span_ * int64_t(sizeof(uint16_t))) - 2;
+    const int64_t most = kPieceBytes / (kParts<T> * span_ * int64_t(sizeof(uint16_t))) - 2;
     return smaller(count, most < 1 ? 1 : most);
   }
 
@@ -86,7 +93,7 @@ class Rows {
   template <int M, int N>
   void compute(int64_t top, int64_t y, int64_t left, int64_t block) {
     const uint16_t* const pixels = memory_.get() + (y - top) * span_ + left * inputs_;
-    const uint16_t* const weights = x_.weights + block * block_elements(inputs_);
+    const uint16_t* const weights = weights_ + block * block_elements<T>(inputs_);
     repeat<N>([&](auto n) {
       const float* const bias = x_.bias + (block + n) * kBlock;
       repeat<M>([&](auto m) { tiles_.load<M * n + m>(bias, 0); });
@@ -106,7 +113,7 @@ class Rows {
     };
     const auto load_weights = [&](int64_t part) {
       repeat<N>([&](auto n) {
-        tiles_.load<6 + n>(weights + part * kTileElements + n * block_elements(inputs_),
+        tiles_.load<6 + n>(weights + part * kTileElements + n * block_elements<T>(inputs_),
                            kTileBytes);
       });
     };
@@ -117,15 +124,19 @@ class Rows {
     };
     const int64_t steps = tile_steps(inputs_);
     for (int64_t row = 0; row < 3; ++row)
-      for (int64_t step = 0; step < steps; ++step, weights += kParts * kTileElements) {
+      for (int64_t step = 0; step < steps; ++step, weights += kParts<T> * kTileElements) {
         const uint16_t* const from = pixels + row * span_ + step * kStep;
-        load_pixels(from + pitch_);
         load_weights(0);
-        multiply_add();
+        if constexpr (kParts<T> == 2) {
+          load_pixels(from + pitch_);
+          multiply_add();
+        }
         load_pixels(from);
         multiply_add();
-        load_weights(1);
-        multiply_add();
+        if constexpr (kParts<T> == 2) {
+          load_weights(1);
+          multiply_add();
+        }
       }
   }
 
@@ -135,21 +146,23 @@ class Rows {
     const int64_t channels = x_.to.channels;
     const int64_t pixels = smaller(16, x_.to.width - left);
     const int64_t outputs = smaller(kBlock, channels - output);
-    float* const to = x_.to.row(b_, y) + left * channels + output;
-    if (x_.slope == 1 && pixels == 16 && outputs == kBlock)
-      return tiles_.store<tile>(to, channels * sizeof(float));
+    T* const to = x_.to.row(b_, y) + left * channels + output;
+    if constexpr (std::is_same<T, float>::value)
+      if (x_.slope == 1 && pixels == 16 && outputs == kBlock)
+        return tiles_.store<tile>(to, channels * sizeof(float));
     alignas(64) float sums[16 * kBlock];
     tiles_.store<tile>(sums, kTileBytes);
-    const float* const gates = x_.gates(b_, y, left, output);
+    const T* const gates = x_.gates(b_, y, left, output);
     for (int64_t pixel = 0; pixel < pixels; ++pixel)
       for (int64_t o = 0; o < outputs; o += kLanes) {
-        const float* const by = gates ? gates + pixel * channels + o : nullptr;
+        const T* const by = gates ? gates + pixel * channels + o : nullptr;
         store_gated(to + pixel * channels + o, load<FloatVector>(sums + pixel * kBlock + o), by,
                     x_.slope, smaller(kLanes, outputs - o));
       }
   }
 
-  const TileConvolution& x_;
+  const Convolution<T>& x_;
+  const uint16_t* const weights_;
   const int64_t b_, inputs_, span_, blocks_, rows_;
   const int64_t pitch_;  // from the upper parts to the lower ones
   AlignedBuffer<uint16_t> memory_;
@@ -159,26 +172,37 @@ class Rows {
 }  // namespace
 
 // A tile holds pairs of weights, those of 16 outputs next to each other.
-void pack_weights(const ConvolutionWeight& weight, int64_t first, int64_t last, uint16_t* to) {
+template <typename T>
+void pack_weights(const ConvolutionWeight<T>& weight, int64_t first, int64_t last, uint16_t* to) {
   const int64_t inputs = weight.inputs, count = tile_steps(inputs) * kStep;
   for (int64_t output = first * kPanel; output < last * kPanel; output += kBlock) {
     const int64_t outputs = smaller(kBlock, weight.outputs - output);
     for (int64_t y = 0; y < 3; ++y)
       for (int64_t k = 0; k < count; k += 2) {
-        float pairs[2 * kBlock] = {};
+        T pairs[2 * kBlock];
+        std::memset(pairs, 0, sizeof pairs);
         for (int64_t i = k; i < smaller(k + 2, 3 * inputs); ++i)
           for (int64_t o = 0; o < outputs; ++o)
             pairs[2 * o + i - k] = weight.at(output + o, i % inputs, y, i / inputs);
-        uint16_t* const tile = to + output / kBlock * block_elements(inputs) +
-                               (y * count / kStep + k / kStep) * kParts * kTileElements;
+        uint16_t* const tile = to + output / kBlock * block_elements<T>(inputs) +
+                               (y * count / kStep + k / kStep) * kParts<T> * kTileElements;
         split(pairs, 2 * kBlock, tile + k % kStep * kBlock, kTileElements);
       }
   }
 }
 
-void convolve_rows(const TileConvolution& x, int64_t b, int64_t first, int64_t last) {
-  Rows(x, b, last - first).convolve(first, last);
+template <typename T>
+void convolve_rows(const Convolution<T>& x, const uint16_t* weights, int64_t b, int64_t first,
+                   int64_t last) {
+  Rows<T>(x, weights, b, last - first).convolve(first, last);
 }
+
+#define FASTFCS_INSTANTIATE(T)                                                          \
+  template void pack_weights(const ConvolutionWeight<T>&, int64_t, int64_t, uint16_t*); \
+  template void convolve_rows(const Convolution<T>&, const uint16_t*, int64_t, int64_t, int64_t);
+FASTFCS_INSTANTIATE(float)
+FASTFCS_INSTANTIATE(BFloat16)
+#undef FASTFCS_INSTANTIATE
 
 }  // namespace FASTFCS_ISA
 }  // namespace fastfcs

@@ -36,8 +36,9 @@ struct Cell {
 
 class Cells {
  public:
-  Cells(const WinogradConvolution& x, int64_t b)
+  Cells(const Convolution<float>& x, const float* weights, int64_t b)
       : x_(x),
+        weights_(weights),
         b_(b),
         inputs_(x.from.channels),
         per_row_(cells_per_row(x.to.width)),
@@ -55,7 +56,7 @@ class Cells {
         cell.is_whole() ? read<true>(i, cell) : read<false>(i, cell);
       }
       for (int64_t output = 0; output < outputs; output += kWidth) {
-        const float* const weights = x_.weights + output * kPositions * inputs_;
+        const float* const weights = weights_ + output * kPositions * inputs_;
         outputs - output > kLanes ? multiply<2>(weights) : multiply<1>(weights);
         for (int64_t i = 0; i < count_; ++i) {
           const Cell cell = cells_.get()[i];
@@ -170,7 +171,8 @@ class Cells {
     }
   }
 
-  const WinogradConvolution& x_;
+  const Convolution<float>& x_;
+  const float* const weights_;
   const int64_t b_, inputs_, per_row_, most_;
   int64_t count_ = 0;
   AlignedBuffer<Cell> cells_;
@@ -188,8 +190,8 @@ inline void transform_weight(const V* from, V* to, int step) {
 }
 
 // A weight of adjacent outputs.
-inline V weights_at(const ConvolutionWeight& weight, int64_t output, int64_t input, int64_t y,
-                    int64_t x) {
+inline V weights_at(const ConvolutionWeight<float>& weight, int64_t output, int64_t input,
+                    int64_t y, int64_t x) {
   const int64_t outputs = smaller(kLanes, weight.outputs - output);
   float values[kLanes] = {};
   for (int64_t i = 0; i < outputs; ++i) values[i] = weight.at(output + i, input, y, x);
@@ -199,7 +201,8 @@ inline V weights_at(const ConvolutionWeight& weight, int64_t output, int64_t inp
 }  // namespace
 
 // A panel holds `kWidth` outputs: [positions][inputs][kWidth].
-void transform_weights(const ConvolutionWeight& weight, int64_t first, int64_t last, float* to) {
+void transform_weights(const ConvolutionWeight<float>& weight, int64_t first, int64_t last,
+                       float* to) {
   for (int64_t o = first * kPanel; o < last * kPanel; o += kLanes)
     for (int64_t input = 0; input < weight.inputs; ++input) {
       V taps[12], between[16], transformed[16];  // 3 and 4 rows of 4
@@ -214,8 +217,9 @@ void transform_weights(const ConvolutionWeight& weight, int64_t first, int64_t l
     }
 }
 
-void convolve_cells(const WinogradConvolution& x, int64_t b, int64_t first, int64_t last) {
-  Cells(x, b).convolve(first, last);
+void convolve_cells(const Convolution<float>& x, const float* weights, int64_t b, int64_t first,
+                    int64_t last) {
+  Cells(x, weights, b).convolve(first, last);
 }
 
 }  // namespace FASTFCS_ISA

@@ -14,8 +14,6 @@ namespace fastfcs {
 
 constexpr int64_t kPositions = 16;  // of a transformed cell
 
-using WinogradConvolution = Convolution<float>;
-
 inline int64_t winograd_panel_elements(int64_t inputs) { return kPositions * inputs * kPanel; }
 
 // The number of cells of a row, and of all.
@@ -27,8 +25,10 @@ inline int64_t cells(int64_t height, int64_t width) {
 // transform_weights transforms the panels [first, last) for convolve_cells.
 // convolve_cells computes the cells [first, last) of batch element b.
 #define FASTFCS_DECLARE_ROWS                                                                       \
-  void transform_weights(const ConvolutionWeight& weight, int64_t first, int64_t last, float* to); \
-  void convolve_cells(const WinogradConvolution& x, int64_t b, int64_t first, int64_t last);
+  void transform_weights(const ConvolutionWeight<float>& weight, int64_t first, int64_t last,      \
+                         float* to);                                                               \
+  void convolve_cells(const Convolution<float>& x, const float* weights, int64_t b, int64_t first, \
+                      int64_t last);
 
 FASTFCS_FOR_EACH_ISA(FASTFCS_DECLARE_ROWS)
 #undef FASTFCS_DECLARE_ROWS
