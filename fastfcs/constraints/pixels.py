@@ -59,19 +59,21 @@ class SoftClip:
 
     def __init__(self, content: Tensor) -> None:
         self.content = as_working_dtype(content)
-        self._toe, self._shoulder = _TOE * self.content, _TOE * (1 - self.content)
+        self._toe, self._shoulder = (
+            (m, 1 / m.clamp_min(1e-6)) for m in (_TOE * self.content, _TOE * (1 - self.content))
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compress an image: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
         x, dtype = x.to(self.content.dtype), x.dtype
         # The curve lies above its tangent x up to m, and stays at m beyond.
-        x = x.clamp(min=_compressed(x, self._toe))
-        return x.clamp(max=1 - _compressed(1 - x, self._shoulder)).to(dtype)
+        x = x.clamp(min=_compressed(x, *self._toe))
+        return x.clamp(max=_compressed(1 - x, *self._shoulder).neg_().add_(1)).to(dtype)
 
 
-def _compressed(x: Tensor, m: Tensor) -> Tensor:
+def _compressed(x: Tensor, m: Tensor, inverse: Tensor) -> Tensor:
     """m exp(x / m - 1), which meets x at m with the same slope, up to m; 0 where m is 0."""
-    return m * (x / m.clamp_min(1e-6)).sub_(1).clamp_max_(0).exp_()
+    return m * (x * inverse).sub_(1).clamp_max_(0).exp_()
 
 
 class KeepLuminance:
