@@ -6,10 +6,10 @@ A wrong argument raises a ValueError of one sentence. So does a non-finite image
 CUDA, where detecting it would make the host wait, the result is not finite either.
 
 The network runs in channels_last memory, where h is stored as the n x C matrix that it is. On the
-CPU, `convolution` is faster than torch's. Between convolutions lie `gate`, `halve` and
-`level_gradient`, each of which takes one pass over memory. Their results are in channels_last
-memory and replicate-padded by one pixel on each side, ready for the next 3x3 convolution. Half
-types are computed in float32 and rounded once.
+CPU, `convolution` is faster than torch's, and `gated_convolution` gates the result in the same
+pass. Between convolutions lie `gate`, `halve` and `level_gradient`, one pass over memory each.
+Their results are in channels_last memory and replicate-padded by one pixel on each side, ready for
+the next 3x3 convolution. Half types are computed in float32 and rounded once.
 
 Gradients, first and second, flow to x, to h and to the target of a Gram correction. Images, factors
 and coefficients are constants, and so is ``by``: gates are piecewise linear.
@@ -632,23 +632,24 @@ def level_gradient(
 def convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, tiles: bool | None = False
 ) -> Tensor:
-    """Convolve float32 features by 3x3 weights on the CPU, faster than torch does.
+    """Convolve features by 3x3 weights on the CPU, faster than torch does.
 
     Winograd's algorithm F(2x2,3x3) takes 4 products in place of 9 (Lavin and Gray 2016,
     arXiv:1509.09308), and is as exact as torch's convolution. It serves from 32 channels on. The
     tiles of AMX are faster still: every number is split into two bfloat16 parts, three products of
     which are added up in float32 (Henry et al. 2019, arXiv:1904.06376), and the relative error is
-    5e-6. CUDA tensors are convolved by torch.
+    5e-6. bfloat16 is always multiplied in tiles, exactly, and rounded once. CUDA tensors are
+    convolved by torch.
 
     Args:
-        x: padded features (B,C,H+2,W+2), float32.
-        weight: (outputs,C,3,3), float32.
-        bias: (outputs,), float32, or none.
-        tiles: whether to use tiles, which processors without AMX emulate slowly; None stands for
-            wherever they are faster.
+        x: padded features (B,C,H+2,W+2), float32 or bfloat16.
+        weight: (outputs,C,3,3), in x's dtype.
+        bias: (outputs,), in x's dtype, or none.
+        tiles: whether to multiply float32 in tiles, which processors without AMX emulate slowly;
+            None stands for wherever they are faster.
 
     Returns:
-        (B,outputs,H,W), float32, in channels_last memory.
+        (B,outputs,H,W), in x's dtype and in channels_last memory.
 
     Raises:
         ValueError: a shape, dtype or device is wrong.
@@ -676,12 +677,12 @@ def gated_convolution(
 
     Args:
         x, weight, bias, tiles: see :func:`convolution`.
-        by: (B,outputs,H,W), float32, see :func:`gate`; by default the convolution itself, which
-            makes the gate a leaky ReLU.
+        by: (B,outputs,H,W), in x's dtype, see :func:`gate`; by default the convolution itself,
+            which makes the gate a leaky ReLU.
         slope: see :func:`gate`.
 
     Returns:
-        (B,outputs,H+2,W+2), float32, replicate-padded, in channels_last memory.
+        (B,outputs,H+2,W+2), in x's dtype, replicate-padded, in channels_last memory.
 
     Raises:
         ValueError: a shape, dtype or device is wrong, or the slope is not finite.

@@ -74,6 +74,20 @@ def test_gates(size: tuple[int, ...], tiles: bool) -> None:
         assert torch.equal(result, expected)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_bfloat16_is_rounded_once(size: tuple[int, ...]) -> None:
+    x, weight, bias = (t.bfloat16() for t in operands(*size))
+    expected = exact(x, weight, bias)
+    by = torch.randn_like(expected)
+    for result, reference in (
+        (ops.convolution(x, weight, bias), expected),
+        (ops.gated_convolution(x, weight, bias), ops.gate(expected, expected)),
+        (ops.gated_convolution(x, weight, bias, by.bfloat16()), ops.gate(expected, by)),
+    ):
+        assert result.dtype == torch.bfloat16
+        torch.testing.assert_close(result.double(), reference, rtol=2**-8, atol=1e-5)
+
+
 def test_every_number_of_threads_gives_the_same() -> None:
     threads = torch.get_num_threads()
     for inputs in (3, 32):
@@ -235,7 +249,7 @@ def test_wrong_gates_raise() -> None:
 
 def test_wrong_dtypes_raise() -> None:
     x, weight, _ = operands(1, 4, 5, 6, 7)
-    with pytest.raises(ValueError, match=re.escape("x must be float32, got float64")):
+    with pytest.raises(ValueError, match="x must be float32 or bfloat16, got float64"):
         ops.convolution(x.double(), weight.double())
     message = "weight must have x's dtype float32, got bfloat16"
     with pytest.raises(ValueError, match=re.escape(message)):

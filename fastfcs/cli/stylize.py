@@ -203,13 +203,14 @@ def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
         bar.advance(min(part, left))
         left -= min(part, left)
 
-    # An update begins with the first convolution of the network, or of the refinement.
-    first = [
-        next(layer for layer in maps.modules() if isinstance(layer, nn.Conv2d))
-        for maps in stylizer.modules()
-        if isinstance(maps, (ForwardMaps, VGG19))
+    # An update begins with the forward maps of the network, or the refinement's first convolution.
+    modules = list(stylizer.modules())
+    first = [m for m in modules if isinstance(m, ForwardMaps)] + [
+        next(layer for layer in vgg.modules() if isinstance(layer, nn.Conv2d))
+        for vgg in modules
+        if isinstance(vgg, VGG19)
     ]
-    hooks = [layer.register_forward_pre_hook(advance) for layer in first]
+    hooks = [module.register_forward_pre_hook(advance) for module in first]
     try:
         yield
     finally:
