@@ -189,20 +189,23 @@ def approaches(report: dict[str, Any]) -> str:
 
 def speed(report: dict[str, Any], machines: list[Sections]) -> str:
     """Seconds for 0.25 MP on each CPU that measured them, in one sentence."""
-    times = []
     row = next(r for r in report["rows"] if r["network"] == "universal" and "photoreal" in r)
-    seconds = {kind: row[kind]["picture"] for kind in ("artistic", "photoreal")}
-    times.append((report["machine"], seconds))
+    times = {
+        _processor(report["machine"]): (row["artistic"]["picture"], row["photoreal"]["picture"])
+    }
     for section in _sections(machines, "stylizer", "cpu"):
         rows = select({"stylizer": section}, "stylizer", operation="picture", method="fastfcs")
         quarter = {r["kind"]: r["ms"] / 1e3 for r in rows if round(r["mp"], 2) == 0.25}
-        times.append((section["machine"], quarter))
+        times[_processor(section["machine"])] = quarter["artistic"], quarter["photoreal"]
     clauses = [
-        f"{seconds['artistic']:.1f} s (artistic) and {seconds['photoreal']:.1f} s (photoreal) on "
-        f"{machine['cores']} cores of an {machine['cpu'].replace('(R)', '')}"
-        for machine, seconds in times
+        f"{artistic:.1f} s (artistic) and {photoreal:.1f} s (photoreal) on {processor}"
+        for processor, (artistic, photoreal) in times.items()
     ]
     return f"A picture of 0.25 megapixels takes {', '.join(clauses)}.\n"
+
+
+def _processor(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} cores of an {machine['cpu'].replace('(R)', '')}"
 
 
 def iterations(reports: dict[str, dict[str, Any]]) -> str:

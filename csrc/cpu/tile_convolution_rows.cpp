@@ -57,17 +57,19 @@ class Rows {
         span_(x.from.width * inputs_),
         blocks_((x.to.channels + kBlock - 1) / kBlock),
         rows_(piece_rows(count)),
-        pitch_((rows_ + 2) * span_ + kBeyond * inputs_ + kStep),
-        memory_(kParts<T> * pitch_) {
-    std::memset(memory_.get(), 0, kParts<T> * pitch_ * sizeof(uint16_t));
-  }
+        beyond_(kPixelsBeyond * inputs_ + kStep),
+        pitch_((rows_ + 2) * span_ + beyond_),
+        memory_(kParts<T> * pitch_) {}
 
   // The rows [first, last) of the result, piece by piece.
   void convolve(int64_t first, int64_t last) {
     for (int64_t top = first; top < last; top += rows_) {
       const int64_t bottom = smaller(last, top + rows_);
-      for (int64_t y = top; y < bottom + 2; ++y)
-        split(x_.from.row(b_, y), span_, memory_.get() + (y - top) * span_, pitch_);
+      uint16_t* to = memory_.get();
+      for (int64_t y = top; y < bottom + 2; ++y, to += span_)
+        split(x_.from.row(b_, y), span_, to, pitch_);
+      for (int64_t part = 0; part < kParts<T>; ++part)
+        std::memset(to + part * pitch_, 0, beyond_ * sizeof(uint16_t));
       // The weights of two blocks serve all pixels of the piece.
       for (int64_t block = 0; block < blocks_; block += 2)
         for (int64_t y = top; y < bottom; ++y)
@@ -82,7 +84,7 @@ class Rows {
   }
 
  private:
-  static constexpr int64_t kBeyond = 32;  // pixels after the last row that its last tile reads
+  static constexpr int64_t kPixelsBeyond = 32;  // after the last row, which its last tile reads
 
   int64_t piece_rows(int64_t count) const {
     const int64_t most = kPieceBytes / (kParts<T> * span_ * int64_t(sizeof(uint16_t))) - 2;
@@ -163,7 +165,7 @@ class Rows {
 
   const Convolution<T>& x_;
   const uint16_t* const weights_;
-  const int64_t b_, inputs_, span_, blocks_, rows_;
+  const int64_t b_, inputs_, span_, blocks_, rows_, beyond_;
   const int64_t pitch_;  // from the upper parts to the lower ones
   AlignedBuffer<uint16_t> memory_;
   Tiles tiles_;

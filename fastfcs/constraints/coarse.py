@@ -18,7 +18,7 @@ _ORDER = 4.2  # times 1 / sqrt(cutoff); the projections that follow need no shar
 
 
 class CoarseProjection:
-    """About C + p(L)(X - C), for a sixth of the time: the change is filtered at half the size.
+    """About C + p(L)(X - C), for a quarter of the time: the change is filtered at half the size.
 
     A change that passes p(L) is nearly an affine function of the colours of C in every window. Such
     functions are fitted to the change filtered on the coarse grid, and their coefficients are

@@ -102,10 +102,11 @@ class Photoreal:
         self._soft_clip = SoftClip(self.content)
 
     def coarse_projection(self) -> CoarseProjection:
-        """Make an approximation of step 4 that takes a sixth of the time.
+        """Make an approximation of step 4 that takes a quarter of the time.
 
-        After it the network continues, so that results differ by about a grey level from those of
-        `projection` throughout, and the SSIM of gradients with C by less than 0.001.
+        After it the network continues, so that results differ little from those of `projection`
+        throughout: over 29 pairs at full size the median Gram distance is 0.166 and not 0.160, and
+        the SSIM of gradients with C 0.937 and not 0.942.
 
         Returns:
             The constraint X -> X, for all updates but the last.
