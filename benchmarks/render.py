@@ -190,13 +190,11 @@ def approaches(report: dict[str, Any]) -> str:
 def speed(report: dict[str, Any], machines: list[Sections]) -> str:
     """Seconds for 0.25 MP on each CPU that measured them, in one sentence."""
     row = next(r for r in report["rows"] if r["network"] == "universal" and "photoreal" in r)
-    times = {
-        _processor(report["machine"]): (row["artistic"]["picture"], row["photoreal"]["picture"])
-    }
+    times = {_cores(report["machine"]): (row["artistic"]["picture"], row["photoreal"]["picture"])}
     for section in _sections(machines, "stylizer", "cpu"):
         rows = select({"stylizer": section}, "stylizer", operation="picture", method="fastfcs")
         quarter = {r["kind"]: r["ms"] / 1e3 for r in rows if round(r["mp"], 2) == 0.25}
-        times[_processor(section["machine"])] = quarter["artistic"], quarter["photoreal"]
+        times[_cores(section["machine"])] = quarter["artistic"], quarter["photoreal"]
     clauses = [
         f"{artistic:.1f} s (artistic) and {photoreal:.1f} s (photoreal) on {processor}"
         for processor, (artistic, photoreal) in times.items()
@@ -204,7 +202,7 @@ def speed(report: dict[str, Any], machines: list[Sections]) -> str:
     return f"A picture of 0.25 megapixels takes {', '.join(clauses)}.\n"
 
 
-def _processor(machine: dict[str, Any]) -> str:
+def _cores(machine: dict[str, Any]) -> str:
     return f"{machine['cores']} cores of an {machine['cpu'].replace('(R)', '')}"
 
 
