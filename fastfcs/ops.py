@@ -85,16 +85,9 @@ def _fake_convolution(
     return x.new_empty(shape).permute(0, 3, 1, 2)
 
 
-def _fake_gated_convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    by: Tensor | None,
-    slope: float,
-    tiles: bool | None = False,
-) -> Tensor:
-    batch, _, height, width = x.shape
-    return x.new_empty(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
+def _fake_gated_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *_: Any) -> Tensor:
+    convolved = _fake_convolution(x, weight, bias)
+    return _padded(convolved, *convolved.shape[2:])
 
 
 def _fake_adjoint(grad: Tensor, by: Tensor, slope: float) -> Tensor:

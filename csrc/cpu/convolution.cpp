@@ -1,5 +1,5 @@
-// The 3x3 convolution in float32 on the CPU: by its definition, by Winograd's algorithm, or in
-// tiles of bfloat16.
+// The 3x3 convolution on the CPU: by its definition, by Winograd's algorithm, or in tiles of
+// bfloat16.
 #include <algorithm>
 #include <optional>
 #include <type_traits>

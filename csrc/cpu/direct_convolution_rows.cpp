@@ -1,7 +1,7 @@
 #include "direct_convolution_rows.h"
 
 #include "aligned.h"
-#include "gated.h"
+#include "outputs.h"
 
 namespace fastfcs {
 namespace FASTFCS_ISA {
@@ -50,12 +50,12 @@ inline void compute(const Convolution<float>& x, const float* weights, int64_t b
 // A panel holds vectors of outputs: of each, [rows][inputs][columns][lanes].
 void arrange_weights(const ConvolutionWeight<float>& weight, int64_t first, int64_t last,
                      float* to) {
-  for (int64_t o = first * kPanel; o < last * kPanel; ++o)
+  for (int64_t o = first * kPanel; o < last * kPanel; o += kLanes)
     for (int64_t y = 0; y < 3; ++y)
       for (int64_t c = 0; c < weight.inputs; ++c)
         for (int64_t x = 0; x < 3; ++x)
-          to[(((o / kLanes * 3 + y) * weight.inputs + c) * 3 + x) * kLanes + o % kLanes] =
-              o < weight.outputs ? weight.at(o, c, y, x) : 0;
+          store(to + (((o / kLanes * 3 + y) * weight.inputs + c) * 3 + x) * kLanes,
+                weights_at(weight, o, c, y, x));
 }
 
 void convolve_directly(const Convolution<float>& x, const float* weights, int64_t b, int64_t first,

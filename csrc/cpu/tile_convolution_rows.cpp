@@ -4,7 +4,7 @@
 
 #include "aligned.h"
 #include "convert.h"
-#include "gated.h"
+#include "outputs.h"
 #include "tiles.h"
 
 namespace fastfcs {

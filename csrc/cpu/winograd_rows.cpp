@@ -1,7 +1,7 @@
 #include "winograd_rows.h"
 
 #include "aligned.h"
-#include "gated.h"
+#include "outputs.h"
 
 namespace fastfcs {
 namespace FASTFCS_ISA {
@@ -187,15 +187,6 @@ inline void transform_weight(const V* from, V* to, int step) {
   to[step] = (ends + middle) / 2;
   to[2 * step] = (ends - middle) / 2;
   to[3 * step] = from[2 * step];
-}
-
-// A weight of adjacent outputs.
-inline V weights_at(const ConvolutionWeight<float>& weight, int64_t output, int64_t input,
-                    int64_t y, int64_t x) {
-  const int64_t outputs = smaller(kLanes, weight.outputs - output);
-  float values[kLanes] = {};
-  for (int64_t i = 0; i < outputs; ++i) values[i] = weight.at(output + i, input, y, x);
-  return load<V>(values);
 }
 
 }  // namespace

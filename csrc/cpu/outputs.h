@@ -1,7 +1,10 @@
-// The gate at the end of a convolution, compiled once per instruction set.
+// Vectors of a convolution's outputs: their weights, and the gate at the end. Compiled once per
+// instruction set.
 #pragma once
 
+#include "aligned.h"
 #include "convert.h"
+#include "convolution.h"
 #include "vector.h"
 
 namespace fastfcs {
@@ -9,6 +12,15 @@ namespace FASTFCS_ISA {
 namespace {
 
 constexpr int64_t kLanes = FASTFCS_VECTOR / sizeof(float);
+
+// A weight of adjacent outputs; 0 for those beyond the last.
+inline FloatVector weights_at(const ConvolutionWeight<float>& weight, int64_t output, int64_t input,
+                              int64_t y, int64_t x) {
+  const int64_t outputs = smaller(kLanes, weight.outputs - output);
+  float values[kLanes] = {};
+  for (int64_t i = 0; i < outputs; ++i) values[i] = weight.at(output + i, input, y, x);
+  return load<FloatVector>(values);
+}
 
 // The first `count` numbers of a vector, of which no others are touched in memory.
 inline FloatVector load_first(const float* from, int64_t count) {
