@@ -185,3 +185,22 @@ def check_visible(name: str, alpha: Tensor | None, regions: Tensor | None = None
     if not masks.flatten(1).any(1).all():
         hidden = "everywhere" if regions is None else "throughout a region"
         raise ValueError(f"{name} must have visible pixels, got alpha 0 {hidden}")
+
+
+def check_brush(brush: float) -> None:
+    """Check a size of strokes.
+
+    Args:
+        brush: relative to the picture, see `fastfcs.Stylizer`.
+
+    Raises:
+        ValueError: it is not in [0.25, 4].
+
+    Examples:
+        >>> from fastfcs.checks import check_brush
+        >>> check_brush(5)
+        Traceback (most recent call last):
+        ValueError: brush must be in [0.25, 4], got 5
+    """
+    if not 0.25 <= brush <= 4:
+        raise ValueError(f"brush must be in [0.25, 4], got {brush}")

@@ -6,7 +6,7 @@ Notation, in the code and in the docs:
     C      the content image
     h_l    features of X at level l, an n_l x c_l matrix, as tensors (B, c_l, H_l, W_l)
     G_l    their Gram matrix, h_l^T h_l / n_l
-    H_l    the Gram matrix of the style's features, the target; H_{t,l} where tuned per update
+    H_l    the Gram matrix of the style's features, the target
     g_t    the update t = 0 .. N-1, which mimics the gradient of the style loss
     P      a constraint, enforced after every update
     n_l    the number of pixels at level l
@@ -49,16 +49,15 @@ class Solver(Protocol):
         >>> import torch
         >>> from fastfcs.network import Solver, UnrolledSolver
         >>> solver: Solver = UnrolledSolver(updates=2, channels=(8, 8))
-        >>> solver.updates, solver.widths
-        (2, (((8, 8), (8, 8)), ()))
+        >>> solver.updates_at((96, 128)), solver.widths
+        (2, ((8, 8), ()))
     """
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """The parameters, see `torch.nn.Module`."""
 
-    @property
-    def updates(self) -> int:
-        """N, the number of updates."""
+    def updates_at(self, size: Sequence[int]) -> int:
+        """The number of updates of an image with this height and width."""
 
     @property
     def widths(self) -> Widths:
@@ -461,8 +460,8 @@ class UnrolledSolver(nn.Module):
     def statistics(self, style: Tensor, regions: Tensor | None = None) -> Statistics:
         """Compute the Gram matrices H_l of styles: all that the network knows of them.
 
-        They take the place of VGG's Gram matrices in the true gradient, and are identical for all
-        updates t, unless tuned as a preset (`fastfcs.training.tune`).
+        They take the place of VGG's Gram matrices in the true gradient, and are the same for all
+        updates t.
 
         Args:
             style: (B, 3, H, W) in [0, 1], H and W at least 16.
@@ -479,17 +478,28 @@ class UnrolledSolver(nn.Module):
         check_regions("style", style, regions)
         features = self.forward_maps(style)[0]
         grams = [gram(h) if regions is None else region_grams(h, regions.to(h)) for h in features]
-        return Statistics(tuple(tuple(g.clone() for g in grams) for _ in range(self.updates)))
+        return Statistics(tuple(grams))
 
     @property
     def updates(self) -> int:
         """N, the number of updates."""
         return len(self.backward_maps)
 
+    def updates_at(self, size: Sequence[int]) -> int:
+        """N, which is the same for all sizes.
+
+        Args:
+            size: height and width of an image in pixels.
+
+        Returns:
+            The number of updates.
+        """
+        return self.updates
+
     @property
     def widths(self) -> Widths:
         """The widths of the statistics that `forward` takes."""
-        return (tuple(self.architecture["channels"]),) * self.updates, ()
+        return tuple(self.architecture["channels"]), ()
 
     def update(
         self,
@@ -513,7 +523,7 @@ class UnrolledSolver(nn.Module):
         arithmetic = precision and precision.of_features(t, self.updates)
         features, active = self.forward_maps(image, arithmetic)
         arithmetic = precision and precision.of_gradients(t, self.updates)
-        targets = statistics.own[t]
+        targets = statistics.own
         visible = visible_masks(regions, alpha)
 
         def correct(h: Tensor, level: int, g: Tensor | None) -> Tensor:

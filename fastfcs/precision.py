@@ -74,6 +74,10 @@ class Precision:
         """
         return Arithmetic(self.dtype)
 
+    def coarse(self) -> Precision:
+        """The arithmetic of all scales but the last, see `fastfcs.pyramid`."""
+        return self
+
 
 class PaintingPrecision(Precision):
     """Float32, and faster where few updates follow.
@@ -105,6 +109,10 @@ class PaintingPrecision(Precision):
         if t == updates - 1:
             return Arithmetic(self.dtype)
         return Arithmetic(torch.float32, exact=updates - t > 3)
+
+    def coarse(self) -> Precision:
+        """Float32, since many updates follow, see `Precision.coarse`."""
+        return Precision(torch.float32)
 
 
 class PhotoPrecision(Precision):

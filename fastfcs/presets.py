@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from math import isqrt
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .files import save_tensors
-from .statistics import Statistics
+from .statistics import Scales, Statistics, named_scales, scales_from_named
 
 _FOLDER = Path(str(files("fastfcs"))) / "weights" / "presets"
 
@@ -96,11 +96,12 @@ def title(path: Path) -> str:
         return str((file.metadata() or {}).get("title", ""))
 
 
-def write(statistics: Statistics, path: str | Path, metadata: Mapping[str, str]) -> None:
+def write(scales: Sequence[Statistics], path: str | Path, metadata: Mapping[str, str]) -> None:
     """Write a preset atomically, storing only the upper triangle of every Gram matrix.
 
     Args:
-        statistics: the statistics of one style, symmetric matrices (1, c, c).
+        scales: the statistics of one style at every scale, coarse to fine, symmetric matrices
+            (1, c, c).
         path: the safetensors file.
         metadata: strings for the file's header.
 
@@ -114,25 +115,25 @@ def write(statistics: Statistics, path: str | Path, metadata: Mapping[str, str])
         >>> from fastfcs.statistics import Statistics
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "flat.safetensors"
-        >>> write(Statistics(((torch.eye(4)[None],),)), file, {"title": "Flat"})
-        >>> title(file), read(file).widths
-        ('Flat', (((4,),), ()))
+        >>> write([Statistics((torch.eye(4)[None],))], file, {"title": "Flat"})
+        >>> title(file), read(file)[0].widths
+        ('Flat', ((4,), ()))
     """
     triangles = {}
-    for name, h in statistics.named().items():
+    for name, h in named_scales(scales).items():
         rows, columns = torch.triu_indices(*h.shape[1:])
         triangles[name] = h[0, rows, columns]
     save_tensors(triangles, path, {"format": "fastfcs preset", **metadata})
 
 
-def read(path: str | Path) -> Statistics:
+def read(path: str | Path) -> Scales:
     """Read a preset.
 
     Args:
         path: a file that `write` wrote.
 
     Returns:
-        Its statistics in float32.
+        Its statistics in float32, coarse to fine.
 
     Raises:
         ValueError: the file cannot be read or is not a preset.
@@ -140,15 +141,15 @@ def read(path: str | Path) -> Statistics:
     Examples:
         >>> from fastfcs.presets import find, read
         >>> preset = read(find("udnie"))
-        >>> [len(levels) for levels in preset.own], preset.styles
-        ([4, 4, 4, 4], 1)
+        >>> preset[0].widths
+        ((16, 32, 96, 256), (64, 128, 256, 256))
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         triangles = load_file(path)
-        return Statistics.from_named({name: _symmetric(h) for name, h in triangles.items()})
+        return scales_from_named({name: _symmetric(h) for name, h in triangles.items()})
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"style: {path} cannot be read as a preset ({error})") from error
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import pyramid
 from .constraints import Constraint
 from .losses import region_grams, resize_masks, squared_norm, visible_masks
 from .network import UnrolledSolver
@@ -28,7 +29,7 @@ from .vgg import LOW_RANK, STYLE_LAYERS, VGG19, load_vgg19
 
 aten = torch.ops.aten
 
-UPDATES = 6
+_UPDATES = 10, 5  # at the first scales; then 1
 _STEP = 0.015  # step size, in intensity units, at a pixel whose gradient has the RMS magnitude
 _MOMENTUM, _MEMORY = 0.62, 0.9  # Adam's beta_1 and beta_2
 _CONTENT_WEIGHT = 0.15  # kappa
@@ -70,6 +71,10 @@ class Targets:
 class Refinement(nn.Module):
     """K updates X <- P[X - g_t(X)] whose forward maps are a low-rank approximation of VGG-19.
 
+    They follow the network's updates at every scale (`fastfcs.pyramid`). K is 10 at the first
+    scale, of about 128 pixels, 5 at the second, where an update takes four times as long, and 1 at
+    all others.
+
     g_t is Adam's step along the gradient of
 
         kappa ||h - h^C||^2 / ||h^C||^2 + sum_l w_l ||G_l - H_l||^2 / (||H_l||^2 + ||G_l^C||^2),
@@ -85,7 +90,7 @@ class Refinement(nn.Module):
     Args:
         maps: VGG-19, by default the low-rank approximation that ships
             (`fastfcs.training.low_rank`).
-        updates: K.
+        updates: K; by default as above.
 
     Examples:
         >>> import torch
@@ -96,7 +101,7 @@ class Refinement(nn.Module):
         torch.Size([1, 3, 16, 16])
     """
 
-    def __init__(self, maps: VGG19 | None = None, updates: int = UPDATES) -> None:
+    def __init__(self, maps: VGG19 | None = None, updates: int | None = None) -> None:
         super().__init__()
         self.maps = (maps or load_vgg19(LOW_RANK)).requires_grad_(False)
         # Features have the layout of the weights. torch's overloads lack a memory format alone.
@@ -130,6 +135,19 @@ class Refinement(nn.Module):
         """
         features = self.maps(style, STYLE_LAYERS).values()
         return Statistics((), tuple(_grams(features, regions)))
+
+    def updates_at(self, size: Sequence[int]) -> int:
+        """K at a scale.
+
+        Args:
+            size: its height and width in pixels.
+
+        Returns:
+            The number of updates.
+        """
+        octave = pyramid.octave(size)
+        default = _UPDATES[octave] if octave < len(_UPDATES) else 1
+        return default if self.updates is None else self.updates
 
     def targets(
         self,
@@ -238,7 +256,7 @@ class Refinement(nn.Module):
             targets = self.targets(content, statistics, regions, alpha)
         x = image
         mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-        for t in range(1, self.updates + 1):
+        for t in range(1, self.updates_at(image.shape[-2:]) + 1):
             x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
             with autocast:
                 g = self.gradient(x, targets)
@@ -265,8 +283,9 @@ class RefinedSolver(nn.Module):
     Examples:
         >>> from fastfcs.network import UnrolledSolver
         >>> from fastfcs.refinement import RefinedSolver
-        >>> RefinedSolver(UnrolledSolver(channels=(8, 8))).updates
-        10
+        >>> solver = RefinedSolver(UnrolledSolver(channels=(8, 8)))
+        >>> solver.updates_at((96, 128)), solver.updates_at((384, 512))
+        (14, 5)
     """
 
     def __init__(self, solver: UnrolledSolver, refinement: Refinement | None = None) -> None:
@@ -288,10 +307,16 @@ class RefinedSolver(nn.Module):
         own = self.solver.statistics(style, regions).own
         return Statistics(own, self.refinement.statistics(style, regions).vgg)
 
-    @property
-    def updates(self) -> int:
-        """The total number of updates of the network and the refinement."""
-        return self.solver.updates + self.refinement.updates
+    def updates_at(self, size: Sequence[int]) -> int:
+        """The number of updates of the network and the refinement at a scale.
+
+        Args:
+            size: its height and width in pixels.
+
+        Returns:
+            Their sum.
+        """
+        return self.solver.updates_at(size) + self.refinement.updates_at(size)
 
     @property
     def widths(self) -> Widths:

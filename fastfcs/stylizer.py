@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from . import images, presets
-from .checks import MIN_SIDE, check_regions, check_visible
+from . import images, presets, pyramid
+from .checks import MIN_SIDE, check_brush, check_regions, check_visible
 from .constraints.coarse import coarser
 from .constraints.photoreal import CUTOFF
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
@@ -24,10 +23,20 @@ from .network import Solver
 from .precision import choose
 from .precision import parse as parse_precision
 from .regions import resize
-from .statistics import Statistics, StatisticsBuffers, check_widths
+from .statistics import (
+    Scales,
+    Statistics,
+    StatisticsBuffers,
+    cat,
+    check_widths,
+    scales_from_named,
+)
 from .weights import is_shipped, load_network
 
 Style: TypeAlias = AnyImage | str | Path
+STRUCTURE = 0.3
+"""The default of ``structure``."""
+
 SMALL_STYLE = 96
 """Shorter side, in pixels, below which a style is continued by mirror images of itself."""
 
@@ -72,8 +81,9 @@ class Stylizer(nn.Module):
         style: see `set_style`. With None, set it later, or load it by ``load_state_dict``.
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
             `RefinedSolver`, which is used as it is.
-        refine: six more updates with VGG-like features (`fastfcs.refinement`). They bring paintings
-            closer to their style and take five to ten times as long on a CPU. Not with "photoreal".
+        refine: further updates with VGG-like features (`fastfcs.refinement`), most of them at the
+            small scales. They bring paintings closer to their style and take several times as long
+            on a CPU. Not with "photoreal".
         constraint: enforced after every update of the network: None; "photoreal", which keeps the
             result a photograph; "keep-colour", which restyles only the luminance; "keep-luminance",
             which restyles only the colours; any callable X -> X on (B, 3, H, W); or a list of
@@ -83,7 +93,14 @@ class Stylizer(nn.Module):
             one preserves more structure. None is the default of `Photoreal`.
         style_size: longer side, in pixels, to which larger style pictures are reduced, since
             computing statistics takes as much memory as restyling; None never reduces them.
-        brush: scale of the brush strokes, in [0.25, 4]: the style picture is resized by it.
+        levels: the largest number of scales from coarse to fine (`fastfcs.pyramid`). By default as
+            many as the picture's size allows, the first with a longer side of 128 pixels; 1 works
+            at the picture's size alone. "photoreal" always has one.
+        structure: in [0, 1]; how much of the content's structure is kept: each scale starts from
+            the content plus 1 - ``structure`` of the coarser scale's change.
+        brush: size of the strokes relative to the picture, in [0.25, 4]; at 1 they are as large as
+            in the style picture if both are shown equally large. Not with a preset, which has its
+            own, and without effect on "photoreal".
         precision: arithmetic of the network: "float32"; "bfloat16" or "float16", which accumulate
             in float32; or "auto", the fastest on the device whose results are as close to those of
             float32 as docs/results.md says. With weights that do not ship, and with
@@ -126,6 +143,8 @@ class Stylizer(nn.Module):
         strength: float = 1.0,
         cutoff: float | None = None,
         style_size: int | None = 768,
+        levels: int | None = None,
+        structure: float = STRUCTURE,
         brush: float = 1.0,
         precision: str = "auto",
     ) -> None:
@@ -133,9 +152,9 @@ class Stylizer(nn.Module):
         parts = parse(constraint, cutoff)
         if style_size is not None and style_size < MIN_SIDE:
             raise ValueError(f"style_size must be None or at least {MIN_SIDE}, got {style_size}")
-        if not 0.25 <= brush <= 4:
-            raise ValueError(f"brush must be in [0.25, 4], got {brush}")
+        check_brush(brush)
         self.strength, self.brush = strength, brush
+        self.levels, self.structure = levels, structure
         self.cutoff, self.precision = cutoff, precision
         self.style_size = style_size
         self.solver: Solver
@@ -164,6 +183,28 @@ class Stylizer(nn.Module):
         if not 0 <= value <= 1:
             raise ValueError(f"strength must be in [0, 1], got {value}")
         self._strength = float(value)
+
+    @property
+    def levels(self) -> int | None:
+        """The largest number of scales; None is as many as fit."""
+        return self._levels
+
+    @levels.setter
+    def levels(self, value: int | None) -> None:
+        if value is not None and value < 1:
+            raise ValueError(f"levels must be None or at least 1, got {value}")
+        self._levels = value
+
+    @property
+    def structure(self) -> float:
+        """How much of the content's structure is kept, in [0, 1]."""
+        return self._structure
+
+    @structure.setter
+    def structure(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"structure must be in [0, 1], got {value}")
+        self._structure = float(value)
 
     @property
     def precision(self) -> str:
@@ -238,8 +279,8 @@ class Stylizer(nn.Module):
             raise ValueError("style must be at least one image, got an empty list")
         if regions is not None and len(styles) > 1:
             raise ValueError(f"style must be a single image with regions, got {len(styles)}")
-        statistics = Statistics.cat([self._statistics_of(image, regions) for image in styles])
-        self.statistics.set(statistics if blend is None else statistics.blend(blend))
+        scales = cat([self._statistics_of(image, regions) for image in styles])
+        self.statistics.set(scales if blend is None else [s.blend(blend) for s in scales])
         return self
 
     def forward(self, content: T, regions: Tensor | None = None) -> T:
@@ -264,7 +305,7 @@ class Stylizer(nn.Module):
         if statistics is None:
             raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
         image, alpha, convert_back = images.image_to_tensor("content", content)
-        styles = statistics.styles
+        styles = statistics[0].styles
         if regions is None and styles not in (1, image.shape[0]):
             raise ValueError(
                 f"content must be a single image or a batch of {styles}, one per style, "
@@ -273,29 +314,64 @@ class Stylizer(nn.Module):
         check_regions("content", image, regions, styles)
         alpha = _weights(alpha)
         filled = image if alpha is None else images.fill_hidden(image, alpha)
-        x = self._to_network(filled)
-        dtype = torch.promote_types(x.dtype, torch.float32)  # half types have float32 Gram matrices
-        statistics = statistics.map(lambda h: h.to(dtype))
-        masks = None if regions is None else regions.to(x.device)
-        alpha = None if alpha is None else alpha.to(x.device)
-        photo = filled.to(x.device, torch.float32)
-        constraint = BetweenUpdates(
-            self.constraint, photo, self._lowpass, masks, self._coarse, self.solver.updates
+        device = next(self.solver.parameters()).device
+        # Half types have float32 Gram matrices.
+        dtype = torch.promote_types(next(self.solver.parameters()).dtype, torch.float32)
+        height, width = image.shape[-2:]
+        photoreal = is_photoreal(self.constraint)  # all it takes from a style are its colours
+        scales = [
+            (size, statistics[-1] if photoreal else pyramid.of_scale(statistics, size))
+            for size in self.sizes(height, width)
+        ]
+        scales = [(size, s.map(lambda h: h.to(dtype))) for size, s in scales]
+        precision = choose(self._precision, device, photoreal=photoreal, measured=self._is_measured)
+
+        photo, masks = filled.to(device, dtype), None if regions is None else regions.to(device)
+        between = BetweenUpdates(
+            self.constraint,
+            photo.float(),
+            self._lowpass,
+            masks,
+            self._coarse,
+            self.solver.updates_at(photo.shape[-2:]),
         )
-        start = constraint.start(statistics.colours, alpha)
-        photoreal = is_photoreal(self.constraint)
-        precision = choose(
-            self._precision, x.device, photoreal=photoreal, measured=self._is_measured
+        x = pyramid.restyle(
+            self.solver,
+            photo,
+            scales,
+            between,
+            share=1 - self.structure,
+            regions=masks,
+            alpha=None if alpha is None else alpha.to(device),
+            precision=precision,
         )
-        x = self.solver(x, statistics, constraint, masks, start, alpha, precision)
-        result = constraint.finish(x)
-        result = torch.lerp(image, result.to(image), self.strength).clamp(0, 1)
+        result = torch.lerp(image, x.to(image), self.strength).clamp(0, 1)
         return cast(T, convert_back(result))
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Tell the scales of a content.
+
+        Args:
+            height, width: of the content in pixels.
+
+        Returns:
+            The height and width of every scale, coarse to fine.
+
+        Examples:
+            >>> from fastfcs import Stylizer
+            >>> Stylizer(weights="tiny").sizes(384, 512)
+            [(96, 128), (192, 256), (384, 512)]
+            >>> Stylizer(weights="tiny", constraint="photoreal").sizes(384, 512)
+            [(384, 512)]
+        """
+        has_one = is_photoreal(self.constraint) or self.structure == 1
+        return pyramid.sizes(height, width, 1 if has_one else self.levels)
 
     def extra_repr(self) -> str:
         return (
             f"constraint={self.constraint}, strength={self.strength}, cutoff={self.cutoff}, "
-            f"brush={self.brush}, precision={self.precision}"
+            f"levels={self.levels}, structure={self.structure}, brush={self.brush}, "
+            f"precision={self.precision}"
         )
 
     @property
@@ -304,10 +380,7 @@ class Stylizer(nn.Module):
         _, vgg_widths = self.solver.widths
         return bool(vgg_widths)
 
-    def _to_network(self, image: Tensor) -> Tensor:
-        return image.to(next(self.solver.parameters()))
-
-    def _statistics_of(self, style: Style, regions: Tensor | None) -> Statistics:
+    def _statistics_of(self, style: Style, regions: Tensor | None) -> Scales:
         if isinstance(style, (str, Path)):
             preset = presets.find(style)
             if preset is not None:
@@ -322,25 +395,26 @@ class Stylizer(nn.Module):
             image = images.fill_hidden(image, alpha)
         if self.style_size is not None:
             image = images.fit(image, self.style_size)
-        if self.brush != 1:
-            size = [max(MIN_SIDE, round(side * self.brush)) for side in image.shape[-2:]]
-            image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
-        x = self._to_network(image)
-        masks = None if regions is None else resize(regions.to(x), x.shape[-2:])
-        return self.solver.statistics(mirrored(x), None if masks is None else mirrored(masks))
+        scales = []
+        for reduced in pyramid.reductions(image, self.brush):
+            x = reduced.to(next(self.solver.parameters()))
+            masks = None if regions is None else resize(regions.to(x), x.shape[-2:])
+            x, masks = mirrored(x), None if masks is None else mirrored(masks)
+            scales.append(self.solver.statistics(x, masks))
+        return tuple(scales)
 
-    def _preset(self, path: Path, regions: Tensor | None) -> Statistics:
+    def _preset(self, path: Path, regions: Tensor | None) -> Scales:
         if regions is not None:
             raise ValueError(f"style must be an image with regions, got the preset {path.stem}")
         if self.brush != 1:
             raise ValueError(f"style must be an image with a brush, got the preset {path.stem}")
-        statistics = presets.read(path)
+        scales = presets.read(path)
         if not self._is_refined:
-            statistics = Statistics(statistics.own)
-        if statistics.widths != self.solver.widths:
+            scales = tuple(Statistics(s.own) for s in scales)
+        if any(s.widths != self.solver.widths for s in scales):
             raise ValueError(f"style must be a preset of these weights, got {path}")
         device = next(self.solver.parameters()).device
-        return statistics.map(lambda h: h.to(device))
+        return tuple(s.map(lambda h: h.to(device)) for s in scales)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The buffers to load into may not exist yet, or may have the shape of another batch.
@@ -354,9 +428,11 @@ class Stylizer(nn.Module):
         if named:
             *_, errors = args
             try:
-                statistics = Statistics.from_named(named)
-                check_widths(statistics, self.solver.widths)
-                self.statistics.set(statistics.map(lambda h: torch.empty_like(h, device=device)))
+                scales = scales_from_named(named)
+                for statistics in scales:
+                    check_widths(statistics, self.solver.widths)
+                empty = [s.map(lambda h: torch.empty_like(h, device=device)) for s in scales]
+                self.statistics.set(empty)
             except ValueError:
                 errors.append(f"{start[:-1]} must be complete and belong to this network")
         super()._load_from_state_dict(state_dict, prefix, *args)

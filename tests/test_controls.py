@@ -42,7 +42,7 @@ def test_a_blend_is_the_convex_combination_of_the_statistics(solver: UnrolledSol
     module = Stylizer(weights=solver).set_style([A, B], blend=[3, 1])
     grams = zip(a.named().items(), b.named().items(), strict=True)
     blend = Statistics.from_named({name: 0.75 * g + 0.25 * h for (name, g), (_, h) in grams})
-    for name, h in module.statistics.get().named().items():
+    for name, h in module.statistics.get()[0].named().items():
         torch.testing.assert_close(h, blend.named()[name])
     with torch.no_grad():
         want = solver(CONTENT[None], blend)[0].clamp(0, 1)
@@ -116,10 +116,10 @@ def test_a_style_s_regions_are_statistics_of_their_own(solver: UnrolledSolver) -
     halves[0, :, :24] = halves[1, :, 24:] = 1
     style = torch.cat([0.1 * B[..., :24], 1 - 0.1 * B[..., 24:]], -1)
     module = Stylizer(weights=solver).set_style(style, regions=halves)
-    found = module.statistics.get().own[0][0]
+    found = module.statistics.get()[0].own[0]
     assert found.shape == (2, 8, 8)
     halves_of_style = style[..., :24], style[..., 24:]
-    parts = [solver.statistics(p[None]).own[0][0][0] for p in halves_of_style]
+    parts = [solver.statistics(p[None]).own[0][0] for p in halves_of_style]
     for k, part in enumerate(parts):
         assert (found[k] - part).norm() < 0.3 * (found[k] - parts[1 - k]).norm()
     assert module(CONTENT, HALVES).shape == CONTENT.shape
@@ -263,7 +263,7 @@ def test_what_a_mask_does_not_give_is_said(folder: Path) -> None:
 
 def test_presets_are_found_by_name(solver: UnrolledSolver, tmp_path: Path, monkeypatch) -> None:
     statistics = solver.statistics(mirrored(A[None]))
-    presets.write(statistics, tmp_path / "a.safetensors", {"title": "A, nobody"})
+    presets.write([statistics], tmp_path / "a.safetensors", {"title": "A, nobody"})
     monkeypatch.setattr(presets, "_FOLDER", tmp_path)
     assert presets.names() == ["a"]
     assert presets.title(tmp_path / "a.safetensors") == "A, nobody"

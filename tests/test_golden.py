@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from pictures import load_photo
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fastfcs import Stylizer, presets
@@ -57,21 +56,16 @@ def targets(name: str) -> tuple[VGG19, dict[str, Tensor]]:
     """A VGG-19 and the style's Gram matrices in it.
 
     A preset's painting is not in the repository, but its Gram matrices in the low-rank
-    approximation of VGG-19 are part of the preset: each an upper triangle.
+    approximation of VGG-19 are part of the preset.
     """
     if name not in presets.names():
         vgg = load_vgg19()
         features = vgg(style(), STYLE_LAYERS)
         return vgg, {layer: gram(h) for layer, h in features.items()}
     vgg = load_vgg19(WEIGHTS / "features" / "vgg19-low-rank.safetensors")
-    triangles = load_file(WEIGHTS / "presets" / f"{name}.safetensors")
-    grams = {}
-    for level, (layer, h) in enumerate(vgg(content(), STYLE_LAYERS).items()):
-        rows, columns = torch.triu_indices(h.shape[1], h.shape[1])
-        grams[layer] = torch.empty(1, h.shape[1], h.shape[1])
-        grams[layer][0, rows, columns] = triangles[f"vgg.{level}"].float()
-        grams[layer][0, columns, rows] = triangles[f"vgg.{level}"].float()
-    return vgg, grams
+    path = presets.find(name)
+    assert path is not None
+    return vgg, dict(zip(STYLE_LAYERS, presets.read(path)[0].vgg, strict=True))
 
 
 def distance(name: str, image: Tensor) -> float:

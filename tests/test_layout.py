@@ -20,6 +20,7 @@ LAYERS = (
     "filters vgg statistics images",
     "constraints presets regions",
     "network",
+    "pyramid",
     "refinement",
     "weights",
     "stylizer solvers",

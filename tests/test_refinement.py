@@ -150,13 +150,15 @@ def test_the_direction_is_nearly_vgg_s(refinement: Refinement) -> None:
 
 def test_updates_are_adam_s_and_begin_where_the_network_stops(network: RefinedSolver) -> None:
     """The gradient's low frequencies count twice, and its mean square is added under the root."""
-    refinement, statistics = network.refinement, network.statistics(STYLE)
+    refinement = Refinement(network.refinement.maps, updates=6)
+    network = RefinedSolver(network.solver, refinement)
+    statistics = network.statistics(STYLE)
     beta, memory, step = 0.62, 0.9, 0.015
     with torch.no_grad():
         own = Statistics(statistics.own)
         goals = refinement.targets(CONTENT, statistics)
         x, gradients = network.solver(CONTENT, own), []
-        for t in range(1, refinement.updates + 1):
+        for t in range(1, 7):
             x = x.clamp(0, 1)
             g = refinement.gradient(x, goals)
             coarse = F.interpolate(
@@ -267,23 +269,24 @@ def test_batches_are_their_pictures(refinement: Refinement) -> None:
 
 def test_presets_and_pictures_are_blended(network: RefinedSolver) -> None:
     stylizer = Stylizer(STYLE, weights=network)
-    want = stylizer.statistics.get().named()
+    want = stylizer.statistics.get()[0].named()
     stylizer.set_style([STYLE, "the-scream"], blend=[0.5, 0.5])
-    scream = Stylizer("the-scream", weights=network).statistics.get().named()
-    for key, h in stylizer.statistics.get().named().items():
+    scream = Stylizer("the-scream", weights=network).statistics.get()[0].named()
+    for key, h in stylizer.statistics.get()[0].named().items():
         torch.testing.assert_close(h, (want[key] + scream[key]) / 2)
 
 
 def test_presets_hold_the_statistics_of_the_refinement(network: RefinedSolver) -> None:
     assert len(presets.names()) >= 8
     for name in presets.names():
-        assert Stylizer(name, weights=network).statistics.get().widths == network.widths
-        own = Stylizer(name, weights=network.solver).statistics.get()
-        assert own.widths == network.solver.widths
+        for scale in Stylizer(name, weights=network).statistics.get():
+            assert scale.widths == network.widths
+        for scale in Stylizer(name, weights=network.solver).statistics.get():
+            assert scale.widths == network.solver.widths
 
 
 def test_a_preset_without_them_raises(network: RefinedSolver, tmp_path: Path) -> None:
-    old = Statistics(presets.read(presets.shipped()[0]).own)
+    old = [Statistics(scale.own) for scale in presets.read(presets.shipped()[0])]
     presets.write(old, tmp_path / "old.safetensors", {})
     Stylizer(tmp_path / "old.safetensors")
     with pytest.raises(
@@ -335,6 +338,6 @@ def test_networks_by_name_and_as_they_are() -> None:
         Stylizer(weights=load_solver(), refine=True)
     network = load_network("tiny", refine=True)
     assert isinstance(network, RefinedSolver)
-    assert network.updates == 4 + 6
+    assert [network.updates_at((side, side)) for side in (64, 128, 256, 512)] == [14, 14, 9, 5]
     assert Stylizer(weights=network).solver is network
     assert isinstance(load_network("tiny"), UnrolledSolver)

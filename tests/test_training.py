@@ -20,12 +20,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastfcs.cli import cli
-from fastfcs.constraints import Photoreal
+from fastfcs.constraints.registry import BetweenUpdates
 from fastfcs.images import list_images
 from fastfcs.losses import relative_style_loss
 from fastfcs.network import ForwardMaps, UnrolledSolver
+from fastfcs.pyramid import reductions
 from fastfcs.refinement import Refinement
 from fastfcs.statistics import Statistics
+from fastfcs.stylizer import mirrored
 from fastfcs.training import (
     Diverged,
     TrainConfig,
@@ -168,7 +170,7 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
     class Interrupted(Exception):
         pass
 
-    real = trainer.batch_terms
+    real = trainer.mean_terms
     calls = 0
 
     def interrupt(*args):
@@ -178,7 +180,7 @@ def test_resumes_exactly(folders, tiny, tmp_path: Path, monkeypatch) -> None:
             raise Interrupted
         return real(*args)
 
-    monkeypatch.setattr(trainer, "batch_terms", interrupt)
+    monkeypatch.setattr(trainer, "mean_terms", interrupt)
     with pytest.raises(Interrupted):
         train(content, [style], tmp_path / "cut.safetensors", settings)
     assert calls == 8
@@ -227,7 +229,7 @@ def test_a_damaged_picture_raises(folders) -> None:
 
 def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypatch) -> None:
     content, style = folders
-    real, calls = trainer.batch_terms, 0
+    real, calls = trainer.mean_terms, 0
 
     def poison(*args):
         nonlocal calls
@@ -235,7 +237,7 @@ def test_divergence_keeps_the_last_checkpoint(folders, tiny, tmp_path, monkeypat
         content, style = real(*args)
         return (content * float("nan") if calls == 8 else content), style
 
-    monkeypatch.setattr(trainer, "batch_terms", poison)
+    monkeypatch.setattr(trainer, "mean_terms", poison)
     out = tmp_path / "w.safetensors"
     with pytest.raises(Diverged, match=r"step 7: the loss is nan .* last good state"):
         train(content, [style], out, config(steps=12))
@@ -253,20 +255,20 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp
     before = weights.read_bytes()
     out = tmp_path / "p.safetensors"
     settings = TuneConfig(weights=weights, batch=2, size=32, steps=40)
-    result = tune(style / "0.png", content, out, settings)
+    (result,) = tune(style / "0.png", content, out, settings)
     assert weights.read_bytes() == before
     assert sorted(p.name for p in tmp_path.glob("p.*")) == ["p.safetensors"]
 
     solver, vgg = load_solver(weights), load_vgg19()
-    picture = whole_picture(style / "0.png", 512)
+    (picture,) = reductions(whole_picture(style / "0.png", 512))
     photo = targets(vgg, whole_picture(content / "0.png", 32))
     with torch.no_grad():
         style_targets = targets(vgg, picture)
         untuned, tuned = (
             batch_loss(vgg, solver(photo[0].image[None], h), photo, style_targets, 20.0)[0]
-            for h in (solver.statistics(picture), Statistics(result.own))
+            for h in (solver.statistics(mirrored(picture)), Statistics(result.own))
         )
-        measured = Refinement().statistics(picture)
+        measured = Refinement().statistics(mirrored(picture))
     assert tuned < 0.98 * untuned
     assert result.widths == (solver.widths[0], measured.widths[1])
     assert len(result.vgg) == 4
@@ -440,12 +442,13 @@ def test_a_fraction_of_the_steps_is_constrained(folders, tiny, tmp_path, monkeyp
     content, style = folders
     cutoffs = []
 
-    class Recorded(Photoreal):
-        def __init__(self, content: torch.Tensor, cutoff: float) -> None:
+    class Recorded(BetweenUpdates):
+        def __init__(self, parts: Any, content: torch.Tensor, cutoff: float, updates: int) -> None:
+            assert parts == ("photoreal",)
             cutoffs.append(cutoff)
-            super().__init__(content, cutoff)
+            super().__init__(parts, content, cutoff, updates=updates)
 
-    monkeypatch.setattr(trainer, "Photoreal", Recorded)
+    monkeypatch.setattr(trainer, "BetweenUpdates", Recorded)
     out = tmp_path / "w.safetensors"
     train(content, [style], out, config(steps=12, photoreal=0.5))
     assert 3 <= len(cutoffs) <= 9

@@ -210,11 +210,12 @@ def _table(medians: Medians) -> str:
 def _show_iterations(report: dict[str, Any]) -> None:
     worth = report["equivalent iterations"]
     click.echo(
-        f"{report['updates']} updates of the network are worth {worth['value']:g} iterations "
+        f"the network is worth {worth['value']:.3g} iterations per scale "
         f"(median of {worth['pairs']} pairs, 95 % interval {worth['low']:g} to {worth['high']:g})"
     )
     if report["not reached"]:
+        most = report["iterations per scale"][-1]
         click.echo(
-            f"this is a lower bound: for {report['not reached']} pairs, {report['steps']} "
-            "iterations did not reach the network's loss"
+            f"this is a lower bound: for {report['not reached']} pairs, {most} iterations per "
+            "scale did not reach the network's loss"
         )

@@ -29,12 +29,14 @@ from .start import import_torch
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from ..images import Picture
     from ..stylizer import Stylizer
 
 _UNMASKED = 0.005  # fraction of the content outside all regions above which a note is printed
 _NIGHT = 0.5  # fraction of a content that is nearly black from which it is called a night
+_FILES = 2  # updates that reading and writing a picture are worth to the progress bar
 _BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
 
 
@@ -67,7 +69,20 @@ _BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
     type=float,
     default=1.0,
     show_default=True,
-    help="Scale of the brush strokes, 0.25 to 4.",
+    help="Size of the strokes relative to the picture, 0.25 to 4; at 1 as in the style picture.",
+)
+@click.option(
+    "--levels",
+    type=click.IntRange(min=1),
+    help="Scales from coarse to fine, at most; 1 paints at the picture's own size alone, with "
+    "strokes of 30 pixels. By default as many as the picture's size allows.",
+)
+@click.option(
+    "--structure",
+    type=float,
+    default=0.3,
+    show_default=True,
+    help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting.",
 )
 @click.option(
     "--keep",
@@ -115,6 +130,8 @@ def stylize(
     blend: list[float] | None,
     mask: tuple[str, str] | None,
     brush: float,
+    levels: int | None,
+    structure: float,
     keep: str | None,
     strength: float,
     max_size: int | None,
@@ -140,6 +157,8 @@ def stylize(
     with sentences():
         if cutoff is not None and not photoreal:
             raise ValueError("--cutoff must be given with --photoreal")
+        if levels is not None and photoreal:
+            raise ValueError("--levels must be given without --photoreal")
         if refine and photoreal:
             raise ValueError("--refine must be given without --photoreal")
         if as_json and output == "-":
@@ -165,6 +184,8 @@ def stylize(
             constraint=constraint,
             strength=strength,
             cutoff=cutoff,
+            levels=levels,
+            structure=structure,
             brush=brush,
             precision=precision,
         ).to(device_named(device))
@@ -190,18 +211,26 @@ def stylize(
 
 @contextmanager
 def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
-    """Advance a bar by one picture, in equal parts for reading, each update and writing."""
+    """Advance a bar by one picture, in proportion to the pixels that each update has."""
     from torch import nn
 
     from ..network import ForwardMaps
     from ..vgg import VGG19
 
-    left, part = 1.0, 1 / (stylizer.solver.updates + 2)
+    left, work = 1.0, 1.0  # work is in pixels
 
-    def advance(*_: object) -> None:
+    def begin(_: object, content: tuple[Picture, ...]) -> None:
+        nonlocal work
+        width, height = content[0].size
+        scales = stylizer.sizes(height, width)
+        work = sum(stylizer.solver.updates_at((h, w)) * h * w for h, w in scales)
+        work += _FILES * height * width
+
+    def advance(_: object, image: tuple[Tensor, ...]) -> None:
         nonlocal left
-        bar.advance(min(part, left))
-        left -= min(part, left)
+        part = min(image[0].shape[-2] * image[0].shape[-1] / work, left)
+        bar.advance(part)
+        left -= part
 
     # An update begins with the forward maps of the network, or the refinement's first convolution.
     modules = list(stylizer.modules())
@@ -211,6 +240,7 @@ def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
         if isinstance(vgg, VGG19)
     ]
     hooks = [module.register_forward_pre_hook(advance) for module in first]
+    hooks.append(stylizer.register_forward_pre_hook(begin))
     try:
         yield
     finally:
@@ -299,7 +329,7 @@ def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:
     visible = 1 if picture.alpha is None else picture.alpha / picture.alpha.mean().clamp_min(1e-6)
     dark = (KeepShadows(content).dark * visible).mean().item()
     mean = (luma(content) * visible).mean()
-    brighter = (luma(statistics.colours[..., None, None]).mean() - mean).item()
+    brighter = (luma(statistics[-1].colours[..., None, None]).mean() - mean).item()
     if dark < _NIGHT or brighter < _BRIGHTER:
         return []
     return [f"{dark:.0%} of it is nearly black and stays dark, since brightening would show noise"]

@@ -86,6 +86,12 @@ def _shared(config: type[TrainConfig] | type[TuneConfig]) -> Callable[[_Command]
 )
 @_setting(
     TrainConfig,
+    "levels",
+    type=click.IntRange(min=1),
+    help="Scales from coarse to fine in the steps without the photorealistic constraint, at most.",
+)
+@_setting(
+    TrainConfig,
     "weights",
     show_default="none, from scratch",
     help="Weights to continue from, name or file.",
@@ -248,10 +254,11 @@ def _write_pack(
 @click.option("-o", "--output", type=PATH, required=True, help="The preset, .safetensors.")
 @_setting(TuneConfig, "steps", type=click.IntRange(min=1), help="Number of steps.")
 @_setting(TuneConfig, "weights", help="Weights of the network, name or file.")
-@_setting(TuneConfig, "size", type=click.IntRange(min=16), help="Side of the crops in pixels.")
 @_setting(
-    TuneConfig, "style_size", type=click.IntRange(min=16), help="Longer side of STYLE in pixels."
+    TuneConfig, "size", type=click.IntRange(min=16), help="Largest side of the crops in pixels."
 )
+@_setting(TuneConfig, "levels", type=click.IntRange(min=1), help="Scales, at most.")
+@_setting(TuneConfig, "brush", type=float, help="Size of the strokes, as for stylize.")
 @_setting(TuneConfig, "title", help="For the preset's header: the painting, its painter, its year.")
 @_shared(TuneConfig)
 @FORCE

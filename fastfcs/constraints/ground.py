@@ -1,5 +1,7 @@
 """The constraint that keeps even grounds even."""
 
+from copy import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,6 +90,31 @@ class EvenGround:
             + ramp(lightest, 0.5, 0.0) * _share(even, ramp(lightest, 0.1, 0.02))
         )
         self._treat(even, even)
+
+    def reduced(self, content: Tensor) -> "EvenGround":
+        """Make the constraint of the content at a smaller size, with the same grounds.
+
+        Reducing a picture averages its noise, so that more areas would look even.
+
+        Args:
+            content: C at that size, (B,3,h,w).
+
+        Returns:
+            The constraint.
+        """
+        size = content.shape[-2:]
+        ground = copy(self)
+        ground.content = as_working_dtype(content)
+        ground._stride = max(1, max(size) // _SAMPLES)
+        if self._is_absent:
+            ground.weight = torch.zeros_like(ground.content[:, :1])
+            return ground
+        weight, ground._spared = (
+            F.interpolate(part.expand_as(self.weight), size, mode="area")
+            for part in (self.weight, self._spared)
+        )
+        ground._treat(weight, weight)
+        return ground
 
     def extend(self, more: Tensor, trust: Tensor) -> None:
         """Treat further areas as ground.

@@ -1,5 +1,7 @@
 """The `constraint` argument: constraints by name, as callables, or several in a list."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -154,6 +156,7 @@ class BetweenUpdates:
         coarse: see `Photoreal`.
         updates: number of updates of the network. After all but the last, `Photoreal` projects on a
             coarse grid.
+        ground: the even grounds of a painting; by default found in the content.
 
     Examples:
         >>> from fastfcs.constraints.registry import BetweenUpdates, parse
@@ -172,7 +175,9 @@ class BetweenUpdates:
         regions: Tensor | None = None,
         coarse: LowPass | None = None,
         updates: int = 1,
+        ground: EvenGround | None = None,
     ) -> None:
+        self._parts = parts
         # Constraints split colours, which takes far longer in channels_last memory.
         content = content.contiguous()
         self._constraints = build(parts, content, cutoff=cutoff, regions=regions, coarse=coarse)
@@ -181,8 +186,24 @@ class BetweenUpdates:
         self._left = updates
         photoreals = [c for c in self._constraints if isinstance(c, Photoreal)]
         self._photoreal = photoreals[0] if photoreals else None
-        self._ground = None if self._photoreal else EvenGround(content, coloured=False)
+        if ground is None and not self._photoreal:
+            ground = EvenGround(content, coloured=False)
+        self._ground = ground
         self._bound = self._photoreal.bound if self._photoreal else Clip()
+
+    def reduced(self, content: Tensor) -> BetweenUpdates:
+        """Make the constraints of a coarser scale, see `fastfcs.pyramid`.
+
+        Args:
+            content: C at that scale, (B,3,h,w), floating in [0,1].
+
+        Returns:
+            The same constraints without callables, which may know of C's own size only, and
+            without "photoreal", which has one scale.
+        """
+        names = tuple(p for p in self._parts if isinstance(p, str) and not is_photoreal((p,)))
+        ground = self._ground and self._ground.reduced(content)
+        return BetweenUpdates(names, content, ground=ground)
 
     def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor | None:
         """Choose X^(0), see `Photoreal.start`.

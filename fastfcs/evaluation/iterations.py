@@ -1,25 +1,29 @@
 """The number of iterations of Adam that the network is worth: its equivalent iterations.
 
 On every pair, Adam with a step size of 0.02 minimises the loss that the network was trained on,
-that of `fastfcs.solvers.solve` with the style weight of the training, starting at the content. The
-network's equivalent iterations are the first iteration at which Adam's loss is no higher than that
-of the network's result.
+that of `fastfcs.solvers.solve` with the style weight of the training, from coarse to fine and with
+n iterations at each of the scales that the network has (`fastfcs.pyramid`). A result's loss is the
+mean of the losses at these scales, to which it, the content and the style are reduced. The
+network's equivalent iterations are the n with which Adam's loss is that of the network's result.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import images
+from .. import images, pyramid
+from ..checks import MIN_SIDE
 from ..files import write_text
 from ..network import Solver
 from ..stylizer import Stylizer
@@ -30,7 +34,7 @@ from .pairs import Pair, PairFiles
 from .report import new_figure, save_figure
 from .summary import Median, median
 
-STEPS = 200
+STEPS = 64
 _LR = 0.02
 
 T = TypeVar("T")
@@ -43,16 +47,16 @@ class _Row:
     Attributes:
         pair: name of the pair.
         network: loss of the network's result.
-        curve: Adam's loss after 0, 1, 2 ... iterations.
-        iterations: the equivalent iterations; the total number of iterations if Adam's loss stays
-            higher than the network's.
+        curve: Adam's loss with each number of iterations per scale.
+        iterations: the equivalent iterations; the largest number if Adam's loss stays higher than
+            the network's.
         reached: whether Adam's loss reaches the network's.
     """
 
     pair: str
     network: float
     curve: list[float]
-    iterations: int
+    iterations: float
     reached: bool
 
 
@@ -81,9 +85,9 @@ def equivalent_iterations(
         refine: add the refinement, see `fastfcs.Stylizer`.
         presets: a folder with a tuned preset for every style picture, for example
             the-scream.safetensors for the_scream.jpg. The network then uses the preset, and both
-            losses are those of its tuning: they use its style weight, and the picture at its style
-            size.
-        steps: iterations of Adam; None means 200.
+            losses are those of its tuning: they use its style weight and its brush.
+        steps: iterations of Adam per scale, at most; None means 64. Between 1, 2, 4 ... and this
+            number, the loss is interpolated.
         size: longer side, in pixels, to which larger pictures are reduced; None never reduces them.
         device: where to compute.
         metadata: the run's settings, copied into iterations.json.
@@ -108,8 +112,8 @@ def equivalent_iterations(
         ...     images.write(images.Picture(torch.rand(3, 16, 16)), folder / name)
         >>> pairs = find_pairs(folder)
         >>> report = equivalent_iterations(pairs, folder, weights="tiny", steps=1, metadata={})
-        >>> report["updates"], report["equivalent iterations"]["pairs"]
-        (4, 1)
+        >>> report["iterations per scale"], report["equivalent iterations"]["pairs"]
+        ([0, 1], 1)
     """
     steps = STEPS if steps is None else steps
     shared = find_weights(weights)
@@ -117,42 +121,43 @@ def equivalent_iterations(
     # Load the network before VGG, since this raises for a file that holds no network.
     solver = load_network(weights, refine).requires_grad_(False).to(device)
     vgg: VGG19 | None = None
+    counts = sorted({0, steps, *(2**k for k in range(steps.bit_length()))})
     rows = []
     for files in pairs:
         pair = files.load(size, device)
         preset = presets and presets / f"{files.style.stem.replace('_', '-')}.safetensors"
+        brush = 1.0
         if preset:
             style_weight = _training_setting(preset, "style weight")
-            style_size = int(_training_setting(preset, "style size"))
-            style = images.fit(images.read(files.style).srgb[None], style_size)
-            pair = replace(pair, style=style.to(device))
+            brush = _training_setting(preset, "brush")
+        reference = images.fit(pair.style, round(brush * max(pair.content.shape[-2:])))
+        judged = replace(pair, style=reference)
         vgg = vgg or load_vgg19().to(device)
-        losses = partial(_losses, pair, vgg=vgg, style_weight=style_weight)
+        loss = partial(_loss, judged, vgg=vgg, style_weight=style_weight)
 
-        settings = f"{size} {style_weight} {tuple(pair.style.shape)}"
+        settings = f"{size} {style_weight} {brush}"
         folder = out / "iterations" / files.name
         network_files = [shared, *([LOW_RANK] if refine else []), *([preset] if preset else [])]
         network = _cached(
             folder / "network.json",
             fingerprint(f"{settings} {refine}", [*network_files, *files.paths]),
-            partial(_network_loss, solver, preset or pair.style, pair.content, losses),
+            partial(_network_loss, solver, preset or pair.style, pair.content, loss),
         )
         curve = _cached(
             folder / "adam.json",
-            fingerprint(f"{settings} {steps} {_LR}", files.paths),
-            partial(losses, steps),
+            fingerprint(f"{settings} {counts} {_LR}", files.paths),
+            partial(_curve, judged, counts, loss, vgg=vgg, style_weight=style_weight),
         )
-        iterations, reached = _crossing(curve, network)
+        iterations, reached = _crossing(counts, curve, network)
         rows.append(_Row(files.name, network, curve, iterations, reached))
-        log(f"{files.name}: loss {network:.3g}, {iterations} iterations")
+        log(f"{files.name}: loss {network:.3g}, {iterations:.1f} iterations")
     equivalent = median([row.iterations for row in rows])
     relative = np.array([np.array(row.curve) / row.curve[0] for row in rows])
     relative_loss = median([row.network / row.curve[0] for row in rows])
     report = {
         **metadata,
-        "updates": solver.updates,
         "style weight": style_weight,
-        "steps": steps,
+        "iterations per scale": counts,
         "equivalent iterations": equivalent._asdict(),
         "not reached": sum(not row.reached for row in rows),
         "loss over the unchanged content's, medians": {
@@ -162,7 +167,7 @@ def equivalent_iterations(
         "rows": [asdict(row) for row in rows],
     }
     write_text(out / "iterations.json", json.dumps(report, indent=1))
-    _plot(relative, relative_loss, equivalent, out / "iterations.png")
+    _plot(counts, relative, relative_loss, equivalent, out / "iterations.png")
     return report
 
 
@@ -196,57 +201,86 @@ def _cached(path: Path, origin: str, measure: Callable[[], T]) -> T:
 
 
 def _network_loss(
-    solver: Solver,
-    style: Tensor | Path,
-    content: Tensor,
-    losses: Callable[..., list[float]],
+    solver: Solver, style: Tensor | Path, content: Tensor, loss: Callable[[Tensor], float]
 ) -> float:
     """The loss of the network's result."""
-    result = Stylizer(style, weights=solver)(content)
-    return losses(0, start=result)[0]
+    return loss(Stylizer(style, weights=solver)(content))
 
 
-def _losses(pair: Pair, steps: int, **options: Any) -> list[float]:
-    """The loss after 0 ... ``steps`` iterations of Adam."""
+def _curve(
+    pair: Pair, counts: Sequence[int], loss: Callable[[Tensor], float], **options: Any
+) -> list[float]:
+    """The loss of Adam's result with each number of iterations per scale."""
+    from ..solvers import solve
+
+    scales = _scales(pair)
+    return [
+        loss(solve(pair.content, pair.style, steps=[n] * scales, method="adam", lr=_LR, **options))
+        for n in counts
+    ]
+
+
+def _loss(pair: Pair, image: Tensor, **options: Any) -> float:
+    """The loss of an image, the mean over the scales."""
     from ..solvers import solve
 
     totals: list[float] = []
-    solve(
-        pair.content,
-        pair.style,
-        steps=steps,
-        method="adam",
-        lr=_LR,
-        callback=lambda step, image, losses: totals.append(losses["total"]),
-        **options,
-    )
-    return totals
+    for octave in range(_scales(pair)):
+        content, style, start = (
+            pyramid.resize(x, (x.shape[-2] >> octave, x.shape[-1] >> octave)).clamp(0, 1)
+            for x in (pair.content, pair.style, image)
+        )
+        solve(
+            content,
+            style,
+            steps=0,
+            start=start,
+            callback=lambda step, x, losses: totals.append(losses["total"]),
+            **options,
+        )
+    return mean(totals)
 
 
-def _crossing(curve: Sequence[float], loss: float) -> tuple[int, bool]:
-    """The first iteration at which the curve is no higher than the loss.
+def _scales(pair: Pair) -> int:
+    """The number of scales at which a result is judged."""
+    least = min(*pair.content.shape[-2:], *pair.style.shape[-2:])
+    height, width = pair.content.shape[-2:]
+    return min(len(pyramid.sizes(height, width)), 1 + int(math.log2(least / MIN_SIDE)))
+
+
+def _crossing(counts: Sequence[int], curve: Sequence[float], loss: float) -> tuple[float, bool]:
+    """The number of iterations at which the curve falls to the loss.
 
     Returns:
-        The iteration and True; the last iteration and False if the curve stays higher.
+        The number, interpolated between two counts, and True; the last count and False if the curve
+        stays higher.
     """
-    for iteration, value in enumerate(curve):
+    for k, value in enumerate(curve):
         if value <= loss:
-            return iteration, True
-    return len(curve) - 1, False
+            if k == 0:
+                return float(counts[0]), True
+            part = (curve[k - 1] - loss) / (curve[k - 1] - value)
+            return counts[k - 1] + part * (counts[k] - counts[k - 1]), True
+    return float(counts[-1]), False
 
 
-def _plot(relative: NDArray[Any], network: Median, equivalent: Median, path: Path) -> None:
+def _plot(
+    counts: Sequence[int],
+    relative: NDArray[Any],
+    network: Median,
+    equivalent: Median,
+    path: Path,
+) -> None:
     figure, axes = new_figure()
     low, middle, high = np.quantile(relative, [0.25, 0.5, 0.75], axis=0)
-    iterations = np.arange(len(middle))
-    (line,) = axes.plot(iterations, middle, label="Adam: median and quartiles")
-    axes.fill_between(iterations, low, high, alpha=0.2, color=line.get_color())
+    (line,) = axes.plot(counts, middle, label="Adam: median and quartiles")
+    axes.fill_between(counts, low, high, alpha=0.2, color=line.get_color())
     axes.axhline(network.value, color="C1", label="network: median and interval")
     axes.axhspan(network.low, network.high, color="C1", alpha=0.2)
     axes.axvline(equivalent.value, color="C2", label=f"equivalent iterations: {equivalent}")
     axes.axvspan(equivalent.low, equivalent.high, color="C2", alpha=0.2)
     axes.set_yscale("log")
-    axes.set_xlabel("iterations of Adam")
+    axes.set_xlabel("iterations of Adam per scale")
     axes.set_ylabel("loss relative to the unchanged content")
     axes.set_title(f"{equivalent.pairs} pairs, 95 % bootstrap intervals")
     axes.legend()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import mean
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from ..checks import MIN_SIDE
 from ..laplacian import MattingLaplacian
 from ..losses import gradient_ssim, gram_distance, region_grams, squared_norm
 from ..ops import gram
+from ..pyramid import resize
 from ..vgg import STYLE_LAYERS, VGG19
 from .pairs import Pair
+
+_SCALES = 4
 
 Lpips = Callable[[Tensor, Tensor], float]
 
 METRICS = {
     "gram": "Gram distance to the style",
+    "multiscale_gram": "Gram distance, mean over scales",
     "ratio": "relative to the unchanged content",
     "region_gram": "Gram distance per region",
     "ssim": "SSIM of gradients",
@@ -35,6 +41,10 @@ class Measures(TypedDict):
     Attributes:
         gram: mean over l = conv1_2 ... conv4_2 of ||G_l - H_l||^2 / ||H_l||^2, Gram matrices of
             VGG-19's features of X and of the style.
+        multiscale_gram: mean of ``scales``. Strokes that are large on a large picture are seen by
+            VGG only where it is reduced.
+        scales: gram of X and the style at their full size, at 1/2, 1/4 and 1/8 of it, as far as no
+            side has fewer than 16 pixels.
         ratio: gram divided by the unchanged content's; None if that is 0.
         region_gram: like gram, but with one Gram matrix per region, of X's features inside the
             content's mask and of the style's inside its mask (Luan et al. 2017, eq. 6). It is the
@@ -47,10 +57,13 @@ class Measures(TypedDict):
     Examples:
         >>> from fastfcs.evaluation.metrics import Measures
         >>> list(Measures.__annotations__)
-        ['gram', 'ratio', 'region_gram', 'regions', 'ssim', 'energy', 'lpips']
+        ['gram', 'multiscale_gram', 'scales', 'ratio', 'region_gram', 'regions', 'ssim', 'energy', \
+'lpips']
     """
 
     gram: float
+    multiscale_gram: float
+    scales: list[float]
     ratio: float | None
     region_gram: float | None
     regions: dict[str, float]
@@ -85,6 +98,12 @@ class Measure:
         self._laplacian = MattingLaplacian(pair.content)
         features = _style_features(vgg, pair.style)
         self._grams = {layer: gram(h) for layer, h in features.items()}
+        smallest = min(*pair.content.shape[-2:], *pair.style.shape[-2:])
+        self._reduced_grams = [
+            {layer: gram(h) for layer, h in _style_features(vgg, _reduce(pair.style, k)).items()}
+            for k in range(1, _SCALES)
+            if smallest >> k >= MIN_SIDE
+        ]
         self._region_grams = {
             layer: region_grams(h, pair.regions.style)
             for layer, h in features.items()
@@ -105,9 +124,15 @@ class Measure:
         content = self._pair.content
         features = _style_features(self._vgg, image)
         distance = gram_distance(features, self._grams).item()
+        scales = [distance] + [
+            gram_distance(_style_features(self._vgg, _reduce(image, k)), grams).item()
+            for k, grams in enumerate(self._reduced_grams, start=1)
+        ]
         by_region = self._by_region(features)
         return {
             "gram": distance,
+            "multiscale_gram": mean(scales),
+            "scales": scales,
             "ratio": distance / self._unchanged if self._unchanged else None,
             "region_gram": self._weighted(by_region),
             "regions": by_region,
@@ -168,6 +193,11 @@ def load_lpips(device: str = "cpu") -> Lpips:
         return float(net(2 * a - 1, 2 * b - 1).item())
 
     return distance
+
+
+def _reduce(image: Tensor, octaves: int) -> Tensor:
+    height, width = (side >> octaves for side in image.shape[-2:])
+    return resize(image, (height, width)).clamp(0, 1)
 
 
 def _style_features(vgg: VGG19, image: Tensor) -> dict[str, Tensor]:

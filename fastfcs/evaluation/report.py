@@ -49,6 +49,7 @@ def write_report(
         >>> import tempfile
         >>> out = Path(tempfile.mkdtemp())
         >>> numbers = {"ratio": 1, "region_gram": None, "regions": {}, "lpips": None}
+        >>> numbers |= {"multiscale_gram": 0.6, "scales": [0.5, 0.7]}
         >>> numbers |= {"seconds": None, "megabytes": None, "gram": 0.5, "ssim": 1, "energy": 0}
         >>> row = Row("01", "content", "", 64, 48, None, **numbers)
         >>> method = Method("content", lambda pair: pair.content)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-_SUMMARY = ("gram", "region_gram", "ssim", "energy", "seconds")
+_SUMMARY = ("gram", "multiscale_gram", "region_gram", "ssim", "energy", "seconds")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class Row:
         seconds: time of the method; None if it ran nothing.
         megabytes: peak memory of the method, MB; None if it ran nothing or if that is unavailable.
         gram: Gram distance to the style.
-        ratio: the same relative to the unchanged content's; None if that is 0.
+        multiscale_gram: mean Gram distance over ``scales``.
+        scales: Gram distance at full size, 1/2, 1/4 and 1/8 of it.
+        ratio: the distance at full size relative to the unchanged content's; None if that is 0.
         region_gram: mean Gram distance of the regions; None without masks.
         regions: Gram distance of every region by the name of its colour.
         ssim: SSIM between gradient magnitudes.
@@ -34,11 +36,12 @@ class Row:
         >>> from fastfcs.evaluation.rows import Row
         >>> values = {"pair": "01", "method": "content", "origin": "", "width": 64, "height": 48}
         >>> costs = {"seconds": None, "megabytes": None}
-        >>> style = {"gram": 0.5, "ratio": 1.0, "region_gram": None, "regions": {}}
+        >>> style = {"gram": 0.5, "multiscale_gram": 0.6, "scales": [0.5, 0.7], "ratio": 1.0}
+        >>> regions = {"region_gram": None, "regions": {}}
         >>> structure = {"ssim": 1.0, "energy": 9e-8, "lpips": None}
-        >>> row = Row.from_json(values | costs | style | structure)
+        >>> row = Row.from_json(values | costs | style | regions | structure)
         >>> row.summary()
-        'gram 0.5, ssim 1, energy 9e-08'
+        'gram 0.5, multiscale_gram 0.6, ssim 1, energy 9e-08'
         >>> Row.from_json(row.to_json()) == row
         True
     """
@@ -52,6 +55,8 @@ class Row:
     seconds: float | None
     megabytes: float | None
     gram: float
+    multiscale_gram: float
+    scales: list[float]
     ratio: float | None
     region_gram: float | None
     regions: dict[str, float]

@@ -74,6 +74,7 @@ def medians(rows: Iterable[Row]) -> Medians:
         >>> from fastfcs.evaluation.rows import Row
         >>> from fastfcs.evaluation.summary import medians
         >>> numbers = {"ratio": None, "region_gram": None, "regions": {}, "lpips": None}
+        >>> numbers |= {"multiscale_gram": 0.6, "scales": [0.5, 0.7]}
         >>> numbers |= {"seconds": None, "megabytes": None, "gram": 0.5, "ssim": 1, "energy": 0}
         >>> row = Row("01", "content", "", 64, 48, None, **numbers)
         >>> medians([row])["content"]["gram"].value

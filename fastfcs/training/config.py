@@ -26,6 +26,10 @@ class TrainConfig:
         batch: pictures per step, over all processes.
         size: side of the square crops in pixels, a multiple of 8. With several sizes, contents and
             styles take turns independently of each other, so that every combination occurs.
+        levels: scales from coarse to fine (`fastfcs.pyramid`) in the steps that are not
+            constrained, at most; the first has at least 80 pixels per side. Only the last is
+            trained, from the results of the others. Its loss is a mean over as many scales, of at
+            least 64 pixels.
         style_weight: weight of the style term of `fastfcs.training.objective.batch_loss`.
         lr: the highest learning rate of SOAP.
         photoreal: fraction of the steps, in [0, 1], that are constrained as by
@@ -70,6 +74,7 @@ class TrainConfig:
     minutes: float | None = None
     batch: int = 4
     size: int | Sequence[int] = (96, 128, 160)
+    levels: int = 1
     style_weight: float = 20.0
     lr: float = 2e-3
     photoreal: float = 0.0
@@ -91,7 +96,7 @@ class TrainConfig:
         from ..checks import MIN_SIDE
 
         _check_positive(self, "minutes", "lr")
-        _check_least(self, 1, "steps", "batch", "preview_every")
+        _check_least(self, 1, "steps", "batch", "levels", "preview_every")
         _check_least(self, 0, "distil_steps", "holdout", "scores")
         _check_least(self, 0, "style_weight", "structure_weight", "noise_weight")
         _check_least(self, 0, "alignment_weight")
@@ -127,12 +132,12 @@ class TuneConfig:
 
     Attributes:
         weights: name or file of the network's weights.
-        steps: number of steps.
+        steps: number of steps per scale.
         batch: photos per step.
-        size: side of the square crops of the photos in pixels, at least 16.
-        style_size: longer side to which the style picture is reduced, in pixels. A smaller size
-            gives finer strokes. Strokes below 68 pixels, which the network sees whole, transfer
-            best.
+        size: largest side of the square crops of the photos in pixels, at least 16; those of the
+            first scale have 128.
+        levels: number of scales, at most.
+        brush: size of the strokes, see `fastfcs.Stylizer`.
         style_weight: weight of the style term of `fastfcs.training.objective.batch_loss`.
         lr: the highest learning rate of SOAP.
         precision: precision of the convolutions.
@@ -145,14 +150,15 @@ class TuneConfig:
     Examples:
         >>> from fastfcs.training import TuneConfig
         >>> TuneConfig(style_weight=40, title="The Scream, Edvard Munch, 1893").steps
-        150
+        70
     """
 
     weights: str | Path = "universal"
-    steps: int = 150
+    steps: int = 70
     batch: int = 2
-    size: int = 192
-    style_size: int = 768
+    size: int = 256
+    levels: int = 3
+    brush: float = 1.0
     style_weight: float = 20.0
     lr: float = 0.015
     precision: Precision = "float32"
@@ -160,12 +166,13 @@ class TuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from ..checks import MIN_SIDE
+        from ..checks import MIN_SIDE, check_brush
 
         _check_positive(self, "lr")
-        _check_least(self, 1, "steps", "batch")
+        _check_least(self, 1, "steps", "batch", "levels")
         _check_least(self, 0, "style_weight")
-        _check_least(self, MIN_SIDE, "size", "style_size")
+        _check_least(self, MIN_SIDE, "size")
+        check_brush(self.brush)
         _check_precision(self.precision)
 
 

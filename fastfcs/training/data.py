@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ..images import fit
 from ..images.colour import to_srgb
 from ..ops import gram
+from ..pyramid import resize
 from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
 
 Picture: TypeAlias = Path | Tensor
@@ -163,6 +164,7 @@ class Crop:
         image: (3, size, size).
         features: its conv4_2 features, (512, size / 8, size / 8).
         grams: the Gram matrix of every style layer, (c_l, c_l).
+        half: the same at half the size, or None.
 
     Examples:
         >>> import torch
@@ -176,6 +178,27 @@ class Crop:
     image: Tensor
     features: Tensor
     grams: dict[str, Tensor]
+    half: Crop | None = None
+
+
+def halves(crops: Sequence[Crop]) -> list[Crop]:
+    """Take the halves of crops.
+
+    Args:
+        crops: crops of one size.
+
+    Returns:
+        Their halves; none if they have none.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.training.data import halves, targets
+        >>> from fastfcs.vgg import VGG19
+        >>> crops = targets(VGG19(), torch.rand(2, 3, 32, 32), scales=2)
+        >>> halves(crops)[1].image.shape, halves(halves(crops))
+        (torch.Size([3, 16, 16]), [])
+    """
+    return [crop.half for crop in crops if crop.half is not None]
 
 
 def stack_images(crops: Sequence[Crop]) -> Tensor:
@@ -199,12 +222,13 @@ def stack_images(crops: Sequence[Crop]) -> Tensor:
 
 
 @torch.no_grad()
-def targets(vgg: VGG19, images: Tensor) -> list[Crop]:
+def targets(vgg: VGG19, images: Tensor, scales: int = 1) -> list[Crop]:
     """Compute the targets of images.
 
     Args:
         vgg: the network of the features.
         images: (B, 3, H, W).
+        scales: number of scales, each with half the size of the one before.
 
     Returns:
         One crop per image.
@@ -219,9 +243,14 @@ def targets(vgg: VGG19, images: Tensor) -> list[Crop]:
     """
     features = vgg(images)
     grams = {layer: gram(features[layer]) for layer in STYLE_LAYERS}
+    coarser: Sequence[Crop | None] = [None] * len(images)
+    if scales > 1:
+        height, width = images.shape[-2:]
+        half = resize(images, (height // 2, width // 2)).clamp(0, 1)
+        coarser = targets(vgg, half, scales - 1)
     return [
-        Crop(image, features[CONTENT_LAYER][k], {layer: g[k] for layer, g in grams.items()})
-        for k, image in enumerate(images)
+        Crop(image, features[CONTENT_LAYER][k], {layer: g[k] for layer, g in grams.items()}, half)
+        for k, (image, half) in enumerate(zip(images, coarser, strict=True))
     ]
 
 
@@ -239,6 +268,7 @@ class Pool:
         size: side of the crops in pixels.
         positions: the positions in the batch.
         seed: any string.
+        scales: see `targets`.
 
     Examples:
         >>> import torch
@@ -257,8 +287,10 @@ class Pool:
         size: int,
         positions: Iterable[int],
         seed: str,
+        scales: int = 1,
     ) -> None:
         self._folders, self._vgg, self._size, self._seed = folders, vgg, size, seed
+        self._scales = scales
         self._crops: dict[int, deque[Crop]] = {j: deque(maxlen=_POOL) for j in positions}
         self._count = dict.fromkeys(self._crops, 0)  # crops drawn so far
         self._decoding: dict[tuple[int, int], Future[Tensor]] = {}
@@ -306,7 +338,8 @@ class Pool:
             picture, rng = self._choose(*crop)
             pixels = self._decoding.pop(crop).result() if crop in self._decoding else picture
             images.append(random_crop(pixels, self._size, rng))
-        crops = targets(self._vgg, torch.stack(images).to(self._vgg.mean.device))
+        stack = torch.stack(images).to(self._vgg.mean.device)
+        crops = targets(self._vgg, stack, self._scales)
         for (position, i), crop_with_targets in zip(missing, crops, strict=True):
             self._crops[position].append(crop_with_targets)
             self._count[position] = i + 1

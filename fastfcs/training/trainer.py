@@ -14,25 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..constraints import Photoreal
+from ..constraints.registry import BetweenUpdates
 from ..files import write_text
 from ..losses import squared_norm, structure_loss
 from ..network import ForwardMaps, UnrolledSolver
-from ..statistics import Statistics
 from ..vgg import STYLE_LAYERS, load_vgg19
 from ..weights import load_solver, save_solver
 from .config import TrainConfig
-from .data import Crop, Picture, Pool, random_crop, stack_images, whole_picture
+from .data import Crop, Picture, Pool, random_crop, whole_picture
 from .distillation import distil
 from .distributed import average, data_parallel, process_group
 from .gradient_alignment import gradient_mismatch
 from .loop import Record, autocast, descend
-from .objective import batch_terms, clip_straight_through
+from .objective import clip_straight_through
 from .pack import Pictures, from_folders, read_pack
 from .preview import write_preview
+from .scales import LEAST_LOSS, LEAST_START, coarse_start, images_of, mean_terms, scales_of
 from .scores import score
 
 _CUTOFFS = 0.003, 0.1  # range of the constraint's random cutoff, log-uniform
+_SHARES = 0.5, 1.0  # range of the random share w of the coarser scale's change
 _INITIAL_CROPS = 4  # number of contents, and of styles, on which a new network is initialised
 _PREVIEW_SIDE = 320  # longer side of the pictures of a preview in pixels, at most
 
@@ -225,7 +226,14 @@ class Trainer:
             self._initialise()
         self._pools = {
             kind: [
-                Pool(folders, self.vgg, size, self._positions, f"{config.seed}/{kind}/{size}")
+                Pool(
+                    folders,
+                    self.vgg,
+                    size,
+                    self._positions,
+                    f"{config.seed}/{kind}/{size}",
+                    scales_of(size, LEAST_LOSS, config.levels),
+                )
                 for size in config.sizes
             ]
             for kind, folders in self._folders.items()
@@ -251,21 +259,28 @@ class Trainer:
         config, cutoff = self.config, self._cutoff(step)
         with autocast(config.precision, self.device):
             crops, style_crops = self._sample(step)
-            contents, styles = stack_images(crops), stack_images(style_crops)
-            noisy = self._add_noise(contents, step) if config.noise_weight else None
-            output, noisy_output = self._restyle(contents, styles, cutoff, noisy)
-            content_term, style_terms = batch_terms(self.vgg, output, crops, style_crops)
+            most = config.levels if cutoff is None else 1
+            scales = scales_of(crops[0].image.shape[-1], LEAST_START, most)
+            contents, styles = images_of(crops, scales), images_of(style_crops, scales)
+            noisy = self._add_noise(contents[0], step) if config.noise_weight else None
+            output, noisy_output = self._restyle(contents, styles, cutoff, self._share(step), noisy)
+            content_term, style_terms = mean_terms(self.vgg, output, crops, style_crops)
             total: Tensor = content_term + config.style_weight * style_terms.mean()
             if config.alignment_weight:
                 level = self._level(step)
                 mismatch = gradient_mismatch(
-                    self.solver.forward_maps, level, style_terms[level], output, contents, styles
+                    self.solver.forward_maps,
+                    level,
+                    style_terms[level],
+                    output,
+                    contents[0],
+                    styles[0],
                 )
                 total = total + config.alignment_weight * mismatch
         if config.structure_weight and cutoff is not None:
-            total = total + config.structure_weight * structure_loss(output.float(), contents)
+            total = total + config.structure_weight * structure_loss(output.float(), contents[0])
         if noisy is not None:
-            amplification = squared_norm(noisy_output - output) / squared_norm(noisy - contents)
+            amplification = squared_norm(noisy_output - output) / squared_norm(noisy - contents[0])
             total = total + config.noise_weight * amplification.mean()
         return total, average({"content": content_term, "style": style_terms.mean()})
 
@@ -337,13 +352,23 @@ class Trainer:
         )
 
     def _sample(self, step: int) -> tuple[list[Crop], list[Crop]]:
-        """The crops of contents and of styles: all combinations of sizes take turns."""
+        """The crops of contents and of styles.
+
+        All combinations of sizes take turns, but with several scales, contents and styles have the
+        same size, as the scales of a picture and of its style do.
+        """
         sizes = len(self.config.sizes)
         content_step, content_size = divmod(step, sizes)
+        contents = self._pools["content"][content_size].sample(content_step)
+        if self.config.levels > 1:
+            return contents, self._pools["style"][content_size].sample(content_step)
         cycle, style_size = divmod(content_step, sizes)
         style_step = cycle * sizes + content_size
-        contents = self._pools["content"][content_size].sample(content_step)
         return contents, self._pools["style"][style_size].sample(style_step)
+
+    def _share(self, step: int) -> float:
+        """The random share of the coarser scale's change."""
+        return random.Random(f"{self.config.seed}/share/{step}").uniform(*_SHARES)
 
     def _cutoff(self, step: int) -> float | None:
         """The random cutoff of a constrained step; None for the others."""
@@ -388,6 +413,7 @@ class Trainer:
             "data": json.dumps(numbers),
             "batch": str(config.batch),
             "size": " ".join(map(str, config.sizes)),
+            "levels": str(config.levels),
             "seed": str(config.seed),
             "style weight": str(config.style_weight),
             "photoreal": str(config.photoreal),
@@ -422,19 +448,28 @@ class _Restyle(nn.Module):
         self.solver = solver
 
     def forward(
-        self, content: Tensor, style: Tensor, cutoff: float | None, noisy: Tensor | None
+        self,
+        contents: list[Tensor],
+        styles: list[Tensor],
+        cutoff: float | None,
+        share: float,
+        noisy: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Restyle the contents, and the noisy ones if there are any."""
-        statistics = self.solver.statistics(style)
-        result = self._restyle(content, statistics, cutoff)
-        return result, None if noisy is None else self._restyle(noisy, statistics, cutoff)
+        """Restyle the contents, and the noisy ones if there are any; finest scales come first."""
+        statistics = self.solver.statistics(styles[0])
+        with torch.no_grad():
+            coarser = [self.solver.statistics(style) for style in styles[1:]]
+        first = coarse_start(self.solver, contents, [statistics, *coarser], share)
 
-    def _restyle(self, content: Tensor, statistics: Statistics, cutoff: float | None) -> Tensor:
-        if cutoff is None:
-            return clip_straight_through(self.solver(content, statistics))
-        photoreal = Photoreal(content, cutoff)
-        start = photoreal.start(statistics.colours)
-        return photoreal.finish(self.solver(content, statistics, photoreal, start=start))
+        def restyle(content: Tensor) -> Tensor:
+            if cutoff is None:
+                return clip_straight_through(self.solver(content, statistics, start=first))
+            updates = self.solver.updates
+            between = BetweenUpdates(("photoreal",), content, cutoff, updates=updates)
+            x = self.solver(content, statistics, between, start=between.start(statistics.colours))
+            return between.finish(x)
+
+        return restyle(contents[0]), None if noisy is None else restyle(noisy)
 
 
 @contextmanager

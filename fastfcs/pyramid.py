@@ -1,0 +1,229 @@
+"""The solver from coarse to fine: strokes that belong to the picture and not to its pixels.
+
+A network sees 68 pixels, so its strokes have the same length on a picture of any size, and on a
+large one a painting becomes a tint. But the unrolled solver may start anywhere. The content is
+therefore restyled at a small size first, where 68 pixels are half of it, and every further scale
+starts from its own content plus a share w of the change that the scale before has made:
+
+    X^(0)_s = C_s + w up(X_{s/2} - C_{s/2})
+
+Each scale has its own Gram matrices H_l, those of the style reduced alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from .checks import MIN_SIDE
+from .constraints.registry import BetweenUpdates
+from .losses import resize_masks
+from .network import Solver
+from .precision import Precision
+from .statistics import Statistics
+
+FIRST = 128
+"""Longer side of the first scale in pixels; the scales after it have twice the size each."""
+
+_STEP = math.sqrt(2)  # at least between the last two scales
+
+
+def sizes(height: int, width: int, levels: int | None = None) -> list[tuple[int, int]]:
+    """Choose the scales of a picture, coarse to fine.
+
+    Their longer sides are 128, 256, 512 ... pixels, whatever the picture's size, so that a picture
+    and a larger copy of it are painted alike; the last scale is the picture itself. Scales whose
+    shorter side would be below 16 pixels are left out.
+
+    Args:
+        height, width: of the picture in pixels.
+        levels: the largest number of scales, of which the finest are kept; None keeps all.
+
+    Returns:
+        The height and width of every scale.
+
+    Examples:
+        >>> from fastfcs.pyramid import sizes
+        >>> sizes(768, 1024)
+        [(96, 128), (192, 256), (384, 512), (768, 1024)]
+        >>> sizes(500, 600), sizes(768, 1024, levels=2), sizes(100, 150)
+        ([(107, 128), (213, 256), (500, 600)], [(384, 512), (768, 1024)], [(100, 150)])
+    """
+    longer, longest = max(height, width), FIRST
+    chosen = []
+    while longest * _STEP <= longer:
+        size = round(height * longest / longer), round(width * longest / longer)
+        if min(size) >= MIN_SIDE:
+            chosen.append(size)
+        longest *= 2
+    chosen.append((height, width))
+    return chosen[-levels:] if levels else chosen
+
+
+def reductions(image: Tensor, brush: float = 1.0) -> list[Tensor]:
+    """Reduce a style for every scale.
+
+    Args:
+        image: (B, 3, H, W), floating, in [0, 1].
+        brush: size of the style's strokes on a picture, relative to their size on the style when
+            both are shown equally large.
+
+    Returns:
+        The style with a longer side of 128, 256, 512 ... pixels times ``brush``, and at last as it
+        is. One below 128 pixels is not enlarged, except by ``brush``.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.pyramid import reductions
+        >>> [max(style.shape) for style in reductions(torch.rand(1, 3, 300, 400))]
+        [128, 256, 400]
+    """
+    height, width = image.shape[-2:]
+    longer = max(height, width)
+    sides = [brush * min(FIRST, longer)]
+    while 2 * _STEP * sides[-1] <= longer:
+        sides.append(2 * sides[-1])
+    if _STEP * sides[-1] < longer:
+        sides.append(longer)
+    reduced = []
+    for side in sides:
+        scale = side / longer
+        size = max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))
+        reduced.append(image if size == (height, width) else resize(image, size).clamp(0, 1))
+    return reduced
+
+
+def octave(size: Sequence[int]) -> int:
+    """Tell which scale a size is nearest to.
+
+    Args:
+        size: height and width in pixels.
+
+    Returns:
+        0 for a longer side of about 128 pixels, and below; 1 for about 256, and so on.
+
+    Examples:
+        >>> from fastfcs.pyramid import octave
+        >>> octave((96, 128)), octave((300, 400))
+        (0, 2)
+    """
+    return max(0, round(math.log2(max(size) / FIRST)))
+
+
+def of_scale(statistics: Sequence[Statistics], size: tuple[int, int]) -> Statistics:
+    """Choose the statistics of a scale.
+
+    Args:
+        statistics: those of the style's `reductions`. Scales beyond take the last.
+        size: height and width of the scale.
+
+    Returns:
+        Its statistics.
+
+    Examples:
+        >>> from fastfcs.pyramid import of_scale
+        >>> of_scale(["128 px", "256 px", "400 px"], (192, 256))
+        '256 px'
+        >>> of_scale(["128 px", "256 px", "400 px"], (768, 1024))
+        '400 px'
+    """
+    return statistics[min(octave(size), len(statistics) - 1)]
+
+
+def restyle(
+    solver: Solver,
+    content: Tensor,
+    scales: Sequence[tuple[tuple[int, int], Statistics]],
+    between: BetweenUpdates,
+    *,
+    share: float,
+    regions: Tensor | None = None,
+    alpha: Tensor | None = None,
+    precision: Precision | None = None,
+) -> Tensor:
+    """Restyle a content scale by scale.
+
+    Args:
+        solver: the network.
+        content: C, (B, 3, H, W) in [0, 1], on the network's device.
+        scales: the size and the statistics of every scale, coarse to fine; the last size is C's.
+        between: the constraints of the last scale.
+        share: w, the share of the coarser scale's change.
+        regions, alpha, precision: see `fastfcs.network.UnrolledSolver.forward`.
+
+    Returns:
+        X of the last scale, (B, 3, H, W) in the parameters' dtype, not clipped.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.constraints.registry import BetweenUpdates
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from fastfcs.pyramid import restyle
+        >>> solver = UnrolledSolver(updates=1, channels=(8, 8))
+        >>> content, style = torch.rand(2, 1, 3, 32, 32)
+        >>> scales = [((side, side), solver.statistics(style)) for side in (16, 32)]
+        >>> restyle(solver, content, scales, BetweenUpdates((), content), share=0.7).shape
+        torch.Size([1, 3, 32, 32])
+    """
+    dtype = next(solver.parameters()).dtype
+    coarse: tuple[Tensor, Tensor] | None = None
+    for size, statistics in scales:
+        last = size == content.shape[-2:]
+        c = content if last else resize(content, size).clamp(0, 1)
+        constraint = between if last else between.reduced(c.float())
+        arithmetic = precision if last or precision is None else precision.coarse()
+        masks = None if regions is None else resize_masks(regions, size)
+        weights = None if alpha is None else resize_masks(alpha.squeeze(1), size).unsqueeze(1)
+        first = constraint.start(statistics.colours, weights)
+        if coarse is not None:
+            first = start(c, *coarse, share)
+        x = solver(c.to(dtype), statistics, constraint, masks, first, weights, arithmetic)
+        x = constraint.finish(x)
+        coarse = c, x.to(c).clamp(0, 1)
+    return x
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize an image, or a change of one, by bicubic interpolation with antialiasing.
+
+    Args:
+        image: (B, C, H, W), floating.
+        size: the new height and width.
+
+    Returns:
+        (B, C, *size), which may overshoot the range of the image.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.pyramid import resize
+        >>> resize(torch.rand(1, 3, 20, 40), (10, 20)).shape
+        torch.Size([1, 3, 10, 20])
+    """
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image, list(size), mode="bicubic", antialias=True)
+
+
+def start(content: Tensor, coarse_content: Tensor, coarse_result: Tensor, share: float) -> Tensor:
+    """Compute X^(0) of a scale from the result of the coarser one.
+
+    Args:
+        content: C at this scale, (B, 3, H, W).
+        coarse_content, coarse_result: C and X at the coarser scale, (B, 3, h, w).
+        share: w.
+
+    Returns:
+        C + w up(X - C), (B, 3, H, W), not clipped.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.pyramid import start
+        >>> content, coarse = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 16, 16)
+        >>> start(content, coarse, coarse + 0.5, share=0.8).mean().mul(100).round()
+        tensor(40.)
+    """
+    height, width = content.shape[-2:]
+    return content + share * resize(coarse_result - coarse_content, (height, width))
