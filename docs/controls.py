@@ -40,7 +40,7 @@ def rows(content: Image.Image, style: Image.Image) -> list[Row]:
         [(f"blend {1 - s:g}, {s:g}", blended(content, s)) for s in (0.0, 0.3, 0.7, 1.0)],
         [
             ("style", style),
-            *((f"brush {b}", Stylizer(style, brush=b)(content)) for b in (0.5, 1.0, 2.5)),
+            *((f"brush {b}", Stylizer(style, brush=b)(content)) for b in (0.5, 1.0, 2.0)),
         ],
         [
             ("content", content),

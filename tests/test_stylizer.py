@@ -418,6 +418,7 @@ def test_on_cuda_the_host_never_waits(constraint: str | None, refine: bool) -> N
         content, style = torch.rand(2, 2, 3, 40, 60, device="cuda").unbind()
         result = module.set_style(style)(content)
         half = module(content.half())
+        module(torch.rand(2, 3, 200, 300, device="cuda"))  # at several scales
         alpha = torch.rand(1, 1, 40, 60, device="cuda")
         regions = torch.rand(2, 40, 60, device="cuda")
         filled = images.fill_hidden(style, alpha).narrow(0, 0, 1)
