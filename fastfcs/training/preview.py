@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..files import atomic
 from ..network import UnrolledSolver
+from ..stylizer import Stylizer
 
 
 @torch.no_grad()
@@ -49,9 +50,9 @@ def write_preview(
 
     for column, style in enumerate(styles, start=1):
         paste(style, column, 0)
-        statistics = solver.statistics(style)
+        stylizer = Stylizer(style, weights=solver)
         for row, content in enumerate(contents, start=1):
             paste(content, 0, row)
-            paste(solver(content, statistics), column, row)
+            paste(stylizer(content), column, row)
     with atomic(path) as partial:
         sheet.save(partial, "PNG", compress_level=1)  # fast, since a GPU waits
