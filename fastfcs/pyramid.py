@@ -7,7 +7,10 @@ starts from its own content plus a share w of the change that the scale before h
 
     X^(0)_s = C_s + w up(X_{s/2} - C_{s/2})
 
-Each scale has its own Gram matrices H_l, those of the style reduced alike.
+Each scale has its own Gram matrices H_l, those of the style reduced alike. From 1024 pixels on a
+style has no more detail to give, and its H_l, those of a smaller picture, would raise the contrast
+from scale to scale. Half of what such a scale changes in the reduced picture is therefore taken
+back.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ FIRST = 128
 """Longer side of the first scale in pixels; the scales after it have twice the size each."""
 
 _STEP = math.sqrt(2)  # at least between the last two scales
+_BEYOND = 3  # octaves above `FIRST` from which pictures are larger than most styles
+_TAKEN_BACK = 0.5
 
 
 def sizes(height: int, width: int, levels: int | None = None) -> list[tuple[int, int]]:
@@ -182,6 +187,10 @@ def restyle(
             first = start(c, *coarse, share)
         x = solver(c.to(dtype), statistics, constraint, masks, first, weights, arithmetic)
         x = constraint.finish(x)
+        if coarse is not None and octave(size) >= _BEYOND:
+            _, before = coarse
+            height, width = before.shape[-2:]
+            x = x + _TAKEN_BACK * resize(before.to(x) - resize(x, (height, width)), size)
         coarse = c, x.to(c).clamp(0, 1)
     return x
 

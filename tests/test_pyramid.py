@@ -108,6 +108,21 @@ def test_a_picture_and_its_enlargement_are_painted_alike(solver: UnrolledSolver)
         assert (a - b).abs().mean() < 0.005
 
 
+def test_from_1024_pixels_on_scales_change_the_reduced_picture_half_as_much() -> None:
+    """A solver that adds 0.2: at 512 pixels 0.2, at 1024 then 0.34, half of it beyond the 0.2."""
+
+    class Brighter(UnrolledSolver):
+        def update(self, t: int, image: Tensor, *args: Any) -> Tensor:
+            return torch.full_like(image, -0.2)
+
+    solver = Brighter(updates=1, channels=(8, 8)).requires_grad_(False)
+    # Not grey, which would be an even ground.
+    content = torch.tensor([0.5, 0.1, 0.2]).view(3, 1, 1).expand(3, 32, 1024)
+    stylizer = Stylizer(torch.rand(3, 32, 512), weights=solver, structure=0.3)
+    change = (stylizer(content) - content)[2].mean()
+    assert change.item() == pytest.approx(0.2 + 0.14 / 2, abs=2e-3)
+
+
 def test_structure_1_is_one_scale(solver: UnrolledSolver) -> None:
     plain = Stylizer(STYLE, weights=solver, levels=1)(CONTENT)
     assert torch.equal(Stylizer(STYLE, weights=solver, structure=1)(CONTENT), plain)

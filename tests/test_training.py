@@ -288,10 +288,13 @@ def test_scales_are_tuned_one_after_the_other(folders, tmp_path, photo, monkeypa
     coarser, real = [], tuning.coarse_start
 
     def record(solver: Any, contents: Any, statistics: Any, share: float) -> Any:
+        assert len(contents) == len(statistics)
         coarser.append(statistics[1:])
         return real(solver, contents, statistics, share)
 
     monkeypatch.setattr(tuning, "coarse_start", record)
+    for name in ("LEAST_START", "LEAST_LOSS"):
+        monkeypatch.setattr(tuning, name, 16)
     settings = TuneConfig(weights="tiny", batch=1, size=32, steps=2, lr=0.1)
     out = tmp_path / "p.safetensors"
     first, second = tune(tmp_path / "style.png", folders[0], out, settings)
