@@ -186,11 +186,12 @@ def restyle(
         if coarse is not None:
             first = start(c, *coarse, share)
         x = solver(c.to(dtype), statistics, constraint, masks, first, weights, arithmetic)
-        x = constraint.finish(x)
         if coarse is not None and octave(size) >= _BEYOND:
             _, before = coarse
             height, width = before.shape[-2:]
-            x = x + _TAKEN_BACK * resize(before.to(x) - resize(x, (height, width)), size)
+            surplus = resize(x, (height, width)) - before.to(x)
+            x = constraint(x - _TAKEN_BACK * resize(surplus, size))
+        x = constraint.finish(x)
         coarse = c, x.to(c).clamp(0, 1)
     return x
 

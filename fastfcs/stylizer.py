@@ -86,8 +86,8 @@ class Stylizer(nn.Module):
             on a CPU. Not with "photoreal".
         constraint: enforced after every update of the network: None; "photoreal", which keeps the
             result a photograph; "keep-colour", which restyles only the luminance; "keep-luminance",
-            which restyles only the colours; any callable X -> X on (B, 3, H, W); or a list of
-            these, applied in order.
+            which restyles only the colours; any callable X -> X on (B, 3, H, W), which is called at
+            the content's own size alone; or a list of these, applied in order.
         strength: in [0, 1]; 0 returns the content exactly, 1 the full result.
         cutoff: the cutoff of "photoreal", in (0, 9): a larger one transfers more style, a smaller
             one preserves more structure. None is the default of `Photoreal`.
