@@ -284,7 +284,7 @@ def test_the_presets_that_ship(photo) -> None:
         assert path is not None
         assert path.stat().st_size < 600_000  # three scales
         assert presets.title(path).count(",") >= 2  # painting, painter, year
-    content = photo("rocket", 64).float()
+    content = photo("rocket", 128).float()
     results = [Stylizer(name)(content) for name in names]
     for k, name in enumerate(names):  # no other preset's result is as near to the painting
         distances = [distance(name, result) for result in results]

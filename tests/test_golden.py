@@ -52,8 +52,8 @@ def restyled(name: str, mode: str) -> Tensor:
 
 
 @cache
-def targets(name: str) -> tuple[VGG19, dict[str, Tensor]]:
-    """A VGG-19 and the style's Gram matrices in it.
+def targets(name: str, size: tuple[int, int]) -> tuple[VGG19, dict[str, Tensor]]:
+    """A VGG-19 and the style's Gram matrices in it, for a picture of this size.
 
     A preset's painting is not in the repository, but its Gram matrices in the low-rank
     approximation of VGG-19 are part of the preset.
@@ -65,14 +65,14 @@ def targets(name: str) -> tuple[VGG19, dict[str, Tensor]]:
     vgg = load_vgg19(WEIGHTS / "features" / "vgg19-low-rank.safetensors")
     path = presets.find(name)
     assert path is not None
-    height, width = content().shape[-2:]
-    statistics = pyramid.of_scale(presets.read(path), (height, width))
+    statistics = pyramid.of_scale(presets.read(path), size)
     return vgg, dict(zip(STYLE_LAYERS, statistics.vgg, strict=True))
 
 
 def distance(name: str, image: Tensor) -> float:
     """The Gram distance of an image to the style."""
-    vgg, grams = targets(name)
+    height, width = image.shape[-2:]
+    vgg, grams = targets(name, (height, width))
     return gram_distance(vgg(image, STYLE_LAYERS), grams).item()
 
 
@@ -105,12 +105,14 @@ def test_results_are_the_golden_ones(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize(("name", "mode"), CASES)
 def test_a_network_six_times_worse_fails(name: str, mode: str) -> None:
-    """Noise is mixed into its result until its Gram distance is six times the golden one."""
+    """Noise is mixed into its result until its Gram distance is six times the golden one.
+
+    Or until there is only noise: some presets' photographs are that far from the painting.
+    """
     expected = golden["results"][name][mode]
     worse, share = restyled(name, mode), 0.0
-    while distance(name, worse) < 6 * expected["Gram distance"]:
+    while distance(name, worse) < 6 * expected["Gram distance"] and share < 1:
         share += 0.2
-        assert share <= 1
         worse = torch.lerp(restyled(name, mode), torch.rand_like(worse), share)
     assert "Gram distance" in deviations(measure(name, worse), expected)
 

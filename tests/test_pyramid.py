@@ -165,6 +165,17 @@ def test_callables_see_the_last_scale_alone(solver: UnrolledSolver) -> None:
     assert sizes == [(1, 3, 150, 200)] * 2
 
 
+def test_callables_hold_in_the_result_whatever_its_size(solver: UnrolledSolver) -> None:
+    content = noise(3, 32, 1024, seed=6)
+    mask = (torch.arange(1024) < 300).float()
+    stylizer = Stylizer(
+        STYLE, weights=solver, constraint=lambda x: mask * x + (1 - mask) * content[None]
+    )
+    result = stylizer(content)
+    assert torch.equal(result[..., 300:], content[..., 300:])
+    assert (result - content)[..., :300].abs().max() > 0.01
+
+
 def test_named_constraints_hold_at_every_scale(solver: UnrolledSolver) -> None:
     content = 0.3 + 0.4 * CONTENT
     stylizer = Stylizer(STYLE, weights=solver, constraint="keep-luminance")
