@@ -25,6 +25,7 @@ _EVEN = 1.5 / 255  # largest difference within an even window
 _NEAR = 3.5 / 255  # still the ground's colour, between strokes and next to JPEG edges
 _GRADIENT = 0.06  # a neighbour as near as this, with no edge between, continues the ground
 _SMOOTH = 12 / 255  # largest difference within 3x3 pixels without an edge
+_LARGE = 0.15, 0.25  # share of the picture from which grounds count, if only neutral ones do
 _SAMPLES = 256  # pixels of the longer side that the fit looks at
 _SPARED = 0.5  # share of the change that pure white and pure black are spared in the end
 _RIDGE = 1e-7
@@ -45,7 +46,8 @@ class EvenGround:
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
-        coloured: whether grounds of any colour count, or white, grey and black ones alone.
+        coloured: whether grounds of any colour and size count, or only white, grey and black ones
+            that fill a quarter of the picture, such as those of a document or a product.
 
     Raises:
         ValueError: the content is not floating in [0,1].
@@ -84,6 +86,7 @@ class EvenGround:
         even = even * ramp(local_mean(gradient, None, radius), 0.2, 0.02)
         if not coloured:
             even = even * ramp(lightest - darkest, 0.1, 0.05)
+            even = even * ramp(even.mean((2, 3), keepdim=True), *_LARGE)
         # As a function of the colour alone, it draws no border where a shadow begins.
         self._spared = _SPARED * (
             ramp(darkest, 0.5, 1.0) * _share(even, ramp(darkest, 0.9, 0.98))
