@@ -141,8 +141,8 @@ def load_network(
 
     Examples:
         >>> from fastfcs.weights import load_network
-        >>> load_network("tiny", refine=True).updates
-        10
+        >>> load_network("tiny", refine=True).updates_at((384, 512))
+        5
     """
     solver = load_solver(weights)
     return RefinedSolver(solver).eval() if refine else solver
