@@ -1,11 +1,13 @@
-"""The figure of docs/controls.md: package photographs, shipped weights and presets.
+"""The figure of docs/controls.md: a package photograph, shipped weights and presets.
 
 python docs/controls.py           writes docs/controls.jpg
 """
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from drawings import mosaic
 from pictures import Row, grid, photo
 from PIL import Image
 
@@ -53,7 +55,8 @@ def rows(content: Image.Image, style: Image.Image) -> list[Row]:
 
 def main() -> None:
     """Write docs/controls.jpg."""
-    sheet = grid(rows(photo("china"), photo("coffee")), SIZE)
+    tiles = Image.fromarray((mosaic() * 255).round().astype(np.uint8))
+    sheet = grid(rows(photo("china"), tiles), SIZE)
     sheet.save(Path(__file__).with_name("controls.jpg"), quality=90)
 
 
