@@ -47,8 +47,8 @@ APPROACHES = {
     "projected:0.3": ("optimisation", "projection", "none"),
     "photoreal": ("4 network updates", "projection", "none"),
     "regional": ("4 network updates", "projection", "region masks"),
-    "artistic": ("4 network updates", "none", "none"),
-    "artistic, refined": ("4 + 6 network updates", "none", "none"),
+    "artistic": ("4 network updates per scale", "none", "none"),
+    "artistic, refined": ("the same and 10, 5, 1 ... refining ones", "none", "none"),
 }
 
 Sections = dict[str, Any]  # of one machine: benchmark -> its section of the file
