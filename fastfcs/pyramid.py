@@ -217,6 +217,26 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image, list(size), mode="bicubic", antialias=True)
 
 
+def reduce(image: Tensor, octaves: int = 1) -> Tensor:
+    """Reduce an image to a half, a quarter and so on.
+
+    Args:
+        image: (B, C, H, W), floating, in [0, 1].
+        octaves: number of halvings.
+
+    Returns:
+        (B, C, H / 2^octaves, W / 2^octaves) with sizes rounded down, in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.pyramid import reduce
+        >>> reduce(torch.rand(1, 3, 20, 41), 2).shape
+        torch.Size([1, 3, 5, 10])
+    """
+    height, width = (side >> octaves for side in image.shape[-2:])
+    return resize(image, (height, width)).clamp(0, 1)
+
+
 def start(content: Tensor, coarse_content: Tensor, coarse_result: Tensor, share: float) -> Tensor:
     """Compute X^(0) of a scale from the result of the coarser one.
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _UNMASKED = 0.005  # fraction of the content outside all regions above which a note is printed
 _NIGHT = 0.5  # fraction of a content that is nearly black from which it is called a night
-_FILES = 2  # updates that reading and writing a picture are worth to the progress bar
 _BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
+_FILES = 2  # updates that reading and writing a picture are worth to the progress bar
 
 
 @click.command()

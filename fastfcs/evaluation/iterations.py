@@ -227,8 +227,7 @@ def _loss(pair: Pair, image: Tensor, **options: Any) -> float:
     totals: list[float] = []
     for octave in range(_scales(pair)):
         content, style, start = (
-            pyramid.resize(x, (x.shape[-2] >> octave, x.shape[-1] >> octave)).clamp(0, 1)
-            for x in (pair.content, pair.style, image)
+            pyramid.reduce(x, octave) for x in (pair.content, pair.style, image)
         )
         solve(
             content,

@@ -13,7 +13,7 @@ from ..checks import MIN_SIDE
 from ..laplacian import MattingLaplacian
 from ..losses import gradient_ssim, gram_distance, region_grams, squared_norm
 from ..ops import gram
-from ..pyramid import resize
+from ..pyramid import reduce
 from ..vgg import STYLE_LAYERS, VGG19
 from .pairs import Pair
 
@@ -100,7 +100,7 @@ class Measure:
         self._grams = {layer: gram(h) for layer, h in features.items()}
         smallest = min(*pair.content.shape[-2:], *pair.style.shape[-2:])
         self._reduced_grams = [
-            {layer: gram(h) for layer, h in _style_features(vgg, _reduce(pair.style, k)).items()}
+            {layer: gram(h) for layer, h in _style_features(vgg, reduce(pair.style, k)).items()}
             for k in range(1, _SCALES)
             if smallest >> k >= MIN_SIDE
         ]
@@ -125,7 +125,7 @@ class Measure:
         features = _style_features(self._vgg, image)
         distance = gram_distance(features, self._grams).item()
         scales = [distance] + [
-            gram_distance(_style_features(self._vgg, _reduce(image, k)), grams).item()
+            gram_distance(_style_features(self._vgg, reduce(image, k)), grams).item()
             for k, grams in enumerate(self._reduced_grams, start=1)
         ]
         by_region = self._by_region(features)
@@ -193,11 +193,6 @@ def load_lpips(device: str = "cpu") -> Lpips:
         return float(net(2 * a - 1, 2 * b - 1).item())
 
     return distance
-
-
-def _reduce(image: Tensor, octaves: int) -> Tensor:
-    height, width = (side >> octaves for side in image.shape[-2:])
-    return resize(image, (height, width)).clamp(0, 1)
 
 
 def _style_features(vgg: VGG19, image: Tensor) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from ..images import fit
 from ..images.colour import to_srgb
 from ..ops import gram
-from ..pyramid import resize
+from ..pyramid import reduce
 from ..vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19
 
 Picture: TypeAlias = Path | Tensor
@@ -245,9 +245,7 @@ def targets(vgg: VGG19, images: Tensor, scales: int = 1) -> list[Crop]:
     grams = {layer: gram(features[layer]) for layer in STYLE_LAYERS}
     coarser: Sequence[Crop | None] = [None] * len(images)
     if scales > 1:
-        height, width = images.shape[-2:]
-        half = resize(images, (height // 2, width // 2)).clamp(0, 1)
-        coarser = targets(vgg, half, scales - 1)
+        coarser = targets(vgg, reduce(images), scales - 1)
     return [
         Crop(image, features[CONTENT_LAYER][k], {layer: g[k] for layer, g in grams.items()}, half)
         for k, (image, half) in enumerate(zip(images, coarser, strict=True))

@@ -89,10 +89,11 @@ def tune(
         "brush": str(config.brush),
         "style weight": str(config.style_weight),
     }
+    photos = list_images(content)
     tuned: list[Statistics] = []
     checkpoints = []
-    for k, picture in enumerate(styles):
-        scale = _Scale(k, picture, tuned, solver, features, list_images(content), config, device)
+    for k, reduced in enumerate(styles):
+        scale = _Scale(k, reduced, tuned, solver, features, photos, config, device)
         checkpoints.append(out.with_suffix(f".{k}.checkpoint.pt"))
         descend(
             scale.factors,
@@ -108,10 +109,10 @@ def tune(
     refinement = Refinement().to(device)
     with torch.no_grad():
         result = tuple(
-            Statistics(scale.own, refinement.statistics(mirrored(picture)).vgg)
-            for scale, picture in zip(tuned, styles, strict=True)
+            Statistics(own.own, refinement.statistics(mirrored(reduced)).vgg)
+            for own, reduced in zip(tuned, styles, strict=True)
         )
-    presets.write([scale.map(lambda h: h.half()) for scale in result], out, metadata)
+    presets.write([each.map(lambda h: h.half()) for each in result], out, metadata)
     for checkpoint in checkpoints:
         checkpoint.unlink()
     return result
