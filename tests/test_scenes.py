@@ -150,7 +150,7 @@ def test_night_stays_dark(style_name: str) -> None:
     dark = before[..., 0] < 12
     assert dark.mean() > 0.4
     assert after[dark][:, 0].mean() < 20
-    assert np.hypot(after[dark][:, 1], after[dark][:, 2]).mean() < 28
+    assert np.hypot(after[dark][:, 1], after[dark][:, 2]).mean() < 30
     # Noise does not become structure.
     assert after[dark][:, 0].std() < 2.5 * before[dark][:, 0].std()
 

@@ -1,10 +1,14 @@
 """The constraint that makes the artistic network's results photographs."""
 
+from functools import partial
+
 from torch import Tensor
 
 from ..filters import LowPass
+from ..losses import luma
 from .coarse import CoarseProjection, coarser
-from .combine import ResidualProjection, as_working_dtype
+from .colours import ColourPolynomial
+from .combine import Constraint, ResidualProjection, as_working_dtype
 from .lowpass import GraphLowPass
 from .pixels import SoftClip
 from .proximal import ProximalContent
@@ -18,6 +22,7 @@ CUTOFF = 0.01
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
 # one per region, whose colours are usually further away (docs/training-log.md).
 _WEIGHT, _WEIGHT_BY_REGION = 0.05, 0.15
+_LUMA = 0.1  # share of the way to the content's luma
 
 
 class Photoreal:
@@ -26,13 +31,15 @@ class Photoreal:
     X starts as the content C moved to the style's mean colour (`start`), since constrained updates
     are too small for a style whose colours are far away. After each update, in turn:
 
-    1. a proximal step pulls X slightly towards C (`ProximalContent`), which preserves structure at
-       little cost in style; later updates can recover the style this step removes;
+    1. a proximal step pulls X slightly towards C (`ProximalContent`), and X's luma a little more,
+       which preserves structure at little cost in style; later updates can recover the style this
+       step removes;
     2. three constraints keep what people notice first: the hue of skin (`KeepSkin`), the darkness
        of the night (`KeepShadows`), and text on even paper (`KeepText`, with `EvenGround`);
     3. values near 0 and 1 are compressed as film does (`SoftClip`), so that shadows and highlights
        keep their detail;
-    4. the change is low-pass filtered along C's own structure, C + p(L)(X - C) (`projection`).
+    4. the part of the change that is a function of C's colours alone passes (`ColourPolynomial`);
+       the rest is low-pass filtered along C's own structure, C + p(L)(X - C) (`projection`).
 
     Text and grounds are kept once more in the start and in the result, which is then soft-clipped
     (`finish`).
@@ -60,7 +67,8 @@ class Photoreal:
         coarse: the low-pass of `coarse_projection`; by default made from p (`coarser`).
 
     Attributes:
-        projection: step 4 alone, X -> C + p(L)(X - C).
+        projection: the filter of step 4 alone, X -> C + p(L)(X - C).
+        project: all of step 4.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -94,6 +102,7 @@ class Photoreal:
         projection = GraphLowPass(self.content, lowpass, eps)
         self.projection = ResidualProjection(self.content, projection)
         self._lowpass, self._coarse, self._eps = lowpass, coarse, eps
+        self._colours = ColourPolynomial(self.content, regions)
         weight = _WEIGHT if regions is None else _WEIGHT_BY_REGION
         self._pull = ProximalContent(self.content, weight)
         self._keep_skin = KeepSkin(self.content)
@@ -101,7 +110,23 @@ class Photoreal:
         self._keep_text = KeepText(self.content)
         self._soft_clip = SoftClip(self.content)
 
-    def coarse_projection(self) -> CoarseProjection:
+    def project(self, x: Tensor) -> Tensor:
+        """Project the change: step 4.
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W) in X's dtype.
+        """
+        return self._spare(self.projection, x)
+
+    def _spare(self, projection: Constraint, x: Tensor) -> Tensor:
+        """Project what is no function of C's colours."""
+        function = self._colours(x.to(self.content) - self.content).to(x)
+        return projection(x - function) + function
+
+    def coarse_projection(self) -> Constraint:
         """Make an approximation of step 4 that takes a quarter of the time.
 
         After it the network continues, so that results differ little from those of `projection`
@@ -112,7 +137,7 @@ class Photoreal:
             The constraint X -> X, for all updates but the last.
         """
         lowpass = self._coarse or coarser(self._lowpass)
-        return CoarseProjection(self.content, lowpass, self._eps)
+        return partial(self._spare, CoarseProjection(self.content, lowpass, self._eps))
 
     def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor:
         """X^(0): the content moved to the style's mean colour, region by region if there are any.
@@ -144,7 +169,9 @@ class Photoreal:
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        x = self._keep_shadows(self._keep_skin(self._pull(x)))
+        x = self._pull(x)
+        x = x + _LUMA * luma(self.content.to(x) - x)
+        x = self._keep_shadows(self._keep_skin(x))
         return self._soft_clip(self._keep_text(x))
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -156,7 +183,7 @@ class Photoreal:
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        return self.projection(self.bound(x))
+        return self.project(self.bound(x))
 
     def finish(self, x: Tensor) -> Tensor:
         """Keep text and grounds in the last X, and bring it into [0,1].

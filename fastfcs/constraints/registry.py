@@ -132,8 +132,12 @@ def build_projections(
 
 
 def _projection(constraint: Constraint) -> Constraint:
-    """The constraint itself, but of the photoreal algorithm only its last step."""
+    """The constraint itself, but of the photoreal algorithm only the filter."""
     return constraint.projection if isinstance(constraint, Photoreal) else constraint
+
+
+def _last(constraint: Constraint) -> Constraint:
+    return constraint.project if isinstance(constraint, Photoreal) else constraint
 
 
 def _coarse(constraint: Constraint) -> Constraint:
@@ -181,7 +185,7 @@ class BetweenUpdates:
         # Constraints split colours, which takes far longer in channels_last memory.
         content = content.contiguous()
         self._constraints = build(parts, content, cutoff=cutoff, regions=regions, coarse=coarse)
-        self._last = [_projection(constraint) for constraint in self._constraints]
+        self._last = [_last(constraint) for constraint in self._constraints]
         self._early = self._last if updates == 1 else [_coarse(c) for c in self._constraints]
         self._left = updates
         photoreals = [c for c in self._constraints if isinstance(c, Photoreal)]
