@@ -31,6 +31,9 @@ from .statistics import Statistics
 FIRST = 128
 """Longer side of the first scale in pixels; the scales after it have twice the size each."""
 
+STYLE_SIDE = 768
+"""Longer side, in pixels, to which larger styles are reduced by default."""
+
 _STEP = math.sqrt(2)  # at least between the last two scales
 _BEYOND = 3  # octaves above `FIRST` from which pictures are larger than most styles
 _TAKEN_BACK = 0.5

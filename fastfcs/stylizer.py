@@ -142,7 +142,7 @@ class Stylizer(nn.Module):
         constraint: Part | Sequence[Part] | None = None,
         strength: float = 1.0,
         cutoff: float | None = None,
-        style_size: int | None = 768,
+        style_size: int | None = pyramid.STYLE_SIDE,
         levels: int | None = None,
         structure: float = STRUCTURE,
         brush: float = 1.0,

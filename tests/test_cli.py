@@ -314,6 +314,13 @@ def test_alpha_profile_and_16_bits_go_through(folder: Path) -> None:
         (("a.png", "-", "-o", "out"), "content must be - alone"),
         (("a.png", "-o", "-", "--json"), "--json must be given without -o -"),
         (("a.png", "-o", "o.png", "--cutoff", "0.1"), "--cutoff must be given with --photoreal"),
+        *(
+            (
+                ("a.png", "-o", "o.png", "--photoreal", *o),
+                f"{o[0]} must be given without --photoreal",
+            )
+            for o in (("--levels", "2"), ("--structure", "0"), ("--brush", "2"), ("--refine",))
+        ),
         (("a.png", "-o", "o.png", "--strength", "2"), "strength must be in [0, 1], got 2.0"),
         (
             ("a.png", "-o", "o.png", "--device", "abacus"),

@@ -67,9 +67,8 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
 @click.option(
     "--brush",
     type=float,
-    default=1.0,
-    show_default=True,
-    help="Size of the strokes relative to the picture, 0.25 to 4; at 1 as in the style picture.",
+    help="Size of the strokes relative to the picture, 0.25 to 4; 1, as in the style picture, by "
+    "default.",
 )
 @click.option(
     "--levels",
@@ -80,9 +79,8 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
 @click.option(
     "--structure",
     type=float,
-    default=0.3,
-    show_default=True,
-    help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting.",
+    help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting; 0.3 "
+    "by default.",
 )
 @click.option(
     "--keep",
@@ -129,9 +127,9 @@ def stylize(
     cutoff: float | None,
     blend: list[float] | None,
     mask: tuple[str, str] | None,
-    brush: float,
+    brush: float | None,
     levels: int | None,
-    structure: float,
+    structure: float | None,
     keep: str | None,
     strength: float,
     max_size: int | None,
@@ -157,10 +155,12 @@ def stylize(
     with sentences():
         if cutoff is not None and not photoreal:
             raise ValueError("--cutoff must be given with --photoreal")
-        if levels is not None and photoreal:
-            raise ValueError("--levels must be given without --photoreal")
-        if refine and photoreal:
-            raise ValueError("--refine must be given without --photoreal")
+        options = ("brush", brush), ("levels", levels), ("structure", structure)
+        painting: dict[str, Any] = {name: value for name, value in options if value is not None}
+        if refine:
+            painting["refine"] = True
+        if painting and photoreal:
+            raise ValueError(f"--{next(iter(painting))} must be given without --photoreal")
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
         if skip_existing and force:
@@ -180,14 +180,11 @@ def stylize(
         ]
         stylizer = Stylizer(
             weights=weights,
-            refine=refine,
             constraint=constraint,
             strength=strength,
             cutoff=cutoff,
-            levels=levels,
-            structure=structure,
-            brush=brush,
             precision=precision,
+            **painting,
         ).to(device_named(device))
         style_notes = _set_style(stylizer, style, blend, style_mask)
     console = message_console()

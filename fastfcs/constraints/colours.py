@@ -60,7 +60,8 @@ class ColourPolynomial:
         functions = values.unflatten(2, self.content.shape[-2:])
         if self._masks is not None:
             functions = (self._masks * functions).sum(0, keepdim=True)
-        return functions.to(change.dtype)
+        fitted: Tensor = functions.to(change.dtype)
+        return fitted
 
     def _sampled(self, image: Tensor) -> Tensor:
         # Float32 has too few digits for normal equations.

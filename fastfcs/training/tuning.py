@@ -12,7 +12,7 @@ from .. import presets
 from ..images import list_images
 from ..network import UnrolledSolver
 from ..ops import gram
-from ..pyramid import FIRST, reductions
+from ..pyramid import FIRST, STYLE_SIDE, reductions
 from ..refinement import Refinement
 from ..statistics import Scales, Statistics
 from ..stylizer import STRUCTURE, mirrored
@@ -25,7 +25,6 @@ from .objective import clip_straight_through
 from .scales import LEAST_LOSS, LEAST_START, coarse_start, images_of, mean_terms, scales_of
 
 _CHECKPOINT_EVERY = 50  # steps
-_STYLE_SIDE = 768  # longer side of the picture in pixels, at most, as in `Stylizer`
 _LEAST_VARIANCE = 0.01  # in every direction at the start, relative to the mean variance
 
 
@@ -80,7 +79,7 @@ def tune(
     for module in (solver, features):
         # torch's overloads of `to` lack the one that takes a memory format alone.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    picture = whole_picture(Path(style), _STYLE_SIDE).to(device)
+    picture = whole_picture(Path(style), STYLE_SIDE).to(device)
     styles = reductions(picture, config.brush)[: config.levels]
     metadata = {
         "style": Path(style).name,
