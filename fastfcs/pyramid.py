@@ -9,8 +9,10 @@ starts from its own content plus a share w of the change that the scale before h
 
 Each scale has its own Gram matrices H_l, those of the style reduced alike. From 1024 pixels on a
 style has no more detail to give, and its H_l, those of a smaller picture, would raise the contrast
-from scale to scale. Half of what such a scale changes in the reduced picture is therefore taken
-back.
+from scale to scale. Such a scale therefore starts with w = 1, so that the picture stays the same
+where it is reduced, and only half of its own change D is kept, less of what is seen there, too:
+
+    X = X^(0) + 0.5 D - 0.4 up(down(D))
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ STYLE_SIDE = 768
 
 _STEP = math.sqrt(2)  # at least between the last two scales
 _BEYOND = 3  # octaves above `FIRST` from which pictures are larger than most styles
-_TAKEN_BACK = 0.5
+_KEPT, _TAKEN_BACK = 0.5, 0.4  # of the change that such a scale makes
 
 
 def sizes(height: int, width: int, levels: int | None = None) -> list[tuple[int, int]]:
@@ -159,7 +161,7 @@ def restyle(
         content: C, (B, 3, H, W) in [0, 1], on the network's device.
         scales: the size and the statistics of every scale, coarse to fine; the last size is C's.
         between: the constraints of the last scale.
-        share: w, the share of the coarser scale's change.
+        share: w, the share of the coarser scale's change, below 1024 pixels.
         regions, alpha, precision: see `fastfcs.network.UnrolledSolver.forward`.
 
     Returns:
@@ -178,22 +180,22 @@ def restyle(
     """
     dtype = next(solver.parameters()).dtype
     coarse: tuple[Tensor, Tensor] | None = None
-    for size, statistics in scales:
+    for k, (size, statistics) in enumerate(scales):
         last = size == content.shape[-2:]
         c = content if last else resize(content, size).clamp(0, 1)
         constraint = between if last else between.reduced(c.float())
         arithmetic = precision if last or precision is None else precision.coarse()
         masks = None if regions is None else resize_masks(regions, size)
         weights = None if alpha is None else resize_masks(alpha.squeeze(1), size).unsqueeze(1)
+        beyond = k > 0 and octave(size) >= _BEYOND
         first = constraint.start(statistics.colours, weights)
         if coarse is not None:
-            first = start(c, *coarse, share)
+            first = start(c, *coarse, 1.0 if beyond else share)
         x = solver(c.to(dtype), statistics, constraint, masks, first, weights, arithmetic)
-        if coarse is not None and octave(size) >= _BEYOND:
-            _, before = coarse
-            height, width = before.shape[-2:]
-            surplus = resize(x, (height, width)) - before.to(x)
-            x = constraint(x - _TAKEN_BACK * resize(surplus, size))
+        if beyond and first is not None:
+            change = x - first
+            seen = resize(resize(change, scales[k - 1][0]), size)
+            x = constraint(first + _KEPT * change - _TAKEN_BACK * seen)
         x = constraint.finish(x)
         coarse = c, x.to(c).clamp(0, 1)
     return x
