@@ -1,30 +1,24 @@
 """The part of a change that is a function of the content's colours."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..losses import luma
 from .combine import as_working_dtype
 
-_RIDGE = 1e-4  # of the mean squares of the monomials, the largest of which is 1
-_SIDE = 256  # longer side, in pixels, of the grid to whose pixels a polynomial is fitted, about
+_SAMPLES = 256  # pixels of the longer side that the fit looks at
 
 
 class ColourPolynomial:
-    """The part of a change's chroma that is a quadratic polynomial of the content's colours.
+    """The quadratic polynomial in the content's R, G and B that fits a change best.
 
-    Such a change is the same wherever a colour occurs, so it has no halo, and it has no luma, so
-    the content's edges stay. The smooth signals of a matting Laplacian contain functions of the
-    colours only if they are affine, and even these only where eps does not damp them.
-
-    The polynomial is fitted by least squares, with a ridge for contents of few colours.
+    Such a change is the same wherever a colour occurs, so it draws no halo. The fit is by weighted
+    least squares, with a ridge for contents of few colours.
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
-        regions: masks (R,H,W) in [0,1] of a single content, each with a polynomial of its own.
+        weight: weights of the pixels, (B,1,H,W), or (R,1,H,W) for R polynomials of one content.
+        ridge: added to the weighted mean squares of the monomials, which are at most 1.
 
     Raises:
         ValueError: the content is not floating in [0,1].
@@ -33,47 +27,62 @@ class ColourPolynomial:
         >>> import torch
         >>> from fastfcs.constraints.colours import ColourPolynomial
         >>> content = torch.rand(1, 3, 16, 16)
-        >>> blue = torch.tensor([0.0, -0.114, 0.587]).view(3, 1, 1)  # has no luma
-        >>> change = content.square().sum(1, keepdim=True) * blue
-        >>> torch.allclose(ColourPolynomial(content)(change), change, atol=0.01)
+        >>> polynomial = ColourPolynomial(content, torch.ones(1, 1, 16, 16), ridge=1e-6)
+        >>> change = content.square() - content.roll(1, 1)
+        >>> torch.allclose(polynomial(change, content), change, atol=1e-3)
         True
     """
 
-    def __init__(self, content: Tensor, regions: Tensor | None = None) -> None:
-        self.content = as_working_dtype(content.detach())
-        step = max(1, max(content.shape[-2:]) // _SIDE)
-        self._grid = [math.ceil(side / step) for side in content.shape[-2:]]
-        self._masks = None if regions is None else regions.unsqueeze(1).to(self.content)
-        self._samples = _monomials(self._sampled(self.content))
-        squares = self._weighted(self._samples) @ self._samples.mT
-        identity = torch.eye(10, dtype=squares.dtype, device=squares.device)
-        pixels = squares.narrow(1, 0, 1).narrow(2, 0, 1)  # the sum of the squares of 1
-        factor, _ = torch.linalg.cholesky_ex(squares + _RIDGE * (1 + pixels) * identity)
-        self._inverse = torch.cholesky_inverse(factor)
+    def __init__(self, content: Tensor, weight: Tensor, ridge: float) -> None:
+        content = as_working_dtype(content)
+        self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
+        monomials = _monomials(self._sample(content))
+        weights = self._sample(weight).flatten(2)
+        self._weighted = weights * monomials / weights.sum(2, keepdim=True).clamp_min(1e-3)
+        normal = self._weighted @ monomials.mT
+        identity = torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)
+        self._inverse = _inverse(normal + ridge * identity)
 
-    def __call__(self, change: Tensor) -> Tensor:
-        """Fit X - C: (B,3,H,W) -> (B,3,H,W), of C's shape. Linear, and differentiable in it."""
-        chroma = self._sampled(change - luma(change)).flatten(2)
-        coefficients = self._weighted(chroma) @ self._samples.mT @ self._inverse
-        with torch.autocast(change.device.type, enabled=False):
-            values = coefficients.to(self.content) @ _monomials(self.content)
-        functions = values.unflatten(2, self.content.shape[-2:])
-        if self._masks is not None:
-            functions = (self._masks * functions).sum(0, keepdim=True)
-        fitted: Tensor = functions.to(change.dtype)
+    def __call__(self, change: Tensor, content: Tensor) -> Tensor:
+        """Fit a change and evaluate the polynomial.
+
+        Args:
+            change: (B,3,H,W), of C's height and width.
+            content: the colours to evaluate it at, C or a part of it, (B,3,h,w).
+
+        Returns:
+            (B,3,h,w), or (R,3,h,w), in the content's dtype. Linear in the change.
+        """
+        moments = self._sample(change).flatten(2) @ self._weighted.mT
+        coefficients = (moments @ self._inverse).to(content.dtype)
+        with torch.autocast(content.device.type, enabled=False):
+            values = coefficients @ _monomials(content)
+        fitted: Tensor = values.unflatten(2, content.shape[-2:])
         return fitted
 
-    def _sampled(self, image: Tensor) -> Tensor:
+    def _sample(self, image: Tensor) -> Tensor:
         # Float32 has too few digits for normal equations.
-        return F.interpolate(image, self._grid, mode="nearest").double()
-
-    def _weighted(self, samples: Tensor) -> Tensor:
-        if self._masks is None:
-            return samples
-        return self._sampled(self._masks).flatten(2) * samples
+        return F.avg_pool2d(image, 1, self._stride).double()
 
 
 def _monomials(image: Tensor) -> Tensor:
-    """The products of at most two of a pixel's colours, which are in [-1,1], (B,10,HW)."""
-    r, g, b = (2 * image - 1).flatten(2).split(1, 1)
-    return torch.cat([torch.ones_like(r), r, g, b, r * r, g * g, b * b, r * g, g * b, b * r], 1)
+    """The ten monomials of R, G and B in [-1,1] up to degree 2 of every pixel, (B,10,H W)."""
+    colours = 2 * image.flatten(2) - 1
+    red, green, blue = colours.split(1, 1)
+    products = red * green, green * blue, blue * red
+    return torch.cat([torch.ones_like(red), colours, colours.square(), *products], 1)
+
+
+def _inverse(a: Tensor) -> Tensor:
+    """Invert positive definite matrices by Gauss-Jordan elimination.
+
+    A solver of CUDA's libraries could make the host wait, which a CUDA graph forbids.
+    """
+    size = a.shape[-1]
+    both = torch.cat([a, torch.eye(size, dtype=a.dtype, device=a.device).expand_as(a)], 2)
+    for k in range(size):
+        row = both.narrow(1, k, 1)
+        row = row / row.narrow(2, k, 1)
+        rest = both - both.narrow(2, k, 1) * row
+        both = torch.cat([rest.narrow(1, 0, k), row, rest.narrow(1, k + 1, size - k - 1)], 1)
+    return both.narrow(2, size, size)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .colours import ColourPolynomial
 from .combine import as_working_dtype
 from .windows import (
     WHOLE,
@@ -26,9 +27,8 @@ _NEAR = 3.5 / 255  # still the ground's colour, between strokes and next to JPEG
 _GRADIENT = 0.06  # a neighbour as near as this, with no edge between, continues the ground
 _SMOOTH = 12 / 255  # largest difference within 3x3 pixels without an edge
 _LARGE = 0.15, 0.25  # share of the picture from which grounds count, if only neutral ones do
-_SAMPLES = 256  # pixels of the longer side that the fit looks at
 _SPARED = 0.5  # share of the change that pure white and pure black are spared in the end
-_RIDGE = 1e-7
+_RIDGE = 1e-6
 _NEIGHBOURS = (0, 1), (0, -1), (1, 0), (-1, 0)
 _STEPS = 3
 
@@ -63,7 +63,6 @@ class EvenGround:
 
     def __init__(self, content: Tensor, coloured: bool = True) -> None:
         self.content = as_working_dtype(content)
-        self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
         radius = max(3, max(content.shape[-2:]) // 60)
         cells = _even_cells(self.content, radius) if is_known(self.content) else None
         self._is_absent = cells is not None and is_absent(cells)
@@ -108,7 +107,6 @@ class EvenGround:
         size = content.shape[-2:]
         ground = copy(self)
         ground.content = as_working_dtype(content)
-        ground._stride = max(1, max(size) // _SAMPLES)
         if self._is_absent:
             ground.weight = torch.zeros_like(ground.content[:, :1])
             return ground
@@ -133,27 +131,16 @@ class EvenGround:
         self._is_absent = is_absent(weight)
         self.weight = weight
         self._box = bounding_box(weight) if is_known(weight) and not self._is_absent else WHOLE
-        sampled = _polynomials(self._sample(self.content))
-        weights = self._sample(trusted)
-        total = weights.sum((2, 3)).unsqueeze(2).clamp_min(1e-3)
-        self._weighted = weights.flatten(2) * sampled / total
-        normal = (self._weighted @ sampled.transpose(1, 2)).double()
-        ridge = _RIDGE * torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)
-        self._inverse = _inverse(normal + ridge)
-
-    def _sample(self, x: Tensor) -> Tensor:
-        return x if self._stride == 1 else F.avg_pool2d(x, 1, self._stride)
+        self._fit = ColourPolynomial(self.content, trusted, _RIDGE)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Even out the change: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
         if self._is_absent:
             return x
         dtype = torch.promote_types(x.dtype, self.content.dtype)
-        changes = self._sample(x.to(self.content.dtype) - self.content).flatten(2)
-        moments = self._weighted @ changes.transpose(1, 2)
-        fit = (self._inverse @ moments.double()).to(moments).transpose(1, 2)
+        change = x.to(self.content.dtype) - self.content
         content, weight = cut(self.content, self._box), cut(self.weight, self._box)
-        evened = content + (fit @ _polynomials(content)).view_as(content)
+        evened = content + self._fit(change, content)
         part = torch.lerp(cut(x, self._box).to(dtype), evened.to(dtype), weight.to(dtype))
         return pasted(x, part.to(x.dtype), self._box)
 
@@ -231,26 +218,3 @@ def _range(content: Tensor, radius: int) -> Tensor:
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().amax(1, keepdim=True)
-
-
-def _polynomials(image: Tensor) -> Tensor:
-    """The ten monomials of R, G and B up to degree 2 of every pixel, (B,10,H W)."""
-    centred = image.flatten(2) - 0.5
-    red, green, blue = centred.split(1, 1)
-    products = red * green, green * blue, blue * red
-    return torch.cat([torch.ones_like(red), centred, centred.square(), *products], 1)
-
-
-def _inverse(a: Tensor) -> Tensor:
-    """Invert positive definite matrices by Gauss-Jordan elimination.
-
-    A solver of CUDA's libraries could make the host wait, which a CUDA graph forbids.
-    """
-    size = a.shape[-1]
-    both = torch.cat([a, torch.eye(size, dtype=a.dtype, device=a.device).expand_as(a)], 2)
-    for k in range(size):
-        row = both.narrow(1, k, 1)
-        row = row / row.narrow(2, k, 1)
-        rest = both - both.narrow(2, k, 1) * row
-        both = torch.cat([rest.narrow(1, 0, k), row, rest.narrow(1, k + 1, size - k - 1)], 1)
-    return both.narrow(2, size, size)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from ..filters import LowPass
@@ -22,6 +23,7 @@ CUTOFF = 0.01
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
 # one per region, whose colours are usually further away (docs/training-log.md).
 _WEIGHT, _WEIGHT_BY_REGION = 0.05, 0.15
+_RIDGE = 1e-4  # of `ColourPolynomial`
 _LUMA = 0.1  # share of the way to the content's luma
 
 
@@ -38,8 +40,12 @@ class Photoreal:
        of the night (`KeepShadows`), and text on even paper (`KeepText`, with `EvenGround`);
     3. values near 0 and 1 are compressed as film does (`SoftClip`), so that shadows and highlights
        keep their detail;
-    4. the part of the change that is a function of C's colours alone passes (`ColourPolynomial`);
-       the rest is low-pass filtered along C's own structure, C + p(L)(X - C) (`projection`).
+    4. the part of the change's chroma that is a quadratic polynomial of C's colours passes
+       (`ColourPolynomial`); the rest of the change is low-pass filtered along C's own structure,
+       C + p(L)(X - C) (`projection`).
+
+    The polynomial has no luma, so C's edges stay. The smooth signals of L contain functions of the
+    colours only if they are affine, and even these only where eps does not damp them.
 
     Text and grounds are kept once more in the start and in the result, which is then soft-clipped
     (`finish`).
@@ -102,7 +108,9 @@ class Photoreal:
         projection = GraphLowPass(self.content, lowpass, eps)
         self.projection = ResidualProjection(self.content, projection)
         self._lowpass, self._coarse, self._eps = lowpass, coarse, eps
-        self._colours = ColourPolynomial(self.content, regions)
+        masks = torch.ones_like(luma(self.content)) if regions is None else regions.unsqueeze(1)
+        self._masks = masks.to(self.content)
+        self._colours = ColourPolynomial(self.content.detach(), self._masks, _RIDGE)
         weight = _WEIGHT if regions is None else _WEIGHT_BY_REGION
         self._pull = ProximalContent(self.content, weight)
         self._keep_skin = KeepSkin(self.content)
@@ -123,8 +131,13 @@ class Photoreal:
 
     def _spare(self, projection: Constraint, x: Tensor) -> Tensor:
         """Project what is no function of C's colours."""
-        function = self._colours(x.to(self.content) - self.content).to(x)
-        return projection(x - function) + function
+        change = x.to(self.content) - self.content
+        chroma = change - luma(change)
+        functions = self._colours(chroma, self.content.detach())
+        if self.regions is not None:
+            functions = (self._masks * functions).sum(0, keepdim=True)
+        functions = functions.to(x)
+        return projection(x - functions) + functions
 
     def coarse_projection(self) -> Constraint:
         """Make an approximation of step 4 that takes a quarter of the time.
