@@ -17,7 +17,7 @@ from .shadows import KeepShadows
 from .skin import KeepSkin
 from .text import KeepText
 
-CUTOFF = 0.01
+CUTOFF = 0.02
 """The default cutoff."""
 
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
@@ -133,18 +133,19 @@ class Photoreal:
         """Project what is no function of C's colours."""
         change = x.to(self.content) - self.content
         chroma = change - luma(change)
-        functions = self._colours(chroma, self.content.detach())
-        if self.regions is not None:
-            functions = (self._masks * functions).sum(0, keepdim=True)
-        functions = functions.to(x)
-        return projection(x - functions) + functions
+        fitted = self._masks * self._colours(chroma, self.content.detach())
+        function = self._over_regions(fitted).to(x)
+        return projection(x - function) + function
+
+    def _over_regions(self, images: Tensor) -> Tensor:
+        return images if self.regions is None else images.sum(0, keepdim=True)
 
     def coarse_projection(self) -> Constraint:
-        """Make an approximation of step 4 that takes a quarter of the time.
+        """Make an approximation of step 4 that takes a third of the time.
 
-        After it the network continues, so that results differ little from those of `projection`
-        throughout: over 29 pairs at full size the median Gram distance is 0.166 and not 0.160, and
-        the SSIM of gradients with C 0.937 and not 0.942.
+        After it the network continues, so that results differ little from those of `project`
+        throughout: over 29 pairs at 320 px the mean Gram distance is 0.195 and not 0.193, at the
+        same SSIM of gradients with C.
 
         Returns:
             The constraint X -> X, for all updates but the last.
@@ -162,16 +163,12 @@ class Photoreal:
         Returns:
             (B,3,H,W), not clipped.
         """
-        content, regions = self.content, self.regions
-        masks = (
-            content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
-        )
+        content, masks = self.content, self._masks
         visible = masks if alpha is None else masks * alpha.to(content)
         share = visible.mean((2, 3))
         before = (visible * content).mean((2, 3)) / (share + (share == 0))
         moves = masks * ((colours - before) * (share > 0)).to(content).view(-1, 3, 1, 1)
-        x = content + (moves if regions is None else moves.sum(0, keepdim=True))
-        return self._keep_text(self._keep_shadows(x))
+        return self._keep_text(self._keep_shadows(content + self._over_regions(moves)))
 
     def bound(self, x: Tensor) -> Tensor:
         """Bring X towards the content and into [0,1]: steps 1 to 3.

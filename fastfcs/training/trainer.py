@@ -265,9 +265,7 @@ class Trainer:
             noisy = self._add_noise(contents[0], step) if config.noise_weight else None
             output, noisy_output = self._restyle(contents, styles, cutoff, self._share(step), noisy)
             content_term, style_terms = mean_terms(self.vgg, output, crops, style_crops)
-            total: Tensor = config.style_weight * style_terms.mean()
-            if cutoff is None or not config.structure_weight:
-                total = total + content_term
+            total: Tensor = content_term + config.style_weight * style_terms.mean()
             if config.alignment_weight:
                 level = self._level(step)
                 mismatch = gradient_mismatch(
