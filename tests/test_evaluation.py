@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fastfcs import MattingLaplacian, images, losses, presets
 from fastfcs.cli import cli
+from fastfcs.constraints.photoreal import CUTOFF
 from fastfcs.evaluation import compare, cost, iterations, methods, metrics, summary
 from fastfcs.evaluation.metrics import Measure
 from fastfcs.evaluation.pairs import Pair, find_pairs, pair_up
@@ -295,7 +296,7 @@ def test_names_of_methods(folder: Path) -> None:
         "photoreal",
         "theirs",
     ]
-    assert [m.cutoff for m in selected] == [None, 0.1, 0.03, 0.01, None]
+    assert [m.cutoff for m in selected] == [None, 0.1, 0.03, CUTOFF, None]
     assert selected[4].file("07") == Path("pairs/x07.png")
     for names, message in {
         ("wct",): "method must be one of content, artistic, .* got 'wct'",
