@@ -9,8 +9,8 @@ starts from its own content plus a share w of the change that the scale before h
 
 Each scale has its own Gram matrices H_l, those of the style reduced alike. From 1024 pixels on a
 style has no more detail to give, and its H_l, those of a smaller picture, would raise the contrast
-from scale to scale. Such a scale therefore starts with w = 1, so that the picture stays the same
-where it is reduced, and only half of its own change D is kept, less of what is seen there, too:
+from scale to scale. Such a scale therefore starts with w = 1 and keeps only half of its own change
+D, and a tenth of the part of D that a reduced picture shows:
 
     X = X^(0) + 0.5 D - 0.4 up(down(D))
 """

@@ -67,8 +67,8 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
 @click.option(
     "--brush",
     type=float,
-    help="Size of the strokes relative to the picture, 0.25 to 4; 1, as in the style picture, by "
-    "default.",
+    help="Size of the strokes relative to the picture, 0.25 to 4. By default 1: as in the style "
+    "picture.",
 )
 @click.option(
     "--levels",
@@ -79,8 +79,8 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
 @click.option(
     "--structure",
     type=float,
-    help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting; 0.3 "
-    "by default.",
+    help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting. "
+    "By default 0.3.",
 )
 @click.option(
     "--keep",

@@ -17,7 +17,7 @@ class ColourPolynomial:
 
     Args:
         content: C, (B,3,H,W), floating in [0,1].
-        weight: weights of the pixels, (B,1,H,W), or (R,1,H,W) for R polynomials of one content.
+        weight: weights of the pixels, (B,1,H,W).
         ridge: added to the weighted mean squares of the monomials, which are at most 1.
 
     Raises:
@@ -51,7 +51,7 @@ class ColourPolynomial:
             content: the colours to evaluate it at, C or a part of it, (B,3,h,w).
 
         Returns:
-            (B,3,h,w), or (R,3,h,w), in the content's dtype. Linear in the change.
+            (B,3,h,w), in the content's dtype. Linear in the change.
         """
         moments = self._sample(change).flatten(2) @ self._weighted.mT
         coefficients = (moments @ self._inverse).to(content.dtype)

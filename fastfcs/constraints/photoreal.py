@@ -44,7 +44,8 @@ class Photoreal:
        (`ColourPolynomial`); the rest of the change is low-pass filtered along C's own structure,
        C + p(L)(X - C) (`projection`).
 
-    The polynomial has no luma, so C's edges stay. The smooth signals of L contain functions of the
+    The polynomial has no luma, so C's edges stay. It is the same for all regions, or the borders of
+    their masks would show. The smooth signals of L contain functions of the
     colours only if they are affine, and even these only where eps does not damp them.
 
     Text and grounds are kept once more in the start and in the result, which is then soft-clipped
@@ -74,7 +75,6 @@ class Photoreal:
 
     Attributes:
         projection: the filter of step 4 alone, X -> C + p(L)(X - C).
-        project: all of step 4.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -108,9 +108,8 @@ class Photoreal:
         projection = GraphLowPass(self.content, lowpass, eps)
         self.projection = ResidualProjection(self.content, projection)
         self._lowpass, self._coarse, self._eps = lowpass, coarse, eps
-        masks = torch.ones_like(luma(self.content)) if regions is None else regions.unsqueeze(1)
-        self._masks = masks.to(self.content)
-        self._colours = ColourPolynomial(self.content.detach(), self._masks, _RIDGE)
+        everywhere = torch.ones_like(luma(self.content))
+        self._colours = ColourPolynomial(self.content.detach(), everywhere, _RIDGE)
         weight = _WEIGHT if regions is None else _WEIGHT_BY_REGION
         self._pull = ProximalContent(self.content, weight)
         self._keep_skin = KeepSkin(self.content)
@@ -130,15 +129,11 @@ class Photoreal:
         return self._spare(self.projection, x)
 
     def _spare(self, projection: Constraint, x: Tensor) -> Tensor:
-        """Project what is no function of C's colours."""
+        """Project the change, except for the part of it that is a function of C's colours."""
         change = x.to(self.content) - self.content
         chroma = change - luma(change)
-        fitted = self._masks * self._colours(chroma, self.content.detach())
-        function = self._over_regions(fitted).to(x)
+        function = self._colours(chroma, self.content.detach()).to(x)
         return projection(x - function) + function
-
-    def _over_regions(self, images: Tensor) -> Tensor:
-        return images if self.regions is None else images.sum(0, keepdim=True)
 
     def coarse_projection(self) -> Constraint:
         """Make an approximation of step 4 that takes a third of the time.
@@ -163,12 +158,16 @@ class Photoreal:
         Returns:
             (B,3,H,W), not clipped.
         """
-        content, masks = self.content, self._masks
+        content, regions = self.content, self.regions
+        masks = (
+            content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
+        )
         visible = masks if alpha is None else masks * alpha.to(content)
         share = visible.mean((2, 3))
         before = (visible * content).mean((2, 3)) / (share + (share == 0))
         moves = masks * ((colours - before) * (share > 0)).to(content).view(-1, 3, 1, 1)
-        return self._keep_text(self._keep_shadows(content + self._over_regions(moves)))
+        x = content + (moves if regions is None else moves.sum(0, keepdim=True))
+        return self._keep_text(self._keep_shadows(x))
 
     def bound(self, x: Tensor) -> Tensor:
         """Bring X towards the content and into [0,1]: steps 1 to 3.
