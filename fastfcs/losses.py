@@ -17,6 +17,10 @@ from torch.nn import functional as F
 from .laplacian import MattingLaplacian
 from .ops import gram
 
+_LUMA = 0.299, 0.587, 0.114
+_WINDOW = 7  # side of SSIM's windows in pixels
+_UNBIAS = _WINDOW**2 / (_WINDOW**2 - 1)  # from the mean square to the sample variance
+
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
     """Compute Gatys et al.'s (2016) content loss, L_c = 1/(n_l c_l) ||h_l - h_l^C||^2.
@@ -230,24 +234,86 @@ def gradient_ssim(a: Tensor, b: Tensor) -> Tensor:
         >>> round(gradient_ssim(image, 1 - image).item(), 6)
         1.0
     """
-    x, y = _gradient_magnitude(a), _gradient_magnitude(b)
-    unbias = 49 / 48
-    mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(z, 7, stride=1) for z in (x, y, x * x, y * y, x * y))
-    var_x, var_y = unbias * (xx - mean_x**2), unbias * (yy - mean_y**2)
-    covariance = unbias * (xy - mean_x * mean_y)
-    c1, c2 = 0.01**2, 0.03**2
-    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return (numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean()
+    x, y = (torch.linalg.vector_norm(_sobel(z), dim=1, keepdim=True) for z in (a, b))
+    return _Ssim(x, y).map().mean()
 
 
-def _gradient_magnitude(image: Tensor) -> Tensor:
-    # The kernels are made on the device, since copying them there would make the host wait.
+def structure_gradient(image: Tensor, content: Tensor) -> Tensor:
+    """Compute the gradient of `structure_loss` with respect to each image, without autograd.
+
+    Args:
+        image, content: (B,3,H,W) in [0,1], H and W at least 7.
+
+    Returns:
+        (B,3,H,W): the gradient of each image's own loss.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.losses import structure_gradient, structure_loss
+        >>> x = torch.rand(1, 3, 9, 8, dtype=torch.float64, requires_grad=True)
+        >>> content = torch.rand(1, 3, 9, 8, dtype=torch.float64)
+        >>> (wanted,) = torch.autograd.grad(structure_loss(x, content), x)
+        >>> torch.allclose(structure_gradient(x.detach(), content), wanted)
+        True
+    """
+    sobel = _sobel(image)
+    x, y = (torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (sobel, _sobel(content)))
+    direction = sobel / (x + (x == 0))
+    g = F.conv_transpose2d(_Ssim(x, y).gradient() * direction, _sobel_kernels(image))
+    for dim in (2, 3):  # the border was replicated
+        first, inner, last = g.split([2, g.shape[dim] - 4, 2], dim)
+        g = torch.cat([first.sum(dim, keepdim=True), inner, last.sum(dim, keepdim=True)], dim)
+    return -torch.cat([weight * g for weight in _LUMA], 1)
+
+
+class _Ssim:
+    """SSIM of two positive images of one channel, and the gradient of its mean in the first."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self._x, self._y = x, y
+        mean_x, mean_y, xx, yy, xy = (
+            F.avg_pool2d(z, _WINDOW, stride=1) for z in (x, y, x * x, y * y, x * y)
+        )
+        var_x, var_y = _UNBIAS * (xx - mean_x**2), _UNBIAS * (yy - mean_y**2)
+        covariance = _UNBIAS * (xy - mean_x * mean_y)
+        c1, c2 = 0.01**2, 0.03**2
+        self._mean_x, self._mean_y = mean_x, mean_y
+        self._luminance = 2 * mean_x * mean_y + c1, mean_x**2 + mean_y**2 + c1
+        self._contrast = 2 * covariance + c2, var_x + var_y + c2
+
+    def map(self) -> Tensor:
+        """SSIM of every window."""
+        (a, b), (c, d) = self._luminance, self._contrast
+        return a * c / (b * d)
+
+    def gradient(self) -> Tensor:
+        """The gradient of the mean over the windows, which is taken for each image."""
+        (a, b), (c, d) = self._luminance, self._contrast
+        ssim = self.map()
+        by_xx, by_xy = -_UNBIAS * ssim / d, 2 * _UNBIAS * a / (b * d)
+        by_mean = 2 * (c / d * self._mean_y - ssim * self._mean_x) / b
+        by_mean = by_mean - 2 * by_xx * self._mean_x - by_xy * self._mean_y
+        mean, xx, xy = (_spread(g) for g in (by_mean, by_xx, by_xy))
+        return (mean + 2 * xx * self._x + xy * self._y) / ssim[0].numel()
+
+
+def _spread(g: Tensor) -> Tensor:
+    """The transpose of a mean over windows."""
+    rim = _WINDOW - 1
+    return F.avg_pool2d(F.pad(g, (rim, rim, rim, rim)), _WINDOW, stride=1)
+
+
+def _sobel(image: Tensor) -> Tensor:
+    """The gradient of luma, (B,2,H,W)."""
+    padded = F.pad(luma(image), (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(padded, _sobel_kernels(image))
+
+
+def _sobel_kernels(image: Tensor) -> Tensor:
+    # They are made on the device, since copying them there would make the host wait.
     difference = torch.arange(-1, 2, dtype=image.dtype, device=image.device)
     across = (2 - difference.abs())[:, None] * difference / 4
-    kernels = torch.stack([across, across.T])[:, None]
-    gradient = F.conv2d(F.pad(luma(image), (1, 1, 1, 1), mode="replicate"), kernels)
-    magnitude: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-    return magnitude
+    return torch.stack([across, across.T])[:, None]
 
 
 def luma(image: Tensor) -> Tensor:
@@ -266,8 +332,8 @@ def luma(image: Tensor) -> Tensor:
         0.5925
     """
     # Scalars, since copying a tensor of weights to the device would make the host wait.
-    red, green, blue = torch.split(image, 1, 1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    weighted = [w * channel for w, channel in zip(_LUMA, torch.split(image, 1, 1), strict=True)]
+    return weighted[0] + weighted[1] + weighted[2]
 
 
 def gram_distance(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> Tensor:

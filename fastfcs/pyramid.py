@@ -143,6 +143,34 @@ def of_scale(statistics: Sequence[Statistics], size: tuple[int, int]) -> Statist
     return statistics[min(octave(size), len(statistics) - 1)]
 
 
+def interpolated(statistics: Sequence[Statistics], size: tuple[int, int]) -> Statistics:
+    """Interpolate statistics for a size between two scales.
+
+    Args:
+        statistics: those of the style's `reductions`. Sizes beyond take the last.
+        size: height and width.
+
+    Returns:
+        The mean of the statistics of the two scales, weighted by their distances in octaves.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.pyramid import interpolated
+        >>> from fastfcs.statistics import Statistics
+        >>> scales = [Statistics((h * torch.eye(4)[None],)) for h in (0.0, 1.0)]
+        >>> round(interpolated(scales, (181, 100)).own[0].amax().item(), 2)
+        0.5
+    """
+    position = min(max(0.0, math.log2(max(size) / FIRST)), len(statistics) - 1)
+    k = math.ceil(position)
+    coarse, fine = statistics[max(0, k - 1)], statistics[k]
+
+    def mean(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(x + (position - k + 1) * (y - x) for x, y in zip(a, b, strict=True))
+
+    return Statistics(mean(coarse.own, fine.own), mean(coarse.vgg, fine.vgg))
+
+
 def restyle(
     solver: Solver,
     content: Tensor,

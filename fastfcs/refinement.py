@@ -1,10 +1,10 @@
-"""Extra updates, run after the network's, that bring paintings closer to their style.
+"""Extra updates, run after the network's, that bring results closer to their style.
 
 Their forward maps approximate VGG-19 much more closely. The network's small forward maps predict
 VGG's features, but not the direction in which its losses decrease (docs/training-log.md, "Gradients
 as VGG's"). The refinement's forward maps are VGG's own convolutions at low rank, fitted to its
 responses, and its backward maps are their transposes. The constants below were found by a search
-on training pairs (same page, "Refinement").
+on training pairs (same page, "Refinement" and "Photographs, refined").
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import pyramid
+from .checks import MIN_SIDE
 from .constraints import Constraint
-from .losses import region_grams, resize_masks, squared_norm, visible_masks
+from .constraints.registry import BetweenUpdates
+from .filters import LowPass
+from .losses import region_grams, resize_masks, squared_norm, structure_gradient, visible_masks
 from .network import UnrolledSolver
 from .ops import gram, gram_correction
 from .precision import Precision
@@ -29,13 +32,18 @@ from .vgg import LOW_RANK, STYLE_LAYERS, VGG19, load_vgg19
 
 aten = torch.ops.aten
 
-_UPDATES = 10, 5  # at the first scales; then 1
-_STEP = 0.015  # step size, in intensity units, at a pixel whose gradient has the RMS magnitude
+_UPDATES = 10, 5  # of a painting at the first scales; then 1
+_STEP = 0.015
 _MOMENTUM, _MEMORY = 0.62, 0.9  # Adam's beta_1 and beta_2
 _CONTENT_WEIGHT = 0.15  # kappa
 _LEVEL_WEIGHTS = 4.0, 2.0, 1.0, 0.75  # w_l
 _COARSE = 4  # pixels per side of the averages that `_emphasise_low_frequencies` adds
 _TINY = 1e-30
+
+# Of photographs:
+_PHOTO_SIDE = 384  # longer side in pixels of the one scale
+_PHOTO_UPDATES, _PHOTO_STEP = 8, 0.06
+_PHOTO_STRUCTURE = 1.0  # the weight that takes kappa's place
 
 
 @dataclass(frozen=True)
@@ -175,12 +183,15 @@ class Refinement(nn.Module):
             weighted = weighted * _relative(alpha, weighted).sqrt()
         return Targets(features[-1], squared_norm(weighted), statistics.vgg, norms, regions, alpha)
 
-    def gradient(self, image: Tensor, targets: Targets) -> Tensor:
+    def gradient(
+        self, image: Tensor, targets: Targets, content_weight: float = _CONTENT_WEIGHT
+    ) -> Tensor:
         """Compute the gradient of the loss above, divided by 4 / n_1.
 
         Args:
             image: X, (B, 3, H, W) in [0, 1].
             targets: from `targets`.
+            content_weight: kappa.
 
         Returns:
             (B, 3, H, W).
@@ -192,7 +203,7 @@ class Refinement(nn.Module):
             scale = _LEVEL_WEIGHTS[level] * pixels[0] / pixels[level] / norm
             corrections.append(_correction(h, level, scale, targets))
         del features
-        weight = _CONTENT_WEIGHT / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
+        weight = content_weight / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
         corrections[-1] = corrections[-1] + (weight * (h - targets.content)).to(h)
         return self._backward(corrections, saved)
 
@@ -241,12 +252,20 @@ class Refinement(nn.Module):
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
         precision: Precision | None = None,
+        *,
+        updates: int | None = None,
+        step: float = _STEP,
+        structure_weight: float = 0.0,
     ) -> Tensor:
         """Refine a result of the network.
 
         Args:
             image: X to start from, (B, 3, H, W).
             content, statistics, constraint, regions, alpha, precision: see `RefinedSolver.forward`.
+            updates: K; by default `updates_at` X's size.
+            step: step size, in intensity units, at a pixel whose gradient has the RMS magnitude.
+            structure_weight: weight of `fastfcs.losses.structure_loss`, which then takes the place
+                of the loss's first term.
 
         Returns:
             X after K updates, (B, 3, H, W), not clipped.
@@ -256,18 +275,21 @@ class Refinement(nn.Module):
             targets = self.targets(content, statistics, regions, alpha)
         x = image
         mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-        for t in range(1, self.updates_at(image.shape[-2:]) + 1):
+        for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
             x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
             with autocast:
-                g = self.gradient(x, targets)
+                g = self.gradient(x, targets, 0.0 if structure_weight else _CONTENT_WEIGHT)
             g = _emphasise_low_frequencies(g.to(mean))
+            if structure_weight:
+                weight = structure_weight * x[0, 0].numel() / 4  # as `gradient` is scaled
+                g = g + weight * structure_gradient(x.to(mean), content.to(mean))
             squared = g.square() if alpha is None else g.square() * _relative(alpha, g)
             typical = squared.mean((1, 2, 3), keepdim=True)
             mean = _MOMENTUM * mean + (1 - _MOMENTUM) * g
             square = _MEMORY * square + (1 - _MEMORY) * g.square()
             # Steps stay small where the gradient is, as in skies; Adam would amplify noise there.
             scale = (square / (1 - _MEMORY**t) + typical + _TINY).sqrt()
-            x = x - (_STEP * mean / (1 - _MOMENTUM**t) / scale).to(x)
+            x = x - (step * mean / (1 - _MOMENTUM**t) / scale).to(x)
             if constraint is not None:
                 x = constraint(x)
         return x
@@ -353,6 +375,70 @@ class RefinedSolver(nn.Module):
             x, content, statistics, constraint, regions, alpha, precision
         )
         return refined
+
+
+def refine_photograph(
+    refinement: Refinement,
+    image: Tensor,
+    content: Tensor,
+    statistics: Sequence[Statistics],
+    between: BetweenUpdates,
+    lowpass: LowPass,
+    regions: Tensor | None = None,
+    alpha: Tensor | None = None,
+    precision: Precision | None = None,
+) -> Tensor:
+    """Refine a photograph, at a longer side of at most 384 pixels.
+
+    A photograph's change is smooth along the content's structure, so a small picture shows it. The
+    loss has `fastfcs.losses.structure_loss` in place of its first term. It preserves edges better
+    than a pull towards the content, after which little style would be left, so X is not pulled and
+    the cutoff is wider. The change of the small picture is enlarged and projected once more.
+
+    Args:
+        refinement: the refinement; its default number of updates is 8 here.
+        image: X, the network's result, (B, 3, H, W).
+        content: C, of the same shape.
+        statistics: of the style at every scale (`fastfcs.pyramid.reductions`).
+        between: the constraints, with "photoreal" among them.
+        lowpass: the low-pass of "photoreal" for the small picture.
+        regions, alpha, precision: see `RefinedSolver.forward`.
+
+    Returns:
+        X, (B, 3, H, W), not clipped.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs import LowPass
+        >>> from fastfcs.constraints.registry import BetweenUpdates
+        >>> from fastfcs.refinement import Refinement, refine_photograph
+        >>> refinement = Refinement(updates=1)
+        >>> content, style = torch.rand(2, 1, 3, 16, 16)
+        >>> between = BetweenUpdates(("photoreal",), content)
+        >>> statistics = [refinement.statistics(style)]
+        >>> lowpass = LowPass(0.4)
+        >>> refine_photograph(refinement, content, content, statistics, between, lowpass).shape
+        torch.Size([1, 3, 16, 16])
+    """
+    height, width = image.shape[-2:]
+    scale = max(_PHOTO_SIDE / max(height, width), MIN_SIDE / min(height, width))
+    size = round(height * min(1, scale)), round(width * min(1, scale))
+    small, first = (pyramid.resize(each, size).clamp(0, 1) for each in (content, image))
+    masks = None if regions is None else resize_masks(regions, size)
+    weights = None if alpha is None else resize_masks(alpha.squeeze(1), size).unsqueeze(1)
+    refined = refinement(
+        first,
+        small,
+        pyramid.interpolated(statistics, size),
+        between.refining(small.float(), lowpass, masks),
+        masks,
+        weights,
+        precision,
+        updates=refinement.updates or _PHOTO_UPDATES,
+        step=_PHOTO_STEP,
+        structure_weight=_PHOTO_STRUCTURE,
+    )
+    return between.project(image + pyramid.resize(refined - first, (height, width)))
 
 
 def _autocast(image: Tensor, precision: Precision | None) -> AbstractContextManager[object]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import images, presets, pyramid
 from .checks import MIN_SIDE, check_brush, check_regions, check_visible
 from .constraints.coarse import coarser
-from .constraints.photoreal import CUTOFF
+from .constraints.photoreal import CUTOFF, REFINED_CUTOFF, Photoreal
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
 from .images import AnyImage, Picture
@@ -22,6 +22,7 @@ from .losses import visible_masks
 from .network import Solver
 from .precision import choose
 from .precision import parse as parse_precision
+from .refinement import RefinedSolver, refine_photograph
 from .regions import resize
 from .statistics import (
     Scales,
@@ -82,15 +83,17 @@ class Stylizer(nn.Module):
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
             `RefinedSolver`, which is used as it is.
         refine: further updates with VGG-like features (`fastfcs.refinement`), most of them at the
-            small scales. They bring paintings closer to their style and take several times as long
-            on a CPU. Not with "photoreal".
+            small scales. They bring results closer to their style and take several times as long
+            on a CPU. Photographs are refined at a longer side of at most 384 pixels
+            (`fastfcs.refinement.refine_photograph`).
         constraint: enforced after every update of the network: None; "photoreal", which keeps the
             result a photograph; "keep-colour", which restyles only the luminance; "keep-luminance",
             which restyles only the colours; any callable X -> X on (B, 3, H, W), which is called at
             the content's own size alone; or a list of these, applied in order.
         strength: in [0, 1]; 0 returns the content exactly, 1 the full result.
         cutoff: the cutoff of "photoreal", in (0, 9): a larger one transfers more style, a smaller
-            one preserves more structure. None is the default of `Photoreal`.
+            one preserves more structure. None is the default of `Photoreal`, 0.02, or with a
+            refinement 0.1.
         style_size: longer side, in pixels, to which larger style pictures are reduced, since
             computing statistics takes as much memory as restyling; None never reduces them.
         levels: the largest number of scales from coarse to fine (`fastfcs.pyramid`). By default as
@@ -155,7 +158,7 @@ class Stylizer(nn.Module):
         check_brush(brush)
         self.strength, self.brush = strength, brush
         self.levels, self.structure = levels, structure
-        self.cutoff, self.precision = cutoff, precision
+        self.precision = precision
         self.style_size = style_size
         self.solver: Solver
         if isinstance(weights, (str, Path)):
@@ -169,6 +172,7 @@ class Stylizer(nn.Module):
             self.solver = weights
         self._is_measured = isinstance(weights, str) and is_shipped(weights) and not refine
         self.constraint = parts  # checked against the solver
+        self.cutoff = cutoff
         self.statistics = StatisticsBuffers()
         if style is not None:
             self.set_style(style)
@@ -223,8 +227,10 @@ class Stylizer(nn.Module):
     @cutoff.setter
     def cutoff(self, value: float | None) -> None:
         # Made here, so that its coefficients are constants of a traced `forward`.
-        self._lowpass = LowPass(CUTOFF if value is None else value)
+        default = REFINED_CUTOFF if self._is_refined else CUTOFF
+        self._lowpass = LowPass(default if value is None else value)
         self._coarse = coarser(self._lowpass)
+        self._refining = coarser(self._coarse)  # for about a quarter of the size
         self._cutoff = value
 
     @property
@@ -235,10 +241,11 @@ class Stylizer(nn.Module):
     @constraint.setter
     def constraint(self, value: Any) -> None:
         parts = parse(value)
-        if is_photoreal(parts) and self._is_refined:
-            # Each update is pulled back towards the content; after all updates of a refinement, no
-            # style would be left.
-            raise ValueError("refine must be False with constraint='photoreal', got True")
+        if self._is_refined and any(isinstance(part, Photoreal) for part in parts):
+            # It belongs to one size, and a refinement has another.
+            raise ValueError(
+                "refine must be False with a Photoreal object, got True: pass 'photoreal' instead"
+            )
         self._constraint = parts
 
     @torch.no_grad()
@@ -318,12 +325,17 @@ class Stylizer(nn.Module):
         # Half types have float32 Gram matrices.
         dtype = torch.promote_types(next(self.solver.parameters()).dtype, torch.float32)
         height, width = image.shape[-2:]
+        statistics = tuple(s.map(lambda h: h.to(dtype)) for s in statistics)
         photoreal = is_photoreal(self.constraint)  # all it takes from a style are its colours
         scales = [
             (size, statistics[-1] if photoreal else pyramid.of_scale(statistics, size))
             for size in self.sizes(height, width)
         ]
-        scales = [(size, s.map(lambda h: h.to(dtype))) for size, s in scales]
+        solver: Any = self.solver
+        refinement: Any = None
+        if photoreal and isinstance(solver, RefinedSolver):
+            solver, refinement = solver.solver, solver.refinement
+            scales = [(size, Statistics(s.own)) for size, s in scales]
         precision = choose(self._precision, device, photoreal=photoreal, measured=self._is_measured)
 
         photo, masks = filled.to(device, dtype), None if regions is None else regions.to(device)
@@ -333,18 +345,32 @@ class Stylizer(nn.Module):
             self._lowpass,
             masks,
             self._coarse,
-            self.solver.updates_at(photo.shape[-2:]),
+            solver.updates_at(photo.shape[-2:]),
         )
+        alpha = None if alpha is None else alpha.to(device)
         x = pyramid.restyle(
-            self.solver,
+            solver,
             photo,
             scales,
             between,
             share=1 - self.structure,
             regions=masks,
-            alpha=None if alpha is None else alpha.to(device),
+            alpha=alpha,
             precision=precision,
         )
+        if refinement is not None:
+            x = refine_photograph(
+                refinement,
+                x,
+                photo,
+                statistics,
+                between,
+                self._refining,
+                masks,
+                alpha,
+                precision,
+            )
+            x = between.finish(x)
         result = torch.lerp(image, x.to(image), self.strength).clamp(0, 1)
         return cast(T, convert_back(result))
 

@@ -66,11 +66,13 @@ def test_photoreal_cutoff_and_strength(folder: Path) -> None:
     assert Image.open("s.png").tobytes() == Image.open("a.png").tobytes()
 
 
-def test_refined(folder: Path) -> None:
-    assert run("a.png", "-o", "r.png", "--refine").exit_code == 0
-    found, want = np.asarray(Image.open("r.png")), restyled("a.png", refine=True)
+@pytest.mark.parametrize("photoreal", [False, True])
+def test_refined(folder: Path, photoreal: bool) -> None:
+    flags, options = (["--photoreal"], {"constraint": "photoreal"}) if photoreal else ([], {})
+    assert run("a.png", "-o", "r.png", "--refine", *flags).exit_code == 0
+    found, want = np.asarray(Image.open("r.png")), restyled("a.png", refine=True, **options)
     assert np.abs(found.astype(int) - want).max() <= 1
-    assert np.abs(want.astype(int) - restyled("a.png")).mean() > 1
+    assert np.abs(want.astype(int) - restyled("a.png", **options)).mean() > 1
 
 
 def test_many_files_and_one_bad_one(folder: Path) -> None:
@@ -319,7 +321,7 @@ def test_alpha_profile_and_16_bits_go_through(folder: Path) -> None:
                 ("a.png", "-o", "o.png", "--photoreal", *o),
                 f"{o[0]} must be given without --photoreal",
             )
-            for o in (("--levels", "2"), ("--structure", "0"), ("--brush", "2"), ("--refine",))
+            for o in (("--levels", "2"), ("--structure", "0"), ("--brush", "2"))
         ),
         (("a.png", "-o", "o.png", "--strength", "2"), "strength must be in [0, 1], got 2.0"),
         (

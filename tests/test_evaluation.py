@@ -424,7 +424,6 @@ def test_bad_options_are_one_sentence(folder: Path) -> None:
         ("--presets=pairs",): "--presets",
         ("--last=3",): "--last",
         ("--method=content", "--equivalent-iterations"): "--method",
-        ("--method=photoreal", "--refine"): "refine",
     }.items():
         output = run("pairs", *options, code=2).output
         assert name in output

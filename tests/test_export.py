@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, export
 
 from fastfcs import LowPass, MattingLaplacian, Stylizer
+from fastfcs.constraints.registry import Name
 from fastfcs.network import UnrolledSolver
 
 OUTSIDE = r"content must be finite and in \[0, 1\]"
@@ -146,9 +147,12 @@ torch.testing.assert_close(torch.export.load("program.pt2").module()(content), e
 
 
 @pytest.mark.slow
-def test_weights_that_ship() -> None:
+@pytest.mark.parametrize("constraint", [None, "photoreal"])
+def test_weights_that_ship(constraint: Name | None) -> None:
     style, content = torch.rand(2, 3, 32, 32)
-    module = Stylizer(style, weights="tiny", precision="float32", refine=True)
+    module = Stylizer(
+        style, weights="tiny", precision="float32", refine=True, constraint=constraint
+    )
     program = export(module, (content,)).module()
     assert_same(program, module, torch.rand(3, 32, 32))
 

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from fastfcs import MattingLaplacian
-from fastfcs.losses import content_loss, gram_distance, matting_loss, style_loss
+from fastfcs.losses import (
+    content_loss,
+    gram_distance,
+    matting_loss,
+    structure_gradient,
+    structure_loss,
+    style_loss,
+)
 from fastfcs.vgg import CONTENT_LAYER, STYLE_LAYERS, VGG19, load_vgg19
 
 
@@ -52,6 +59,20 @@ def test_torchvision_names_and_preprocessing(tmp_path) -> None:
     expected = torch.relu(source.features[2](torch.relu(source.features[0](normalised))))
     torch.testing.assert_close(loaded(image)["conv1_2"], expected)
     assert not any(p.requires_grad for p in loaded.parameters())
+
+
+@pytest.mark.parametrize("size", [(7, 7), (9, 20), (31, 16)])
+def test_the_structure_gradient_is_autograd_s(size: tuple[int, int]) -> None:
+    content = torch.rand(2, 3, *size, dtype=torch.float64)
+    image = (content + 0.1 * torch.randn_like(content)).requires_grad_()
+    image.data[0, :, :4] = 0.5  # without a gradient of its own
+    (want,) = torch.autograd.grad(2 * structure_loss(image, content), image)
+    with torch.inference_mode():
+        found = structure_gradient(image.detach(), content)
+    defined = want.isfinite()
+    assert defined.any()
+    torch.testing.assert_close(found[defined], want[defined], rtol=1e-9, atol=1e-12)
+    assert found.isfinite().all()
 
 
 def test_other_files_raise(tmp_path) -> None:

@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from fastfcs import presets
 from fastfcs import refinement as refinement_module
 from fastfcs.constraints import Photoreal
+from fastfcs.constraints.photoreal import CUTOFF, REFINED_CUTOFF
+from fastfcs.laplacian import MattingLaplacian
 from fastfcs.losses import (
+    gram_distance,
     region_grams,
     relative_content_loss,
     relative_style_loss,
@@ -202,15 +205,71 @@ def test_constraints_hold_after_every_update(network: RefinedSolver) -> None:
     assert changes[0] < 0.2 * changes[1]
 
 
-def test_photoreal_raises(network: RefinedSolver) -> None:
+def test_a_refined_photograph_is_closer_to_the_style_and_keeps_its_structure() -> None:
+    """The matting energy shows that its change is still smooth along the content."""
+    content, style = stretched_photo("astronaut", 256, 320), stretched_photo("coffee", 256, 256)
+    vgg, laplacian = load_vgg19(), MattingLaplacian(content)
+    grams = {layer: gram(h) for layer, h in vgg(style).items()}
+    distances, losses, energies = [], [], []
+    for refine in (False, True):
+        stylizer = Stylizer(style, refine=refine, constraint="photoreal", cutoff=0.1)
+        with torch.no_grad():
+            x = stylizer(content)
+        distances.append(gram_distance(vgg(x), grams).item())
+        losses.append(structure_loss(x, content).item())
+        energies.append(laplacian.energy(x).item())
+    assert distances[1] < 0.93 * distances[0], distances
+    assert losses[1] < 0.7 * losses[0], losses
+    assert energies[1] < 2 * energies[0], energies
+
+
+def test_a_refined_photograph_has_a_wider_cutoff(network: RefinedSolver) -> None:
+    content, style = stretched_photo("chelsea", 64, 80), stretched_photo("coffee", 64, 70)
+    cutoffs: list[float | None] = [None, REFINED_CUTOFF, CUTOFF]
+    default, wide, narrow = (
+        Stylizer(style, weights=network, constraint="photoreal", cutoff=c)(content) for c in cutoffs
+    )
+    assert torch.equal(default, wide)
+    assert not torch.allclose(default, narrow, atol=1e-2)
+
+
+def test_photographs_are_refined_by_region_in_batches_and_with_other_constraints(
+    network: RefinedSolver,
+) -> None:
+    contents = torch.cat([stretched_photo(name, 64, 80) for name in ("chelsea", "coffee")])
+    styles = torch.cat([stretched_photo(name, 64, 80) for name in ("astronaut", "chelsea")])
+    stylizer = Stylizer(weights=network, constraint="photoreal")
+    one_by_one = [stylizer.set_style(s)(c) for c, s in zip(contents, styles, strict=True)]
+    both = stylizer.set_style(styles)(contents)
+    torch.testing.assert_close(both, torch.stack(one_by_one), rtol=0, atol=5e-3)
+
+    masks = torch.zeros(2, 64, 80)
+    masks[0, :, :40] = masks[1, :, 40:] = 1
+    halves = stylizer(contents[0], masks)
+    near = [(halves - x).abs()[..., :20].mean() for x in (one_by_one[0], contents[0])]
+    assert near[0] < near[1]
+
+    stylizer.constraint = ["photoreal", "keep-luminance"]
+    grey = stylizer.set_style(styles[0])(contents[0])
+    assert ((grey - contents[0]) * LUMA).sum(0).abs().mean() < 0.01
+    assert (grey - contents[0]).abs().mean() > 0.02
+
+
+def test_a_long_photograph_is_refined() -> None:
+    content, style = torch.rand(3, 16, 800), stretched_photo("coffee", 64, 64)
+    stylizer = Stylizer(style, weights="tiny", refine=True, constraint="photoreal")
+    assert stylizer(content).shape == content.shape
+
+
+def test_the_constraint_object_of_one_size_cannot_be_refined(network: RefinedSolver) -> None:
+    photoreal = Photoreal(CONTENT)
     for ask in (
-        lambda: Stylizer(weights=network, constraint=["keep-colour", "photoreal"]),
-        lambda: Stylizer(refine=True, constraint="photoreal"),
-        lambda: setattr(Stylizer(weights=network), "constraint", "photoreal"),
+        lambda: Stylizer(weights=network, constraint=["keep-colour", photoreal]),
+        lambda: Stylizer(refine=True, constraint=photoreal),
+        lambda: setattr(Stylizer(weights=network), "constraint", photoreal),
     ):
-        with pytest.raises(ValueError, match="refine must be False with constraint='photo"):
+        with pytest.raises(ValueError, match="refine must be False with a Photoreal object"):
             ask()
-    Stylizer(weights=network.solver, constraint="photoreal")
 
 
 def test_the_gradient_vanishes_at_the_style_itself(refinement: Refinement) -> None:

@@ -117,7 +117,13 @@ def hiding(image: Tensor, alpha: Tensor) -> list[images.Picture]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"constraint": "photoreal"}, {"refine": True}, {"constraint": "keep-colour"}],
+    [
+        {},
+        {"constraint": "photoreal"},
+        {"refine": True},
+        {"constraint": "keep-colour"},
+        {"constraint": "photoreal", "refine": True},
+    ],
     ids=lambda options: "-".join(map(str, options.values())) or "artistic",
 )
 @pytest.mark.parametrize("regions", [False, True])

@@ -134,7 +134,7 @@ def evaluate(
             from ..evaluation import compare, methods, report
 
             compared = methods.select_methods(
-                names or (methods.PAINTED if refine else methods.DEFAULT),
+                names or methods.DEFAULT,
                 weights=weights,
                 refine=refine,
                 steps=steps,

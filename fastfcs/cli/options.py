@@ -67,7 +67,7 @@ WEIGHTS = click.option(
 REFINE = click.option(
     "--refine",
     is_flag=True,
-    help="Further updates with VGG-like features: closer to a painting's style, but slower.",
+    help="Further updates with VGG-like features: closer to the style, but slower.",
 )
 PRECISION = click.option(
     "--precision",

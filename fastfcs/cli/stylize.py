@@ -157,8 +157,6 @@ def stylize(
             raise ValueError("--cutoff must be given with --photoreal")
         options = ("brush", brush), ("levels", levels), ("structure", structure)
         painting: dict[str, Any] = {name: value for name, value in options if value is not None}
-        if refine:
-            painting["refine"] = True
         if painting and photoreal:
             raise ValueError(f"--{next(iter(painting))} must be given without --photoreal")
         if as_json and output == "-":
@@ -180,6 +178,7 @@ def stylize(
         ]
         stylizer = Stylizer(
             weights=weights,
+            refine=refine,
             constraint=constraint,
             strength=strength,
             cutoff=cutoff,

@@ -17,8 +17,8 @@ from .shadows import KeepShadows
 from .skin import KeepSkin
 from .text import KeepText
 
-CUTOFF = 0.02
-"""The default cutoff."""
+CUTOFF, REFINED_CUTOFF = 0.02, 0.1
+"""The default cutoffs, without and with a refinement."""
 
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
 # one per region, whose colours are usually further away (docs/training-log.md).
@@ -179,7 +179,17 @@ class Photoreal:
             (B,3,H,W) in X's dtype.
         """
         x = self._pull(x)
-        x = x + _LUMA * luma(self.content.to(x) - x)
+        return self.keep(x + _LUMA * luma(self.content.to(x) - x))
+
+    def keep(self, x: Tensor) -> Tensor:
+        """Keep skin, shadows and text, and bring X into [0,1]: steps 2 and 3.
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W) in X's dtype.
+        """
         x = self._keep_shadows(self._keep_skin(x))
         return self._soft_clip(self._keep_text(x))
 

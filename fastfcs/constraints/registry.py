@@ -161,6 +161,7 @@ class BetweenUpdates:
         updates: number of updates of the network. After all but the last, `Photoreal` projects on a
             coarse grid.
         ground: the even grounds of a painting; by default found in the content.
+        pulled: whether `Photoreal` pulls X towards the content (`Photoreal.bound`).
 
     Examples:
         >>> from fastfcs.constraints.registry import BetweenUpdates, parse
@@ -180,6 +181,7 @@ class BetweenUpdates:
         coarse: LowPass | None = None,
         updates: int = 1,
         ground: EvenGround | None = None,
+        pulled: bool = True,
     ) -> None:
         self._parts = parts
         # Constraints split colours, which takes far longer in channels_last memory.
@@ -193,7 +195,9 @@ class BetweenUpdates:
         if ground is None and not self._photoreal:
             ground = EvenGround(content, coloured=False)
         self._ground = ground
-        self._bound = self._photoreal.bound if self._photoreal else Clip()
+        self._bound: Constraint = Clip()
+        if self._photoreal:
+            self._bound = self._photoreal.bound if pulled else self._photoreal.keep
 
     def reduced(self, content: Tensor) -> BetweenUpdates:
         """Make the constraints of a coarser scale, see `fastfcs.pyramid`.
@@ -208,6 +212,22 @@ class BetweenUpdates:
         names = tuple(p for p in self._parts if isinstance(p, str) and not is_photoreal((p,)))
         ground = self._ground and self._ground.reduced(content)
         return BetweenUpdates(names, content, ground=ground)
+
+    def refining(
+        self, content: Tensor, lowpass: LowPass, regions: Tensor | None = None
+    ) -> BetweenUpdates:
+        """Make the constraints of a photograph's refinement, see `fastfcs.refinement`.
+
+        Args:
+            content: C reduced, (B,3,h,w), floating in [0,1].
+            lowpass: p at that size.
+            regions: the masks reduced alike, (R,h,w).
+
+        Returns:
+            The same constraints without callables and without the pull towards the content.
+        """
+        names = tuple(part for part in self._parts if isinstance(part, str))
+        return BetweenUpdates(names, content, lowpass, regions, pulled=False)
 
     def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor | None:
         """Choose X^(0), see `Photoreal.start`.
@@ -240,7 +260,21 @@ class BetweenUpdates:
             return x
         x = self._bound(x)
         self._left -= 1
-        for constraint in self._early if self._left > 0 else self._last:
+        return self._enforce(self._early if self._left > 0 else self._last, x)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Enforce the constraints on an X that needs not be bounded first.
+
+        Args:
+            x: (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W).
+        """
+        return self._enforce(self._last, x.contiguous())
+
+    def _enforce(self, constraints: list[Constraint], x: Tensor) -> Tensor:
+        for constraint in constraints:
             result = constraint(x)
             if not isinstance(result, Tensor) or result.shape != x.shape:
                 kind = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import images
-from ..constraints import Photoreal
+from ..constraints.photoreal import CUTOFF, REFINED_CUTOFF
 from ..filters import LowPass
 from ..network import Solver
 from ..stylizer import Stylizer
@@ -22,8 +21,7 @@ from ..vgg import LOW_RANK, VGG19, load_vgg19
 from ..weights import find_weights, load_network
 from .pairs import Pair
 
-PAINTED = ("content", "artistic")
-DEFAULT = (*PAINTED, "photoreal", "photoreal:0.001,0.1,1")
+DEFAULT = ("content", "artistic", "photoreal", "photoreal:0.001,0.1,1")
 # Options of "projected", chosen so that its Gram distance on Luan et al.'s pairs is below theirs.
 _PROJECTED: dict[str, Any] = {
     "method": "adam",
@@ -174,7 +172,7 @@ class _BuiltIn:
         return self._iterative(name, lambda pair: options, options["cutoff"])
 
     def _photoreal(self, family: str, cutoff: float | None, by_region: bool = False) -> Method:
-        default = inspect.signature(Photoreal).parameters["cutoff"].default
+        default = REFINED_CUTOFF if self._refine else CUTOFF
         name = family if cutoff is None else f"{family}:{cutoff:g}"
         return self._network(name, cutoff or default, by_region, constraint="photoreal")
 
