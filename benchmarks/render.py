@@ -4,10 +4,10 @@ python benchmarks/render.py
 
 Every number between the markers in README.md, docs/results.md and docs/benchmarks.md comes from
 those files. pairs.json is the report.json of `fastfcs evaluate PAIRS`, with the medians of
---refine merged into it as "artistic, refined" and so on; iterations-*.json are the iterations.json of
---equivalent-iterations without their rows of single pairs; command-cpu.json is written by
-command.py, networks.json by networks.py, and one file per machine by laplacian.py, gram.py and
-stylizer.py.
+--refine merged into it as "artistic, refined" and so on; iterations-*.json are the
+iterations.json of --equivalent-iterations without their rows of single pairs; command-cpu.json is
+written by command.py, networks.json by networks.py, and one file per machine by laplacian.py,
+gram.py and stylizer.py.
 """
 
 from __future__ import annotations

@@ -383,7 +383,7 @@ def refine_photograph(
     content: Tensor,
     statistics: Sequence[Statistics],
     between: BetweenUpdates,
-    lowpass: LowPass,
+    lowpasses: tuple[LowPass, LowPass],
     regions: Tensor | None = None,
     alpha: Tensor | None = None,
     precision: Precision | None = None,
@@ -393,7 +393,8 @@ def refine_photograph(
     A photograph's change is smooth along the content's structure, so a small picture shows it. The
     loss has `fastfcs.losses.structure_loss` in place of its first term. It preserves edges better
     than a pull towards the content, after which little style would be left, so X is not pulled and
-    the cutoff is wider. The change of the small picture is enlarged and projected once more.
+    the cutoffs are wider. The change of the small picture is enlarged and projected once more. The
+    network's updates have no such loss, and with these cutoffs they would draw halos.
 
     Args:
         refinement: the refinement; its default number of updates is 8 here.
@@ -401,7 +402,7 @@ def refine_photograph(
         content: C, of the same shape.
         statistics: of the style at every scale (`fastfcs.pyramid.reductions`).
         between: the constraints, with "photoreal" among them.
-        lowpass: the low-pass of "photoreal" for the small picture.
+        lowpasses: those of "photoreal" for the small picture and for the result.
         regions, alpha, precision: see `RefinedSolver.forward`.
 
     Returns:
@@ -416,8 +417,8 @@ def refine_photograph(
         >>> content, style = torch.rand(2, 1, 3, 16, 16)
         >>> between = BetweenUpdates(("photoreal",), content)
         >>> statistics = [refinement.statistics(style)]
-        >>> lowpass = LowPass(0.4)
-        >>> refine_photograph(refinement, content, content, statistics, between, lowpass).shape
+        >>> lowpasses = LowPass(0.4), LowPass(0.1)
+        >>> refine_photograph(refinement, content, content, statistics, between, lowpasses).shape
         torch.Size([1, 3, 16, 16])
     """
     height, width = image.shape[-2:]
@@ -430,7 +431,7 @@ def refine_photograph(
         first,
         small,
         pyramid.interpolated(statistics, size),
-        between.refining(small.float(), lowpass, masks),
+        between.refining(small.float(), lowpasses[0], masks),
         masks,
         weights,
         precision,
@@ -438,7 +439,8 @@ def refine_photograph(
         step=_PHOTO_STEP,
         structure_weight=_PHOTO_STRUCTURE,
     )
-    return between.project(image + pyramid.resize(refined - first, (height, width)))
+    enlarged = pyramid.resize(refined - first, (height, width))
+    return between.project(image + enlarged, lowpasses[1])
 
 
 def _autocast(image: Tensor, precision: Precision | None) -> AbstractContextManager[object]:

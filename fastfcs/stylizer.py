@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from . import images, presets, pyramid
 from .checks import MIN_SIDE, check_brush, check_regions, check_visible
 from .constraints.coarse import coarser
-from .constraints.photoreal import CUTOFF, REFINED_CUTOFF, Photoreal
+from .constraints.photoreal import CUTOFF, Photoreal
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass
 from .images import AnyImage, Picture
+from .laplacian import MattingLaplacian
 from .losses import visible_masks
 from .network import Solver
 from .precision import choose
@@ -35,6 +36,7 @@ from .statistics import (
 from .weights import is_shipped, load_network
 
 Style: TypeAlias = AnyImage | str | Path
+_REFINED_CUTOFFS = 20, 5  # of a refinement's small picture and its result, times the cutoff
 STRUCTURE = 0.3
 """The default of ``structure``."""
 
@@ -92,8 +94,7 @@ class Stylizer(nn.Module):
             the content's own size alone; or a list of these, applied in order.
         strength: in [0, 1]; 0 returns the content exactly, 1 the full result.
         cutoff: the cutoff of "photoreal", in (0, 9): a larger one transfers more style, a smaller
-            one preserves more structure. None is the default of `Photoreal`, 0.02, or with a
-            refinement 0.1.
+            one preserves more structure. None is the default of `Photoreal`.
         style_size: longer side, in pixels, to which larger style pictures are reduced, since
             computing statistics takes as much memory as restyling; None never reduces them.
         levels: the largest number of scales from coarse to fine (`fastfcs.pyramid`). By default as
@@ -227,10 +228,12 @@ class Stylizer(nn.Module):
     @cutoff.setter
     def cutoff(self, value: float | None) -> None:
         # Made here, so that its coefficients are constants of a traced `forward`.
-        default = REFINED_CUTOFF if self._is_refined else CUTOFF
-        self._lowpass = LowPass(default if value is None else value)
+        cutoff = CUTOFF if value is None else value
+        self._lowpass = LowPass(cutoff)
         self._coarse = coarser(self._lowpass)
-        self._refining = coarser(self._coarse)  # for about a quarter of the size
+        largest = 0.99 * MattingLaplacian.lambda_max
+        small, full = (LowPass(min(factor * cutoff, largest)) for factor in _REFINED_CUTOFFS)
+        self._refining = small, full
         self._cutoff = value
 
     @property

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fastfcs import presets
 from fastfcs import refinement as refinement_module
 from fastfcs.constraints import Photoreal
-from fastfcs.constraints.photoreal import CUTOFF, REFINED_CUTOFF
+from fastfcs.constraints.photoreal import CUTOFF
 from fastfcs.laplacian import MattingLaplacian
 from fastfcs.losses import (
     gram_distance,
@@ -212,25 +212,26 @@ def test_a_refined_photograph_is_closer_to_the_style_and_keeps_its_structure() -
     grams = {layer: gram(h) for layer, h in vgg(style).items()}
     distances, losses, energies = [], [], []
     for refine in (False, True):
-        stylizer = Stylizer(style, refine=refine, constraint="photoreal", cutoff=0.1)
+        stylizer = Stylizer(style, refine=refine, constraint="photoreal")
         with torch.no_grad():
             x = stylizer(content)
         distances.append(gram_distance(vgg(x), grams).item())
         losses.append(structure_loss(x, content).item())
         energies.append(laplacian.energy(x).item())
     assert distances[1] < 0.93 * distances[0], distances
-    assert losses[1] < 0.7 * losses[0], losses
+    assert losses[1] < 0.85 * losses[0], losses
     assert energies[1] < 2 * energies[0], energies
 
 
-def test_a_refined_photograph_has_a_wider_cutoff(network: RefinedSolver) -> None:
+def test_the_cutoff_of_a_refined_photograph(network: RefinedSolver) -> None:
     content, style = stretched_photo("chelsea", 64, 80), stretched_photo("coffee", 64, 70)
-    cutoffs: list[float | None] = [None, REFINED_CUTOFF, CUTOFF]
-    default, wide, narrow = (
+    cutoffs: list[float | None] = [None, CUTOFF, 0.001, 5.0]
+    default, same, narrow, wide = (
         Stylizer(style, weights=network, constraint="photoreal", cutoff=c)(content) for c in cutoffs
     )
-    assert torch.equal(default, wide)
-    assert not torch.allclose(default, narrow, atol=1e-2)
+    assert torch.equal(default, same)
+    losses = [structure_loss(x, content) for x in (narrow, default, wide)]
+    assert losses[0] < losses[1] < losses[2], losses
 
 
 def test_photographs_are_refined_by_region_in_batches_and_with_other_constraints(

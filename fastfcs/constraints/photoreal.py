@@ -17,8 +17,8 @@ from .shadows import KeepShadows
 from .skin import KeepSkin
 from .text import KeepText
 
-CUTOFF, REFINED_CUTOFF = 0.02, 0.1
-"""The default cutoffs, without and with a refinement."""
+CUTOFF = 0.02
+"""The default cutoff."""
 
 # Weights of the distance to the content's pixels: with one style for the whole picture, and with
 # one per region, whose colours are usually further away (docs/training-log.md).
@@ -117,16 +117,20 @@ class Photoreal:
         self._keep_text = KeepText(self.content)
         self._soft_clip = SoftClip(self.content)
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor, lowpass: LowPass | None = None) -> Tensor:
         """Project the change: step 4.
 
         Args:
             x: (B,3,H,W), of the content's height and width.
+            lowpass: another low-pass than p.
 
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        return self._spare(self.projection, x)
+        if lowpass is None:
+            return self._spare(self.projection, x)
+        projection = GraphLowPass(self.content, lowpass, self._eps)
+        return self._spare(ResidualProjection(self.content, projection), x)
 
     def _spare(self, projection: Constraint, x: Tensor) -> Tensor:
         """Project the change, except for the part of it that is a function of C's colours."""

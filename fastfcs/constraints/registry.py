@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -262,18 +263,23 @@ class BetweenUpdates:
         self._left -= 1
         return self._enforce(self._early if self._left > 0 else self._last, x)
 
-    def project(self, x: Tensor) -> Tensor:
-        """Enforce the constraints on an X that needs not be bounded first.
+    def project(self, x: Tensor, lowpass: LowPass) -> Tensor:
+        """Enforce the constraints on an X that need not be bounded first.
 
         Args:
             x: (B,3,H,W), of the content's height and width.
+            lowpass: the low-pass of "photoreal" in place of its own.
 
         Returns:
             (B,3,H,W).
         """
-        return self._enforce(self._last, x.contiguous())
+        constraints = [
+            partial(c.project, lowpass=lowpass) if isinstance(c, Photoreal) else c
+            for c in self._constraints
+        ]
+        return self._enforce(constraints, x.contiguous())
 
-    def _enforce(self, constraints: list[Constraint], x: Tensor) -> Tensor:
+    def _enforce(self, constraints: Sequence[Constraint], x: Tensor) -> Tensor:
         for constraint in constraints:
             result = constraint(x)
             if not isinstance(result, Tensor) or result.shape != x.shape:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import images
-from ..constraints.photoreal import CUTOFF, REFINED_CUTOFF
+from ..constraints.photoreal import CUTOFF
 from ..filters import LowPass
 from ..network import Solver
 from ..stylizer import Stylizer
@@ -172,9 +172,8 @@ class _BuiltIn:
         return self._iterative(name, lambda pair: options, options["cutoff"])
 
     def _photoreal(self, family: str, cutoff: float | None, by_region: bool = False) -> Method:
-        default = REFINED_CUTOFF if self._refine else CUTOFF
         name = family if cutoff is None else f"{family}:{cutoff:g}"
-        return self._network(name, cutoff or default, by_region, constraint="photoreal")
+        return self._network(name, cutoff or CUTOFF, by_region, constraint="photoreal")
 
     def _network(
         self, name: str, cutoff: float | None = None, by_region: bool = False, **options: Any
