@@ -46,9 +46,8 @@ APPROACHES = {
     "published": ("optimisation", "penalty Tr(XᵀLX)", "region masks"),
     "projected:0.3": ("optimisation", "projection", "none"),
     "photoreal": ("4 network updates", "projection", "none"),
-    "regional": ("4 network updates", "projection", "region masks"),
     "photoreal, refined": ("the same and 8 refining ones", "projection", "none"),
-    "regional, refined": ("the same and 8 refining ones", "projection", "region masks"),
+    "regional": ("4 network updates", "projection", "region masks"),
     "artistic": ("4 network updates per scale", "none", "none"),
     "artistic, refined": ("the same and 10, 5, 1 ... refining ones", "none", "none"),
 }

@@ -220,7 +220,7 @@ def test_a_refined_photograph_is_closer_to_the_style_and_keeps_its_structure() -
         energies.append(laplacian.energy(x).item())
     assert distances[1] < 0.93 * distances[0], distances
     assert losses[1] < 0.85 * losses[0], losses
-    assert energies[1] < 2 * energies[0], energies
+    assert energies[1] < 3 * energies[0], energies
 
 
 def test_the_cutoff_of_a_refined_photograph(network: RefinedSolver) -> None:
