@@ -310,6 +310,9 @@ class RefinedSolver(nn.Module):
         (14, 5)
     """
 
+    solver: UnrolledSolver
+    refinement: Refinement
+
     def __init__(self, solver: UnrolledSolver, refinement: Refinement | None = None) -> None:
         super().__init__()
         self.solver, self.refinement = solver, refinement or Refinement()

@@ -23,7 +23,7 @@ from .losses import visible_masks
 from .network import Solver
 from .precision import choose
 from .precision import parse as parse_precision
-from .refinement import RefinedSolver, refine_photograph
+from .refinement import RefinedSolver, Refinement, refine_photograph
 from .regions import resize
 from .statistics import (
     Scales,
@@ -334,10 +334,11 @@ class Stylizer(nn.Module):
             (size, statistics[-1] if photoreal else pyramid.of_scale(statistics, size))
             for size in self.sizes(height, width)
         ]
-        solver: Any = self.solver
-        refinement: Any = None
+        solver = self.solver
+        refinement: Refinement | None = None
         if photoreal and isinstance(solver, RefinedSolver):
-            solver, refinement = solver.solver, solver.refinement
+            refinement = solver.refinement
+            solver = solver.solver
             scales = [(size, Statistics(s.own)) for size, s in scales]
         precision = choose(self._precision, device, photoreal=photoreal, measured=self._is_measured)
 

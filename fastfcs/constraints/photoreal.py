@@ -45,8 +45,8 @@ class Photoreal:
        C + p(L)(X - C) (`projection`).
 
     The polynomial has no luma, so C's edges stay. It is the same for all regions, or the borders of
-    their masks would show. The smooth signals of L contain functions of the
-    colours only if they are affine, and even these only where eps does not damp them.
+    their masks would show. The smooth signals of L contain functions of the colours only if they
+    are affine, and even these only where eps does not damp them.
 
     Text and grounds are kept once more in the start and in the result, which is then soft-clipped
     (`finish`).
@@ -105,9 +105,8 @@ class Photoreal:
         self.content = as_working_dtype(content).float()
         self.regions = regions
         lowpass = cutoff if isinstance(cutoff, LowPass) else LowPass(cutoff, order)
-        projection = GraphLowPass(self.content, lowpass, eps)
-        self.projection = ResidualProjection(self.content, projection)
         self._lowpass, self._coarse, self._eps = lowpass, coarse, eps
+        self.projection = self._filter(lowpass)
         everywhere = torch.ones_like(luma(self.content))
         self._colours = ColourPolynomial(self.content.detach(), everywhere, _RIDGE)
         weight = _WEIGHT if regions is None else _WEIGHT_BY_REGION
@@ -127,10 +126,10 @@ class Photoreal:
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        if lowpass is None:
-            return self._spare(self.projection, x)
-        projection = GraphLowPass(self.content, lowpass, self._eps)
-        return self._spare(ResidualProjection(self.content, projection), x)
+        return self._spare(self._filter(lowpass) if lowpass else self.projection, x)
+
+    def _filter(self, lowpass: LowPass) -> Constraint:
+        return ResidualProjection(self.content, GraphLowPass(self.content, lowpass, self._eps))
 
     def _spare(self, projection: Constraint, x: Tensor) -> Tensor:
         """Project the change, except for the part of it that is a function of C's colours."""
