@@ -4,7 +4,7 @@ python benchmarks/render.py
 
 Every number between the markers in README.md, docs/results.md and docs/benchmarks.md comes from
 those files. pairs.json is the report.json of `fastfcs evaluate PAIRS`, with the medians of
---refine merged into it as "artistic, refined" and so on; iterations-*.json are the
+--refine and --no-refine merged into it as "artistic, refined" and so on; iterations-*.json are the
 iterations.json of --equivalent-iterations without their rows of single pairs; command-cpu.json is
 written by command.py, networks.json by networks.py, and one file per machine by laplacian.py,
 gram.py and stylizer.py.
@@ -45,9 +45,9 @@ FORMATS = {"energy": "{:.1f}", "seconds": "{:.1f}"}
 APPROACHES = {
     "published": ("optimisation", "penalty Tr(XᵀLX)", "region masks"),
     "projected:0.3": ("optimisation", "projection", "none"),
-    "photoreal": ("4 network updates", "projection", "none"),
-    "photoreal, refined": ("the same and 8 refining ones", "projection", "none"),
-    "regional": ("4 network updates", "projection", "region masks"),
+    "photoreal": ("4 network updates and 6 refining ones", "projection", "none"),
+    "photoreal, not refined": ("4 network updates", "projection", "none"),
+    "regional": ("4 network updates and 6 refining ones", "projection", "region masks"),
     "artistic": ("4 network updates per scale", "none", "none"),
     "artistic, refined": ("the same and 10, 5, 1 ... refining ones", "none", "none"),
 }

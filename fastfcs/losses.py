@@ -19,6 +19,8 @@ from .ops import gram
 
 _LUMA = 0.299, 0.587, 0.114
 _WINDOW = 7  # side of SSIM's windows in pixels
+_MEAN = (1 / _WINDOW,) * _WINDOW
+_SMOOTH, _DIFFERENCE = (0.25, 0.5, 0.25), (-1.0, 0.0, 1.0)  # Sobel's operator is their product
 _UNBIAS = _WINDOW**2 / (_WINDOW**2 - 1)  # from the mean square to the sample variance
 
 
@@ -257,9 +259,11 @@ def structure_gradient(image: Tensor, content: Tensor) -> Tensor:
         True
     """
     sobel = _sobel(image)
-    x, y = (torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (sobel, _sobel(content)))
+    x, y = (z.square().sum(1, keepdim=True).sqrt() for z in (sobel, _sobel(content)))
     direction = sobel / (x + (x == 0))
-    g = F.conv_transpose2d(_Ssim(x, y).gradient() * direction, _sobel_kernels(image))
+    across, down = (_Ssim(x, y).gradient() * direction).split(1, 1)
+    g = _spread(_spread(across, _SMOOTH, 2), _DIFFERENCE, 3)
+    g = g + _spread(_spread(down, _SMOOTH, 3), _DIFFERENCE, 2)
     for dim in (2, 3):  # the border was replicated
         first, inner, last = g.split([2, g.shape[dim] - 4, 2], dim)
         g = torch.cat([first.sum(dim, keepdim=True), inner, last.sum(dim, keepdim=True)], dim)
@@ -272,7 +276,7 @@ class _Ssim:
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self._x, self._y = x, y
         mean_x, mean_y, xx, yy, xy = (
-            F.avg_pool2d(z, _WINDOW, stride=1) for z in (x, y, x * x, y * y, x * y)
+            _correlate(_correlate(z, _MEAN, 2), _MEAN, 3) for z in (x, y, x * x, y * y, x * y)
         )
         var_x, var_y = _UNBIAS * (xx - mean_x**2), _UNBIAS * (yy - mean_y**2)
         covariance = _UNBIAS * (xy - mean_x * mean_y)
@@ -293,27 +297,30 @@ class _Ssim:
         by_xx, by_xy = -_UNBIAS * ssim / d, 2 * _UNBIAS * a / (b * d)
         by_mean = 2 * (c / d * self._mean_y - ssim * self._mean_x) / b
         by_mean = by_mean - 2 * by_xx * self._mean_x - by_xy * self._mean_y
-        mean, xx, xy = (_spread(g) for g in (by_mean, by_xx, by_xy))
+        mean, xx, xy = (_spread(_spread(g, _MEAN, 2), _MEAN, 3) for g in (by_mean, by_xx, by_xy))
         return (mean + 2 * xx * self._x + xy * self._y) / ssim[0].numel()
-
-
-def _spread(g: Tensor) -> Tensor:
-    """The transpose of a mean over windows."""
-    rim = _WINDOW - 1
-    return F.avg_pool2d(F.pad(g, (rim, rim, rim, rim)), _WINDOW, stride=1)
 
 
 def _sobel(image: Tensor) -> Tensor:
     """The gradient of luma, (B,2,H,W)."""
     padded = F.pad(luma(image), (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, _sobel_kernels(image))
+    across = _correlate(_correlate(padded, _SMOOTH, 2), _DIFFERENCE, 3)
+    down = _correlate(_correlate(padded, _SMOOTH, 3), _DIFFERENCE, 2)
+    return torch.cat([across, down], 1)
 
 
-def _sobel_kernels(image: Tensor) -> Tensor:
-    # They are made on the device, since copying them there would make the host wait.
-    difference = torch.arange(-1, 2, dtype=image.dtype, device=image.device)
-    across = (2 - difference.abs())[:, None] * difference / 4
-    return torch.stack([across, across.T])[:, None]
+def _correlate(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
+    """Correlate along a dimension, which gets shorter. Convolutions of one channel are slow."""
+    length = x.shape[dim] - len(taps) + 1
+    parts = [tap * x.narrow(dim, k, length) for k, tap in enumerate(taps) if tap]
+    return reduce(operator.add, parts)
+
+
+def _spread(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
+    """The transpose of `_correlate`."""
+    rim = [0, 0, 0, 0]
+    rim[2 * (3 - dim)] = rim[2 * (3 - dim) + 1] = len(taps) - 1
+    return _correlate(F.pad(x, rim), taps[::-1], dim)
 
 
 def luma(image: Tensor) -> Tensor:

@@ -42,8 +42,9 @@ _TINY = 1e-30
 
 # Of photographs:
 _PHOTO_SIDE = 384  # longer side in pixels of the one scale
-_PHOTO_UPDATES, _PHOTO_STEP = 8, 0.06
-_PHOTO_STRUCTURE = 1.0  # the weight that takes kappa's place
+_PHOTO_UPDATES, _PHOTO_STEP = 6, 0.1
+_PHOTO_RIM = 8  # pixels
+_PHOTO_STRUCTURE = 1.1  # the weight that takes kappa's place
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,7 @@ class Refinement(nn.Module):
         updates: int | None = None,
         step: float = _STEP,
         structure_weight: float = 0.0,
+        rim: int = 0,
     ) -> Tensor:
         """Refine a result of the network.
 
@@ -266,19 +268,28 @@ class Refinement(nn.Module):
             step: step size, in intensity units, at a pixel whose gradient has the RMS magnitude.
             structure_weight: weight of `fastfcs.losses.structure_loss`, which then takes the place
                 of the loss's first term.
+            rim: pixels by which pictures are continued by their mirror images for the features,
+                which would take the zeros beyond the border for an edge.
 
         Returns:
             X after K updates, (B, 3, H, W), not clipped.
         """
         autocast = _autocast(image, precision)
+
+        def continued(picture: Tensor) -> Tensor:
+            return F.pad(picture, (rim, rim, rim, rim), mode="reflect") if rim else picture
+
+        masks, weights = (None if each is None else continued(each) for each in (regions, alpha))
         with autocast:
-            targets = self.targets(content, statistics, regions, alpha)
+            targets = self.targets(continued(content), statistics, masks, weights)
         x = image
         mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
         for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
             x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
             with autocast:
-                g = self.gradient(x, targets, 0.0 if structure_weight else _CONTENT_WEIGHT)
+                kappa = 0.0 if structure_weight else _CONTENT_WEIGHT
+                g = self.gradient(continued(x), targets, kappa)
+            g = g.narrow(2, rim, x.shape[2]).narrow(3, rim, x.shape[3])
             g = _emphasise_low_frequencies(g.to(mean))
             if structure_weight:
                 weight = structure_weight * x[0, 0].numel() / 4  # as `gradient` is scaled
@@ -386,7 +397,8 @@ def refine_photograph(
     content: Tensor,
     statistics: Sequence[Statistics],
     between: BetweenUpdates,
-    lowpasses: tuple[LowPass, LowPass],
+    lowpass: LowPass,
+    luma_lowpasses: tuple[LowPass, LowPass],
     regions: Tensor | None = None,
     alpha: Tensor | None = None,
     precision: Precision | None = None,
@@ -395,17 +407,19 @@ def refine_photograph(
 
     A photograph's change is smooth along the content's structure, so a small picture shows it. The
     loss has `fastfcs.losses.structure_loss` in place of its first term. It preserves edges better
-    than a pull towards the content, after which little style would be left, so X is not pulled and
-    the cutoffs are wider. The change of the small picture is enlarged and projected once more. The
-    network's updates have no such loss, and with these cutoffs they would draw halos.
+    than a pull towards the content, after which little style would be left. So X is not pulled, and
+    the cutoff of luma is wider. That of chroma is not, since this loss sees no chroma, which would
+    glow around what stands before a sky. The change of the small picture is enlarged and projected
+    once more.
 
     Args:
-        refinement: the refinement; its default number of updates is 8 here.
+        refinement: the refinement; its default number of updates is 6 here.
         image: X, the network's result, (B, 3, H, W).
         content: C, of the same shape.
         statistics: of the style at every scale (`fastfcs.pyramid.reductions`).
         between: the constraints, with "photoreal" among them.
-        lowpasses: those of "photoreal" for the small picture and for the result.
+        lowpass: that of "photoreal" for the chroma of the change.
+        luma_lowpasses: those for its luma, of the small picture and of the result.
         regions, alpha, precision: see `RefinedSolver.forward`.
 
     Returns:
@@ -420,13 +434,12 @@ def refine_photograph(
         >>> content, style = torch.rand(2, 1, 3, 16, 16)
         >>> between = BetweenUpdates(("photoreal",), content)
         >>> statistics = [refinement.statistics(style)]
-        >>> lowpasses = LowPass(0.4), LowPass(0.1)
-        >>> refine_photograph(refinement, content, content, statistics, between, lowpasses).shape
+        >>> lowpasses = LowPass(0.03), (LowPass(0.4), LowPass(0.2))
+        >>> refine_photograph(refinement, content, content, statistics, between, *lowpasses).shape
         torch.Size([1, 3, 16, 16])
     """
     height, width = image.shape[-2:]
-    scale = max(_PHOTO_SIDE / max(height, width), MIN_SIDE / min(height, width))
-    size = round(height * min(1, scale)), round(width * min(1, scale))
+    size, updates = small_updates(refinement, height, width)
     small, first = (pyramid.resize(each, size).clamp(0, 1) for each in (content, image))
     masks = None if regions is None else resize_masks(regions, size)
     weights = None if alpha is None else resize_masks(alpha.squeeze(1), size).unsqueeze(1)
@@ -434,16 +447,37 @@ def refine_photograph(
         first,
         small,
         pyramid.interpolated(statistics, size),
-        between.refining(small.float(), lowpasses[0], masks),
+        between.refining(small.float(), lowpass, luma_lowpasses[0], masks),
         masks,
         weights,
         precision,
-        updates=refinement.updates or _PHOTO_UPDATES,
+        updates=updates,
         step=_PHOTO_STEP,
         structure_weight=_PHOTO_STRUCTURE,
+        rim=_PHOTO_RIM,
     )
     enlarged = pyramid.resize(refined - first, (height, width))
-    return between.project(image + enlarged, lowpasses[1])
+    return between.project(image + enlarged, lowpass, luma_lowpasses[1])
+
+
+def small_updates(refinement: Refinement, height: int, width: int) -> tuple[tuple[int, int], int]:
+    """Tell the updates of a photograph's refinement.
+
+    Args:
+        refinement: the refinement.
+        height, width: of the photograph in pixels.
+
+    Returns:
+        Height and width of the small picture, and the number of updates.
+
+    Examples:
+        >>> from fastfcs.refinement import Refinement, small_updates
+        >>> small_updates(Refinement(), 1200, 1600)
+        ((288, 384), 6)
+    """
+    scale = max(_PHOTO_SIDE / max(height, width), MIN_SIDE / min(height, width))
+    size = round(height * min(1, scale)), round(width * min(1, scale))
+    return size, refinement.updates or _PHOTO_UPDATES
 
 
 def _autocast(image: Tensor, precision: Precision | None) -> AbstractContextManager[object]:

@@ -23,7 +23,7 @@ from .losses import visible_masks
 from .network import Solver
 from .precision import choose
 from .precision import parse as parse_precision
-from .refinement import RefinedSolver, Refinement, refine_photograph
+from .refinement import RefinedSolver, Refinement, refine_photograph, small_updates
 from .regions import resize
 from .statistics import (
     Scales,
@@ -36,7 +36,9 @@ from .statistics import (
 from .weights import is_shipped, load_network
 
 Style: TypeAlias = AnyImage | str | Path
-_REFINED_CUTOFFS = 20, 5  # of a refinement's small picture and its result, times the cutoff
+# Cutoffs of a refined photograph over that of its network: of the chroma of its change, and of the
+# luma in the small picture and in the result.
+_CHROMA, _LUMA = 2.5, (20, 10)
 STRUCTURE = 0.3
 """The default of ``structure``."""
 
@@ -84,10 +86,11 @@ class Stylizer(nn.Module):
         style: see `set_style`. With None, set it later, or load it by ``load_state_dict``.
         weights: "universal", "small", "tiny", a safetensors file, or an `UnrolledSolver` or
             `RefinedSolver`, which is used as it is.
-        refine: further updates with VGG-like features (`fastfcs.refinement`), most of them at the
-            small scales. They bring results closer to their style and take several times as long
-            on a CPU. Photographs are refined at a longer side of at most 384 pixels
-            (`fastfcs.refinement.refine_photograph`).
+        refine: whether further updates with VGG-like features follow (`fastfcs.refinement`), which
+            bring results closer to their style. By default, photographs are refined, at a longer
+            side of at most 384 pixels (`fastfcs.refinement.refine_photograph`), and paintings are
+            not, since that takes several times as long on a CPU: with None, the stylizer refines
+            if it is made with the constraint "photoreal" and the name or file of its weights.
         constraint: enforced after every update of the network: None; "photoreal", which keeps the
             result a photograph; "keep-colour", which restyles only the luminance; "keep-luminance",
             which restyles only the colours; any callable X -> X on (B, 3, H, W), which is called at
@@ -107,9 +110,9 @@ class Stylizer(nn.Module):
             own, and without effect on "photoreal".
         precision: arithmetic of the network: "float32"; "bfloat16" or "float16", which accumulate
             in float32; or "auto", the fastest on the device whose results are as close to those of
-            float32 as docs/results.md says. With weights that do not ship, and with
-            ``refine``, "auto" is the parameters' dtype. Gram matrices and what is made of them, X
-            and constraints are in float32 always.
+            float32 as docs/results.md says. For weights that do not ship, paintings that are
+            refined, and the refinement itself, "auto" is the parameters' dtype. Gram matrices and
+            what is made of them, X and constraints are in float32 always.
 
     Raises:
         ValueError, TypeError: an argument is not as described above.
@@ -142,7 +145,7 @@ class Stylizer(nn.Module):
         style: Style | Sequence[Style] | None = None,
         *,
         weights: str | Path | Solver = "universal",
-        refine: bool = False,
+        refine: bool | None = None,
         constraint: Part | Sequence[Part] | None = None,
         strength: float = 1.0,
         cutoff: float | None = None,
@@ -163,15 +166,16 @@ class Stylizer(nn.Module):
         self.style_size = style_size
         self.solver: Solver
         if isinstance(weights, (str, Path)):
-            self.solver = load_network(weights, refine).requires_grad_(False)
+            refined = "photoreal" in parts if refine is None else refine
+            self.solver = load_network(weights, refined).requires_grad_(False)
         elif not isinstance(weights, nn.Module):
             kind = type(weights).__name__
             raise TypeError(f"weights must be a name, a file or a network, got {kind}")
         elif refine:
-            raise ValueError("refine must be False if weights is a network, got True")
+            raise ValueError("refine must be None or False if weights is a network, got True")
         else:
             self.solver = weights
-        self._is_measured = isinstance(weights, str) and is_shipped(weights) and not refine
+        self._is_shipped = isinstance(weights, str) and is_shipped(weights)
         self.constraint = parts  # checked against the solver
         self.cutoff = cutoff
         self.statistics = StatisticsBuffers()
@@ -232,8 +236,8 @@ class Stylizer(nn.Module):
         self._lowpass = LowPass(cutoff)
         self._coarse = coarser(self._lowpass)
         largest = 0.99 * MattingLaplacian.lambda_max
-        small, full = (LowPass(min(factor * cutoff, largest)) for factor in _REFINED_CUTOFFS)
-        self._refining = small, full
+        chroma, small, full = (LowPass(min(f * cutoff, largest)) for f in (_CHROMA, *_LUMA))
+        self._refining = chroma, (small, full)
         self._cutoff = value
 
     @property
@@ -340,7 +344,8 @@ class Stylizer(nn.Module):
             refinement = solver.refinement
             solver = solver.solver
             scales = [(size, Statistics(s.own)) for size, s in scales]
-        precision = choose(self._precision, device, photoreal=photoreal, measured=self._is_measured)
+        measured = self._is_shipped and not isinstance(solver, RefinedSolver)
+        precision = choose(self._precision, device, photoreal=photoreal, measured=measured)
 
         photo, masks = filled.to(device, dtype), None if regions is None else regions.to(device)
         between = BetweenUpdates(
@@ -369,10 +374,10 @@ class Stylizer(nn.Module):
                 photo,
                 statistics,
                 between,
-                self._refining,
+                *self._refining,
                 masks,
                 alpha,
-                precision,
+                choose(self._precision, device, photoreal=photoreal, measured=False),
             )
             x = between.finish(x)
         result = torch.lerp(image, x.to(image), self.strength).clamp(0, 1)
@@ -396,6 +401,26 @@ class Stylizer(nn.Module):
         """
         has_one = is_photoreal(self.constraint) or self.structure == 1
         return pyramid.sizes(height, width, 1 if has_one else self.levels)
+
+    def updates(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Tell the updates of a content.
+
+        Args:
+            height, width: of the content in pixels.
+
+        Returns:
+            The height and width of X in every update, in order.
+
+        Examples:
+            >>> from fastfcs import Stylizer
+            >>> Stylizer(weights="tiny").updates(96, 128)
+            [(96, 128), (96, 128), (96, 128), (96, 128)]
+        """
+        solver = self.solver
+        if is_photoreal(self.constraint) and isinstance(solver, RefinedSolver):
+            small, count = small_updates(solver.refinement, height, width)
+            return [(height, width)] * solver.solver.updates + [small] * count
+        return [size for size in self.sizes(height, width) for _ in range(solver.updates_at(size))]
 
     def extra_repr(self) -> str:
         return (

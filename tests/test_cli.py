@@ -66,13 +66,27 @@ def test_photoreal_cutoff_and_strength(folder: Path) -> None:
     assert Image.open("s.png").tobytes() == Image.open("a.png").tobytes()
 
 
-@pytest.mark.parametrize("photoreal", [False, True])
-def test_refined(folder: Path, photoreal: bool) -> None:
-    flags, options = (["--photoreal"], {"constraint": "photoreal"}) if photoreal else ([], {})
-    assert run("a.png", "-o", "r.png", "--refine", *flags).exit_code == 0
-    found, want = np.asarray(Image.open("r.png")), restyled("a.png", refine=True, **options)
-    assert np.abs(found.astype(int) - want).max() <= 1
-    assert np.abs(want.astype(int) - restyled("a.png", **options)).mean() > 1
+@pytest.mark.parametrize(
+    ("flags", "refined"),
+    [
+        ([], False),
+        (["--refine"], True),
+        (["--photoreal"], True),
+        (["--photoreal", "--refine"], True),
+        (["--photoreal", "--no-refine"], False),
+    ],
+)
+def test_photographs_are_refined_and_paintings_on_request(
+    folder: Path, flags: list[str], refined: bool
+) -> None:
+    constraint = "photoreal" if "--photoreal" in flags else None
+    assert run("a.png", "-o", "r.png", *flags).exit_code == 0
+    found = np.asarray(Image.open("r.png")).astype(int)
+    want, other = (
+        restyled("a.png", constraint=constraint, refine=r) for r in (refined, not refined)
+    )
+    assert np.abs(found - want).max() <= 1
+    assert np.abs(found - other).mean() > 1
 
 
 def test_many_files_and_one_bad_one(folder: Path) -> None:
@@ -219,13 +233,15 @@ def test_a_batch_is_resumed(photos: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "1 picture skipped: the output exists\n")
 
 
-@pytest.mark.parametrize("refine", [False, True])
-def test_progress_within_a_picture(folder: Path, refine: bool) -> None:
+@pytest.mark.parametrize(
+    ("refine", "constraint"), [(False, None), (True, None), (True, "photoreal")]
+)
+def test_progress_within_a_picture(folder: Path, refine: bool, constraint: str | None) -> None:
     """Reading, each update and writing count equally, also if a picture cannot be restyled."""
     from fastfcs.cli.stylize import _one_step
     from fastfcs.progress import ProgressBar
 
-    stylizer = Stylizer("style.png", weights="w.safetensors", refine=refine)
+    stylizer = Stylizer("style.png", weights="w.safetensors", refine=refine, constraint=constraint)
     parts: list[float] = []
     with ProgressBar(2, shown=False) as bar:
         advance = bar.advance
@@ -237,7 +253,7 @@ def test_progress_within_a_picture(folder: Path, refine: bool) -> None:
         bar.advance = record  # type: ignore[method-assign]
         with _one_step(bar, stylizer), torch.inference_mode():
             stylizer(images.read("a.png"))
-        part = 1 / (stylizer.solver.updates_at((24, 24)) + 2)
+        part = 1 / (len(stylizer.updates(24, 24)) + 2)
         assert parts[0] == pytest.approx(part)
         assert sum(parts) == pytest.approx(1)
         with pytest.raises(OSError, match="bad"), _one_step(bar, stylizer):

@@ -62,6 +62,18 @@ def test_photoreal_filters_the_change() -> None:
     torch.testing.assert_close(photoreal.finish(x), SoftClip(content)(KeepText(content).finish(x)))
 
 
+def test_luma_may_pass_another_filter_than_chroma() -> None:
+    content, x = torch.rand(2, 1, 3, 24, 31)
+    narrow, wide = LowPass(0.01), LowPass(0.5)
+    found = Photoreal(content, narrow, luma_lowpass=wide)
+    plain = Photoreal(content, narrow)
+    change, by_p = found.projection(x) - content, plain.projection(x) - content
+    laplacian = MattingLaplacian(content, 1e-4)
+    torch.testing.assert_close(luma(change), wide(laplacian, luma(x - content)))
+    torch.testing.assert_close(change - luma(change), by_p - luma(by_p))
+    torch.testing.assert_close(plain.project(x, narrow, wide), found.project(x))
+
+
 def polynomial(content: Tensor, change: Tensor, weight: Tensor, ridge: float) -> Tensor:
     """The quadratic polynomial of the colours that NumPy finds by least squares with a ridge."""
     r, g, b = (2 * content.numpy() - 1).reshape(3, -1)

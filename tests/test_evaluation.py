@@ -463,10 +463,10 @@ def test_the_refinement_comes_closer_to_the_style(
         path = f"pairs/{name}.png"
         Image.open(path).resize((128, 96)).save(path)
     measured = []
-    for refine in ((), ("--refine",)):
+    for refine in (("--no-refine",), ("--refine",)):
         run("pairs", "--only=01", "--method=artistic", *refine)
         report = json.loads(Path("out/report.json").read_text())
-        assert report["refine"] is bool(refine)
+        assert report["refine"] is (refine == ("--refine",))
         run("pairs", "--only=01", "--equivalent-iterations", "--steps=1", *refine)
         iteration_report = json.loads(Path("out/iterations.json").read_text())
         gram = report["medians"]["artistic"]["gram"]["value"]

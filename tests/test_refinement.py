@@ -394,10 +394,47 @@ def test_loading_computes_nothing_on_the_meta_device() -> None:
 
 
 def test_networks_by_name_and_as_they_are() -> None:
-    with pytest.raises(ValueError, match="refine must be False if weights is a network"):
+    with pytest.raises(ValueError, match="refine must be None or False if weights is a network"):
         Stylizer(weights=load_solver(), refine=True)
     network = load_network("tiny", refine=True)
     assert isinstance(network, RefinedSolver)
     assert [network.updates_at((side, side)) for side in (64, 128, 256, 512)] == [14, 14, 9, 5]
     assert Stylizer(weights=network).solver is network
     assert isinstance(load_network("tiny"), UnrolledSolver)
+
+
+def test_photographs_are_refined_by_default() -> None:
+    refined = {"photoreal": True, "keep-colour": False, None: False}
+    for constraint, want in refined.items():
+        solver = Stylizer(weights="tiny", constraint=constraint).solver
+        assert isinstance(solver, RefinedSolver) is want
+    assert isinstance(
+        Stylizer(weights="tiny", constraint=Photoreal(CONTENT)).solver, UnrolledSolver
+    )
+    stylizer = Stylizer(weights="tiny", constraint="photoreal", refine=False)
+    assert isinstance(stylizer.solver, UnrolledSolver)
+
+
+def test_the_border_of_a_photograph_is_no_edge() -> None:
+    """Features see a mirror image beyond it, and not zeros."""
+    content = torch.full((1, 3, 64, 96), 0.6)
+    content[..., 48:] = 0.4
+    style = stretched_photo("coffee", 64, 96)
+    refinement = Refinement(updates=1)
+    statistics = refinement.statistics(style)
+    moved = []
+    for rim in (0, 8):
+        with torch.no_grad():
+            x = refinement(content, content, statistics, step=0.1, rim=rim)
+        change = (x - content)[..., 4:40]  # it is even, but for the upper and the lower border
+        moved.append(
+            (change[..., :2, :] - change[..., 28:36, :].mean(2, keepdim=True)).abs().mean()
+        )
+    assert moved[1] < 0.5 * moved[0], moved
+
+
+def test_a_stylizer_tells_its_updates() -> None:
+    sizes = [(50, 128), (100, 256), (200, 512)]
+    assert Stylizer(weights="tiny").updates(200, 512) == [s for s in sizes for _ in range(4)]
+    photoreal = Stylizer(weights="tiny", constraint="photoreal").updates(200, 512)
+    assert photoreal == [(200, 512)] * 4 + [(150, 384)] * refinement_module._PHOTO_UPDATES

@@ -406,7 +406,8 @@ class NoCopyBetweenDevices(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("constraint", "refine"), [(None, False), ("photoreal", False), ("keep-colour", True)]
+    ("constraint", "refine"),
+    [(None, False), ("photoreal", False), ("photoreal", True), ("keep-colour", True)],
 )
 def test_on_cuda_the_host_never_waits(constraint: str | None, refine: bool) -> None:
     """Fake CUDA tensors have no values: any wait of the host raises, with a GPU or without."""
@@ -447,7 +448,8 @@ def test_on_cuda_the_host_never_waits(constraint: str | None, refine: bool) -> N
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    ("constraint", "refine"), [(None, False), ("photoreal", False), (None, True)]
+    ("constraint", "refine"),
+    [(None, False), ("photoreal", False), ("photoreal", True), (None, True)],
 )
 def test_cuda_graph_of_a_whole_call(
     solver: UnrolledSolver, constraint: str | None, refine: bool

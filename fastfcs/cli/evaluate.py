@@ -88,7 +88,7 @@ def evaluate(
     steps: list[int] | None,
     precision: str | None,
     weights: str,
-    refine: bool,
+    refine: bool | None,
     device: str | None,
 ) -> None:
     """Compare methods on the pairs of pictures in FOLDER.
@@ -123,7 +123,7 @@ def evaluate(
                 pairs,
                 output,
                 weights=weights,
-                refine=refine,
+                refine=bool(refine),
                 presets=presets,
                 steps=steps[0] if steps else None,
                 metadata=metadata,
@@ -169,7 +169,7 @@ def _metadata(
     steps: list[int] | None,
     precision: str | None,
     weights: str,
-    refine: bool,
+    refine: bool | None,
     device: str,
 ) -> dict[str, Any]:
     """The settings of the run, for the report; paths are reduced to names."""
@@ -188,7 +188,7 @@ def _metadata(
         "steps": steps or "default",
         "precision": precision or "float32",
         "weights": Path(weights).stem,
-        "refine": refine,
+        "refine": "default" if refine is None else refine,
     }
 
 

@@ -65,9 +65,10 @@ WEIGHTS = click.option(
     help="Network: universal, small, tiny, or a .safetensors file.",
 )
 REFINE = click.option(
-    "--refine",
-    is_flag=True,
-    help="Further updates with VGG-like features: closer to the style, but slower.",
+    "--refine/--no-refine",
+    default=None,
+    help="Further updates with VGG-like features: closer to the style, but slower. Without either, "
+    "photographs are refined and paintings are not.",
 )
 PRECISION = click.option(
     "--precision",

@@ -134,7 +134,7 @@ def stylize(
     strength: float,
     max_size: int | None,
     weights: str,
-    refine: bool,
+    refine: bool | None,
     precision: str,
     device: str | None,
     force: bool,
@@ -218,8 +218,7 @@ def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
     def begin(_: object, content: tuple[Picture, ...]) -> None:
         nonlocal work
         width, height = content[0].size
-        scales = stylizer.sizes(height, width)
-        work = sum(stylizer.solver.updates_at((h, w)) * h * w for h, w in scales)
+        work = sum(h * w for h, w in stylizer.updates(height, width))
         work += _FILES * height * width
 
     def advance(_: object, image: tuple[Tensor, ...]) -> None:

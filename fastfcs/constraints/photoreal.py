@@ -72,6 +72,7 @@ class Photoreal:
         eps: regularisation of L, see `MattingLaplacian`.
         regions: masks (R,H,W) in [0,1] of a single content, one per style.
         coarse: the low-pass of `coarse_projection`; by default made from p (`coarser`).
+        luma_lowpass: the low-pass of the change's luma, whose chroma passes p; by default p.
 
     Attributes:
         projection: the filter of step 4 alone, X -> C + p(L)(X - C).
@@ -101,12 +102,13 @@ class Photoreal:
         eps: float = 1e-4,
         regions: Tensor | None = None,
         coarse: LowPass | None = None,
+        luma_lowpass: LowPass | None = None,
     ) -> None:
         self.content = as_working_dtype(content).float()
         self.regions = regions
         lowpass = cutoff if isinstance(cutoff, LowPass) else LowPass(cutoff, order)
         self._lowpass, self._coarse, self._eps = lowpass, coarse, eps
-        self.projection = self._filter(lowpass)
+        self.projection = self._filter(lowpass, luma_lowpass)
         everywhere = torch.ones_like(luma(self.content))
         self._colours = ColourPolynomial(self.content.detach(), everywhere, _RIDGE)
         weight = _WEIGHT if regions is None else _WEIGHT_BY_REGION
@@ -116,20 +118,31 @@ class Photoreal:
         self._keep_text = KeepText(self.content)
         self._soft_clip = SoftClip(self.content)
 
-    def project(self, x: Tensor, lowpass: LowPass | None = None) -> Tensor:
+    def project(
+        self, x: Tensor, lowpass: LowPass | None = None, luma_lowpass: LowPass | None = None
+    ) -> Tensor:
         """Project the change: step 4.
 
         Args:
             x: (B,3,H,W), of the content's height and width.
-            lowpass: another low-pass than p.
+            lowpass, luma_lowpass: other low-passes than those of the constraint.
 
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        return self._spare(self._filter(lowpass) if lowpass else self.projection, x)
+        projection = self._filter(lowpass, luma_lowpass) if lowpass else self.projection
+        return self._spare(projection, x)
 
-    def _filter(self, lowpass: LowPass) -> Constraint:
-        return ResidualProjection(self.content, GraphLowPass(self.content, lowpass, self._eps))
+    def _filter(self, lowpass: LowPass, luma_lowpass: LowPass | None) -> Constraint:
+        graph = GraphLowPass(self.content, lowpass, self._eps)
+        if luma_lowpass is None:
+            return ResidualProjection(self.content, graph)
+
+        def filtered(change: Tensor) -> Tensor:
+            lightness = luma(change)
+            return graph(change - lightness) + luma_lowpass(graph.laplacian, lightness)
+
+        return ResidualProjection(self.content, filtered)
 
     def _spare(self, projection: Constraint, x: Tensor) -> Tensor:
         """Project the change, except for the part of it that is a function of C's colours."""

@@ -163,6 +163,7 @@ class BetweenUpdates:
             coarse grid.
         ground: the even grounds of a painting; by default found in the content.
         pulled: whether `Photoreal` pulls X towards the content (`Photoreal.bound`).
+        luma_lowpass: see `Photoreal`.
 
     Examples:
         >>> from fastfcs.constraints.registry import BetweenUpdates, parse
@@ -183,11 +184,19 @@ class BetweenUpdates:
         updates: int = 1,
         ground: EvenGround | None = None,
         pulled: bool = True,
+        luma_lowpass: LowPass | None = None,
     ) -> None:
         self._parts = parts
         # Constraints split colours, which takes far longer in channels_last memory.
         content = content.contiguous()
-        self._constraints = build(parts, content, cutoff=cutoff, regions=regions, coarse=coarse)
+        self._constraints = build(
+            parts,
+            content,
+            cutoff=cutoff,
+            regions=regions,
+            coarse=coarse,
+            luma_lowpass=luma_lowpass,
+        )
         self._last = [_last(constraint) for constraint in self._constraints]
         self._early = self._last if updates == 1 else [_coarse(c) for c in self._constraints]
         self._left = updates
@@ -215,20 +224,26 @@ class BetweenUpdates:
         return BetweenUpdates(names, content, ground=ground)
 
     def refining(
-        self, content: Tensor, lowpass: LowPass, regions: Tensor | None = None
+        self,
+        content: Tensor,
+        lowpass: LowPass,
+        luma_lowpass: LowPass,
+        regions: Tensor | None = None,
     ) -> BetweenUpdates:
         """Make the constraints of a photograph's refinement, see `fastfcs.refinement`.
 
         Args:
             content: C reduced, (B,3,h,w), floating in [0,1].
-            lowpass: p at that size.
+            lowpass, luma_lowpass: those of "photoreal" at that size.
             regions: the masks reduced alike, (R,h,w).
 
         Returns:
             The same constraints without callables and without the pull towards the content.
         """
         names = tuple(part for part in self._parts if isinstance(part, str))
-        return BetweenUpdates(names, content, lowpass, regions, pulled=False)
+        return BetweenUpdates(
+            names, content, lowpass, regions, pulled=False, luma_lowpass=luma_lowpass
+        )
 
     def start(self, colours: Tensor, alpha: Tensor | None = None) -> Tensor | None:
         """Choose X^(0), see `Photoreal.start`.
@@ -263,18 +278,20 @@ class BetweenUpdates:
         self._left -= 1
         return self._enforce(self._early if self._left > 0 else self._last, x)
 
-    def project(self, x: Tensor, lowpass: LowPass) -> Tensor:
+    def project(self, x: Tensor, lowpass: LowPass, luma_lowpass: LowPass) -> Tensor:
         """Enforce the constraints on an X that need not be bounded first.
 
         Args:
             x: (B,3,H,W), of the content's height and width.
-            lowpass: the low-pass of "photoreal" in place of its own.
+            lowpass, luma_lowpass: those of "photoreal" in place of its own.
 
         Returns:
             (B,3,H,W).
         """
         constraints = [
-            partial(c.project, lowpass=lowpass) if isinstance(c, Photoreal) else c
+            partial(c.project, lowpass=lowpass, luma_lowpass=luma_lowpass)
+            if isinstance(c, Photoreal)
+            else c
             for c in self._constraints
         ]
         return self._enforce(constraints, x.contiguous())

@@ -77,7 +77,7 @@ def select_methods(
     names: Sequence[str],
     *,
     weights: str | Path = "universal",
-    refine: bool = False,
+    refine: bool | None = None,
     steps: int | Sequence[int] | None = None,
     precision: str | None = None,
     device: str = "cpu",
@@ -100,7 +100,8 @@ def select_methods(
     Args:
         names: any of the above.
         weights: the network's weights, see `fastfcs.Stylizer`.
-        refine: add the refinement to the network's methods, see `fastfcs.Stylizer`.
+        refine: whether the network's methods have the refinement; by default, those that make
+            photographs have it, see `fastfcs.Stylizer`.
         steps: iterations of the iterative solvers; None stands for their defaults.
         precision: precision of the iterative solvers; None stands for their default.
         device: where to compute.
@@ -128,17 +129,16 @@ def select_methods(
 
 
 class _BuiltIn:
-    """The package's own methods; networks are loaded once, outside the measured time."""
+    """The package's own methods; networks are loaded outside the measured time."""
 
     def __init__(
-        self, weights: str | Path, refine: bool, options: dict[str, Any], device: str
+        self, weights: str | Path, refine: bool | None, options: dict[str, Any], device: str
     ) -> None:
         self._weights, self._refine, self._device = weights, refine, device
         self._options = {key: value for key, value in options.items() if value is not None}
 
-    @cached_property
-    def _solver(self) -> Solver:
-        return load_network(self._weights, self._refine).requires_grad_(False).to(self._device)
+    def _solver(self, refined: bool) -> Solver:
+        return load_network(self._weights, refined).requires_grad_(False).to(self._device)
 
     @cached_property
     def _vgg(self) -> VGG19:
@@ -179,11 +179,12 @@ class _BuiltIn:
         self, name: str, cutoff: float | None = None, by_region: bool = False, **options: Any
     ) -> Method:
         files = [find_weights(self._weights)]
-        if self._refine:
+        refined = cutoff is not None if self._refine is None else self._refine
+        if refined:
             files.append(LOW_RANK)
         if cutoff is not None:
             options["cutoff"] = cutoff
-        stylizer = Stylizer(weights=self._solver, **options)
+        stylizer = Stylizer(weights=self._solver(refined), **options)
 
         def apply(pair: Pair) -> Tensor:
             regions = pair.regions if by_region else None
@@ -192,7 +193,7 @@ class _BuiltIn:
             return result
 
         hashes = " ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
-        dependencies = f"{hashes} {options} {by_region}" + (" refined" if self._refine else "")
+        dependencies = f"{hashes} {options} {by_region}" + (" refined" if refined else "")
         return Method(name, apply, dependencies, name.split(":")[0], cutoff)
 
     def _iterative(
