@@ -71,7 +71,7 @@ def blocks() -> Row:
     return [
         ("a JPEG of quality 40", rocket),
         ("a bright reference", day),
-        ("photoreal: faded towers", result),
+        ("photoreal: a white patch", result),
         ("detail: the blocks of the JPEG", detail(result, sky)),
     ]
 

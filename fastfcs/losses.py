@@ -298,7 +298,7 @@ class _Ssim:
         by_mean = 2 * (c / d * self._mean_y - ssim * self._mean_x) / b
         by_mean = by_mean - 2 * by_xx * self._mean_x - by_xy * self._mean_y
         mean, xx, xy = (_spread(_spread(g, _MEAN, 2), _MEAN, 3) for g in (by_mean, by_xx, by_xy))
-        return (mean + 2 * xx * self._x + xy * self._y) / ssim[0].numel()
+        return (mean + 2 * xx * self._x + xy * self._y) / (ssim.shape[2] * ssim.shape[3])
 
 
 def _sobel(image: Tensor) -> Tensor:

@@ -203,7 +203,7 @@ class ForwardMaps(nn.ModuleList):
             outputs of all leaky ReLUs within a level, in order, whose signs are the gates of the
             backward maps.
         """
-        dtype, exact = arithmetic or Arithmetic(_working_dtype(self, image))
+        dtype, exact = arithmetic or Arithmetic(working_dtype(self, image))
         centred = (2 * image - 1).to(dtype, memory_format=torch.channels_last)
         x = gate(centred, centred, 1.0)
         features: list[Tensor] = []
@@ -312,7 +312,7 @@ def _inside(padded: Tensor) -> Tensor:
     return padded.narrow(2, 1, height - 2).narrow(3, 1, width - 2)
 
 
-def _working_dtype(maps: nn.Module, image: Tensor) -> torch.dtype:
+def working_dtype(maps: nn.Module, image: Tensor) -> torch.dtype:
     kind = image.device.type
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)

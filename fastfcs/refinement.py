@@ -10,7 +10,6 @@ on training pairs (same page, "Refinement" and "Photographs, refined").
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from .constraints import Constraint
 from .constraints.registry import BetweenUpdates
 from .filters import LowPass
 from .losses import region_grams, resize_masks, squared_norm, structure_gradient, visible_masks
-from .network import UnrolledSolver
+from .network import UnrolledSolver, working_dtype
 from .ops import gram, gram_correction
 from .precision import Precision
 from .statistics import Statistics, Widths, check_widths
@@ -164,17 +163,20 @@ class Refinement(nn.Module):
         statistics: Statistics,
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Targets:
         """Compute the targets of the loss.
 
         Args:
             content: (B, 3, H, W) in [0, 1].
             statistics, regions, alpha: see `forward`.
+            dtype: of the features; by default that of `torch.autocast`, where it is enabled, or of
+                the parameters.
 
         Returns:
             The targets, which all updates share.
         """
-        features = list(self.maps(content, STYLE_LAYERS).values())
+        features, _ = self._forward(content, dtype)
         grams = _grams(features, visible_masks(regions, alpha))
         norms = [
             squared_norm(h) + squared_norm(g) for h, g in zip(statistics.vgg, grams, strict=True)
@@ -185,7 +187,11 @@ class Refinement(nn.Module):
         return Targets(features[-1], squared_norm(weighted), statistics.vgg, norms, regions, alpha)
 
     def gradient(
-        self, image: Tensor, targets: Targets, content_weight: float = _CONTENT_WEIGHT
+        self,
+        image: Tensor,
+        targets: Targets,
+        content_weight: float = _CONTENT_WEIGHT,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Compute the gradient of the loss above, divided by 4 / n_1.
 
@@ -193,11 +199,12 @@ class Refinement(nn.Module):
             image: X, (B, 3, H, W) in [0, 1].
             targets: from `targets`.
             content_weight: kappa.
+            dtype: see `targets`.
 
         Returns:
             (B, 3, H, W).
         """
-        features, saved = self._forward(image)
+        features, saved = self._forward(image, dtype)
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
         corrections = []
         for level, (h, norm) in enumerate(zip(features, targets.norms, strict=True)):
@@ -208,14 +215,20 @@ class Refinement(nn.Module):
         corrections[-1] = corrections[-1] + (weight * (h - targets.content)).to(h)
         return self._backward(corrections, saved)
 
-    def _forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _forward(
+        self, image: Tensor, dtype: torch.dtype | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Compute h_l, and save ReLU outputs and the indices of maxima for `_backward`."""
         x = (image - self.maps.mean) * self.maps.scale
+        x = x.to(dtype or working_dtype(self, image))
         features, saved = [], []
         for layer in self._layers:
             if isinstance(layer, nn.MaxPool2d):
                 x, indices = F.max_pool2d(x, 2, return_indices=True)
                 saved.append(indices)
+            elif isinstance(layer, nn.Conv2d):
+                bias = None if layer.bias is None else layer.bias.to(x.dtype)
+                x = F.conv2d(x, layer.weight.to(x.dtype), bias, padding=layer.padding)
             else:
                 x = layer(x)
             if isinstance(layer, nn.ReLU):
@@ -234,7 +247,7 @@ class Refinement(nn.Module):
             if layer in self._tap_layers:
                 g = g + corrections.pop()
             if isinstance(layer, nn.Conv2d):
-                mirror = layer.weight.flip(2, 3).transpose(0, 1)
+                mirror = layer.weight.to(g.dtype).flip(2, 3).transpose(0, 1)
                 g = F.conv2d(g, mirror, padding=layer.padding)
             elif isinstance(layer, nn.MaxPool2d):
                 indices = saved.pop()  # into the output of the preceding ReLU
@@ -274,35 +287,39 @@ class Refinement(nn.Module):
         Returns:
             X after K updates, (B, 3, H, W), not clipped.
         """
-        autocast = _autocast(image, precision)
+        if precision is None:
+            dtype = working_dtype(self, image)
+        else:
+            dtype = precision.of_features(0, 1).dtype
 
         def continued(picture: Tensor) -> Tensor:
             return F.pad(picture, (rim, rim, rim, rim), mode="reflect") if rim else picture
 
-        masks, weights = (None if each is None else continued(each) for each in (regions, alpha))
-        with autocast:
-            targets = self.targets(continued(content), statistics, masks, weights)
-        x = image
-        mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-        for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
-            x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
-            with autocast:
+        with torch.autocast(image.device.type, enabled=False):
+            masks, weights = (
+                None if each is None else continued(each) for each in (regions, alpha)
+            )
+            targets = self.targets(continued(content), statistics, masks, weights, dtype)
+            x = image
+            mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+            for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
+                x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
                 kappa = 0.0 if structure_weight else _CONTENT_WEIGHT
-                g = self.gradient(continued(x), targets, kappa)
-            g = g.narrow(2, rim, x.shape[2]).narrow(3, rim, x.shape[3])
-            g = _emphasise_low_frequencies(g.to(mean))
-            if structure_weight:
-                weight = structure_weight * x[0, 0].numel() / 4  # as `gradient` is scaled
-                g = g + weight * structure_gradient(x.to(mean), content.to(mean))
-            squared = g.square() if alpha is None else g.square() * _relative(alpha, g)
-            typical = squared.mean((1, 2, 3), keepdim=True)
-            mean = _MOMENTUM * mean + (1 - _MOMENTUM) * g
-            square = _MEMORY * square + (1 - _MEMORY) * g.square()
-            # Steps stay small where the gradient is, as in skies; Adam would amplify noise there.
-            scale = (square / (1 - _MEMORY**t) + typical + _TINY).sqrt()
-            x = x - (step * mean / (1 - _MOMENTUM**t) / scale).to(x)
-            if constraint is not None:
-                x = constraint(x)
+                g = self.gradient(continued(x), targets, kappa, dtype)
+                g = g.narrow(2, rim, x.shape[2]).narrow(3, rim, x.shape[3])
+                g = _emphasise_low_frequencies(g.to(mean))
+                if structure_weight:
+                    weight = structure_weight * x.shape[2] * x.shape[3] / 4  # `gradient`'s scale
+                    g = g + weight * structure_gradient(x.to(mean), content.to(mean))
+                squared = g.square() if alpha is None else g.square() * _relative(alpha, g)
+                typical = squared.mean((1, 2, 3), keepdim=True)
+                mean = _MOMENTUM * mean + (1 - _MOMENTUM) * g
+                square = _MEMORY * square + (1 - _MEMORY) * g.square()
+                # Steps stay small where the gradient is; in skies Adam would amplify noise.
+                scale = (square / (1 - _MEMORY**t) + typical + _TINY).sqrt()
+                x = x - (step * mean / (1 - _MOMENTUM**t) / scale).to(x)
+                if constraint is not None:
+                    x = constraint(x)
         return x
 
 
@@ -478,14 +495,6 @@ def small_updates(refinement: Refinement, height: int, width: int) -> tuple[tupl
     scale = max(_PHOTO_SIDE / max(height, width), MIN_SIDE / min(height, width))
     size = round(height * min(1, scale)), round(width * min(1, scale))
     return size, refinement.updates or _PHOTO_UPDATES
-
-
-def _autocast(image: Tensor, precision: Precision | None) -> AbstractContextManager[object]:
-    """The context that runs convolutions in a half type, if the features are of one."""
-    if precision is None:
-        return nullcontext()
-    kind, dtype = image.device.type, precision.of_features(0, 1).dtype
-    return torch.autocast(kind, dtype, enabled=dtype.itemsize == 2)
 
 
 def _grams(features: Iterable[Tensor], masks: Tensor | None) -> list[Tensor]:
