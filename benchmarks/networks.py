@@ -6,7 +6,7 @@ PAIRS, PHOTOS and STYLES are folders as for `fastfcs evaluate`. OUT caches resul
 interrupted run continues. Writes benchmarks/results/networks.json: for every network, and for
 the first one with refined paintings too, the size of its files in MB, the seconds per picture of
 0.25 megapixels once the style is set, the medians over the pairs at 320 px (artistic and, always
-refined, photoreal), and its equivalent iterations of Adam on the last 50 photos at 192 px.
+refined, photoreal), and its equivalent iterations of Adam on the last 20 photos at 192 px.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RESULTS = Path(__file__).parent / "results/networks.json"
 NETWORKS = ("universal", True), ("universal", None), ("small", None), ("tiny", None)
 SIDE = 500  # of the picture that is timed, pixels
 PAIRS_SIZE, PHOTOS_SIZE = 320, 192  # longer sides, pixels
-LAST = 50  # photos
+LAST = 20  # photos
 STEPS = 60  # iterations of Adam
 
 

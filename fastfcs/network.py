@@ -313,6 +313,21 @@ def _inside(padded: Tensor) -> Tensor:
 
 
 def working_dtype(maps: nn.Module, image: Tensor) -> torch.dtype:
+    """Choose the dtype of features if nothing else is asked for.
+
+    Args:
+        maps: the module that computes them.
+        image: X, on the device where it runs.
+
+    Returns:
+        That of `torch.autocast`, where it is enabled, or of the parameters.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.network import working_dtype
+        >>> working_dtype(torch.nn.Linear(2, 2).half(), torch.rand(1))
+        torch.float16
+    """
     kind = image.device.type
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)

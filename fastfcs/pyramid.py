@@ -38,7 +38,7 @@ STYLE_SIDE = 768
 
 _STEP = math.sqrt(2)  # at least between the last two scales
 _BEYOND = 3  # octaves above `FIRST` from which pictures are larger than most styles
-_KEPT, _TAKEN_BACK = 0.5, 0.4  # of the change that such a scale makes
+_KEPT, _TAKEN_BACK = 0.5, 0.45  # of the change that such a scale makes
 
 
 def sizes(height: int, width: int, levels: int | None = None) -> list[tuple[int, int]]:

@@ -477,6 +477,14 @@ def test_the_refinement_comes_closer_to_the_style(
     assert refined_loss < 0.75 * loss
 
 
+def test_methods_that_make_photographs_are_refined_unless_one_asks_otherwise() -> None:
+    names = ["artistic", "photoreal", "regional"]
+    wanted = {None: [False, True, True], True: [True] * 3, False: [False] * 3}
+    for refine, want in wanted.items():
+        found = methods.select_methods(names, weights="tiny", refine=refine)
+        assert ["refined" in method.dependencies for method in found] == want
+
+
 def test_rows_are_read_back_from_json() -> None:
     row = Row("01", "a:1", "f", 4, 3, (5, 6), 0.5, None, 1, 1, [1], 2, 3, {"blue": 3}, 1, 0, None)
     values = json.loads(json.dumps(row.to_json()))
