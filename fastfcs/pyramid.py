@@ -12,7 +12,7 @@ style has no more detail to give, and its H_l, those of a smaller picture, would
 from scale to scale. Such a scale therefore starts with w = 1 and keeps only half of its own change
 D, and a tenth of the part of D that a reduced picture shows:
 
-    X = X^(0) + 0.5 D - 0.4 up(down(D))
+    X = X^(0) + 0.5 D - 0.45 up(down(D))
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_a_picture_and_its_enlargement_are_painted_alike(solver: UnrolledSolver)
 
 
 def test_from_1024_pixels_on_scales_hardly_change_the_reduced_picture() -> None:
-    """Solvers that add 0.2, evenly or to every other column: a tenth and half of it are kept."""
+    """Of a change of 0.2 in every other column, half is kept, and 0.05 of its mean."""
 
     class Brighter(UnrolledSolver):
         def update(self, t: int, image: Tensor, *args: Any) -> Tensor:
@@ -123,7 +123,7 @@ def test_from_1024_pixels_on_scales_hardly_change_the_reduced_picture() -> None:
     content = torch.tensor([0.5, 0.1, 0.2]).view(3, 1, 1).expand(3, 32, 1024)
     stylizer = Stylizer(torch.rand(3, 32, 512), weights=solver, structure=0.3)
     change = (stylizer(content) - content)[2, 8:-8, 8:-8]
-    assert change.mean().item() == pytest.approx(0.2 + 0.1 * (0.5 - 0.4), abs=2e-3)
+    assert change.mean().item() == pytest.approx(0.2 + 0.1 * (0.5 - 0.45), abs=2e-3)
     assert change.std().item() == pytest.approx(0.1 * 0.5, rel=0.05)
 
 
