@@ -232,7 +232,7 @@ def iterations(reports: dict[str, dict[str, Any]]) -> str:
 
 def interval(median: dict[str, Any]) -> str:
     """A median with its confidence interval."""
-    return f"{median['value']:g} ({median['low']:g} to {median['high']:g})"
+    return f"{median['value']:.3g} ({median['low']:.3g} to {median['high']:.3g})"
 
 
 def size_in_words(size: int | str) -> str:
