@@ -26,6 +26,23 @@ _KERNELS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]]
 }
 
 
+def capped(cutoff: float) -> float:
+    """Bound a cutoff that is derived from another one.
+
+    Args:
+        cutoff: any positive cutoff.
+
+    Returns:
+        The cutoff, or the largest that serves if it is larger; `LowPass` raises for 9 and beyond.
+
+    Examples:
+        >>> from fastfcs.filters import capped
+        >>> capped(0.1), round(capped(20), 2)
+        (0.1, 8.91)
+    """
+    return min(cutoff, 0.99 * MattingLaplacian.lambda_max)
+
+
 class LowPass:
     """A low-pass filter p(L), where p(0) = 1 and p approximates one of these kernels on [0, 9]:
 

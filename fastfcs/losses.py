@@ -126,6 +126,30 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(masks.unsqueeze(0), list(size), mode="area").squeeze(0)
 
 
+def resize_weights(
+    regions: Tensor | None, alpha: Tensor | None, size: Sequence[int]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Resize what weights the pixels of a content, as `resize_masks` does.
+
+    Args:
+        regions: masks (R,H,W), or None.
+        alpha: (B,1,H,W), or None.
+        size: the new height h and width w, in pixels.
+
+    Returns:
+        Both, (R,h,w) and (B,1,h,w), or None in their place.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.losses import resize_weights
+        >>> masks, alpha = resize_weights(None, torch.ones(1, 1, 6, 8), (3, 4))
+        >>> masks, alpha.shape
+        (None, torch.Size([1, 1, 3, 4]))
+    """
+    masks = None if regions is None else resize_masks(regions, size)
+    return masks, None if alpha is None else resize_masks(alpha.squeeze(1), size).unsqueeze(1)
+
+
 def visible_masks(regions: Tensor | None, alpha: Tensor | None) -> Tensor | None:
     """Compute the weights of pixels in Gram matrices: regions times alpha.
 

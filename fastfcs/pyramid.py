@@ -10,7 +10,7 @@ starts from its own content plus a share w of the change that the scale before h
 Each scale has its own Gram matrices H_l, those of the style reduced alike. From 1024 pixels on a
 style has no more detail to give, and its H_l, those of a smaller picture, would raise the contrast
 from scale to scale. Such a scale therefore starts with w = 1 and keeps only half of its own change
-D, and a tenth of the part of D that a reduced picture shows:
+D, and a twentieth of the part of D that a reduced picture shows:
 
     X = X^(0) + 0.5 D - 0.45 up(down(D))
 """
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from .checks import MIN_SIDE
 from .constraints.registry import BetweenUpdates
-from .losses import resize_masks
+from .losses import resize_weights
 from .network import Solver
 from .precision import Precision
 from .statistics import Statistics
@@ -213,8 +213,7 @@ def restyle(
         c = content if last else resize(content, size).clamp(0, 1)
         constraint = between if last else between.reduced(c.float())
         arithmetic = precision if last or precision is None else precision.coarse()
-        masks = None if regions is None else resize_masks(regions, size)
-        weights = None if alpha is None else resize_masks(alpha.squeeze(1), size).unsqueeze(1)
+        masks, weights = resize_weights(regions, alpha, size)
         beyond = k > 0 and octave(size) >= _BEYOND
         first = constraint.start(statistics.colours, weights)
         if coarse is not None:

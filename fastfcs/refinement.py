@@ -22,7 +22,14 @@ from .checks import MIN_SIDE
 from .constraints import Constraint
 from .constraints.registry import BetweenUpdates
 from .filters import LowPass
-from .losses import region_grams, resize_masks, squared_norm, structure_gradient, visible_masks
+from .losses import (
+    region_grams,
+    resize_masks,
+    resize_weights,
+    squared_norm,
+    structure_gradient,
+    visible_masks,
+)
 from .network import UnrolledSolver, working_dtype
 from .ops import gram, gram_correction
 from .precision import Precision
@@ -292,6 +299,8 @@ class Refinement(nn.Module):
         else:
             dtype = precision.of_features(0, 1).dtype
 
+        kappa = 0.0 if structure_weight else _CONTENT_WEIGHT
+
         def continued(picture: Tensor) -> Tensor:
             return F.pad(picture, (rim, rim, rim, rim), mode="reflect") if rim else picture
 
@@ -304,7 +313,6 @@ class Refinement(nn.Module):
             mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
             for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
                 x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
-                kappa = 0.0 if structure_weight else _CONTENT_WEIGHT
                 g = self.gradient(continued(x), targets, kappa, dtype)
                 g = g.narrow(2, rim, x.shape[2]).narrow(3, rim, x.shape[3])
                 g = _emphasise_low_frequencies(g.to(mean))
@@ -458,8 +466,7 @@ def refine_photograph(
     height, width = image.shape[-2:]
     size, updates = small_updates(refinement, height, width)
     small, first = (pyramid.resize(each, size).clamp(0, 1) for each in (content, image))
-    masks = None if regions is None else resize_masks(regions, size)
-    weights = None if alpha is None else resize_masks(alpha.squeeze(1), size).unsqueeze(1)
+    masks, weights = resize_weights(regions, alpha, size)
     refined = refinement(
         first,
         small,

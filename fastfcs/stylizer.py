@@ -16,9 +16,8 @@ from .checks import MIN_SIDE, check_brush, check_regions, check_visible
 from .constraints.coarse import coarser
 from .constraints.photoreal import CUTOFF, Photoreal
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
-from .filters import LowPass
+from .filters import LowPass, capped
 from .images import AnyImage, Picture
-from .laplacian import MattingLaplacian
 from .losses import visible_masks
 from .network import Solver
 from .precision import choose
@@ -235,8 +234,7 @@ class Stylizer(nn.Module):
         cutoff = CUTOFF if value is None else value
         self._lowpass = LowPass(cutoff)
         self._coarse = coarser(self._lowpass)
-        largest = 0.99 * MattingLaplacian.lambda_max
-        chroma, small, full = (LowPass(min(f * cutoff, largest)) for f in (_CHROMA, *_LUMA))
+        chroma, small, full = (LowPass(capped(f * cutoff)) for f in (_CHROMA, *_LUMA))
         self._refining = chroma, (small, full)
         self._cutoff = value
 
@@ -338,11 +336,8 @@ class Stylizer(nn.Module):
             (size, statistics[-1] if photoreal else pyramid.of_scale(statistics, size))
             for size in self.sizes(height, width)
         ]
-        solver = self.solver
-        refinement: Refinement | None = None
-        if photoreal and isinstance(solver, RefinedSolver):
-            refinement = solver.refinement
-            solver = solver.solver
+        solver, refinement = self._parts()
+        if refinement is not None:
             scales = [(size, Statistics(s.own)) for size, s in scales]
         measured = self._is_shipped and not isinstance(solver, RefinedSolver)
         precision = choose(self._precision, device, photoreal=photoreal, measured=measured)
@@ -416,11 +411,13 @@ class Stylizer(nn.Module):
             >>> Stylizer(weights="tiny").updates(96, 128)
             [(96, 128), (96, 128), (96, 128), (96, 128)]
         """
-        solver = self.solver
-        if is_photoreal(self.constraint) and isinstance(solver, RefinedSolver):
-            small, count = small_updates(solver.refinement, height, width)
-            return [(height, width)] * solver.solver.updates + [small] * count
-        return [size for size in self.sizes(height, width) for _ in range(solver.updates_at(size))]
+        solver, refinement = self._parts()
+        sizes = self.sizes(height, width)
+        found = [size for size in sizes for _ in range(solver.updates_at(size))]
+        if refinement is not None:
+            small, count = small_updates(refinement, height, width)
+            found += [small] * count
+        return found
 
     def extra_repr(self) -> str:
         return (
@@ -428,6 +425,12 @@ class Stylizer(nn.Module):
             f"levels={self.levels}, structure={self.structure}, brush={self.brush}, "
             f"precision={self.precision}"
         )
+
+    def _parts(self) -> tuple[Solver, Refinement | None]:
+        """The solver of every scale, and the refinement that follows it for a photograph alone."""
+        if is_photoreal(self.constraint) and isinstance(self.solver, RefinedSolver):
+            return self.solver.solver, self.solver.refinement
+        return self.solver, None
 
     @property
     def _is_refined(self) -> bool:

@@ -156,8 +156,8 @@ def test_weights_that_ship(constraint: Name | None) -> None:
         style, weights="tiny", precision="float32", refine=True, constraint=constraint
     )
     program = export(module, (content,)).module()
-    # Refined, a rounding of the small gradients that Adam enlarges is seen.
-    assert_same(program, module, torch.rand(3, 32, 32), atol=5e-4)
+    # In a photograph, the rounding of small gradients is seen, which Adam enlarges.
+    assert_same(program, module, torch.rand(3, 32, 32), atol=5e-4 if constraint else 1e-5)
 
 
 class Filter(nn.Module):

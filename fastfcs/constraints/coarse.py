@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..filters import LowPass
+from ..filters import LowPass, capped
 from ..laplacian import MattingLaplacian
 from .combine import as_working_dtype
 
@@ -102,8 +102,7 @@ def coarser(lowpass: LowPass) -> LowPass:
         >>> coarser(LowPass(0.01)).cutoff
         0.02
     """
-    largest = 0.99 * MattingLaplacian.lambda_max
-    cutoff = min(_EIGENVALUE * lowpass.cutoff, largest)
+    cutoff = capped(_EIGENVALUE * lowpass.cutoff)
     return LowPass(cutoff, math.ceil(_ORDER / math.sqrt(cutoff)), lowpass.kind)
 
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ..filters import LowPass
+from ..laplacian import MattingLaplacian
 from ..losses import luma
 from .coarse import CoarseProjection, coarser
 from .colours import ColourPolynomial
 from .combine import Constraint, ResidualProjection, as_working_dtype
-from .lowpass import GraphLowPass
 from .pixels import SoftClip
 from .proximal import ProximalContent
 from .shadows import KeepShadows
@@ -108,6 +108,7 @@ class Photoreal:
         self.regions = regions
         lowpass = cutoff if isinstance(cutoff, LowPass) else LowPass(cutoff, order)
         self._lowpass, self._coarse, self._eps = lowpass, coarse, eps
+        self._laplacian = MattingLaplacian(self.content, eps)
         self.projection = self._filter(lowpass, luma_lowpass)
         everywhere = torch.ones_like(luma(self.content))
         self._colours = ColourPolynomial(self.content.detach(), everywhere, _RIDGE)
@@ -134,13 +135,12 @@ class Photoreal:
         return self._spare(projection, x)
 
     def _filter(self, lowpass: LowPass, luma_lowpass: LowPass | None) -> Constraint:
-        graph = GraphLowPass(self.content, lowpass, self._eps)
-        if luma_lowpass is None:
-            return ResidualProjection(self.content, graph)
-
         def filtered(change: Tensor) -> Tensor:
+            if luma_lowpass is None:
+                return lowpass(self._laplacian, change)
             lightness = luma(change)
-            return graph(change - lightness) + luma_lowpass(graph.laplacian, lightness)
+            chroma = lowpass(self._laplacian, change - lightness)
+            return chroma + luma_lowpass(self._laplacian, lightness)
 
         return ResidualProjection(self.content, filtered)
 
