@@ -38,7 +38,7 @@ Style: TypeAlias = AnyImage | str | Path
 # Cutoffs of a refined photograph over that of its network: of the chroma of its change, and of the
 # luma in the small picture and in the result.
 _CHROMA, _LUMA = 2.5, (20, 10)
-STRUCTURE = 0.3
+STRUCTURE = 0.25
 """The default of ``structure``."""
 
 SMALL_STYLE = 96
@@ -93,7 +93,8 @@ class Stylizer(nn.Module):
         constraint: enforced after every update of the network: None; "photoreal", which keeps the
             result a photograph; "keep-colour", which restyles only the luminance; "keep-luminance",
             which restyles only the colours; any callable X -> X on (B, 3, H, W), which is called at
-            the content's own size alone; or a list of these, applied in order.
+            the content's own size alone; or a list of these, applied in order. A painting of
+            several scales has it enforced once more at the end of each.
         strength: in [0, 1]; 0 returns the content exactly, 1 the full result.
         cutoff: the cutoff of "photoreal", in (0, 9): a larger one transfers more style, a smaller
             one preserves more structure. None is the default of `Photoreal`.

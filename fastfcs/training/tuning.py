@@ -12,7 +12,7 @@ from .. import presets
 from ..images import list_images
 from ..network import UnrolledSolver
 from ..ops import gram
-from ..pyramid import FIRST, STYLE_SIDE, reductions
+from ..pyramid import FIRST, STYLE_SIDE, reductions, smooth
 from ..refinement import Refinement
 from ..statistics import Scales, Statistics
 from ..stylizer import STRUCTURE, mirrored
@@ -157,7 +157,10 @@ class _Scale:
             contents = images_of(crops, self._restyled)
             scales = [statistics, *self._coarser]
             first = coarse_start(self._solver, contents, scales, 1 - STRUCTURE)
-            output = clip_straight_through(self._solver(contents[0], statistics, start=first))
+            output = self._solver(contents[0], statistics, start=first)
+            if first is not None:
+                output = contents[0] + smooth(output - contents[0], (-1, -2))
+            output = clip_straight_through(output)
             content, styles = mean_terms(self._vgg, output, crops, self._goal)
         style = styles.mean()
         return content + self._config.style_weight * style, {"content": content, "style": style}
