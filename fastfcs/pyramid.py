@@ -218,7 +218,7 @@ def restyle(
     """
     dtype = next(solver.parameters()).dtype
     coarse: tuple[Tensor, Tensor] | None = None
-    for k, (size, statistics) in enumerate(scales):
+    for size, statistics in scales:
         last = size == content.shape[-2:]
         c = content if last else resize(content, size).clamp(0, 1)
         constraint = between if last else between.reduced(c.float())
