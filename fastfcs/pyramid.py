@@ -240,7 +240,7 @@ def restyle(
     return x
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(image: Tensor, size: Sequence[int]) -> Tensor:
     """Resize an image, or a change of one, by bicubic interpolation with antialiasing.
 
     Args:
@@ -256,7 +256,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         >>> resize(torch.rand(1, 3, 20, 40), (10, 20)).shape
         torch.Size([1, 3, 10, 20])
     """
-    if image.shape[-2:] == size:
+    if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image, list(size), mode="bicubic", antialias=True)
 
