@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from .losses import luma
+
 Widths: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 """The number of channels of every Gram matrix, nested as in `Statistics`: own[l] and vgg[l]."""
 
@@ -95,6 +97,19 @@ class Statistics:
         means = self.own[0].select(2, -1)
         colour, constant = means.narrow(1, -4, 3), means.narrow(1, -1, 1)
         return (1 + colour / constant) / 2
+
+    @property
+    def chroma(self) -> Tensor:
+        """The root mean square of each style's chroma, (S,).
+
+        Chroma is |c - Y|, where c are R, G and B in [0, 1] and Y is their luma. The same part of
+        that Gram matrix holds the second moments of the colours.
+        """
+        end = self.own[0].narrow(1, -4, 4).narrow(2, -4, 4)
+        moments = end.narrow(1, 0, 3).narrow(2, 0, 3) / end.narrow(1, 3, 1).narrow(2, 3, 1)
+        for _ in range(2):  # c - Y is linear: once for the rows, once for the columns
+            moments = (moments - luma(moments.unsqueeze(-1)).squeeze(-1)).mT
+        return moments.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt() / 2
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Statistics:
         """Apply a function to every Gram matrix.

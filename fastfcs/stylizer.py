@@ -351,6 +351,7 @@ class Stylizer(nn.Module):
             masks,
             self._coarse,
             solver.updates_at(photo.shape[-2:]),
+            chroma=statistics[-1].chroma if photoreal else None,
         )
         alpha = None if alpha is None else alpha.to(device)
         x = pyramid.restyle(

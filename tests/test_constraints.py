@@ -23,6 +23,7 @@ from fastfcs.constraints import (
     Photoreal,
     ProximalContent,
     ResidualProjection,
+    SoftChroma,
     SoftClip,
     TotalVariation,
     compose,
@@ -209,6 +210,46 @@ def test_soft_clip_keeps_the_detail_of_shadows(photo: Photo) -> None:
         assert 0 <= far.min() <= far.max() <= 1
 
 
+def chroma(image: Tensor) -> Tensor:
+    return (image - luma(image)).norm(dim=1, keepdim=True)
+
+
+def test_soft_chroma_bounds_chroma_alone(photo: Photo) -> None:
+    content, style = photo("chelsea", 64), photo("rocket", 64)
+    limit = torch.full((1, 1, 1, 1), 0.3, dtype=torch.float64)
+    bound = SoftChroma(content, limit)
+    assert torch.equal(bound(content), content)  # though some of it lies above the limit
+    assert (chroma(content) > 0.3).any()
+    x = (4 * style - 1.5 * content).requires_grad_()
+    found = bound(x)
+    torch.testing.assert_close(luma(found), luma(x))
+    before, after, own = chroma(x), chroma(found), chroma(content)
+    torch.testing.assert_close(found - luma(found), (x - luma(x)) * after / before)  # the hue
+    assert (after <= torch.maximum(own, limit) + 1e-6).all()
+    same = before <= torch.maximum(own, 0.6 * limit)
+    assert same.any() and not same.all()
+    torch.testing.assert_close(after[same], before[same])
+    assert (after[~same] < before[~same]).all()
+    more = chroma(bound(luma(x) + 1.01 * (x - luma(x))))
+    assert (more >= after - 1e-9).all()  # of two colours the stronger one stays the stronger
+    small = SoftChroma(content[..., :4, :4], limit)
+    assert torch.autograd.gradcheck(small, (x.detach()[..., :4, :4].requires_grad_(),))
+    assert not bound(torch.full_like(content, 0.5)).sub(0.5).any()  # grey has none
+
+
+def test_photographs_have_the_chroma_of_their_style(photo: Photo) -> None:
+    """Of the styles of two regions, one is grey."""
+    content = photo("chelsea", 64).float()
+    masks = torch.zeros(2, *content.shape[-2:])
+    masks[0, :, :30] = masks[1, :, 30:] = 1
+    x = content + 0.6 * (content.roll(1, 1) - content.roll(2, 1))
+    plain = Photoreal(content, regions=masks).finish(x)
+    found = Photoreal(content, regions=masks, chroma=torch.tensor([0.0, 9.0])).finish(x)
+    torch.testing.assert_close(found[..., 30:], plain[..., 30:])
+    assert (chroma(found) <= chroma(content) + 0.01)[..., :30].all()
+    assert (chroma(plain) > chroma(content) + 0.1)[..., :30].any()
+
+
 def test_proximal_content_is_a_proximal_step() -> None:
     content, x = torch.rand(2, 1, 3, 4, 5, dtype=torch.float64)
     pull = ProximalContent(content, 0.25)
@@ -297,6 +338,7 @@ def test_masked_checks_the_size() -> None:
     [
         Photoreal,
         SoftClip,
+        lambda content: SoftChroma(content, content[:, :1]),
         KeepColour,
         KeepLuminance,
         lambda content: ProximalContent(content, 0.1),

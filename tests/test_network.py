@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fastfcs import gram, network
 from fastfcs.constraints import Photoreal
-from fastfcs.losses import region_grams
+from fastfcs.losses import luma, region_grams
 from fastfcs.network import UnrolledSolver
 from fastfcs.ops import level_gradient
 from fastfcs.statistics import Statistics
@@ -68,9 +68,11 @@ def bright(*shape: int) -> Tensor:
 def test_photographs_start_from_the_mean_colour_of_each_style(
     solver: UnrolledSolver, scale: float
 ) -> None:
-    """Tuned statistics, whose constant is no longer 1, give the same colours."""
+    """Tuned statistics, whose constant is no longer 1, give the same colours and chroma."""
     content, styles = bright(2, 3, 20, 24), torch.rand(2, 3, 17, 19) ** 3
     statistics = solver.statistics(styles).map(lambda h: scale * h)
+    chroma = (styles - luma(styles)).square().sum(1).mean((1, 2)).sqrt()
+    torch.testing.assert_close(statistics.chroma, chroma)
     start = Photoreal(content).start(statistics.colours)
     torch.testing.assert_close(start.mean((2, 3)), styles.mean((2, 3)))
     change = start - content

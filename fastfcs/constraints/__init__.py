@@ -7,7 +7,7 @@ and are differentiable in X.
     P[X], along the content's structure     SpectralProjection, RandomizedProjection, GraphLowPass,
                                             Tikhonov, PhotorealisticSmoothing
     C + P[X - C], for any of these          ResidualProjection
-    per pixel                               Clip, SoftClip, KeepLuminance, KeepColour
+    per pixel                               Clip, SoftClip, SoftChroma, KeepLuminance, KeepColour
     what people notice                      KeepSkin, KeepShadows, KeepText, EvenGround
     proximal operators                      ProximalContent, TotalVariation
     combinations                            Masked, compose
@@ -20,7 +20,7 @@ from .combine import Constraint, Masked, ResidualProjection, compose
 from .ground import EvenGround
 from .lowpass import GraphLowPass
 from .photoreal import Photoreal
-from .pixels import Clip, KeepColour, KeepLuminance, SoftClip
+from .pixels import Clip, KeepColour, KeepLuminance, SoftChroma, SoftClip
 from .proximal import ProximalContent, TotalVariation
 from .shadows import KeepShadows
 from .skin import KeepSkin
@@ -44,6 +44,7 @@ __all__ = [
     "ProximalContent",
     "RandomizedProjection",
     "ResidualProjection",
+    "SoftChroma",
     "SoftClip",
     "SpectralProjection",
     "Tikhonov",

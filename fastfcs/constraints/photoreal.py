@@ -11,7 +11,7 @@ from ..losses import luma
 from .coarse import CoarseProjection, coarser
 from .colours import ColourPolynomial
 from .combine import Constraint, ResidualProjection, as_working_dtype
-from .pixels import SoftClip
+from .pixels import SoftChroma, SoftClip
 from .proximal import ProximalContent
 from .shadows import KeepShadows
 from .skin import KeepSkin
@@ -24,6 +24,7 @@ CUTOFF = 0.02
 # one per region, whose colours are usually further away (docs/training-log.md).
 _WEIGHT, _WEIGHT_BY_REGION = 0.05, 0.15
 _RIDGE = 1e-4  # of `ColourPolynomial`
+_CHROMA = 2.5  # the limit of chroma over the style's root mean square
 _LUMA = 0.1  # share of the way to the content's luma
 
 
@@ -48,8 +49,9 @@ class Photoreal:
     their masks would show. The smooth signals of L contain functions of the colours only if they
     are affine, and even these only where eps does not damp them.
 
-    Text and grounds are kept once more in the start and in the result, which is then soft-clipped
-    (`finish`).
+    Text and grounds are kept once more in the start and in the result, whose chroma is bounded if
+    that of the style is known (`SoftChroma`), or rare colours would turn into neon, and which is
+    then soft-clipped (`finish`).
 
     Puy and Pérez (2018) project the image itself, P[X]. Since C is nearly smooth for its own
     matting Laplacian L, both look alike: after a posterised, recoloured, blocky and noisy update of
@@ -73,6 +75,8 @@ class Photoreal:
         regions: masks (R,H,W) in [0,1] of a single content, one per style.
         coarse: the low-pass of `coarse_projection`; by default made from p (`coarser`).
         luma_lowpass: the low-pass of the change's luma, whose chroma passes p; by default p.
+        chroma: the root mean square of the style's chroma (`Statistics.chroma`): (1,), (B,), or
+            (R,) with regions. Without it the result's chroma is not bounded.
 
     Attributes:
         projection: the filter of step 4 alone, X -> C + p(L)(X - C).
@@ -103,6 +107,7 @@ class Photoreal:
         regions: Tensor | None = None,
         coarse: LowPass | None = None,
         luma_lowpass: LowPass | None = None,
+        chroma: Tensor | None = None,
     ) -> None:
         self.content = as_working_dtype(content).float()
         self.regions = regions
@@ -118,6 +123,12 @@ class Photoreal:
         self._keep_shadows = KeepShadows(self.content)
         self._keep_text = KeepText(self.content)
         self._soft_clip = SoftClip(self.content)
+        self._soft_chroma: Constraint | None = None
+        if chroma is not None:
+            limit = _CHROMA * chroma.to(self.content).view(-1, 1, 1, 1)
+            if regions is not None:
+                limit = (regions.unsqueeze(1).to(limit) * limit).sum(0, keepdim=True)
+            self._soft_chroma = SoftChroma(self.content, limit)
 
     def project(
         self, x: Tensor, lowpass: LowPass | None = None, luma_lowpass: LowPass | None = None
@@ -229,4 +240,5 @@ class Photoreal:
         Returns:
             (B,3,H,W) in X's dtype.
         """
-        return self._soft_clip(self._keep_text.finish(x))
+        x = self._keep_text.finish(x)
+        return self._soft_clip(self._soft_chroma(x) if self._soft_chroma else x)

@@ -1,10 +1,13 @@
 """Constraints that act on each pixel separately: on its range, luminance or colour."""
 
+import torch
 from torch import Tensor
 
 from ..losses import luma
 from .combine import as_working_dtype
 
+_KNEE = 0.6  # fraction of `SoftChroma`'s limit up to which it never changes a pixel
+_TINY = 1e-12
 _TOE = 0.25  # fraction of the content's value, and of its distance to 1, that `SoftClip` compresses
 
 
@@ -69,6 +72,49 @@ class SoftClip:
         # The curve lies above its tangent x up to m, and stays at m beyond.
         x = x.clamp(min=_compressed(x, *self._toe))
         return x.clamp(max=_compressed(1 - x, *self._shoulder).neg_().add_(1)).to(dtype)
+
+
+class SoftChroma:
+    """A soft bound on chroma |x - Y|, where x are R, G and B and Y is their luma.
+
+    Up to the content's chroma, or 0.6 of the limit where that is more, nothing changes; what
+    exceeds it is compressed towards the content's chroma or the limit, whichever is larger. Hue and
+    luma stay.
+
+    Args:
+        content: C, (B,3,H,W), floating in [0,1].
+        limit: (1 or B,1,1,1) or (1 or B,1,H,W).
+
+    Raises:
+        ValueError: the content is not floating in [0,1].
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.constraints import SoftChroma
+        >>> content = torch.full((1, 3, 1, 1), 0.5)
+        >>> blue = torch.tensor([0.3, 0.3, 1.0]).view(1, 3, 1, 1)
+        >>> SoftChroma(content, torch.full((1, 1, 1, 1), 0.4))(blue).flatten().mul(100).round()
+        tensor([33., 33., 76.])
+    """
+
+    def __init__(self, content: Tensor, limit: Tensor) -> None:
+        content = as_working_dtype(content)
+        own = _chroma(content - luma(content))
+        self._knee = torch.maximum(own, _KNEE * limit.to(own))
+        self._room = (limit.to(own) - self._knee).clamp_min(_TINY)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Bound chroma: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
+        wide = x.to(self._knee.dtype)
+        colour = wide - luma(wide)
+        chroma = _chroma(colour)
+        excess = (chroma - self._knee).clamp_min(0)
+        kept = self._room * (1 - (-excess / self._room).exp())
+        return (wide - (excess - kept) / chroma.clamp_min(_TINY) * colour).to(x.dtype)
+
+
+def _chroma(colour: Tensor) -> Tensor:
+    return (colour.square().sum(1, keepdim=True) + _TINY).sqrt()
 
 
 def _compressed(x: Tensor, m: Tensor, inverse: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ class BetweenUpdates:
             coarse grid.
         ground: the even grounds of a painting; by default found in the content.
         pulled: whether `Photoreal` pulls X towards the content (`Photoreal.bound`).
-        luma_lowpass: see `Photoreal`.
+        luma_lowpass, chroma: see `Photoreal`.
 
     Examples:
         >>> from fastfcs.constraints.registry import BetweenUpdates, parse
@@ -185,6 +185,7 @@ class BetweenUpdates:
         ground: EvenGround | None = None,
         pulled: bool = True,
         luma_lowpass: LowPass | None = None,
+        chroma: Tensor | None = None,
     ) -> None:
         self._parts = parts
         # Constraints split colours, which takes far longer in channels_last memory.
@@ -196,6 +197,7 @@ class BetweenUpdates:
             regions=regions,
             coarse=coarse,
             luma_lowpass=luma_lowpass,
+            chroma=chroma,
         )
         self._last = [_last(constraint) for constraint in self._constraints]
         self._early = self._last if updates == 1 else [_coarse(c) for c in self._constraints]
