@@ -242,7 +242,9 @@ def test_photographs_are_refined_by_region_in_batches_and_with_other_constraints
     stylizer = Stylizer(weights=network, constraint="photoreal")
     one_by_one = [stylizer.set_style(s)(c) for c, s in zip(contents, styles, strict=True)]
     both = stylizer.set_style(styles)(contents)
-    torch.testing.assert_close(both, torch.stack(one_by_one), rtol=0, atol=5e-3)
+    # Ten updates amplify roundings, which depend on the batch.
+    torch.testing.assert_close(both, torch.stack(one_by_one), rtol=0, atol=2e-2)
+    assert (both - torch.stack(one_by_one)).abs().mean() < 5e-4
 
     masks = torch.zeros(2, 64, 80)
     masks[0, :, :40] = masks[1, :, 40:] = 1
