@@ -203,7 +203,7 @@ def restyle(
         regions, alpha, precision: see `fastfcs.network.UnrolledSolver.forward`.
 
     Returns:
-        X of the last scale, (B, 3, H, W) in the parameters' dtype, not clipped.
+        X of the last scale, (B, 3, H, W), floating, not clipped.
 
     Examples:
         >>> import torch
