@@ -227,7 +227,8 @@ def test_soft_chroma_bounds_chroma_alone(photo: Photo) -> None:
     torch.testing.assert_close(found - luma(found), (x - luma(x)) * after / before)  # the hue
     assert (after <= torch.maximum(own, limit) + 1e-6).all()
     same = before <= torch.maximum(own, 0.6 * limit)
-    assert same.any() and not same.all()
+    assert same.any()
+    assert not same.all()
     torch.testing.assert_close(after[same], before[same])
     assert (after[~same] < before[~same]).all()
     more = chroma(bound(luma(x) + 1.01 * (x - luma(x))))
