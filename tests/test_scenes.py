@@ -169,6 +169,15 @@ def test_gradients_are_right(kind: type) -> None:
     assert torch.autograd.gradcheck(constraint, (x,), fast_mode=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_text_is_kept_in_every_dtype(dtype: torch.dtype) -> None:
+    keep = KeepText(content("screen"))
+    x = content("screen") * 0.7 + 0.2
+    found = keep.finish(x.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), keep.finish(x), atol=0.02, rtol=0)
+
+
 def test_a_photograph_has_no_even_ground() -> None:
     for name in ("coffee", "chelsea"):
         photo = as_tensor(resized(getattr(skimage.data, name)(), 300))

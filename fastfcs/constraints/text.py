@@ -143,7 +143,7 @@ class KeepText:
         """
         if self._is_absent:
             return self._ground.finish(x)
-        return torch.lerp(self._ground.finish(x), self(x), self._document)
+        return torch.lerp(self._ground.finish(x), self(x), self._document.to(x.dtype))
 
     def _strength(self, change: Tensor) -> Tensor:
         """The factor that weakens the change so that paper leaves room for ink, (B,1,H,W)."""
