@@ -230,7 +230,7 @@ def restyle(
             first = c + resize(coarse[1] - coarse[0], size) if beyond else start(c, *coarse, share)
         x = solver(c.to(dtype), statistics, constraint, masks, first, weights, arithmetic)
         if len(scales) > 1:
-            x = c + smooth(x - c, (-1, -2))
+            x = without_weave(x, c)
             if beyond and coarse is not None and first is not None:
                 x = first + _KEPT * (x - first)
                 x = x + resize(coarse[1] - resize(x, coarse[1].shape[-2:]), size)
@@ -279,6 +279,26 @@ def reduce(image: Tensor, octaves: int = 1) -> Tensor:
     """
     height, width = (side >> octaves for side in image.shape[-2:])
     return resize(image, (height, width)).clamp(0, 1)
+
+
+def without_weave(image: Tensor, content: Tensor) -> Tensor:
+    """Compute the end of a scale: remove from its change what alternates along both axes.
+
+    Args:
+        image: X, (B, 3, H, W), floating.
+        content: C, of the same shape.
+
+    Returns:
+        C + Q (X - C), (B, 3, H, W).
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.pyramid import without_weave
+        >>> content = torch.rand(1, 3, 16, 16)
+        >>> torch.equal(without_weave(content, content), content)
+        True
+    """
+    return content + smooth(image - content, (-1, -2))
 
 
 def smooth(change: Tensor, *axes: tuple[int, int]) -> Tensor:

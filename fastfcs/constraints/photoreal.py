@@ -49,9 +49,9 @@ class Photoreal:
     their masks would show. The smooth signals of L contain functions of the colours only if they
     are affine, and even these only where eps does not damp them.
 
-    Text and grounds are kept once more in the start and in the result, whose chroma is bounded if
-    that of the style is known (`SoftChroma`), or rare colours would turn into neon, and which is
-    then soft-clipped (`finish`).
+    Text and grounds are kept once more in the start and in the result. If the style's chroma is
+    known, it bounds that of the result (`SoftChroma`), since rare colours would turn neon. Finally
+    the result is soft-clipped (`finish`).
 
     Puy and Pérez (2018) project the image itself, P[X]. Since C is nearly smooth for its own
     matting Laplacian L, both look alike: after a posterised, recoloured, blocky and noisy update of

@@ -108,6 +108,7 @@ class SoftChroma:
         wide = x.to(self._knee.dtype)
         colour = wide - luma(wide)
         chroma = _chroma(colour)
+        # By the excess, and not by `_compressed`: the content, at the knee, stays bit for bit.
         excess = (chroma - self._knee).clamp_min(0)
         kept = self._room * (1 - (-excess / self._room).exp())
         return (wide - (excess - kept) / chroma.clamp_min(_TINY) * colour).to(x.dtype)

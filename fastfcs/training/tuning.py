@@ -12,7 +12,7 @@ from .. import presets
 from ..images import list_images
 from ..network import UnrolledSolver
 from ..ops import gram
-from ..pyramid import FIRST, STYLE_SIDE, reductions, smooth
+from ..pyramid import FIRST, STYLE_SIDE, reductions, without_weave
 from ..refinement import Refinement
 from ..statistics import Scales, Statistics
 from ..stylizer import STRUCTURE, mirrored
@@ -159,7 +159,7 @@ class _Scale:
             first = coarse_start(self._solver, contents, scales, 1 - STRUCTURE)
             output = self._solver(contents[0], statistics, start=first)
             if first is not None:
-                output = contents[0] + smooth(output - contents[0], (-1, -2))
+                output = without_weave(output, contents[0])
             output = clip_straight_through(output)
             content, styles = mean_terms(self._vgg, output, crops, self._goal)
         style = styles.mean()
