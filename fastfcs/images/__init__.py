@@ -35,9 +35,7 @@ from .convert import (
     ImageBatch,
     fit,
     fit_picture,
-    from_samples,
     image_to_tensor,
-    to_samples,
 )
 from .fill import fill_hidden
 from .picture import (
@@ -50,6 +48,7 @@ from .picture import (
     format_of,
 )
 from .read import list_images, read
+from .samples import from_samples, to_samples
 from .write import write
 
 __all__ = [

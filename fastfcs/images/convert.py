@@ -1,9 +1,9 @@
-"""Conversion between tensors and integer samples, arrays or PIL images; resizing."""
+"""Images of any kind as tensors, and back; resizing."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,14 +19,11 @@ from .colour import cmyk_to_srgb, from_srgb, rgb_encoding
 from .fill import fill_hidden
 from .metadata import turn_upright
 from .picture import Picture
+from .samples import DEEP_MODES, EIGHT_BIT_MODES, from_samples, pil_samples, to_floats, to_samples
+
+_BAND = 1 << 20  # pixels that are converted at a time
 
 AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any] | Picture
-
-EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-"""The modes of Pillow that convert to RGB or RGBA without loss."""
-
-DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-"""The modes of Pillow for grey with more than 8 bits: 0 to 65535, or [0, 1] for F."""
 
 
 def fit(image: Tensor, longest: int) -> Tensor:
@@ -47,12 +44,62 @@ def fit(image: Tensor, longest: int) -> Tensor:
         >>> fit(torch.rand(1, 3, 20, 40), 10).shape
         torch.Size([1, 3, 5, 10])
     """
-    scale = longest / max(image.shape[-2:])
-    if scale >= 1:
+    if max(image.shape[-2:]) <= longest:
         return image
-    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    small = F.interpolate(image.float(), size, mode="bicubic", antialias=True)
+    small = _resized(image.float(), fitted(image.shape[-2:], longest))
     return small.clamp_(0, 1).to(image.dtype)
+
+
+def fitted(size: Sequence[int], longest: int) -> tuple[int, int]:
+    """Tell the size of an image that `fit` reduces.
+
+    Args:
+        size: its height and width, in pixels.
+        longest: the longest side allowed, in pixels.
+
+    Returns:
+        The height and width afterwards.
+
+    Examples:
+        >>> from fastfcs.images.convert import fitted
+        >>> fitted((3000, 4000), 1000), fitted((30, 40), 1000)
+        ((750, 1000), (30, 40))
+    """
+    height, width = size
+    scale = min(1.0, longest / max(size))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def fit_samples(samples: Tensor, longest: int) -> Tensor:
+    """Reduce samples as `fit` does, without a copy of them in floats.
+
+    Args:
+        samples: (C, H, W), uint8, uint16, or floating in [0, 1].
+        longest: the longest side allowed, in pixels.
+
+    Returns:
+        (C, H', W') float32 in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.images.convert import fit_samples
+        >>> fit_samples(torch.zeros(3, 20, 40, dtype=torch.uint8), 10).shape
+        torch.Size([3, 5, 10])
+    """
+    channels, height, width = samples.shape
+    size = fitted((height, width), longest)
+    if size == (height, width):
+        return to_floats(samples)
+    narrow = torch.empty(channels, height, size[1])
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):  # the two directions are independent
+        band = to_floats(samples[:, top : top + rows])
+        narrow[:, top : top + rows] = _resized(band[None], (band.shape[1], size[1]))[0]
+    return _resized(narrow[None], size)[0].clamp_(0, 1)
+
+
+def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(image, list(size), mode="bicubic", antialias=True)
 
 
 def fit_picture(picture: Picture, longest: int) -> Picture:
@@ -75,91 +122,12 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
     """
     if max(picture.size) <= longest:
         return picture
-    pixels, alpha = picture.pixels[None], picture.alpha
-    if alpha is not None:
-        pixels = fill_hidden(pixels, alpha[None, None])
-        alpha = fit(alpha[None, None], longest)[0, 0]
-    return replace(picture, pixels=fit(pixels, longest)[0], alpha=alpha)
-
-
-def from_samples(samples: NDArray[Any]) -> Tensor:
-    """Convert samples to an image.
-
-    Args:
-        samples: (H, W, C), uint8, uint16, or floating in [0, 1].
-
-    Returns:
-        (C, H, W) float32 in [0, 1].
-
-    Examples:
-        >>> import numpy as np
-        >>> from fastfcs.images import from_samples
-        >>> from_samples(np.array([[[0, 51, 255]]], np.uint8)).flatten()
-        tensor([0.0000, 0.2000, 1.0000])
-    """
-    ordered = np.require(samples, requirements=("C", "W"))  # torch needs both
-    planes = torch.from_numpy(ordered).permute(2, 0, 1)
-    floats = planes.to(torch.float32, memory_format=torch.contiguous_format)
-    return floats if samples.dtype.kind == "f" else floats.div_(np.iinfo(samples.dtype).max)
-
-
-def to_samples(image: Tensor, depth: int) -> NDArray[Any]:
-    """Convert an image to integer samples, rounded: the inverse of `from_samples`.
-
-    Args:
-        image: (C, H, W), floating, in [0, 1], on any device.
-        depth: bits per channel, 8 or 16.
-
-    Returns:
-        (H, W, C), uint8 or uint16.
-
-    Examples:
-        >>> import torch
-        >>> from fastfcs.images import to_samples
-        >>> to_samples(torch.tensor([0.0, 0.2, 1.0]).view(3, 1, 1), 8)
-        array([[[  0,  51, 255]]], dtype=uint8)
-    """
-    scaled = (image.detach().float().cpu() * (2**depth - 1)).round_()
-    planes = scaled.to(torch.uint8 if depth == 8 else torch.uint16)
-    samples: NDArray[Any] = planes.permute(1, 2, 0).contiguous().numpy()
-    return samples
-
-
-def pil_samples(image: Image.Image) -> NDArray[Any]:
-    """Return the samples of a PIL image in one of `EIGHT_BIT_MODES` or `DEEP_MODES`.
-
-    Args:
-        image: the PIL image.
-
-    Returns:
-        (H, W, 3), or (H, W, 4) if the image has transparency: uint8; uint16 or float32 for the
-        `DEEP_MODES`.
-
-    Raises:
-        ValueError: mode I has values that 16 bits do not hold.
-
-    Examples:
-        >>> from PIL import Image
-        >>> from fastfcs.images.convert import pil_samples
-        >>> pil_samples(Image.new("LA", (24, 16))).shape
-        (16, 24, 4)
-    """
-    if image.mode not in DEEP_MODES:
-        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    grey = np.asarray(image)[..., None]
-    if image.mode == "F":
-        return grey[..., [0, 0, 0]]
-    if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
-        raise ValueError(
-            f"values of Pillow's mode {image.mode} must be in [0, 65535], "
-            f"got {grey.min()} to {grey.max()}"
-        )
-    samples: NDArray[Any] = grey[..., [0, 0, 0]].astype(np.uint16)
-    transparent = image.info.get("transparency")  # a single grey value
-    if transparent is not None:
-        opaque = (grey != transparent) * np.uint16(65535)
-        samples = np.concatenate([samples, opaque], -1)
-    return samples
+    alpha = picture.alpha
+    if alpha is None:
+        return replace(picture, samples=fit_samples(picture.samples, longest))
+    pixels = fill_hidden(picture.pixels[None], alpha[None, None])
+    alpha = fit(alpha[None, None], longest)[0, 0]
+    return replace(picture, samples=fit(pixels, longest)[0], alpha=alpha)
 
 
 class ImageBatch(NamedTuple):
@@ -322,7 +290,7 @@ def _from_picture(picture: Picture) -> ImageBatch:
     return ImageBatch(
         picture.srgb[None],
         None if picture.alpha is None else picture.alpha[None, None],
-        lambda x: replace(picture, pixels=_pixels_back(picture, x)),
+        lambda x: replace(picture, samples=_pixels_back(picture, x)),
     )
 
 

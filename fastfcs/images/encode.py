@@ -12,11 +12,9 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from .convert import to_samples
 from .metadata import (
     LONG,
     SHORT,
@@ -29,6 +27,7 @@ from .metadata import (
     tiff_directory,
 )
 from .picture import HOLDS_16_BITS, HOLDS_ALPHA, SAVE_OPTIONS, Picture, metadata_for
+from .samples import to_samples
 
 
 def encode(picture: Picture, format: str) -> bytes:
@@ -50,10 +49,9 @@ def encode(picture: Picture, format: str) -> bytes:
     """
     depth = picture.depth if format in HOLDS_16_BITS else 8
     alpha = picture.alpha if format in HOLDS_ALPHA else None
-    image = picture.pixels.cpu()
+    samples = to_samples(picture.samples, depth)
     if alpha is not None:
-        image = torch.cat([image, alpha.cpu()[None]])
-    samples = to_samples(image, depth)
+        samples = np.concatenate([samples, to_samples(alpha[None], depth)], -1)
     metadata = metadata_for(picture, format)
     if format == "TIFF":
         return _tiff(samples, metadata)

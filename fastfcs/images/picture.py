@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .colour import to_srgb
 from .metadata import Metadata, restrict
+from .samples import to_floats
 
 READABLE = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "JPEG2000")
 """Formats that can be read, as Pillow names them."""
@@ -56,8 +57,8 @@ class Picture:
     """A picture in memory.
 
     Attributes:
-        pixels: (3, H, W) float32 in [0, 1], in the encoding of ``icc`` (sRGB if None); a grey
-            picture has three equal channels.
+        samples: (3, H, W) in the encoding of ``icc`` (sRGB if None): uint8 or uint16 as in a file,
+            or float32 in [0, 1]. A grey picture has three equal channels.
         alpha: (H, W) float32 in [0, 1], or None if the picture has no transparency.
         icc: RGB colour profile, or None.
         exif: EXIF block, or None; writing drops its orientation and resolution.
@@ -77,7 +78,7 @@ class Picture:
         (24, 16)
     """
 
-    pixels: Tensor
+    samples: Tensor
     alpha: Tensor | None = None
     icc: bytes | None = None
     exif: bytes | None = None
@@ -92,7 +93,12 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height, in pixels."""
-        return self.pixels.shape[2], self.pixels.shape[1]
+        return self.samples.shape[2], self.samples.shape[1]
+
+    @property
+    def pixels(self) -> Tensor:
+        """The samples as float32 in [0, 1], (3, H, W)."""
+        return to_floats(self.samples)
 
     @property
     def srgb(self) -> Tensor:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from .colour import cmyk_to_srgb, rgb_encoding
-from .convert import EIGHT_BIT_MODES, from_samples, pil_samples
 from .metadata import separate
 from .picture import READABLE, SUFFIXES, Picture, PictureError, picture_errors
 from .recognise import check_content, coded_bits, embedded_profile
+from .samples import EIGHT_BIT_MODES, as_planes, from_samples, pil_samples
 
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}  # opposite byte orders
 _PLUGINS = "Jpeg", "Png", "Tiff", "Bmp", "Gif", "WebP", "Avif", "Jpeg2K"  # of `READABLE`
@@ -115,20 +115,18 @@ def _decode(data: bytes, labels: bool) -> Picture:
     if depth == 16:
         samples, grey = _samples_16(data, image)
     elif image.mode in EIGHT_BIT_MODES:
-        samples = pil_samples(ImageOps.exif_transpose(image))
+        samples = pil_samples(image, _orientation(image))
     else:
         raise PictureError(
             f"pixels of Pillow's mode {image.mode} are not supported; convert them to RGB first"
         )
-    pixels = from_samples(samples)
-    alpha = pixels[3].contiguous() if len(pixels) == 4 else None
-    pixels = pixels[:3].contiguous()
+    alpha = from_samples(samples[..., 3:])[0] if samples.shape[2] == 4 else None
     if labels:
         icc = None
-    pixels, icc, profile_notes = rgb_encoding(pixels, icc, depth)
+    planes, icc, profile_notes = rgb_encoding(as_planes(samples[..., :3]), icc, depth)
     notes += profile_notes
     return Picture(
-        pixels=pixels,
+        samples=planes,
         alpha=alpha,
         icc=icc,
         exif=metadata.exif,
@@ -148,6 +146,11 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             import_module(f"PIL.{plugin}ImagePlugin")
     known = [format for format in READABLE if format in Image.OPEN]
     return Image.open(BytesIO(data), formats=known)
+
+
+def _orientation(image: Image.Image) -> int:
+    image.load()  # turns a TIFF
+    return int(image.getexif().get(0x0112, 1))
 
 
 def _depth(image: Image.Image) -> int:
@@ -184,7 +187,7 @@ def _samples_16(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
     raw = _raw_mode(image)
     transparent = image.info.get("transparency")  # a PNG's single transparent colour
     if image.mode.startswith("I;16"):
-        return pil_samples(ImageOps.exif_transpose(image)), True
+        return pil_samples(image, _orientation(image)), True
     if raw == "LA;16B":  # four bytes per pixel, like RGBA with 8 bits
         pairs = np.asarray(ImageOps.exif_transpose(_open_as(data, "RGBA")))
         samples = np.ascontiguousarray(pairs).view(">u2").astype(np.uint16)
