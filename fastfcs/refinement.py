@@ -50,6 +50,7 @@ _TINY = 1e-30
 _PHOTO_SIDE = 384  # longer side in pixels of the one scale
 _PHOTO_UPDATES, _PHOTO_STEP = 6, 0.1
 _PHOTO_RIM = 8  # pixels
+_PHOTO_LEVELS = 3  # the deepest takes half of the time
 _PHOTO_STRUCTURE = 1.1  # the weight that takes kappa's place
 
 
@@ -171,6 +172,7 @@ class Refinement(nn.Module):
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
         dtype: torch.dtype | None = None,
+        levels: int | None = None,
     ) -> Targets:
         """Compute the targets of the loss.
 
@@ -179,19 +181,19 @@ class Refinement(nn.Module):
             statistics, regions, alpha: see `forward`.
             dtype: of the features; by default that of `torch.autocast`, where it is enabled, or of
                 the parameters.
+            levels: number of levels, of the finest, that the loss has; by default all.
 
         Returns:
             The targets, which all updates share.
         """
-        features, _ = self._forward(content, dtype)
+        style = statistics.vgg[:levels]
+        features, _ = self._forward(content, dtype, len(style))
         grams = _grams(features, visible_masks(regions, alpha))
-        norms = [
-            squared_norm(h) + squared_norm(g) for h, g in zip(statistics.vgg, grams, strict=True)
-        ]
+        norms = [squared_norm(h) + squared_norm(g) for h, g in zip(style, grams, strict=True)]
         weighted = features[-1]
         if alpha is not None:
             weighted = weighted * _relative(alpha, weighted).sqrt()
-        return Targets(features[-1], squared_norm(weighted), statistics.vgg, norms, regions, alpha)
+        return Targets(features[-1], squared_norm(weighted), style, norms, regions, alpha)
 
     def gradient(
         self,
@@ -211,7 +213,7 @@ class Refinement(nn.Module):
         Returns:
             (B, 3, H, W).
         """
-        features, saved = self._forward(image, dtype)
+        features, saved = self._forward(image, dtype, len(targets.style))
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
         corrections = []
         for level, (h, norm) in enumerate(zip(features, targets.norms, strict=True)):
@@ -222,14 +224,18 @@ class Refinement(nn.Module):
         corrections[-1] = corrections[-1] + (weight * (h - targets.content)).to(h)
         return self._backward(corrections, saved)
 
+    def _layers_of(self, levels: int) -> list[nn.Module]:
+        """The layers up to the one that computes the last of some levels."""
+        return self._layers[: self._layers.index(self._tap_layers[levels - 1]) + 1]
+
     def _forward(
-        self, image: Tensor, dtype: torch.dtype | None
+        self, image: Tensor, dtype: torch.dtype | None, levels: int
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Compute h_l, and save ReLU outputs and the indices of maxima for `_backward`."""
         x = (image - self.maps.mean) * self.maps.scale
         x = x.to(dtype or working_dtype(self, image))
         features, saved = [], []
-        for layer in self._layers:
+        for layer in self._layers_of(levels):
             if isinstance(layer, nn.MaxPool2d):
                 x, indices = F.max_pool2d(x, 2, return_indices=True)
                 saved.append(indices)
@@ -250,9 +256,9 @@ class Refinement(nn.Module):
         Autograd is not used because this may run in inference mode.
         """
         g: Any = 0
-        for layer in reversed(self._layers):
+        for layer in reversed(self._layers_of(len(corrections))):
             if layer in self._tap_layers:
-                g = g + corrections.pop()
+                g = corrections.pop().add_(g)
             if isinstance(layer, nn.Conv2d):
                 mirror = layer.weight.to(g.dtype).flip(2, 3).transpose(0, 1)
                 g = F.conv2d(g, mirror, padding=layer.padding)
@@ -260,7 +266,7 @@ class Refinement(nn.Module):
                 indices = saved.pop()  # into the output of the preceding ReLU
                 g = aten.max_pool2d_with_indices_backward(g, saved[-1], 2, 2, 0, 1, False, indices)
             else:
-                g = aten.threshold_backward(g, saved.pop(), 0)
+                g = g.mul_(saved.pop().sign())
         gradient: Tensor = g * self.maps.scale
         return gradient
 
@@ -278,6 +284,7 @@ class Refinement(nn.Module):
         step: float = _STEP,
         structure_weight: float = 0.0,
         rim: int = 0,
+        levels: int | None = None,
     ) -> Tensor:
         """Refine a result of the network.
 
@@ -288,6 +295,7 @@ class Refinement(nn.Module):
             step: step size, in intensity units, at a pixel whose gradient has the RMS magnitude.
             structure_weight: weight of `fastfcs.losses.structure_loss`, which then takes the place
                 of the loss's first term.
+            levels: see `targets`.
             rim: pixels by which pictures are continued by their mirror images for the features,
                 which would take the zeros beyond the border for an edge.
 
@@ -308,7 +316,7 @@ class Refinement(nn.Module):
             masks, weights = (
                 None if each is None else continued(each) for each in (regions, alpha)
             )
-            targets = self.targets(continued(content), statistics, masks, weights, dtype)
+            targets = self.targets(continued(content), statistics, masks, weights, dtype, levels)
             x = image
             mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
             for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
@@ -479,6 +487,7 @@ def refine_photograph(
         step=_PHOTO_STEP,
         structure_weight=_PHOTO_STRUCTURE,
         rim=_PHOTO_RIM,
+        levels=_PHOTO_LEVELS,
     )
     enlarged = pyramid.resize(refined - first, (height, width))
     return between.project(image + enlarged, lowpass, luma_lowpasses[1])
@@ -522,7 +531,7 @@ def _correction(h: Tensor, level: int, scale: Tensor, targets: Targets) -> Tenso
     if alpha is not None:
         return _weighted_correction(h, target, scale, regions, alpha)
     if regions is None:
-        return (gram_correction(h, target) * scale.view(-1, 1, 1, 1)).to(h)
+        return gram_correction(h, target).mul_(scale.view(-1, 1, 1, 1)).to(h)
     masks = resize_masks(regions.to(h), h.shape[-2:])
     weights = regions.mean((1, 2)) / regions.mean((1, 2)).sum()
     total = torch.zeros_like(h)

@@ -35,6 +35,7 @@ from .convert import (
     ImageBatch,
     fit,
     fit_picture,
+    fitted,
     image_to_tensor,
 )
 from .fill import fill_hidden
@@ -63,6 +64,7 @@ __all__ = [
     "fill_hidden",
     "fit",
     "fit_picture",
+    "fitted",
     "format_of",
     "from_samples",
     "image_to_tensor",

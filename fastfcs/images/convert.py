@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,11 +15,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import MIN_SIDE, check_not_mapped, check_range
-from .colour import cmyk_to_srgb, from_srgb, rgb_encoding
+from .colour import cmyk_to_srgb, from_srgb, rgb_encoding, to_srgb
 from .fill import fill_hidden
 from .metadata import turn_upright
 from .picture import Picture
-from .samples import DEEP_MODES, EIGHT_BIT_MODES, from_samples, pil_samples, to_floats, to_samples
+from .samples import (
+    DEEP_MODES,
+    EIGHT_BIT_MODES,
+    as_planes,
+    from_samples,
+    pil_samples,
+    to_floats,
+    to_samples,
+)
 
 _BAND = 1 << 20  # pixels that are converted at a time
 
@@ -122,22 +130,37 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
     """
     if max(picture.size) <= longest:
         return picture
-    alpha = picture.alpha
-    if alpha is None:
-        return replace(picture, samples=fit_samples(picture.samples, longest))
-    pixels = fill_hidden(picture.pixels[None], alpha[None, None])
-    alpha = fit(alpha[None, None], longest)[0, 0]
-    return replace(picture, samples=fit(pixels, longest)[0], alpha=alpha)
+    alpha = None if picture.alpha is None else picture.alpha[None, None]
+    small, small_alpha = _fit_visible(picture.samples[None], alpha, longest)
+    return replace(
+        picture,
+        samples=small[0],
+        alpha=None if small_alpha is None else small_alpha[0, 0],
+    )
 
 
-class ImageBatch(NamedTuple):
+def _fit_visible(
+    samples: Tensor, alpha: Tensor | None, longest: int
+) -> tuple[Tensor, Tensor | None]:
+    """Reduce a batch in [0, 1], or a single image of integer samples, and its alpha, to floats."""
+    if alpha is not None:
+        filled = fill_hidden(to_floats(samples[0])[None], alpha)
+        return fit(filled, longest), fit(alpha, longest)
+    if samples.is_floating_point():
+        return fit(samples, longest), None
+    return fit_samples(samples[0], longest)[None], None
+
+
+@dataclass(frozen=True)
+class ImageBatch:
     """An image of any kind as a batch for the network, with the way back.
 
     Attributes:
-        pixels: (B, 3, H, W), floating in [0, 1]; sRGB if the image has a colour profile.
+        samples: (B, 3, H, W), uint8, uint16, or floating in [0, 1], in the encoding of ``icc``.
         alpha: (1, 1, H, W) in [0, 1], or None if the image has no transparency.
-        convert_back: converts a tensor of the shape and range of ``pixels`` to the kind, dtype,
-            dimensions and colour profile of the image.
+        icc: RGB colour profile; None stands for sRGB.
+        depth: bits per channel of the image.
+        wrap: converts samples, or floats in [0, 1] of their shape, to the image's kind.
 
     Examples:
         >>> import torch
@@ -147,9 +170,61 @@ class ImageBatch(NamedTuple):
         (torch.Size([1, 3, 16, 24]), None, torch.Size([3, 16, 24]))
     """
 
-    pixels: Tensor
+    samples: Tensor
     alpha: Tensor | None
-    convert_back: Callable[[Tensor], AnyImage]
+    wrap: Callable[[Tensor], AnyImage]
+    icc: bytes | None = None
+    depth: int = 16
+
+    @property
+    def pixels(self) -> Tensor:
+        """(B, 3, H, W), floating in [0, 1], in sRGB."""
+        if self.icc is None and self.samples.is_floating_point():
+            return self.samples
+        return to_srgb(to_floats(self.samples[0]), self.icc, self.depth)[None]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Convert a result from sRGB to the image's own encoding.
+
+        Hidden pixels stay as they are, since another colour there would only make files larger.
+
+        Args:
+            x: (B, 3, H, W), floating in [0, 1], made from `pixels`.
+
+        Returns:
+            (B, 3, H, W), floating in [0, 1].
+        """
+        if self.icc is None and self.alpha is None:
+            return x
+        original = to_floats(self.samples[0]).cpu()
+        x = from_srgb(x[0].detach().float().cpu(), self.icc, original, self.depth)[None]
+        return x if self.alpha is None else torch.where(self.alpha.cpu() > 0, x, original)
+
+    def convert_back(self, x: Tensor) -> AnyImage:
+        """Convert a result to the kind, dtype, dimensions and colour profile of the image.
+
+        Args:
+            x: (B, 3, H, W), floating in [0, 1], made from `pixels`.
+
+        Returns:
+            An image like the one that the batch was made from.
+        """
+        return self.wrap(self.encode(x))
+
+    def reduced(self, longest: int) -> ImageBatch:
+        """Reduce the image, whose longer side exceeds a number of pixels, as `fit` does.
+
+        Hidden pixels are filled first (`fill_hidden`), so that their colours do not bleed into
+        others. No copy of integer samples in floats is made, unless there is alpha.
+
+        Args:
+            longest: the longest side allowed, in pixels.
+
+        Returns:
+            A batch in floats that ``wrap`` does not change.
+        """
+        samples, alpha = _fit_visible(self.samples, self.alpha, longest)
+        return ImageBatch(samples, alpha, lambda x: x, self.icc)
 
 
 def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
@@ -203,13 +278,14 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
     else:
         kind = type(image).__name__
         raise TypeError(f"{name} must be a tensor, array, PIL image or Picture, got {kind}")
-    height, width = batch.pixels.shape[-2:]
+    height, width = batch.samples.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ValueError(
             f"{name} must be at least {MIN_SIDE} pixels per side, got {width} x {height}"
         )
-    if not batch.pixels.is_cuda:  # the check would make the host wait, which CUDA graphs forbid
-        check_range(name, batch.pixels)
+    # On CUDA the check would make the host wait, which CUDA graphs forbid.
+    if batch.samples.is_floating_point() and not batch.samples.is_cuda:
+        check_range(name, batch.samples)
     return batch
 
 
@@ -242,7 +318,8 @@ def _from_array(name: str, image: NDArray[Any]) -> ImageBatch:
         raise ValueError(f"{name} must be an array (H, W, 3), got {image.shape}{advice}")
     if image.dtype in (np.uint8, np.uint16):
         depth = 8 * image.itemsize
-        return ImageBatch(from_samples(image)[None], None, lambda x: to_samples(x[0], depth))
+        planes = as_planes(image)[None]
+        return ImageBatch(planes, None, lambda x: to_samples(x[0], depth), depth=depth)
     if image.dtype not in (np.float16, np.float32, np.float64):
         advice = "array.astype(float)" if image.dtype == bool else "array.astype(np.uint8)"
         limit = "" if image.dtype == bool else " if its values are at most 255"
@@ -269,38 +346,29 @@ def _from_pil(name: str, image: Image.Image) -> ImageBatch:
     elif image.mode not in (*EIGHT_BIT_MODES, *DEEP_MODES):
         modes = ", ".join((*EIGHT_BIT_MODES, *DEEP_MODES, "CMYK"))
         raise ValueError(f"{name} must be a PIL image of mode {modes}, got {image.mode}")
-    samples = from_samples(pil_samples(upright))
+    array = pil_samples(upright)
     depth = 16 if image.mode in DEEP_MODES else 8
-    pixels, icc, notes = rgb_encoding(samples[:3], icc, depth)
+    samples, icc, notes = rgb_encoding(as_planes(array[..., :3]), icc, depth)
     for note in notes:
         warnings.warn(f"{name}: {note}", stacklevel=4)
-    alpha = samples[3] if len(samples) == 4 else None
-    picture = Picture(pixels, alpha, icc=icc, depth=depth)
+    alpha = from_samples(array[..., 3:])[None] if array.shape[2] == 4 else None
 
-    def convert_back(x: Tensor) -> Image.Image:
-        planes = torch.cat([_pixels_back(picture, x), samples[3:]])
-        result = Image.fromarray(to_samples(planes, 8))
+    def wrap(x: Tensor) -> Image.Image:
+        planes = to_samples(x[0], 8)
+        if alpha is not None:
+            planes = np.concatenate([planes, to_samples(alpha[0], 8)], -1)
+        result = Image.fromarray(planes)
         result.info = metadata | ({"icc_profile": icc} if icc else {})
         return result
 
-    return _from_picture(picture)._replace(convert_back=convert_back)
+    return ImageBatch(samples[None], alpha, wrap, icc, depth)
 
 
 def _from_picture(picture: Picture) -> ImageBatch:
     return ImageBatch(
-        picture.srgb[None],
+        picture.samples[None],
         None if picture.alpha is None else picture.alpha[None, None],
-        lambda x: replace(picture, samples=_pixels_back(picture, x)),
+        lambda x: replace(picture, samples=x[0].detach().cpu()),
+        picture.icc,
+        picture.depth,
     )
-
-
-def _pixels_back(picture: Picture, x: Tensor) -> Tensor:
-    """A result (1, 3, H, W) in sRGB as pixels (3, H, W) in the picture's encoding.
-
-    Hidden pixels stay as they are, since another colour there would only make files larger.
-    """
-    original = picture.pixels.cpu()
-    pixels = from_srgb(x[0].detach().float().cpu(), picture.icc, original, picture.depth)
-    if picture.alpha is None:
-        return pixels
-    return torch.where(picture.alpha.cpu() > 0, pixels, original)
