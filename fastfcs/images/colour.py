@@ -111,7 +111,7 @@ def rgb_encoding(
     conversion, is_rgb = _conversion(icc), icc[16:20] == b"RGB "
     if conversion is None:
         notes.append("colour profile cannot be evaluated, so its colours are taken as sRGB")
-    elif not is_rgb:
+    elif not is_rgb and not isinstance(conversion, _Identity):
         samples = conversion.to_srgb(to_floats(samples), depth)
         notes.append("grey profile converted to sRGB, since the result has colours")
     elif depth > 8 and isinstance(conversion, _Tables):
