@@ -39,6 +39,7 @@ from .convert import (
 )
 from .fill import fill_hidden
 from .picture import (
+    RAW_SUFFIXES,
     READABLE,
     SUFFIXES,
     WRITABLE,
@@ -52,6 +53,7 @@ from .samples import from_samples, to_samples
 from .write import write
 
 __all__ = [
+    "RAW_SUFFIXES",
     "READABLE",
     "SUFFIXES",
     "WRITABLE",
