@@ -7,7 +7,7 @@ from typing import Any
 
 PACKAGES = {
     "HEIF": ("pillow_heif", "HEIC needs pillow-heif"),
-    "JXL": ("pyjpegxl", "JPEG XL needs Python 3.11 or newer and pyjpegxl"),
+    "JXL": ("pyjpegxl", "JPEG XL needs pyjpegxl (Python 3.11 or newer, x86-64)"),
 }
 """By format: the module, and what to say if it is missing. Every other format is raw: rawpy."""
 
