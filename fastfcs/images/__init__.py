@@ -37,9 +37,9 @@
   EXIF; none are made up. Where the two disagree beyond rounding, the format's own field counts.
 - **XMP** is kept in every format, **IPTC** in JPEG and TIFF, which alone have a place for it.
   Thumbnails, depth maps and gain maps are dropped, since they would show the old picture.
-- **Quality**: JPEG, WebP and JPEG XL are written at quality 95, AVIF and HEIC at 90, which is about
-  as good; JPEG and AVIF without chroma subsampling, HEIC with, as many programs read nothing else.
-  HEIC has 10 bits for pictures of 16.
+- **Quality**: each encoder is set such that luma is as close to the picture as in JPEG at quality
+  95: WebP and JPEG XL to 95, AVIF to 90, HEIC to 65. JPEG and AVIF are written without chroma
+  subsampling, HEIC with, as many programs read nothing else, and with 10 bits if there are 16.
 - **Limits of the output format**: writing transparency to a format without alpha raises; 16 bits
   become 8, and metadata are reduced to what the format holds (64 KB each in JPEG), which
   `conversion_notes` reports.

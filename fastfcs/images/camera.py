@@ -131,7 +131,8 @@ def _decode_heif(data: bytes, kind: str) -> Decoded:
     if samples.dtype == np.uint16:
         bits = info["bit_depth"]
         samples = samples << (16 - bits)
-        samples |= samples >> bits  # white remains white
+        for row in samples:  # not at once, which would take another copy
+            row |= row >> bits  # white remains white
     icc: bytes | None = info.get("icc_profile") or None
     notes: list[str] = []
     if not icc and (code := info.get("nclx_profile")):

@@ -58,7 +58,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "TIFF": {},
     "WEBP": {"quality": 95},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
-    "HEIF": {"quality": 90},  # 4:2:0, as phones write it: many programs read nothing else
+    "HEIF": {"quality": 65},  # 4:2:0, as phones write it: many programs read nothing else
     "JXL": {"quality": 95},
 }
 
