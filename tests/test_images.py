@@ -437,6 +437,7 @@ def test_a_raw_file_is_not_taken_for_its_thumbnail(monkeypatch: pytest.MonkeyPat
         ("NIKON", {"subfiletype": 1, "extratags": [maker]}, cfa, bayer),
         ("NIKON", {"extratags": [maker]}, cfa, bayer),
         ("TIFF", {"subfiletype": 1}, {}, RGB),
+        ("TIFF", {"extratags": [(271, "s", 0, " ", True)]}, cfa, bayer),
     ):
         with pytest.raises(PictureError, match=rf"a camera's raw file \({kind}\) needs rawpy"):
             read(tiff_with_inner(outer, inner, small=raw))

@@ -47,8 +47,8 @@ def recognise(data: bytes) -> str | None:
         data: the content of the file.
 
     Returns:
-        "HEIF", "JXL", the kind of a camera's raw file ("CR2", "DNG", or for the maker's name where
-        nothing else tells), or None if Pillow reads it, or nobody.
+        "HEIF", "JXL", or the kind of a camera's raw file: "CR2", "DNG" ..., or the camera's maker
+        where no signature tells. None if Pillow reads the file, or nothing does.
 
     Raises:
         PictureError: it is an AVIF picture that Pillow cannot decode, or a TIFF with floating-point
@@ -65,7 +65,7 @@ def recognise(data: bytes) -> str | None:
     if data.startswith(_JXL):
         return "JXL"
     brands = brands_of(data)
-    if b"avif" in brands:
+    if brands & {b"avif", b"avis"}:
         if not features.check("avif"):
             raise PictureError("an AVIF picture, which this version of Pillow cannot decode")
     elif brands & _HEIF_BRANDS:
@@ -187,7 +187,7 @@ def _raw_tiff(data: bytes) -> str | None:
     directories = [first, *(_directory(data, start) for start in inner)]
     has_thumbnail = inner and first.get(_SUBFILE_TYPE, 0) & _REDUCED
     if has_thumbnail or any(tags.get(_PHOTOMETRIC) in _SENSOR for tags in directories):
-        return str(first.get(_MAKER, "TIFF")).strip("\0 ")
+        return str(first.get(_MAKER, "")).strip("\0 ") or "TIFF"
     if _FLOATING in first.get(_SAMPLE_FORMAT, ()):
         bits = max(first.get(_BITS, (1,)))
         raise PictureError(
