@@ -111,7 +111,7 @@ def rgb_encoding(
     conversion, is_rgb = _conversion(icc), icc[16:20] == b"RGB "
     if conversion is None:
         notes.append("colour profile cannot be evaluated, so its colours are taken as sRGB")
-    elif not is_rgb:
+    elif not is_rgb and not isinstance(conversion, _Identity):
         samples = conversion.to_srgb(to_floats(samples), depth)
         notes.append("grey profile converted to sRGB, since the result has colours")
     elif depth > 8 and isinstance(conversion, _Tables):
@@ -372,6 +372,8 @@ def _curve(tag: bytes) -> _Curve:
     elif tag[:4] == b"para":
         (kind,) = struct.unpack_from(">H", tag, 8)
         count = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}.get(kind, 0)
+        if not count:
+            raise ValueError("the curve is of no known kind")
         values = [n / 65536 for n in struct.unpack_from(f">{count}i", tag, 12)]
         if kind in (1, 2):  # constant below -b / a
             g, a, b, *offset = values

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from . import camera
+from .extra import PACKAGES
 from .metadata import (
     LONG,
     SHORT,
@@ -26,7 +28,7 @@ from .metadata import (
     png_text,
     tiff_directory,
 )
-from .picture import HOLDS_16_BITS, HOLDS_ALPHA, SAVE_OPTIONS, Picture, metadata_for
+from .picture import HOLDS_ALPHA, HOLDS_BITS, SAVE_OPTIONS, Picture, metadata_for
 from .samples import to_samples
 
 
@@ -35,7 +37,7 @@ def encode(picture: Picture, format: str) -> bytes:
 
     Args:
         picture: the picture.
-        format: "JPEG", "PNG", "TIFF" or "WEBP".
+        format: one of the values of `WRITABLE`.
 
     Returns:
         The content of the file, with 16 bits per channel and alpha if the format holds them.
@@ -47,7 +49,7 @@ def encode(picture: Picture, format: str) -> bytes:
         >>> encode(Picture(torch.rand(3, 16, 24)), "PNG")[1:4]
         b'PNG'
     """
-    depth = picture.depth if format in HOLDS_16_BITS else 8
+    depth = picture.depth if HOLDS_BITS.get(format, 8) > 8 else 8
     alpha = picture.alpha if format in HOLDS_ALPHA else None
     samples = to_samples(picture.samples, depth)
     if alpha is not None:
@@ -55,6 +57,8 @@ def encode(picture: Picture, format: str) -> bytes:
     metadata = metadata_for(picture, format)
     if format == "TIFF":
         return _tiff(samples, metadata)
+    if format in PACKAGES:
+        return camera.encode(samples, metadata, format)
     if depth == 16:
         return _png_16(samples, metadata)
     stream = BytesIO()

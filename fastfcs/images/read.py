@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
+from . import camera, cicp
+from .camera import Decoded
 from .colour import cmyk_to_srgb, rgb_encoding
 from .metadata import separate
 from .picture import READABLE, SUFFIXES, Picture, PictureError, picture_errors
-from .recognise import check_content, coded_bits, embedded_profile
+from .recognise import code_points, coded_bits, embedded_profile, recognise
 from .samples import EIGHT_BIT_MODES, as_planes, from_samples, pil_samples
 
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}  # opposite byte orders
-_PLUGINS = "Jpeg", "Png", "Tiff", "Bmp", "Gif", "WebP", "Avif", "Jpeg2K"  # of `READABLE`
+_PLUGINS = "Jpeg", "Png", "Tiff", "Bmp", "Gif", "WebP", "Avif", "Jpeg2K"  # Pillow's of `READABLE`
 
 
 def read(source: str | Path | BinaryIO, *, labels: bool = False) -> Picture:
@@ -37,8 +39,9 @@ def read(source: str | Path | BinaryIO, *, labels: bool = False) -> Picture:
 
     Raises:
         PictureError: the file does not exist, is not in one of the `READABLE` formats, is damaged,
-            has more pixels than Pillow decodes (about 180 million), contains several frames, or
-            stores its samples in an unsupported way.
+            needs a package of the extra ``camera`` that is missing, has more pixels than Pillow
+            decodes (about 180 million), contains several frames, or stores its samples in an
+            unsupported way.
 
     Examples:
         >>> from io import BytesIO
@@ -94,7 +97,29 @@ def _name(source: str | Path | BinaryIO) -> str:
 
 
 def _decode(data: bytes, labels: bool) -> Picture:
-    check_content(data)
+    kind = recognise(data)
+    decoded = camera.decode(data, kind) if kind else _decode_by_pillow(data)
+    samples, metadata = decoded.samples, decoded.metadata
+    depth = 8 * samples.itemsize
+    alpha = from_samples(samples[..., 3:])[0] if samples.shape[2] == 4 else None
+    planes = as_planes(samples[..., :3])
+    planes, icc, profile_notes = rgb_encoding(planes, None if labels else decoded.icc, depth)
+    return Picture(
+        samples=planes,
+        alpha=alpha,
+        icc=icc,
+        exif=metadata.exif,
+        xmp=metadata.xmp,
+        iptc=metadata.iptc,
+        dpi=metadata.dpi,
+        grey=decoded.grey,
+        depth=depth,
+        format=decoded.format,
+        notes=(*decoded.notes, *profile_notes, *metadata.notes),
+    )
+
+
+def _decode_by_pillow(data: bytes) -> Decoded:
     data, metadata = separate(data)
     image: Image.Image = _open(data)
     frames = getattr(image, "n_frames", 1)
@@ -106,6 +131,9 @@ def _decode(data: bytes, labels: bool) -> Picture:
     depth = _depth(image)
     if coded_bits(data) > depth:
         notes.append(f"{coded_bits(data)} bits per channel read as 8: Pillow decodes no more")
+    if not icc and (code := code_points(data)):
+        icc, clauses = cicp.profile(*code)
+        notes += clauses
     if image.mode == "CMYK":
         image, icc = cmyk_to_srgb(image, icc)
         depth = 8
@@ -120,24 +148,8 @@ def _decode(data: bytes, labels: bool) -> Picture:
         raise PictureError(
             f"pixels of Pillow's mode {image.mode} are not supported; convert them to RGB first"
         )
-    alpha = from_samples(samples[..., 3:])[0] if samples.shape[2] == 4 else None
-    if labels:
-        icc = None
-    planes, icc, profile_notes = rgb_encoding(as_planes(samples[..., :3]), icc, depth)
-    notes += profile_notes
-    return Picture(
-        samples=planes,
-        alpha=alpha,
-        icc=icc,
-        exif=metadata.exif,
-        xmp=metadata.xmp,
-        iptc=metadata.iptc,
-        dpi=metadata.dpi,
-        grey=grey,
-        depth=depth,
-        format="JPEG" if image.format == "MPO" else str(image.format or "TIFF"),
-        notes=(*notes, *metadata.notes),
-    )
+    format = "JPEG" if image.format == "MPO" else str(image.format or "TIFF")
+    return Decoded(samples, metadata, icc, grey, format, tuple(notes))
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
