@@ -111,6 +111,14 @@ class Statistics:
             moments = (moments - luma(moments.unsqueeze(-1)).squeeze(-1)).mT
         return moments.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt() / 2
 
+    @property
+    def covariance(self) -> Tensor:
+        """The covariance of each style's colours, RGB in [0, 1], (S, 3, 3)."""
+        end = self.own[0].narrow(1, -4, 4).narrow(2, -4, 4)
+        end = end / end.narrow(1, 3, 1).narrow(2, 3, 1)
+        mean = end.narrow(2, 3, 1).narrow(1, 0, 3)
+        return (end.narrow(1, 0, 3).narrow(2, 0, 3) - mean @ mean.mT) / 4
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Statistics:
         """Apply a function to every Gram matrix.
 

@@ -19,6 +19,7 @@ from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass, capped
 from .images import AnyImage, ImageBatch, Picture
 from .large import SOLVE_SIZE, apply_change
+from .look import POINTS, Look, fit_look, luma_of
 from .losses import visible_masks
 from .network import Solver
 from .precision import choose
@@ -44,6 +45,9 @@ STRUCTURE = 0.25
 
 SMALL_STYLE = 96
 """Shorter side, in pixels, below which a style is continued by mirror images of itself."""
+
+LOOK_SIZE = 512
+"""Longer side, in pixels, at which the pictures of a look are restyled."""
 
 T = TypeVar("T", Tensor, Image.Image, NDArray[Any], Picture)
 
@@ -332,9 +336,7 @@ class Stylizer(nn.Module):
                 do not match the number of styles.
             RuntimeError: no style is set.
         """
-        statistics = self.statistics.get()
-        if statistics is None:
-            raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
+        statistics = self._set_statistics()
         batch = images.image_to_tensor("content", content)
         image, styles = batch.samples, statistics[0].styles
         if regions is None and styles not in (1, image.shape[0]):
@@ -346,14 +348,16 @@ class Stylizer(nn.Module):
         height, width = image.shape[-2:]
         size = self.solved_at(height, width)
         if size == (height, width):
-            return cast(T, batch.convert_back(self._restyle(batch, statistics, regions)))
+            restyled = self._restyle(batch, statistics, regions, self.strength)
+            return cast(T, batch.convert_back(restyled))
         small = batch.reduced(max(size))
-        restyled = self._restyle(
-            small, statistics, None if regions is None else resize(regions, size)
-        )
+        masks = None if regions is None else resize(regions, size)
+        restyled = self._restyle(small, statistics, masks, self.strength)
         return cast(T, batch.wrap(apply_change(batch, small, restyled)))
 
-    def _restyle(self, batch: ImageBatch, statistics: Scales, regions: Tensor | None) -> Tensor:
+    def _restyle(
+        self, batch: ImageBatch, statistics: Scales, regions: Tensor | None, strength: float
+    ) -> Tensor:
         """Restyle a batch at its own size: (B, 3, H, W) in [0, 1], in sRGB."""
         image, alpha = batch.pixels, _weights(batch.alpha)
         filled = image if alpha is None else images.fill_hidden(image, alpha)
@@ -407,7 +411,78 @@ class Stylizer(nn.Module):
                 choose(self._precision, device, photoreal=True, measured=self._is_shipped),
             )
             x = between.finish(x)
-        return torch.lerp(image, x.to(image), self.strength).clamp(0, 1)
+        return torch.lerp(image, x.to(image), strength).clamp(0, 1)
+
+    @torch.no_grad()
+    def look(self, content: AnyImage | Sequence[AnyImage], points: int = POINTS) -> Look:
+        """Find one smooth map of colours for one or several photographs (`fastfcs.look`).
+
+        It keeps a series alike, where `forward` would restyle every picture by its own colours.
+
+        Args:
+            content: an image of any of the kinds above, or a list of them: a few that represent
+                the series.
+            points: number of points per side of the look's grid, at least 2.
+
+        Returns:
+            The look, to be called with any image, or saved for other programs. Its strength, and
+            what "keep-colour" or "keep-luminance" keep, are the stylizer's.
+
+        Raises:
+            TypeError, ValueError: an argument is not as described above; the constraint is not
+                "photoreal", alone or with one of these; or the styles are several.
+            RuntimeError: no style is set.
+
+        Examples:
+            >>> import torch
+            >>> from fastfcs import Stylizer
+            >>> style, *series = torch.rand(4, 3, 24, 32)
+            >>> stylizer = Stylizer(style, weights="tiny", constraint="photoreal")
+            >>> look = stylizer.look(series)
+            >>> look(series[0]).shape
+            torch.Size([3, 24, 32])
+        """
+        statistics = self._set_statistics()
+        if statistics[0].styles != 1:
+            raise ValueError(f"style must be a single one for a look, got {statistics[0].styles}")
+        if "photoreal" not in self.constraint:
+            raise ValueError(f"constraint must be 'photoreal' for a look, got {self.constraint}")
+        contents: Sequence[Any] = content if isinstance(content, (list, tuple)) else [content]
+        if not contents:
+            raise ValueError("content must be at least one image, got an empty list")
+        colours: list[Tensor] = []
+        results: list[Tensor] = []
+        for each in contents:
+            batch = images.image_to_tensor("content", each)
+            if max(batch.samples.shape[-2:]) > LOOK_SIZE:
+                batch = batch.reduced(LOOK_SIZE)
+            visible = ... if batch.alpha is None else batch.alpha[0, 0].cpu() > 0.5
+            before, after = batch.pixels, self._restyle(batch, statistics, None, 1.0)
+            for found, x in ((colours, before), (results, after)):
+                found.append(x.cpu().movedim(1, -1)[:, visible].reshape(-1, 3))
+        return fit_look(
+            colours,
+            results,
+            statistics[-1].colours[0].cpu(),
+            statistics[-1].covariance[0].cpu(),
+            points,
+            self._kept,
+        ).scaled(self.strength)
+
+    def _kept(self, displacement: Tensor) -> Tensor:
+        """The part of a displacement of colours (n, 3) that the constraint allows."""
+        lightness = luma_of(displacement)
+        if "keep-luminance" in self.constraint:
+            displacement = displacement - lightness
+        if "keep-colour" in self.constraint:
+            displacement = lightness.expand_as(displacement)
+        return displacement
+
+    def _set_statistics(self) -> Scales:
+        statistics = self.statistics.get()
+        if statistics is None:
+            raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
+        return statistics
 
     def solved_at(self, height: int, width: int) -> tuple[int, int]:
         """Tell the size at which a content is restyled.

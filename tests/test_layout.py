@@ -12,14 +12,14 @@ PACKAGE = Path(fastfcs.__file__).parent
 
 # From the bottom up; modules on one line do not import each other.
 LAYERS = (
-    "_C checks files progress",
+    "_C checks delta_e files progress",
     "ops precision",
     "laplacian",
     "chebyshev losses",
     "bandwidth",
     "filters vgg statistics images",
     "constraints presets regions",
-    "network large",
+    "network large look",
     "pyramid",
     "refinement",
     "weights",

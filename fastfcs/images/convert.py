@@ -211,6 +211,21 @@ class ImageBatch:
         """
         return self.wrap(self.encode(x))
 
+    def rows(self, top: int, count: int) -> ImageBatch:
+        """Take some rows.
+
+        Args:
+            top: the first row.
+            count: their number, at most as many as there are.
+
+        Returns:
+            A batch of views that ``wrap`` does not change.
+        """
+        count = min(count, self.samples.shape[-2] - top)
+        alpha = None if self.alpha is None else self.alpha.narrow(-2, top, count)
+        samples = self.samples.narrow(-2, top, count)
+        return ImageBatch(samples, alpha, lambda x: x, self.icc, self.depth)
+
     def reduced(self, longest: int) -> ImageBatch:
         """Reduce the image, whose longer side exceeds a number of pixels, as `fit` does.
 

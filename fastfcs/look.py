@@ -1,0 +1,418 @@
+"""A look: one smooth map of colours, for a picture, for many, and for other programs.
+
+A photograph's change is local, but most of it is a function of the colour alone. `Stylizer.look`
+finds that function u. Where a picture has colours c, u follows
+
+    u(c) = 0.3 Y(T c - c) + 0.6 (T c - c - Y(T c - c)) + 0.3 (X - c)
+
+Y is the luma. T is the linear map that takes the mean and the covariance of c to those of the
+style, both in its H_1, with the least displacement (Monge's problem for normal distributions; Pitié
+and Kokaram 2007).
+X is the result of the network. Both are less than certain: the pictures show different things, and
+not every difference between them is one of looks, in brightness least of all. The weights are those
+that came nearest to known edits (docs/evaluation.md). u is smooth, and fades to 0, the identity,
+where the pictures have no colours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import images
+from .files import atomic
+from .images import Picture
+from .losses import luma
+
+T = TypeVar("T", Tensor, Image.Image, NDArray[Any], Picture)
+
+POINTS = 33
+"""The default number of points per side of a look's grid."""
+
+_LUMA, _CHROMA, _NETWORK = 0.3, 0.6, 0.3
+_SMOOTHNESS, _IDENTITY = 1.0, 0.01  # weights beside that of a picture's mean colour density
+_ITERATIONS = 200
+_HALD = 8  # level of the files: 64 points per side, 512 x 512 pixels
+_BAND = 1 << 19  # pixels that are mapped at a time
+
+
+class Look:
+    """A map of colours on a grid, interpolated trilinearly between its points.
+
+    Args:
+        grid: (3, N, N, N) in [0, 1]; grid[:, b, g, r] are R, G and B of the result for the colour
+            (r, g, b) / (N - 1), in sRGB. N is at least 2.
+
+    Raises:
+        ValueError: the grid has another shape.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.look import Look
+        >>> warmer = Look(Look.identity(2).grid * torch.tensor([1.0, 0.9, 0.8]).view(3, 1, 1, 1))
+        >>> warmer(torch.ones(3, 16, 16))[:, 0, 0]
+        tensor([1.0000, 0.9000, 0.8000])
+    """
+
+    def __init__(self, grid: Tensor) -> None:
+        n = grid.shape[-1] if grid.dim() else 0
+        if grid.shape != (3, n, n, n) or n < 2:
+            raise ValueError(
+                f"grid must have shape (3, N, N, N) with N at least 2, got {tuple(grid.shape)}"
+            )
+        self.grid = grid.detach().float().cpu()
+
+    @classmethod
+    def identity(cls, points: int = POINTS) -> Look:
+        """Make the look that changes nothing.
+
+        Args:
+            points: N, at least 2.
+
+        Returns:
+            The look.
+        """
+        axis = torch.linspace(0, 1, points)
+        return cls(torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).flip(0))
+
+    def scaled(self, strength: float) -> Look:
+        """Change the strength.
+
+        Args:
+            strength: 0 is the identity, 1 this look.
+
+        Returns:
+            The look in between, or beyond.
+        """
+        return Look(torch.lerp(self.identity(self.points).grid, self.grid, strength).clamp(0, 1))
+
+    @property
+    def points(self) -> int:
+        """N, the number of points per side of the grid."""
+        return self.grid.shape[-1]
+
+    def resampled(self, points: int) -> Look:
+        """Interpolate the look on another grid.
+
+        Args:
+            points: N, at least 2.
+
+        Returns:
+            The look on that grid.
+        """
+        if points == self.points:
+            return self
+        size = (points,) * 3
+        grid = F.interpolate(self.grid[None], size, mode="trilinear", align_corners=True)
+        return Look(grid[0])
+
+    def map(self, colours: Tensor) -> Tensor:
+        """Map colours.
+
+        Args:
+            colours: (..., 3, H, W), floating, in [0, 1], in sRGB, on any device.
+
+        Returns:
+            A tensor of the same shape and dtype. Differentiable.
+        """
+        places = (2 * colours.float() - 1).movedim(-3, -1)
+        grid = self.grid.to(places).expand(1, -1, -1, -1, -1)
+        places = places.reshape(1, 1, -1, colours.shape[-1], 3)
+        mapped = F.grid_sample(grid, places, align_corners=True, padding_mode="border")
+        batch = mapped.view(3, *colours.shape[:-3], *colours.shape[-2:])
+        return batch.movedim(0, -3).to(colours.dtype)
+
+    def __call__(self, image: T) -> T:
+        """Apply the look to an image of any size, a band of rows at a time.
+
+        Args:
+            image: an image of any of the kinds that `Stylizer` takes. One with a colour profile is
+                mapped in sRGB and returns to its profile. Hidden pixels stay as they are.
+
+        Returns:
+            An image of the same type, size, dtype and range.
+
+        Raises:
+            TypeError, ValueError: the image is of no such kind.
+        """
+        batch = images.image_to_tensor("image", image)
+        if isinstance(image, Tensor):
+            return cast(T, batch.convert_back(self.map(batch.samples)))
+        result = torch.empty_like(batch.samples)  # in the same memory format
+        rows = max(1, _BAND // batch.samples.shape[-1])
+        for top in range(0, batch.samples.shape[-2], rows):
+            band = batch.rows(top, rows)
+            mapped = band.encode(self.map(band.pixels))
+            if not result.is_floating_point():
+                mapped = (mapped * torch.iinfo(result.dtype).max).round_()
+            result.narrow(-2, top, mapped.shape[-2]).copy_(mapped)
+        return cast(T, batch.wrap(result))
+
+    def save(self, path: str | Path) -> None:
+        """Write the look as a file for other programs, atomically.
+
+        Args:
+            path: ends in .cube (Adobe's Cube LUT specification 1.0), or in .png: a HALD image of
+                level 8, 64 points per side, with 16 bits per channel.
+
+        Raises:
+            ValueError: the path has another suffix.
+            OSError: the file cannot be written.
+
+        Examples:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from fastfcs.look import Look
+            >>> path = Path(tempfile.mkdtemp()) / "identity.cube"
+            >>> Look.identity(17).save(path)
+            >>> path.read_text().splitlines()[:4]
+            ['TITLE "identity"', 'LUT_3D_SIZE 17', '0.000000 0.000000 0.000000', ...
+            >>> Look.read(path).points
+            17
+        """
+        kind = suffix_of(path)
+        if kind == ".png":
+            hald = self.resampled(_HALD**2).grid.reshape(3, _HALD**3, _HALD**3)
+            images.write(Picture(hald, depth=16), path)
+            return
+        title = Path(path).stem.replace('"', "'")
+        rows = self.grid.flatten(1).T.tolist()
+        lines = [f'TITLE "{title}"', f"LUT_3D_SIZE {self.points}"]
+        lines += [" ".join(f"{value:.6f}" for value in row) for row in rows]
+        with atomic(path) as partial:
+            partial.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Look:
+        """Read a look, also one of another program.
+
+        Args:
+            path: a 3D LUT in a .cube file over the domain [0, 1], or a HALD image (.png, .tif).
+
+        Returns:
+            The look.
+
+        Raises:
+            ValueError: the file is neither, or is damaged.
+            OSError: the file cannot be read.
+        """
+        if Path(path).suffix.lower() == ".cube":
+            return cls(_read_cube(Path(path)))
+        picture = images.read(path)
+        width, height = picture.size
+        level = round(width ** (1 / 3))
+        if width != height or level**3 != width or level < 2:
+            raise ValueError(
+                f"{path} must be a .cube file or a HALD image, whose sides are the cube of a whole "
+                f"number, got {width} x {height} pixels"
+            )
+        return cls(picture.srgb.reshape(3, *(level**2,) * 3))
+
+
+def suffix_of(path: str | Path) -> str:
+    """Check the suffix of a file for a look.
+
+    Args:
+        path: the file; it need not exist.
+
+    Returns:
+        ".cube" or ".png".
+
+    Raises:
+        ValueError: it ends otherwise.
+
+    Examples:
+        >>> from fastfcs.look import suffix_of
+        >>> suffix_of("warm.CUBE")
+        '.cube'
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".cube", ".png"):
+        raise ValueError(f"{path} must end in .cube, or in .png for a HALD image")
+    return suffix
+
+
+def _read_cube(path: Path) -> Tensor:
+    points, rows = 0, []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        words = line.split("#")[0].split()
+        if not words or words[0] == "TITLE":
+            continue
+        try:
+            if words[0] == "LUT_3D_SIZE":
+                points = int(words[1])
+            elif words[0] in ("DOMAIN_MIN", "DOMAIN_MAX"):
+                bound = float(words[0] == "DOMAIN_MAX")
+                if [float(word) for word in words[1:]] != [bound] * 3:
+                    raise ValueError(f"{path} must have the domain [0, 1], got {line.strip()!r}")
+            elif words[0] == "LUT_3D_INPUT_RANGE":
+                if [float(word) for word in words[1:]] != [0, 1]:
+                    raise ValueError(f"{path} must have the domain [0, 1], got {line.strip()!r}")
+            elif re.match(r"[-+.\d]", words[0]):
+                red, green, blue = map(float, words)
+                rows.append((red, green, blue))
+            else:
+                raise ValueError(f"{path} must be a 3D LUT, got {words[0]!r} in line {number}")
+        except (IndexError, ValueError) as error:
+            if str(error).startswith(str(path)):
+                raise
+            raise ValueError(f"{path} is damaged in line {number}: {line.strip()!r}") from error
+    if points < 2 or len(rows) != points**3:
+        raise ValueError(
+            f"{path} must hold LUT_3D_SIZE N, N at least 2, and N^3 colours, "
+            f"got N = {points} and {len(rows)} colours"
+        )
+    table = torch.tensor(rows)
+    if not table.isfinite().all():
+        raise ValueError(f"{path} must hold finite numbers, got at least one NaN or infinity")
+    return table.T.reshape(3, points, points, points)
+
+
+def fit_look(
+    colours: Sequence[Tensor],
+    results: Sequence[Tensor],
+    mean: Tensor,
+    covariance: Tensor,
+    points: int = POINTS,
+    restrict: Callable[[Tensor], Tensor] = lambda displacement: displacement,
+) -> Look:
+    """Find the look u of some pictures together.
+
+    Args:
+        colours: c of every picture, (n, 3) in [0, 1]; all pictures count alike.
+        results: X, of the same shapes.
+        mean, covariance: of the style's colours, (3,) and (3, 3).
+        points: N of the look's grid, at least 2.
+        restrict: which part of a displacement (n, 3) is allowed; by default all of it.
+
+    Returns:
+        The look: smooth, and increasing in each channel along that channel.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.look import fit_look
+        >>> colours = torch.rand(1000, 3)
+        >>> look = fit_look([colours], [colours], colours.mean(0), colours.T.cov(), points=9)
+        >>> bool((look.grid - look.identity(9).grid).abs().max() < 1e-3)
+        True
+    """
+    weights = torch.cat([c.new_full((len(c),), 1 / len(c)) for c in colours]) / len(colours)
+    c, x = torch.cat(list(colours)).double(), torch.cat(list(results)).double()
+    weights = weights.double()
+    own_mean = weights @ c
+    centred = c - own_mean
+    own_covariance = (weights * centred.T) @ centred
+    transported = centred @ _transport(own_covariance, covariance.to(c)).T + mean.to(c)
+    transport = transported - c
+    lightness = luma_of(transport)
+    displacement = restrict(
+        _LUMA * lightness + _CHROMA * (transport - lightness) + _NETWORK * (x - c)
+    )
+    identity = Look.identity(points).grid
+    grid = identity + _smooth_field(c, displacement, weights, points).to(identity)
+    for channel in range(3):  # along its own channel a result increases
+        grid[channel] = _increasing(grid[channel], 2 - channel)
+    return Look(grid.clamp(0, 1))
+
+
+def luma_of(colours: Tensor) -> Tensor:
+    """Compute the luma of colours, see `fastfcs.losses.luma`.
+
+    Args:
+        colours: (n, 3).
+
+    Returns:
+        (n, 1).
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.look import luma_of
+        >>> luma_of(torch.ones(2, 3)).round(decimals=4)
+        tensor([[1.],
+                [1.]])
+    """
+    lightness: Tensor = luma(colours.T[None, :, :, None])[0, 0]
+    return lightness
+
+
+def _transport(before: Tensor, after: Tensor) -> Tensor:
+    """The symmetric T with T before T = after (Pitié and Kokaram 2007, equation 12)."""
+    noise = 1e-5 * torch.eye(3, dtype=before.dtype, device=before.device)  # of 8-bit samples
+    root = _power(before + noise, 0.5)
+    inverse = _power(before + noise, -0.5)
+    return inverse @ _power(root @ (after + noise) @ root, 0.5) @ inverse
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    power: Tensor = vectors @ (values.clamp_min(1e-12) ** exponent).diag() @ vectors.mT
+    return power
+
+
+def _smooth_field(colours: Tensor, values: Tensor, weights: Tensor, points: int) -> Tensor:
+    """The field u on the grid, (3, N, N, N), that minimises
+
+        sum_i d_i |u_i - v_i|^2 + smoothness |Laplacian of u|^2 + identity |u|^2
+
+    where d is the density of the colours, 1 on average, and v the mean of their values, both by
+    trilinear shares.
+    """
+    place = colours.clamp(0, 1) * (points - 1)
+    corner = place.floor().clamp(max=points - 2)
+    part, corner = place - corner, corner.long()
+    density = colours.new_zeros(points**3)
+    total = colours.new_zeros(points**3, 3)
+    for index in range(8):
+        side = torch.tensor([index & 1, index >> 1 & 1, index >> 2 & 1], device=colours.device)
+        share = weights * torch.where(side > 0, part, 1 - part).prod(1)
+        r, g, b = (corner + side).unbind(1)
+        at = (b * points + g) * points + r
+        density.index_add_(0, at, share)
+        total.index_add_(0, at, share[:, None] * values)
+    density = density.view(1, points, points, points) * points**3
+    target = total.T.reshape(3, points, points, points) * points**3
+
+    def normal(u: Tensor) -> Tensor:
+        return density * u + _SMOOTHNESS * _laplacian(_laplacian(u)) + _IDENTITY * u
+
+    # Conjugate gradient, preconditioned by the diagonal.
+    scale = 1 / (density + 42 * _SMOOTHNESS + _IDENTITY)  # 6^2 + 6, the diagonal of both Laplacians
+    u = torch.zeros_like(target)
+    residual = target
+    direction = preconditioned = scale * residual
+    power = (residual * preconditioned).sum()
+    for _ in range(_ITERATIONS):
+        image = normal(direction)
+        step = power / (direction * image).sum().clamp_min(1e-300)
+        u = u + step * direction
+        residual = residual - step * image
+        preconditioned = scale * residual
+        power, last = (residual * preconditioned).sum(), power
+        direction = preconditioned + power / last.clamp_min(1e-300) * direction
+    return u
+
+
+def _laplacian(u: Tensor) -> Tensor:
+    """The sum of second differences along the last three dimensions; slopes at the border are 0."""
+    total = torch.zeros_like(u)
+    for dim in (-1, -2, -3):
+        slope = u.diff(dim=dim)
+        n = slope.shape[dim]
+        total.narrow(dim, 0, n).add_(slope)
+        total.narrow(dim, 1, n).sub_(slope)
+    return total
+
+
+def _increasing(values: Tensor, dim: int) -> Tensor:
+    """The mean of the least increasing values above and the largest below; the same if they are."""
+    above = values.cummax(dim).values
+    below = values.flip(dim).cummin(dim).values.flip(dim)
+    return (above + below) / 2
