@@ -17,7 +17,7 @@ LAYERS = (
     "laplacian",
     "chebyshev losses",
     "bandwidth",
-    "filters vgg statistics images",
+    "filters vgg statistics images tiles",
     "constraints presets regions",
     "network",
     "pyramid",
