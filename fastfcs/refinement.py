@@ -9,6 +9,7 @@ on training pairs (same page, "Refinement" and "Photographs, refined").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from .constraints import Constraint
 from .constraints.registry import BetweenUpdates
 from .filters import LowPass
 from .losses import (
+    mask_shares,
     region_grams,
     resize_masks,
     resize_weights,
@@ -31,9 +33,10 @@ from .losses import (
     visible_masks,
 )
 from .network import UnrolledSolver, working_dtype
-from .ops import gram, gram_correction
+from .ops import gram, gram_correction, level_gradient
 from .precision import Precision
 from .statistics import Statistics, Widths, check_widths
+from .tiles import Footprint, Tile, halos, whole_grams
 from .vgg import LOW_RANK, STYLE_LAYERS, VGG19, load_vgg19
 
 aten = torch.ops.aten
@@ -171,6 +174,7 @@ class Refinement(nn.Module):
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
         dtype: torch.dtype | None = None,
+        tile: int | None = None,
     ) -> Targets:
         """Compute the targets of the loss.
 
@@ -179,19 +183,22 @@ class Refinement(nn.Module):
             statistics, regions, alpha: see `forward`.
             dtype: of the features; by default that of `torch.autocast`, where it is enabled, or of
                 the parameters.
+            tile: see `forward`.
 
         Returns:
             The targets, which all updates share.
         """
-        features, _ = self._forward(content, dtype)
-        grams = _grams(features, visible_masks(regions, alpha))
+        visible = visible_masks(regions, alpha)
+        if tile is None:
+            features, _ = self._forward(content, dtype)
+            deepest, grams = features[-1], _grams(features, visible)
+        else:
+            deepest, grams = self._whole_features(content, visible, dtype, tile)
         norms = [
             squared_norm(h) + squared_norm(g) for h, g in zip(statistics.vgg, grams, strict=True)
         ]
-        weighted = features[-1]
-        if alpha is not None:
-            weighted = weighted * _relative(alpha, weighted).sqrt()
-        return Targets(features[-1], squared_norm(weighted), statistics.vgg, norms, regions, alpha)
+        weighted = deepest if alpha is None else deepest * _relative(alpha, deepest).sqrt()
+        return Targets(deepest, squared_norm(weighted), statistics.vgg, norms, regions, alpha)
 
     def gradient(
         self,
@@ -199,6 +206,7 @@ class Refinement(nn.Module):
         targets: Targets,
         content_weight: float = _CONTENT_WEIGHT,
         dtype: torch.dtype | None = None,
+        tile: int | None = None,
     ) -> Tensor:
         """Compute the gradient of the loss above, divided by 4 / n_1.
 
@@ -206,11 +214,13 @@ class Refinement(nn.Module):
             image: X, (B, 3, H, W) in [0, 1].
             targets: from `targets`.
             content_weight: kappa.
-            dtype: see `targets`.
+            dtype, tile: see `targets`.
 
         Returns:
             (B, 3, H, W).
         """
+        if tile is not None:
+            return self._tiled_gradient(image, targets, content_weight, dtype, tile)
         features, saved = self._forward(image, dtype)
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
         corrections = []
@@ -221,6 +231,99 @@ class Refinement(nn.Module):
         weight = content_weight / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
         corrections[-1] = corrections[-1] + (weight * (h - targets.content)).to(h)
         return self._backward(corrections, saved)
+
+    def _whole_features(
+        self, image: Tensor, visible: Tensor | None, dtype: torch.dtype | None, tile: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The deepest features of an image and its Gram matrices, by tiles."""
+        sizes = self._level_sizes(image.shape[-2:])
+        dtype = dtype or working_dtype(self, image)
+        _, widths = self.widths
+        deepest = image.new_empty(len(image), widths[-1], *sizes[-1], dtype=dtype)
+
+        def features_of(part: Tile) -> list[Tensor]:
+            features, _ = self._forward(part.cut(image), dtype)
+            inside = part.interior(features[-1], len(sizes) - 1)
+            part.cut_interior(deepest, len(sizes) - 1).copy_(inside)
+            return features
+
+        tiles, _ = self.footprint().passes(image.shape[-2:], tile)
+        seen = visible if visible is None else [resize_masks(visible.to(dtype), s) for s in sizes]
+        return deepest, whole_grams(tiles, features_of, seen, sizes)
+
+    def _tiled_gradient(
+        self,
+        image: Tensor,
+        targets: Targets,
+        content_weight: float,
+        dtype: torch.dtype | None,
+        tile: int,
+    ) -> Tensor:
+        """`gradient`, by tiles."""
+        sizes = self._level_sizes(image.shape[-2:])
+        dtype = dtype or working_dtype(self, image)
+        visible = visible_masks(targets.regions, targets.alpha)
+        _, grams = self._whole_features(image, visible, dtype, tile)
+        weights: list[Tensor] = []
+        masks: list[Tensor | None] = []
+        for level, (g, size) in enumerate(zip(grams, sizes, strict=True)):
+            scale = _LEVEL_WEIGHTS[level] * math.prod(sizes[0]) / math.prod(size)
+            scales, masks_here = _region_scales(targets, size, dtype)
+            scales = scale * scales / targets.norms[level]
+            weights.append(scales.view(-1, 1, 1) * (g - targets.style[level]))
+            masks.append(masks_here)
+        pull = content_weight / 2 * math.prod(sizes[0]) / targets.content_norm.view(-1, 1, 1, 1)
+        result = torch.empty_like(image, dtype=dtype, memory_format=torch.contiguous_format)
+        _, tiles = self.footprint().passes(image.shape[-2:], tile)
+        for part in tiles:
+            features, saved = self._forward(part.cut(image), dtype)
+            corrections = []
+            for level, (h, w, m) in enumerate(zip(features, weights, masks, strict=True)):
+                own = None if m is None else part.cut(m, level)
+                corrections.append(_whole_correction(h, w, own))
+            del features
+            difference = h - part.cut(targets.content, len(sizes) - 1)
+            corrections[-1] = corrections[-1] + (pull * difference).to(h)
+            g = self._backward(corrections, saved)
+            part.cut_interior(result).copy_(part.interior(g))
+        return result
+
+    def _level_sizes(self, size: Sequence[int]) -> list[tuple[int, int]]:
+        height, width = size
+        return [(height >> level, width >> level) for level in range(len(self._tap_layers))]
+
+    def footprint(self, precision: Precision | None = None) -> Footprint:
+        """Tell how far the maps see, and what memory they take.
+
+        Args:
+            precision: see `forward`.
+
+        Returns:
+            The footprint.
+        """
+        radii = [0]
+        for layer in self._layers:
+            if isinstance(layer, nn.MaxPool2d):
+                radii.append(0)
+            elif isinstance(layer, nn.Conv2d):
+                radii[-1] += layer.kernel_size[0] // 2
+        return Footprint(*halos(radii, enlarged=0), 2 ** (len(radii) - 1), 1)
+
+    def work(self, size: Sequence[int], tile: int | None = None) -> int:
+        """Count the pixels of which `forward` computes features, those of the content included.
+
+        Args:
+            size: height and width of the content in pixels.
+            tile: see `forward`.
+
+        Returns:
+            Their number, over all updates and, with tiles, passes.
+        """
+        footprint, updates = self.footprint(), self.updates_at(size)
+        if tile is None:
+            return (1 + updates) * footprint.pixels(size, None)
+        first, _ = footprint.passes(size, tile)
+        return sum(part.pixels for part in first) + updates * footprint.pixels(size, tile)
 
     def _forward(
         self, image: Tensor, dtype: torch.dtype | None
@@ -273,6 +376,7 @@ class Refinement(nn.Module):
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
         precision: Precision | None = None,
+        tile: int | None = None,
         *,
         updates: int | None = None,
         step: float = _STEP,
@@ -283,7 +387,8 @@ class Refinement(nn.Module):
 
         Args:
             image: X to start from, (B, 3, H, W).
-            content, statistics, constraint, regions, alpha, precision: see `RefinedSolver.forward`.
+            content, statistics, constraint, regions, alpha, precision, tile: see
+                `RefinedSolver.forward`.
             updates: K; by default `updates_at` X's size.
             step: step size, in intensity units, at a pixel whose gradient has the RMS magnitude.
             structure_weight: weight of `fastfcs.losses.structure_loss`, which then takes the place
@@ -308,12 +413,12 @@ class Refinement(nn.Module):
             masks, weights = (
                 None if each is None else continued(each) for each in (regions, alpha)
             )
-            targets = self.targets(continued(content), statistics, masks, weights, dtype)
+            targets = self.targets(continued(content), statistics, masks, weights, dtype, tile)
             x = image
             mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
             for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
                 x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
-                g = self.gradient(continued(x), targets, kappa, dtype)
+                g = self.gradient(continued(x), targets, kappa, dtype, tile)
                 g = g.narrow(2, rim, x.shape[2]).narrow(3, rim, x.shape[3])
                 g = _emphasise_low_frequencies(g.to(mean))
                 if structure_weight:
@@ -379,6 +484,30 @@ class RefinedSolver(nn.Module):
         """
         return self.solver.updates_at(size) + self.refinement.updates_at(size)
 
+    def footprint(self, precision: Precision | None = None) -> Footprint:
+        """Tell how far the maps see, and what memory they take.
+
+        Args:
+            precision: see `forward`.
+
+        Returns:
+            The larger footprint, in every respect, of the network and the refinement.
+        """
+        both = self.solver.footprint(precision), self.refinement.footprint(precision)
+        return Footprint(*map(max, *both))
+
+    def work(self, size: Sequence[int], tile: int | None = None) -> int:
+        """Count the pixels of which `forward` computes features.
+
+        Args:
+            size: height and width of the content in pixels.
+            tile: see `forward`.
+
+        Returns:
+            The sum for the network and the refinement.
+        """
+        return self.solver.work(size, tile) + self.refinement.work(size, tile)
+
     @property
     def widths(self) -> Widths:
         """The widths of the statistics it takes."""
@@ -393,11 +522,12 @@ class RefinedSolver(nn.Module):
         start: Tensor | None = None,
         alpha: Tensor | None = None,
         precision: Precision | None = None,
+        tile: int | None = None,
     ) -> Tensor:
         """Restyle images.
 
         Args:
-            content, statistics, constraint, regions, start, alpha, precision: see
+            content, statistics, constraint, regions, start, alpha, precision, tile: see
                 `UnrolledSolver.forward`. The refinement's convolutions run in the dtype of the
                 features.
 
@@ -409,9 +539,9 @@ class RefinedSolver(nn.Module):
         """
         check_widths(statistics, self.widths)
         own = Statistics(statistics.own)
-        x = self.solver(content, own, constraint, regions, start, alpha, precision)
+        x = self.solver(content, own, constraint, regions, start, alpha, precision, tile)
         refined: Tensor = self.refinement(
-            x, content, statistics, constraint, regions, alpha, precision
+            x, content, statistics, constraint, regions, alpha, precision, tile
         )
         return refined
 
@@ -531,6 +661,31 @@ def _correction(h: Tensor, level: int, scale: Tensor, targets: Targets) -> Tenso
         inside = gram_correction(h * m.sqrt(), (share * target_r)[None].to(target))
         total = total + weight * scale_r / share.square() * m.sqrt() * inside
     return total.to(h)
+
+
+def _region_scales(
+    targets: Targets, size: Sequence[int], dtype: torch.dtype
+) -> tuple[Tensor | float, Tensor | None]:
+    """By what `_correction` scales h (G_r - H_r), beside its argument, and the masks of a level."""
+    if targets.regions is None:
+        return 1.0, None
+    visible = visible_masks(targets.regions, targets.alpha)
+    assert visible is not None
+    masks, seen = (resize_masks(each.to(dtype), size) for each in (targets.regions, visible))
+    weights = visible.mean((1, 2))
+    scales = weights / (weights.sum() + (weights.sum() == 0)) / mask_shares(seen)
+    if targets.alpha is not None:
+        scales = scales * resize_masks(targets.alpha.squeeze(1).to(dtype), size).mean()
+    return scales, masks
+
+
+def _whole_correction(h: Tensor, weights: Tensor, masks: Tensor | None) -> Tensor:
+    """h W, or sum_r m_r h W_r."""
+    height, width = h.shape[-2:]
+    if masks is None:
+        return level_gradient(h, weights).narrow(2, 1, height).narrow(3, 1, width)
+    parts = zip(weights.split(1), masks, strict=True)
+    return sum((m * _whole_correction(h, w, None) for w, m in parts), torch.zeros_like(h))
 
 
 def _weighted_correction(

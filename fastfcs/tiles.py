@@ -169,7 +169,6 @@ class Tile(NamedTuple):
         )
         return _view(part, (rows, columns), level)
 
-
     def enlarge(self, part: Tensor, level: int, sizes: Sequence[Sequence[int]]) -> Tensor | None:
         """What was computed at ``level`` + 1, enlarged bilinearly as the whole picture would be.
 
@@ -179,8 +178,8 @@ class Tile(NamedTuple):
             sizes: H_l and W_l of the whole picture at every level.
 
         Returns:
-            (B, C, H, W), or None if the finer level has exactly twice the pixels per side. Enlarging
-            the tile alone then gives the same.
+            (B, C, H, W), or None if the finer level has exactly twice the pixels per side, since
+            enlarging the tile alone then gives the same.
         """
         if all(fine == 2 * coarse for fine, coarse in zip(*sizes[level : level + 2], strict=True)):
             return None
@@ -190,9 +189,11 @@ class Tile(NamedTuple):
             position = ((pixels + 0.5).double() * (coarse / fine) - 0.5).clamp_min(0)
             below = position.long()
             first, last = box.start >> level + 1, part.shape[dim] - 1
-            pair = (part.index_select(dim, (k - first).clamp(0, last)) for k in (below, below + 1))
+            low, high = (
+                part.index_select(dim, (k - first).clamp(0, last)) for k in (below, below + 1)
+            )
             weight = (position - below).to(part.dtype)
-            part = torch.lerp(*pair, weight if dim == -1 else weight[:, None])
+            part = torch.lerp(low, high, weight if dim == -1 else weight[:, None])
         return part
 
 
@@ -276,7 +277,7 @@ def whole_grams(
     for tile in tiles:
         for level, h in enumerate(features_of(tile)):
             inside = tile.interior(h, level)
-            share = inside.shape[-2] * inside.shape[-1] / math.prod(sizes[level])
+            share = math.prod(inside.shape[-2:]) / math.prod(sizes[level])
             seen = None if masks is None else tile.cut_interior(masks[level], level)
             sums[level] = sums[level] + share * _weighted_gram(inside, seen)
     if masks is None:
