@@ -18,6 +18,7 @@ stay in float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -545,8 +546,15 @@ class UnrolledSolver(nn.Module):
             algorithm convolves blocks of 2 x 2 pixels.
         """
         radii = [len(convs) for convs in _levels(self.forward_maps)]
-        features, gradient = halos(radii, enlarged=2)
-        return Footprint(features, gradient, 2 ** len(radii), 1)
+        widths, _ = self.widths
+        if precision is None:
+            dtype = next(self.parameters()).dtype
+        else:
+            dtype = precision.of_features(0, self.updates).dtype
+        # Every convolution's result is kept; the finest level's gradient is one more.
+        kept = sum(n * c / 4**level for level, (n, c) in enumerate(zip(radii, widths, strict=True)))
+        pixel_bytes = dtype.itemsize * math.ceil(widths[0] + kept)
+        return Footprint(*halos(radii, enlarged=2), 2 ** len(radii), pixel_bytes)
 
     def work(self, size: Sequence[int], tile: int | None = None) -> int:
         """Count the pixels of which `forward` computes features.

@@ -28,7 +28,9 @@ Q stops what alternates along both axes and leaves alone what is constant along 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,9 +38,11 @@ from torch.nn import functional as F
 from .checks import MIN_SIDE
 from .constraints.registry import BetweenUpdates
 from .losses import resize_weights
+from .memory import is_exhausted
 from .network import Solver
 from .precision import Precision
 from .statistics import Statistics
+from .tiles import SMALLEST
 
 FIRST = 128
 """Longer side of the first scale in pixels; the scales after it have twice the size each."""
@@ -49,6 +53,7 @@ STYLE_SIDE = 768
 _STEP = math.sqrt(2)  # at least between the last two scales
 _BEYOND = 3  # octaves above `FIRST` from which pictures are larger than most styles
 _KEPT = 0.5  # of the change that such a scale makes
+_HELD = 96  # bytes per pixel of the picture, beside features
 
 
 def sizes(height: int, width: int, levels: int | None = None) -> list[tuple[int, int]]:
@@ -191,6 +196,7 @@ def restyle(
     regions: Tensor | None = None,
     alpha: Tensor | None = None,
     precision: Precision | None = None,
+    memory: int | None = None,
 ) -> Tensor:
     """Restyle a content scale by scale.
 
@@ -201,9 +207,13 @@ def restyle(
         between: the constraints of the last scale.
         share: w, the share of the coarser scale's change, below 1024 pixels.
         regions, alpha, precision: see `fastfcs.network.UnrolledSolver.forward`.
+        memory: what restyling may take, in bytes, see `tile_side`.
 
     Returns:
         X of the last scale, (B, 3, H, W), floating, not clipped.
+
+    Warns:
+        UserWarning: memory was exhausted, so that a scale began again, in smaller tiles.
 
     Examples:
         >>> import torch
@@ -220,7 +230,7 @@ def restyle(
     coarse: tuple[Tensor, Tensor] | None = None
     for size, statistics in scales:
         last = size == content.shape[-2:]
-        c = content if last else resize(content, size).clamp(0, 1)
+        c = content if last else resize(content, size).clamp_(0, 1)
         constraint = between if last else between.reduced(c.float())
         arithmetic = precision if last or precision is None else precision.coarse()
         masks, weights = resize_weights(regions, alpha, size)
@@ -228,7 +238,12 @@ def restyle(
         first = constraint.start(statistics.colours, weights)
         if coarse is not None:
             first = c + resize(coarse[1] - coarse[0], size) if beyond else start(c, *coarse, share)
-        x = solver(c.to(dtype), statistics, constraint, masks, first, weights, arithmetic)
+        x = _solved(
+            partial(solver, c.to(dtype), statistics, constraint, masks, first, weights, arithmetic),
+            size,
+            tile_side(solver, content.shape, size, memory, arithmetic),
+            memory is not None,
+        )
         if len(scales) > 1:
             x = without_weave(x, c)
             if beyond and coarse is not None and first is not None:
@@ -238,6 +253,56 @@ def restyle(
         x = constraint.finish(x)
         coarse = c, x.to(c).clamp(0, 1)
     return x
+
+
+def _solved(
+    solve: Callable[..., Tensor], size: Sequence[int], tile: int | None, splits: bool
+) -> Tensor:
+    """The result of a scale, in tiles half as large whenever memory is exhausted."""
+    while True:
+        try:
+            return solve(tile=tile)
+        except (RuntimeError, MemoryError) as error:
+            if not (splits and is_exhausted(error)) or (tile or max(size)) < 2 * SMALLEST:
+                raise
+        tile = (tile or max(size)) // 2
+        warnings.warn(f"not enough memory: painted again in tiles of {tile} pixels", stacklevel=2)
+
+
+def tile_side(
+    solver: Solver,
+    shape: Sequence[int],
+    size: Sequence[int],
+    memory: int | None,
+    precision: Precision | None = None,
+) -> int | None:
+    """Choose the tiles of a scale.
+
+    Args:
+        solver: the network.
+        shape: that of the content, (B, 3, H, W).
+        size: height and width of the scale.
+        memory: what restyling may take, in bytes, beside the parameters. Of that, 96 bytes per
+            pixel of the content are for images: C, X, their changes, and one or two more. None is
+            any amount.
+        precision: see `fastfcs.network.UnrolledSolver.forward`.
+
+    Returns:
+        The side of a tile without its halo, or None if the whole scale fits.
+
+    Examples:
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from fastfcs.pyramid import tile_side
+        >>> solver = UnrolledSolver()
+        >>> tile_side(solver, (1, 3, 3000, 4000), (3000, 4000), memory=1_500_000_000)
+        800
+        >>> tile_side(solver, (1, 3, 3000, 4000), (384, 512), memory=1_500_000_000)
+    """
+    if memory is None:
+        return None
+    batch, _, height, width = shape
+    room = memory - _HELD * batch * height * width
+    return solver.footprint(precision).tile(batch, size, room)
 
 
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:

@@ -299,15 +299,24 @@ class Refinement(nn.Module):
             precision: see `forward`.
 
         Returns:
-            The footprint.
+            The footprint, for float32 also where the precision is half, since torch's convolutions
+            then take memory of their own.
         """
-        radii = [0]
+        itemsize = max(4, next(self.parameters()).dtype.itemsize)
+        radii, pixel_bytes, width = [0], 0.0, 0
         for layer in self._layers:
-            if isinstance(layer, nn.MaxPool2d):
-                radii.append(0)
-            elif isinstance(layer, nn.Conv2d):
+            pixels = 1 / 4 ** (len(radii) - 1)
+            if isinstance(layer, nn.Conv2d):
                 radii[-1] += layer.kernel_size[0] // 2
-        return Footprint(*halos(radii, enlarged=0), 2 ** (len(radii) - 1), 1)
+                width = layer.out_channels
+            elif isinstance(layer, nn.MaxPool2d):
+                radii.append(0)
+                pixel_bytes += pixels / 4 * width * torch.int64.itemsize  # the indices of maxima
+            else:
+                pixel_bytes += pixels * width * itemsize
+            if layer in self._tap_layers:
+                pixel_bytes += pixels * width * itemsize  # the correction
+        return Footprint(*halos(radii, enlarged=0), 2 ** (len(radii) - 1), math.ceil(pixel_bytes))
 
     def work(self, size: Sequence[int], tile: int | None = None) -> int:
         """Count the pixels of which `forward` computes features, those of the content included.
@@ -594,7 +603,7 @@ def refine_photograph(
         torch.Size([1, 3, 16, 16])
     """
     height, width = image.shape[-2:]
-    size, updates = small_updates(refinement, height, width)
+    size, updates = _small_updates(refinement, height, width)
     small, first = (pyramid.resize(each, size).clamp(0, 1) for each in (content, image))
     masks, weights = resize_weights(regions, alpha, size)
     refined = refinement(
@@ -614,21 +623,27 @@ def refine_photograph(
     return between.project(image + enlarged, lowpass, luma_lowpasses[1])
 
 
-def small_updates(refinement: Refinement, height: int, width: int) -> tuple[tuple[int, int], int]:
-    """Tell the updates of a photograph's refinement.
+def photograph_work(refinement: Refinement, height: int, width: int) -> int:
+    """Count the pixels of which `refine_photograph` computes features.
 
     Args:
         refinement: the refinement.
         height, width: of the photograph in pixels.
 
     Returns:
-        Height and width of the small picture, and the number of updates.
+        Their number over all updates, with the features of the content and the rims.
 
     Examples:
-        >>> from fastfcs.refinement import Refinement, small_updates
-        >>> small_updates(Refinement(), 1200, 1600)
-        ((288, 384), 6)
+        >>> from fastfcs.refinement import Refinement, photograph_work
+        >>> photograph_work(Refinement(), 1200, 1600) == 7 * (288 + 16) * (384 + 16)
+        True
     """
+    size, updates = _small_updates(refinement, height, width)
+    return (1 + updates) * math.prod(side + 2 * _PHOTO_RIM for side in size)
+
+
+def _small_updates(refinement: Refinement, height: int, width: int) -> tuple[tuple[int, int], int]:
+    """The size of a photograph's small picture, and the number of updates."""
     scale = max(_PHOTO_SIDE / max(height, width), MIN_SIDE / min(height, width))
     size = round(height * min(1, scale)), round(width * min(1, scale))
     return size, refinement.updates or _PHOTO_UPDATES

@@ -12,7 +12,7 @@ PACKAGE = Path(fastfcs.__file__).parent
 
 # From the bottom up; modules on one line do not import each other.
 LAYERS = (
-    "_C checks files progress",
+    "_C checks files memory progress",
     "ops precision",
     "laplacian",
     "chebyshev losses",
