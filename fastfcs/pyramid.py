@@ -32,6 +32,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -247,7 +248,7 @@ def restyle(
         if len(scales) > 1:
             x = without_weave(x, c)
             if beyond and coarse is not None and first is not None:
-                x = first + _KEPT * (x - first)
+                x = (x - first).mul_(_KEPT).add_(first)
                 x = x + resize(coarse[1] - resize(x, coarse[1].shape[-2:]), size)
             x = constraint(x)
         x = constraint.finish(x)
@@ -363,7 +364,7 @@ def without_weave(image: Tensor, content: Tensor) -> Tensor:
         >>> torch.equal(without_weave(content, content), content)
         True
     """
-    return content + smooth(image - content, (-1, -2))
+    return smooth(image - content, (-1, -2)).add_(content)
 
 
 def smooth(change: Tensor, *axes: tuple[int, int]) -> Tensor:
@@ -386,11 +387,14 @@ def smooth(change: Tensor, *axes: tuple[int, int]) -> Tensor:
         (tensor(True), tensor(True))
     """
     for pair in axes:
-        rough = change
-        for axis in pair:
-            border = (1, 1) if axis == -1 else (0, 0, 1, 1)
-            rough = F.pad(rough.diff(dim=axis), border).diff(dim=axis) / -4
-        change = change - rough
+        change = torch.cat([one - _rough(one, pair) for one in change.split(1, 1)], 1)
+    return change
+
+
+def _rough(change: Tensor, axes: tuple[int, int]) -> Tensor:
+    for axis in axes:
+        border = (1, 1) if axis == -1 else (0, 0, 1, 1)
+        change = F.pad(change.diff(dim=axis), border).diff(dim=axis).div_(-4)
     return change
 
 

@@ -61,10 +61,11 @@ class Footprint(NamedTuple):
             The side of a tile without its halo, or None if the whole picture fits.
         """
         pixels = max(0, memory) // (batch * self.pixel_bytes)
-        if size[0] * size[1] <= pixels:
+        height, width = size
+        if height * width <= pixels:
             return None
-        inner = math.isqrt(pixels) - 2 * _multiple_above(self.gradient, self.multiple)
-        return max(SMALLEST, inner // self.multiple * self.multiple)
+        side = math.isqrt(pixels) - 2 * _multiple_above(self.gradient, self.multiple)
+        return max(SMALLEST, side // self.multiple * self.multiple)
 
     def passes(self, size: Sequence[int], tile: int) -> tuple[list[Tile], list[Tile]]:
         """Split a picture into tiles.
@@ -122,7 +123,7 @@ def halos(radii: Sequence[int], enlarged: int) -> tuple[int, int]:
     halo = 0
     for radius in reversed(radii):
         halo = 2 * halo + radius
-    return halo, halo + 2 ** (len(radii) - 1) * needed
+    return halo, halo + (needed << len(radii) - 1)
 
 
 class Tile(NamedTuple):

@@ -253,8 +253,9 @@ def test_progress_within_a_picture(folder: Path, refine: bool, constraint: str |
         bar.advance = record  # type: ignore[method-assign]
         with _one_step(bar, stylizer), torch.inference_mode():
             stylizer(images.read("a.png"))
-        part = 1 / (len(stylizer.updates(24, 24)) + 2)
+        part = 1 / (stylizer.work(24, 24) / 24**2 + 2)
         assert parts[0] == pytest.approx(part)
+        assert parts[-1] == pytest.approx(2 * part)  # for reading and writing
         assert sum(parts) == pytest.approx(1)
         with pytest.raises(OSError, match="bad"), _one_step(bar, stylizer):
             raise OSError("bad")

@@ -231,10 +231,10 @@ def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
         left -= part
 
     # Every update, and every pass over a tile, begins with the forward maps of the network, or the
-    # refinement's first convolution.
+    # refinement's first rectifier.
     modules = list(stylizer.modules())
     first = [m for m in modules if isinstance(m, ForwardMaps)] + [
-        next(layer for layer in vgg.modules() if isinstance(layer, nn.Conv2d))
+        next(layer for layer in vgg.modules() if isinstance(layer, nn.ReLU))
         for vgg in modules
         if isinstance(vgg, VGG19)
     ]
