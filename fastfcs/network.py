@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _SLOPE = 0.2  # slope of every leaky ReLU for negative inputs
 _LARGEST = 0.25  # bound on |g_t|
 _ADDED = 0.3  # standard deviation of a residual convolution's output at initialisation
+_IMAGES = 96  # bytes per pixel of eight images, see `Footprint`
 _DOUBLINGS = 3  # each doubles the number of terms in the series of `_normalised_correction`
 
 
@@ -554,7 +555,7 @@ class UnrolledSolver(nn.Module):
         # Every convolution's result is kept; the finest level's gradient is one more.
         kept = sum(n * c / 4**level for level, (n, c) in enumerate(zip(radii, widths, strict=True)))
         pixel_bytes = dtype.itemsize * math.ceil(widths[0] + kept)
-        return Footprint(*halos(radii, enlarged=2), 2 ** len(radii), pixel_bytes)
+        return Footprint(*halos(radii, enlarged=2), 2 ** len(radii), pixel_bytes, _IMAGES)
 
     def work(self, size: Sequence[int], tile: int | None = None) -> int:
         """Count the pixels of which `forward` computes features.

@@ -54,7 +54,6 @@ STYLE_SIDE = 768
 _STEP = math.sqrt(2)  # at least between the last two scales
 _BEYOND = 3  # octaves above `FIRST` from which pictures are larger than most styles
 _KEPT = 0.5  # of the change that such a scale makes
-_HELD = 96  # bytes per pixel of the picture, beside features
 
 
 def sizes(height: int, width: int, levels: int | None = None) -> list[tuple[int, int]]:
@@ -283,9 +282,7 @@ def tile_side(
         solver: the network.
         shape: that of the content, (B, 3, H, W).
         size: height and width of the scale.
-        memory: what restyling may take, in bytes, beside the parameters. Of that, 96 bytes per
-            pixel of the content are for images: C, X, their changes, and one or two more. None is
-            any amount.
+        memory: what restyling may take, in bytes, beside the parameters; None is any amount.
         precision: see `fastfcs.network.UnrolledSolver.forward`.
 
     Returns:
@@ -296,14 +293,13 @@ def tile_side(
         >>> from fastfcs.pyramid import tile_side
         >>> solver = UnrolledSolver()
         >>> tile_side(solver, (1, 3, 3000, 4000), (3000, 4000), memory=1_500_000_000)
-        800
+        848
         >>> tile_side(solver, (1, 3, 3000, 4000), (384, 512), memory=1_500_000_000)
     """
     if memory is None:
         return None
     batch, _, height, width = shape
-    room = memory - _HELD * batch * height * width
-    return solver.footprint(precision).tile(batch, size, room)
+    return solver.footprint(precision).tile(batch * height * width, size, memory, batch)
 
 
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:

@@ -48,6 +48,7 @@ _CONTENT_WEIGHT = 0.15  # kappa
 _LEVEL_WEIGHTS = 4.0, 2.0, 1.0, 0.75  # w_l
 _COARSE = 4  # pixels per side of the averages that `_emphasise_low_frequencies` adds
 _TINY = 1e-30
+_IMAGES = 192  # bytes per pixel of sixteen images, with Adam's, see `Footprint`
 
 # Of photographs:
 _PHOTO_SIDE = 384  # longer side in pixels of the one scale
@@ -316,7 +317,8 @@ class Refinement(nn.Module):
                 pixel_bytes += pixels * width * itemsize
             if layer in self._tap_layers:
                 pixel_bytes += pixels * width * itemsize  # the correction
-        return Footprint(*halos(radii, enlarged=0), 2 ** (len(radii) - 1), math.ceil(pixel_bytes))
+        multiple = 2 ** (len(radii) - 1)
+        return Footprint(*halos(radii, enlarged=0), multiple, math.ceil(pixel_bytes), _IMAGES)
 
     def work(self, size: Sequence[int], tile: int | None = None) -> int:
         """Count the pixels of which `forward` computes features, those of the content included.

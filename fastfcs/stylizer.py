@@ -431,9 +431,9 @@ class Stylizer(nn.Module):
 
         Examples:
             >>> from fastfcs import Stylizer
-            >>> stylizer = Stylizer(weights="tiny", memory=1_000_000_000)
-            >>> stylizer.tiles(600, 800), stylizer.tiles(4500, 6000)
-            (1, 1)
+            >>> stylizer = Stylizer(weights="tiny", memory=1_300_000_000)
+            >>> stylizer.tiles(600, 800), stylizer.tiles(3000, 4000)
+            (1, 20)
         """
         tile = self._tile((height, width), (height, width))
         solver, _ = self._parts()

@@ -35,12 +35,13 @@ class Footprint(NamedTuple):
         gradient: halo in pixels of g_t, which takes the features around it.
         multiple: of which the coordinates of tiles are multiples.
         pixel_bytes: memory for features and gradients, per pixel of a picture or tile.
+        image_bytes: memory for images, per pixel of the whole picture: C, X, its change and so on.
 
     Examples:
         >>> from fastfcs.tiles import Footprint
-        >>> footprint = Footprint(features=30, gradient=70, multiple=16, pixel_bytes=300)
-        >>> footprint.tile(1, (480, 640), memory=100_000_000)
-        >>> footprint.tile(1, (3000, 4000), memory=400_000_000)
+        >>> footprint = Footprint(30, 70, multiple=16, pixel_bytes=300, image_bytes=96)
+        >>> footprint.tile(480 * 640, (480, 640), memory=200_000_000)
+        >>> footprint.tile(3000 * 4000, (3000, 4000), memory=1_552_000_000)
         992
     """
 
@@ -48,23 +49,25 @@ class Footprint(NamedTuple):
     gradient: int
     multiple: int
     pixel_bytes: int
+    image_bytes: int
 
-    def tile(self, batch: int, size: Sequence[int], memory: int) -> int | None:
-        """Choose the tiles of a picture.
+    def tile(self, pixels: int, size: Sequence[int], memory: int, batch: int = 1) -> int | None:
+        """Choose the tiles of a scale.
 
         Args:
+            pixels: number of pixels of the whole picture, or batch of pictures.
+            size: height and width of the scale in pixels.
+            memory: for all of this, in bytes.
             batch: number of pictures that are restyled at once.
-            size: their height and width in pixels.
-            memory: for features and gradients, in bytes.
 
         Returns:
             The side of a tile without its halo, or None if the whole picture fits.
         """
-        pixels = max(0, memory) // (batch * self.pixel_bytes)
+        left = max(0, memory - self.image_bytes * pixels) // (batch * self.pixel_bytes)
         height, width = size
-        if height * width <= pixels:
+        if height * width <= left:
             return None
-        side = math.isqrt(pixels) - 2 * _multiple_above(self.gradient, self.multiple)
+        side = math.isqrt(left) - 2 * _multiple_above(self.gradient, self.multiple)
         return max(SMALLEST, side // self.multiple * self.multiple)
 
     def passes(self, size: Sequence[int], tile: int) -> tuple[list[Tile], list[Tile]]:
@@ -152,7 +155,8 @@ class Tile(NamedTuple):
     def pixels(self) -> int:
         """The number of pixels with the halo."""
         rows, columns = self.outer
-        return (rows.stop - rows.start) * (columns.stop - columns.start)
+        pixels: int = (rows.stop - rows.start) * (columns.stop - columns.start)
+        return pixels
 
     def cut(self, whole: Tensor, level: int = 0) -> Tensor:
         """The tile with its halo: a view of the whole, (..., H, W), at a level."""

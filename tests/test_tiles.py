@@ -205,10 +205,12 @@ def test_by_default_what_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_more_memory_makes_larger_tiles() -> None:
-    footprint = Footprint(features=30, gradient=70, multiple=16, pixel_bytes=300)
-    sides = [footprint.tile(1, (3000, 4000), m * 10**6) for m in (0, 100, 400, 1600, 3600)]
+    footprint = Footprint(30, 70, multiple=16, pixel_bytes=300, image_bytes=100)
+    size, pixels = (3000, 4000), 12 * 10**6
+    amounts = [m * 10**6 for m in (100, 1300, 1600, 2800, 4800)]
+    sides = [footprint.tile(pixels, size, amount) for amount in amounts]
     assert sides == [256, 416, 992, 2144, None]
-    assert footprint.tile(4, (3000, 4000), 4 * 10**8) == 416
+    assert footprint.tile(4 * pixels, size, 4 * 1300 * 10**6, batch=4) == 416
 
 
 class Exhausted:
