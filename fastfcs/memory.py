@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _MEMINFO = Path("/proc/meminfo")
 _CONTAINER = Path("/sys/fs/cgroup")  # version 2
@@ -26,7 +28,9 @@ def free_memory(device: torch.device) -> int | None:
         >>> from fastfcs.memory import free_memory
         >>> free_memory(torch.device("meta"))
     """
-    if device.type == "cuda":
+    import torch  # `fastfcs.cli` starts without it
+
+    if device.type == "cuda" and torch.cuda.is_available():  # there may be fake tensors without
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         found = [torch.cuda.mem_get_info(device)[0] + unused]
     elif device.type == "cpu":
