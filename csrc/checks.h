@@ -11,6 +11,7 @@
 #include <torch/csrc/stable/device.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include "affine.h"
 #include "matting.h"
 
 namespace fastfcs {
@@ -39,6 +40,8 @@ inline std::string dtype_of(const Tensor& tensor) {
     case ScalarType::Double: return "float64";
     case ScalarType::Half: return "float16";
     case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Byte: return "uint8";
+    case ScalarType::UInt16: return "uint16";
     default: return torch::headeronly::toString(tensor.scalar_type());
   }
 }
@@ -212,6 +215,46 @@ inline void check_level(const Tensor& h, const Tensor& weights, const Tensor* co
     raise_value_error("coarse must have shape (", b, ", ", c, ", ", y, ", ", x, ") for h ",
                       shape_of(h), ", got ", shape_of(*coarse));
   check_with("coarse", *coarse, "h", h);
+}
+
+// The arguments of the local affine models.
+inline void check_fit(const Tensor& guide, const Tensor& signal, int64_t radius, double eps) {
+  if (guide.dim() != 4 || guide.size(1) != 3 || guide.size(2) < 1 || guide.size(3) < 1)
+    raise_value_error("guide must have shape (B, 3, H, W) with H and W at least 1, got ",
+                      shape_of(guide));
+  if (guide.scalar_type() != ScalarType::Float && guide.scalar_type() != ScalarType::Double)
+    raise_value_error("guide must be float32 or float64, got ", dtype_of(guide));
+  if (shape_of(signal) != shape_of(guide))
+    raise_value_error("signal must have guide's shape ", shape_of(guide), ", got ",
+                      shape_of(signal));
+  check_with("signal", signal, "guide", guide);
+  if (radius < 1) raise_value_error("radius must be at least 1, got ", radius);
+  check_eps(eps);
+}
+
+inline void check_apply(const Tensor& image, const Tensor& models) {
+  if (image.dim() != 4 || image.size(1) != 3 || image.size(2) < 1 || image.size(3) < 1)
+    raise_value_error("image must have shape (B, 3, H, W) with H and W at least 1, got ",
+                      shape_of(image));
+  switch (image.scalar_type()) {
+    case ScalarType::Byte:
+    case ScalarType::UInt16:
+    case ScalarType::Float:
+    case ScalarType::Double: break;
+    default:
+      raise_value_error("image must be uint8, uint16, float32 or float64, got ", dtype_of(image));
+  }
+  if (models.dim() != 4 || models.size(0) != image.size(0) || models.size(1) != kModel ||
+      models.size(2) < 1 || models.size(3) < 1)
+    raise_value_error("models must have shape (", image.size(0), ", ", kModel,
+                      ", h, w) for image ", shape_of(image), ", got ", shape_of(models));
+  if (models.device() != image.device())
+    raise_value_error("models must be on image's device ", device_of(image), ", got ",
+                      device_of(models));
+  const bool wide = image.scalar_type() == ScalarType::Double;
+  if (models.scalar_type() != (wide ? ScalarType::Double : ScalarType::Float))
+    raise_value_error("models must be ", wide ? "float64" : "float32", " for image in ",
+                      dtype_of(image), ", got ", dtype_of(models));
 }
 
 }  // namespace fastfcs

@@ -6,6 +6,8 @@ STABLE_TORCH_LIBRARY(fastfcs, library) {
   library.def("matting_matvec(Tensor image, Tensor factors, Tensor x) -> Tensor");
   library.def(
       "matting_filter(Tensor image, Tensor factors, Tensor x, Tensor coefficients) -> Tensor");
+  library.def("affine_fit(Tensor guide, Tensor signal, int radius, float eps) -> Tensor");
+  library.def("affine_apply(Tensor image, Tensor models) -> Tensor");
   // tf32: whether CUDA may round float32 to TF32 and use tensor cores. The CPU ignores it.
   library.def("gram(Tensor h, bool tf32=False) -> Tensor");
   library.def("gram_correction(Tensor h, Tensor target, bool tf32=False) -> Tensor");

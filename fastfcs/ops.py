@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.library import register_autograd, register_fake, register_kernel
+from torch.nn import functional as F
 
 from . import _C  # noqa: F401  registers the operators
 
@@ -99,6 +100,18 @@ def _fake_correction_backward(
     h: Tensor, target: Tensor, grad: Tensor, tf32: bool = False
 ) -> tuple[Tensor, Tensor]:
     return _fake_correction(h, target), target.new_empty(target.shape)
+
+
+def _fake_affine_fit(guide: Tensor, signal: Tensor, radius: int, eps: float) -> Tensor:
+    batch, _, height, width = guide.shape
+    return guide.new_empty(batch, 12, height, width)
+
+
+def _fake_affine_apply(image: Tensor, models: Tensor) -> Tensor:
+    batch, _, height, width = image.shape
+    if image.is_contiguous() or image.stride(1) != 1:
+        return image.new_empty(image.shape)
+    return image.new_empty(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -234,6 +247,50 @@ def _differentiable_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[T
     return dx.to(h.dtype).view_as(h), -s if len(target) == len(h) else -s.sum(0, keepdim=True)
 
 
+def _save_affine_fit(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    guide, _, ctx.radius, ctx.eps = inputs
+    ctx.save_for_backward(guide)
+
+
+def _affine_fit_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
+    # The adjoint of every step of the fit, which is linear in the signal p.
+    (guide,) = ctx.saved_tensors
+    batch, _, height, width = guide.shape
+    side = 2 * ctx.radius + 1
+
+    def sums(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, side, 1, ctx.radius, divisor_override=1)
+
+    pixels = sums(torch.ones_like(guide.narrow(0, 0, 1).narrow(1, 0, 1)))
+    mean = sums(guide) / pixels
+    products = (guide.unsqueeze(2) * guide.unsqueeze(1)).flatten(1, 2)
+    s = (sums(products) / pixels).view(batch, 3, 3, height, width)
+    s = (s - mean.unsqueeze(2) * mean.unsqueeze(1)).permute(0, 3, 4, 1, 2)
+    inverse = torch.linalg.inv(s + ctx.eps * torch.eye(3, dtype=s.dtype, device=s.device))
+    da, db = sums(grad / pixels).view(batch, 3, 4, height, width).split([3, 1], 2)
+    da = (da - db * mean.unsqueeze(1)).permute(0, 3, 4, 1, 2)
+    dcov = (da @ inverse).permute(0, 3, 4, 1, 2)
+    dmean = db.squeeze(2) - (dcov * mean.unsqueeze(1)).sum(2)
+    dproducts = sums((dcov / pixels.unsqueeze(1)).flatten(1, 2)).view_as(dcov)
+    return None, sums(dmean / pixels) + (dproducts * guide.unsqueeze(1)).sum(2), None, None
+
+
+def _save_affine_apply(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _affine_apply_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    image, models = ctx.saved_tensors
+    batch, _, rows, columns = models.shape
+    a, b = models.view(batch, 3, 4, rows, columns).split([3, 1], 2)
+    transposed = torch.cat([a.transpose(1, 2), torch.zeros_like(b)], 2).flatten(1, 2)
+    colours = torch.cat([image, torch.ones_like(image.narrow(1, 0, 1))], 1)
+    dmodels = (grad.unsqueeze(2) * colours.unsqueeze(1)).flatten(1, 2)
+    size, small = list(image.shape[2:]), list(models.shape)
+    dmodels = torch.ops.aten.upsample_bilinear2d_backward(dmodels, size, small, False)
+    return affine_apply(grad, transposed), dmodels
+
+
 def _no_gradient(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
     return (None,) * len(ctx.needs_input_grad)
 
@@ -326,6 +383,12 @@ _matting_matvec: Callable[..., Tensor] = _operator(
 )
 _matting_filter: Callable[..., Tensor] = _operator(
     "matting_filter", _fake_filter, _filter_backward, _save_constants
+)
+_affine_fit: Callable[..., Tensor] = _operator(
+    "affine_fit", _fake_affine_fit, _affine_fit_backward, _save_affine_fit
+)
+_affine_apply: Callable[..., Tensor] = _operator(
+    "affine_apply", _fake_affine_apply, _affine_apply_backward, _save_affine_apply
 )
 _gram: Callable[..., Tensor] = _operator("gram", _fake_gram, _gram_backward, _save)
 _gram_correction: Callable[..., Tensor] = _operator(
@@ -486,6 +549,71 @@ def matting_filter(image: Tensor, factors: Tensor, x: Tensor, coefficients: Tens
         True
     """
     return _matting_filter(image, factors, x, coefficients)
+
+
+def affine_fit(guide: Tensor, signal: Tensor, radius: int = 4, eps: float = 1e-4) -> Tensor:
+    """Fit local affine models of a signal in a guide's colours: the colour guided filter.
+
+    In every window w of (2 radius + 1)^2 pixels, without those beyond the border, a_w and b_w
+    minimise the mean of |a_w . I + b_w - p|^2 + eps |a_w|^2 (He et al. 2013, "Guided Image
+    Filtering"). A pixel's model is the mean over the windows that contain it.
+
+    Args:
+        guide: I, (B,3,H,W), float32 or float64.
+        signal: p, (B,3,H,W), in the guide's dtype and on its device.
+        radius: of the windows, at least 1.
+        eps: regularisation, positive, in squared units of the guide.
+
+    Returns:
+        (B,12,H,W) in the guide's dtype: a_0 a_1 a_2 b of each of the signal's channels. Gradients
+        flow to the signal; the guide is a constant.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong, the radius is below 1, or eps is not
+            positive.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.ops import affine_fit
+        >>> guide = torch.rand(1, 3, 20, 30, dtype=torch.float64)
+        >>> models = affine_fit(guide, 0.5 * guide + 0.25, eps=1e-12)
+        >>> models.view(3, 4, 20, 30).mean((2, 3)).mul(100).round().add(0.0)
+        tensor([[50.,  0.,  0., 25.],
+                [ 0., 50.,  0., 25.],
+                [ 0.,  0., 50., 25.]], dtype=torch.float64)
+    """
+    return _affine_fit(guide, signal, radius, eps)
+
+
+def affine_apply(image: Tensor, models: Tensor) -> Tensor:
+    """Apply affine models of colours to an image of any size, in one pass over it.
+
+    The models are enlarged, or reduced, to the image's size by bilinear interpolation with corners
+    not aligned. Integer samples stand for [0, 1]. Their results are bent into it as
+    `fastfcs.constraints.SoftClip` does, and rounded once; floats are not bounded.
+
+    Args:
+        image: I, (B,3,H,W), uint8, uint16, float32 or float64, contiguous or in channels_last
+            memory, as the samples of a file are; other strides are copied first.
+        models: (B,12,h,w), as :func:`affine_fit` returns them: float64 for an image in float64,
+            and float32 for all others; on the image's device.
+
+    Returns:
+        a . I + b, of the image's shape, dtype and memory format. Gradients flow to the models and
+        to an image in floats.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.ops import affine_apply
+        >>> darker = torch.tensor([[0.5, 0, 0, 0], [0, 0.5, 0, 0], [0, 0, 0.5, 0]])
+        >>> image = torch.full((1, 3, 4, 6), 100, dtype=torch.uint8)
+        >>> affine_apply(image, darker.view(1, 12, 1, 1)).unique()
+        tensor([50], dtype=torch.uint8)
+    """
+    return _affine_apply(image, models)
 
 
 def gram(h: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ _IMAGES = 192  # bytes per pixel of sixteen images, with Adam's, see `Footprint`
 _PHOTO_SIDE = 384  # longer side in pixels of the one scale
 _PHOTO_UPDATES, _PHOTO_STEP = 6, 0.1
 _PHOTO_RIM = 8  # pixels
+_PHOTO_LEVELS = 3  # the deepest takes half of the time
 _PHOTO_STRUCTURE = 1.1  # the weight that takes kappa's place
 
 
@@ -175,6 +176,7 @@ class Refinement(nn.Module):
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
         dtype: torch.dtype | None = None,
+        levels: int | None = None,
         tile: int | None = None,
     ) -> Targets:
         """Compute the targets of the loss.
@@ -184,22 +186,22 @@ class Refinement(nn.Module):
             statistics, regions, alpha: see `forward`.
             dtype: of the features; by default that of `torch.autocast`, where it is enabled, or of
                 the parameters.
+            levels: number of levels, of the finest, that the loss has; by default all.
             tile: see `forward`.
 
         Returns:
             The targets, which all updates share.
         """
+        style = statistics.vgg[:levels]
         visible = visible_masks(regions, alpha)
         if tile is None:
-            features, _ = self._forward(content, dtype)
+            features, _ = self._forward(content, dtype, len(style))
             deepest, grams = features[-1], _grams(features, visible)
         else:
-            deepest, grams = self._whole_features(content, visible, dtype, tile)
-        norms = [
-            squared_norm(h) + squared_norm(g) for h, g in zip(statistics.vgg, grams, strict=True)
-        ]
+            deepest, grams = self._whole_features(content, visible, dtype, len(style), tile)
+        norms = [squared_norm(h) + squared_norm(g) for h, g in zip(style, grams, strict=True)]
         weighted = deepest if alpha is None else deepest * _relative(alpha, deepest).sqrt()
-        return Targets(deepest, squared_norm(weighted), statistics.vgg, norms, regions, alpha)
+        return Targets(deepest, squared_norm(weighted), style, norms, regions, alpha)
 
     def gradient(
         self,
@@ -222,7 +224,7 @@ class Refinement(nn.Module):
         """
         if tile is not None:
             return self._tiled_gradient(image, targets, content_weight, dtype, tile)
-        features, saved = self._forward(image, dtype)
+        features, saved = self._forward(image, dtype, len(targets.style))
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
         corrections = []
         for level, (h, norm) in enumerate(zip(features, targets.norms, strict=True)):
@@ -234,18 +236,23 @@ class Refinement(nn.Module):
         return self._backward(corrections, saved)
 
     def _whole_features(
-        self, image: Tensor, visible: Tensor | None, dtype: torch.dtype | None, tile: int
+        self,
+        image: Tensor,
+        visible: Tensor | None,
+        dtype: torch.dtype | None,
+        levels: int,
+        tile: int,
     ) -> tuple[Tensor, list[Tensor]]:
         """The deepest features of an image and its Gram matrices, by tiles."""
-        sizes = self._level_sizes(image.shape[-2:])
+        sizes = _level_sizes(image.shape[-2:], levels)
         dtype = dtype or working_dtype(self, image)
         _, widths = self.widths
-        deepest = image.new_empty(len(image), widths[-1], *sizes[-1], dtype=dtype)
+        deepest = image.new_empty(len(image), widths[levels - 1], *sizes[-1], dtype=dtype)
 
         def features_of(part: Tile) -> list[Tensor]:
-            features, _ = self._forward(part.cut(image), dtype)
-            inside = part.interior(features[-1], len(sizes) - 1)
-            part.cut_interior(deepest, len(sizes) - 1).copy_(inside)
+            features, _ = self._forward(part.cut(image), dtype, levels)
+            inside = part.interior(features[-1], levels - 1)
+            part.cut_interior(deepest, levels - 1).copy_(inside)
             return features
 
         tiles, _ = self.footprint().passes(image.shape[-2:], tile)
@@ -261,10 +268,11 @@ class Refinement(nn.Module):
         tile: int,
     ) -> Tensor:
         """`gradient`, by tiles."""
-        sizes = self._level_sizes(image.shape[-2:])
+        levels = len(targets.style)
+        sizes = _level_sizes(image.shape[-2:], levels)
         dtype = dtype or working_dtype(self, image)
         visible = visible_masks(targets.regions, targets.alpha)
-        _, grams = self._whole_features(image, visible, dtype, tile)
+        _, grams = self._whole_features(image, visible, dtype, levels, tile)
         weights: list[Tensor] = []
         masks: list[Tensor | None] = []
         for level, (g, size) in enumerate(zip(grams, sizes, strict=True)):
@@ -277,21 +285,17 @@ class Refinement(nn.Module):
         result = torch.empty_like(image, dtype=dtype, memory_format=torch.contiguous_format)
         _, tiles = self.footprint().passes(image.shape[-2:], tile)
         for part in tiles:
-            features, saved = self._forward(part.cut(image), dtype)
+            features, saved = self._forward(part.cut(image), dtype, levels)
             corrections = []
             for level, (h, w, m) in enumerate(zip(features, weights, masks, strict=True)):
                 own = None if m is None else part.cut(m, level)
                 corrections.append(_whole_correction(h, w, own))
             del features
-            difference = h - part.cut(targets.content, len(sizes) - 1)
+            difference = h - part.cut(targets.content, levels - 1)
             corrections[-1] = corrections[-1] + (pull * difference).to(h)
             g = self._backward(corrections, saved)
             part.cut_interior(result).copy_(part.interior(g))
         return result
-
-    def _level_sizes(self, size: Sequence[int]) -> list[tuple[int, int]]:
-        height, width = size
-        return [(height >> level, width >> level) for level in range(len(self._tap_layers))]
 
     def footprint(self, precision: Precision | None = None) -> Footprint:
         """Tell how far the maps see, and what memory they take.
@@ -336,14 +340,18 @@ class Refinement(nn.Module):
         first, _ = footprint.passes(size, tile)
         return sum(part.pixels for part in first) + updates * footprint.pixels(size, tile)
 
+    def _layers_of(self, levels: int) -> list[nn.Module]:
+        """The layers up to the one that computes the last of some levels."""
+        return self._layers[: self._layers.index(self._tap_layers[levels - 1]) + 1]
+
     def _forward(
-        self, image: Tensor, dtype: torch.dtype | None
+        self, image: Tensor, dtype: torch.dtype | None, levels: int
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Compute h_l, and save ReLU outputs and the indices of maxima for `_backward`."""
         x = (image - self.maps.mean) * self.maps.scale
         x = x.to(dtype or working_dtype(self, image))
         features, saved = [], []
-        for layer in self._layers:
+        for layer in self._layers_of(levels):
             if isinstance(layer, nn.MaxPool2d):
                 x, indices = F.max_pool2d(x, 2, return_indices=True)
                 saved.append(indices)
@@ -364,9 +372,9 @@ class Refinement(nn.Module):
         Autograd is not used because this may run in inference mode.
         """
         g: Any = 0
-        for layer in reversed(self._layers):
+        for layer in reversed(self._layers_of(len(corrections))):
             if layer in self._tap_layers:
-                g = g + corrections.pop()
+                g = corrections.pop().add_(g)
             if isinstance(layer, nn.Conv2d):
                 mirror = layer.weight.to(g.dtype).flip(2, 3).transpose(0, 1)
                 g = F.conv2d(g, mirror, padding=layer.padding)
@@ -374,7 +382,7 @@ class Refinement(nn.Module):
                 indices = saved.pop()  # into the output of the preceding ReLU
                 g = aten.max_pool2d_with_indices_backward(g, saved[-1], 2, 2, 0, 1, False, indices)
             else:
-                g = aten.threshold_backward(g, saved.pop(), 0)
+                g = g.mul_(saved.pop().sign())
         gradient: Tensor = g * self.maps.scale
         return gradient
 
@@ -393,6 +401,7 @@ class Refinement(nn.Module):
         step: float = _STEP,
         structure_weight: float = 0.0,
         rim: int = 0,
+        levels: int | None = None,
     ) -> Tensor:
         """Refine a result of the network.
 
@@ -404,6 +413,7 @@ class Refinement(nn.Module):
             step: step size, in intensity units, at a pixel whose gradient has the RMS magnitude.
             structure_weight: weight of `fastfcs.losses.structure_loss`, which then takes the place
                 of the loss's first term.
+            levels: see `targets`.
             rim: pixels by which pictures are continued by their mirror images for the features,
                 which would take the zeros beyond the border for an edge.
 
@@ -424,7 +434,8 @@ class Refinement(nn.Module):
             masks, weights = (
                 None if each is None else continued(each) for each in (regions, alpha)
             )
-            targets = self.targets(continued(content), statistics, masks, weights, dtype, tile)
+            of_content = continued(content), statistics, masks, weights, dtype, levels, tile
+            targets = self.targets(*of_content)
             x = image
             mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
             for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
@@ -620,6 +631,7 @@ def refine_photograph(
         step=_PHOTO_STEP,
         structure_weight=_PHOTO_STRUCTURE,
         rim=_PHOTO_RIM,
+        levels=_PHOTO_LEVELS,
     )
     enlarged = pyramid.resize(refined - first, (height, width))
     return between.project(image + enlarged, lowpass, luma_lowpasses[1])
@@ -669,7 +681,7 @@ def _correction(h: Tensor, level: int, scale: Tensor, targets: Targets) -> Tenso
     if alpha is not None:
         return _weighted_correction(h, target, scale, regions, alpha)
     if regions is None:
-        return (gram_correction(h, target) * scale.view(-1, 1, 1, 1)).to(h)
+        return gram_correction(h, target).mul_(scale.view(-1, 1, 1, 1)).to(h)
     masks = resize_masks(regions.to(h), h.shape[-2:])
     weights = regions.mean((1, 2)) / regions.mean((1, 2)).sum()
     total = torch.zeros_like(h)
@@ -678,6 +690,11 @@ def _correction(h: Tensor, level: int, scale: Tensor, targets: Targets) -> Tenso
         inside = gram_correction(h * m.sqrt(), (share * target_r)[None].to(target))
         total = total + weight * scale_r / share.square() * m.sqrt() * inside
     return total.to(h)
+
+
+def _level_sizes(size: Sequence[int], levels: int) -> list[tuple[int, int]]:
+    height, width = size
+    return [(height >> level, width >> level) for level in range(levels)]
 
 
 def _region_scales(

@@ -17,7 +17,8 @@ from .constraints.coarse import coarser
 from .constraints.photoreal import CUTOFF, Photoreal
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass, capped
-from .images import AnyImage, Picture
+from .images import AnyImage, ImageBatch, Picture
+from .large import SOLVE_SIZE, apply_change
 from .losses import visible_masks
 from .memory import free_memory
 from .network import Solver
@@ -99,6 +100,10 @@ class Stylizer(nn.Module):
         strength: in [0, 1]; 0 returns the content exactly, 1 the full result.
         cutoff: the cutoff of "photoreal", in (0, 9): a larger one transfers more style, a smaller
             one preserves more structure. None is the default of `Photoreal`.
+        solve_size: longer side, in pixels, at which larger photographs are restyled ("photoreal").
+            The change is then applied at full size, in one pass over the samples
+            (`fastfcs.large`). None restyles every photograph at its own size, which takes
+            memory and time in proportion to its pixels, as does a constraint that is not a name.
         style_size: longer side, in pixels, to which larger style pictures are reduced, since
             computing statistics takes as much memory as restyling; None never reduces them.
         levels: the largest number of scales from coarse to fine (`fastfcs.pyramid`). By default as
@@ -153,6 +158,7 @@ class Stylizer(nn.Module):
         constraint: Part | Sequence[Part] | None = None,
         strength: float = 1.0,
         cutoff: float | None = None,
+        solve_size: int | None = SOLVE_SIZE,
         style_size: int | None = pyramid.STYLE_SIDE,
         levels: int | None = None,
         structure: float = STRUCTURE,
@@ -164,6 +170,7 @@ class Stylizer(nn.Module):
         parts = parse(constraint, cutoff)
         if style_size is not None and style_size < MIN_SIDE:
             raise ValueError(f"style_size must be None or at least {MIN_SIDE}, got {style_size}")
+        self.solve_size = solve_size
         check_brush(brush)
         self.strength, self.brush = strength, brush
         self.levels, self.structure = levels, structure
@@ -220,6 +227,17 @@ class Stylizer(nn.Module):
         if not 0 <= value <= 1:
             raise ValueError(f"structure must be in [0, 1], got {value}")
         self._structure = float(value)
+
+    @property
+    def solve_size(self) -> int | None:
+        """Longer side, in pixels, at which larger photographs are restyled; None: their own."""
+        return self._solve_size
+
+    @solve_size.setter
+    def solve_size(self, value: int | None) -> None:
+        if value is not None and value < MIN_SIDE:
+            raise ValueError(f"solve_size must be None or at least {MIN_SIDE}, got {value}")
+        self._solve_size = value
 
     @property
     def precision(self) -> str:
@@ -337,15 +355,27 @@ class Stylizer(nn.Module):
         statistics = self.statistics.get()
         if statistics is None:
             raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
-        image, alpha, convert_back = images.image_to_tensor("content", content)
-        styles = statistics[0].styles
+        batch = images.image_to_tensor("content", content)
+        image, styles = batch.samples, statistics[0].styles
         if regions is None and styles not in (1, image.shape[0]):
             raise ValueError(
                 f"content must be a single image or a batch of {styles}, one per style, "
                 f"got a batch of {len(image)}"
             )
         check_regions("content", image, regions, styles)
-        alpha = _weights(alpha)
+        height, width = image.shape[-2:]
+        size = self.solved_at(height, width)
+        if size == (height, width):
+            return cast(T, batch.convert_back(self._restyle(batch, statistics, regions)))
+        small = batch.reduced(max(size))
+        restyled = self._restyle(
+            small, statistics, None if regions is None else resize(regions, size)
+        )
+        return cast(T, batch.wrap(apply_change(batch, small, restyled)))
+
+    def _restyle(self, batch: ImageBatch, statistics: Scales, regions: Tensor | None) -> Tensor:
+        """Restyle a batch at its own size: (B, 3, H, W) in [0, 1], in sRGB."""
+        image, alpha = batch.pixels, _weights(batch.alpha)
         filled = image if alpha is None else images.fill_hidden(image, alpha)
         device = next(self.solver.parameters()).device
         # Half types have float32 Gram matrices.
@@ -395,11 +425,32 @@ class Stylizer(nn.Module):
                 *self._refining,
                 masks,
                 alpha,
-                choose(self._precision, device, photoreal=photoreal, measured=False),
+                choose(self._precision, device, photoreal=True, measured=self._is_shipped),
             )
             x = between.finish(x)
-        result = torch.lerp(image, x.to(image), self.strength).clamp(0, 1)
-        return cast(T, convert_back(result))
+        return torch.lerp(image, x.to(image), self.strength).clamp(0, 1)
+
+    def solved_at(self, height: int, width: int) -> tuple[int, int]:
+        """Tell the size at which a content is restyled.
+
+        Args:
+            height, width: of the content in pixels.
+
+        Returns:
+            The height and width: its own, or that of `solve_size`.
+
+        Examples:
+            >>> from fastfcs import Stylizer
+            >>> Stylizer(weights="tiny", constraint="photoreal").solved_at(3000, 4000)
+            (648, 864)
+            >>> Stylizer(weights="tiny").solved_at(3000, 4000)
+            (3000, 4000)
+        """
+        named = all(isinstance(part, str) for part in self.constraint)
+        if self.solve_size is None or not (named and is_photoreal(self.constraint)):
+            return height, width
+        smaller = images.fitted((height, width), self.solve_size)
+        return smaller if min(smaller) >= MIN_SIDE else (height, width)
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Tell the scales of a content.
@@ -417,8 +468,9 @@ class Stylizer(nn.Module):
             >>> Stylizer(weights="tiny", constraint="photoreal").sizes(384, 512)
             [(384, 512)]
         """
-        has_one = is_photoreal(self.constraint) or self.structure == 1
-        return pyramid.sizes(height, width, 1 if has_one else self.levels)
+        if is_photoreal(self.constraint):
+            return [self.solved_at(height, width)]
+        return pyramid.sizes(height, width, 1 if self.structure == 1 else self.levels)
 
     def tiles(self, height: int, width: int) -> int:
         """Tell the number of tiles of the last scale of a content.
@@ -454,9 +506,9 @@ class Stylizer(nn.Module):
             4.0
         """
         solver, refinement = self._parts()
-        shape = height, width
-        work = sum(solver.work(size, self._tile(shape, size)) for size in self.sizes(height, width))
-        return work + (0 if refinement is None else photograph_work(refinement, height, width))
+        whole, sizes = (height, width), self.sizes(height, width)
+        work = sum(solver.work(size, self._tile(whole, size)) for size in sizes)
+        return work + (0 if refinement is None else photograph_work(refinement, *sizes[-1]))
 
     def extra_repr(self) -> str:
         return (
@@ -513,7 +565,8 @@ class Stylizer(nn.Module):
             if preset is not None:
                 return self._preset(preset, regions)
             style = images.read(style)
-        image, alpha, _ = images.image_to_tensor("style", style)
+        batch = images.image_to_tensor("style", style)
+        image, alpha = batch.pixels, batch.alpha
         check_regions("style", image, regions)
         check_visible("style", alpha, regions)
         alpha = _weights(alpha)

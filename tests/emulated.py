@@ -224,6 +224,21 @@ class Kernels:
         outputs = [torch.full_like(x, math.nan), buffers]
         return self.run("matting_filter", inputs, outputs, list(x.shape))[0]
 
+    def fit(self, guide: Tensor, signal: Tensor, radius: int, eps: float) -> Tensor:
+        batch, _, height, width = guide.shape
+        outputs = [torch.full((batch, 12, height, width), math.nan, dtype=guide.dtype)] * 2
+        sizes = [batch, height, width, radius, eps]
+        return self.run("affine_fit", [guide, signal], outputs, sizes)[1]
+
+    def apply(self, image: Tensor, models: Tensor) -> Tensor:
+        """The image may be contiguous or in channels_last memory."""
+        interleaved = not image.is_contiguous()
+        batch, _, height, width = image.shape
+        stored = image.permute(0, 2, 3, 1) if interleaved else image
+        sizes = [batch, height, width, interleaved, *models.shape[2:]]
+        out = self.run("affine_apply", [stored, models], [torch.zeros_like(stored)], sizes)[0]
+        return out.permute(0, 3, 1, 2) if interleaved else out
+
     def _gram_sizes(self, kind: int, h: Tensor) -> tuple[list[int], Tensor]:
         batch, channels, height, width = h.shape
         sizes = [batch, channels, height * width]

@@ -151,3 +151,36 @@ def aggressive_update(image: Tensor) -> Tensor:
     blocks = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
     noise = torch.randn(image.shape, generator=random, dtype=torch.float64)
     return (posterised - 0.05 + 0.08 * blocks + 0.03 * noise).clamp(0, 1)
+
+
+def box_mean(x: Tensor, radius: int) -> Tensor:
+    """The mean over (2 radius + 1)^2 pixels, without those beyond the border."""
+    kernel = torch.ones(x.shape[1], 1, 2 * radius + 1, 2 * radius + 1, dtype=torch.float64)
+    sums = [
+        F.conv2d(each, kernel, padding=radius, groups=x.shape[1])
+        for each in (x.double(), torch.ones_like(x, dtype=torch.float64))
+    ]
+    return sums[0] / sums[1]
+
+
+def affine_fit(guide: Tensor, signal: Tensor, radius: int, eps: float) -> Tensor:
+    """(B,12,H,W), the colour guided filter's coefficients, He et al. (2013), equations 19 to 21."""
+    batch, _, height, width = guide.shape
+    i, p = guide.double(), signal.double()
+    mu, mean = box_mean(i, radius), box_mean(p, radius)
+    outer = [(x.unsqueeze(2) * i.unsqueeze(1)).flatten(1, 2) for x in (i, p)]
+    s, cov = (
+        (box_mean(x, radius).view(batch, 3, 3, height, width) - m.unsqueeze(2) * mu.unsqueeze(1))
+        for x, m in zip(outer, (mu, mean), strict=True)
+    )
+    s = s.permute(0, 3, 4, 1, 2) + eps * torch.eye(3, dtype=torch.float64)
+    a = torch.linalg.solve(s, cov.permute(0, 3, 4, 2, 1)).permute(0, 4, 3, 1, 2)
+    b = mean - (a * mu.unsqueeze(1)).sum(2)
+    return box_mean(torch.cat([a, b.unsqueeze(2)], 2).flatten(1, 2), radius)
+
+
+def affine_apply(image: Tensor, models: Tensor) -> Tensor:
+    """a . I + b for a floating image, with the models enlarged bilinearly."""
+    size = image.shape[-2:]
+    enlarged = F.interpolate(models.double(), size, mode="bilinear").view(-1, 3, 4, *size)
+    return (enlarged[:, :, :3] * image.double().unsqueeze(1)).sum(2) + enlarged[:, :, 3]

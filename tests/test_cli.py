@@ -109,7 +109,8 @@ def test_many_files_and_one_bad_one(folder: Path) -> None:
     assert reports[0]["notes"] == []
     assert reports[0]["seconds"] > 0
     assert reports[1]["error"] == (
-        "bad.png cannot be read: not a JPEG, PNG, TIFF, WebP, AVIF, JPEG 2000, BMP or GIF picture"
+        "bad.png cannot be read: not a JPEG, PNG, TIFF, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, BMP, "
+        "GIF or raw picture"
     )
     assert reports[2]["error"] == "gone.png cannot be read: No such file or directory"
     assert reports[3]["error"] == (

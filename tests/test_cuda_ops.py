@@ -62,6 +62,8 @@ def arguments(dtype: torch.dtype, shape: tuple[int, ...] = (2, 20, 7, 9)) -> dic
         "matting_factors": (image, EPS),
         "matting_matvec": (image, factors, x),
         "matting_filter": (image, factors, x, coefficients),
+        "affine_fit": (image, x, 2, EPS),
+        "affine_apply": (image, torch.rand(2, 12, 4, 5).to(matting)),
         "gram": (h,),
         "gram_correction": (h, target),
         "gram_correction_backward": (h, target, grad),
@@ -75,8 +77,8 @@ def arguments(dtype: torch.dtype, shape: tuple[int, ...] = (2, 20, 7, 9)) -> dic
 
 
 OPERATORS = list(arguments(torch.float32))
-PRODUCTS = OPERATORS[3:8]  # may use tensor cores
-PASSES = OPERATORS[7:]  # in channels_last memory
+PRODUCTS = OPERATORS[5:10]  # may use tensor cores
+PASSES = OPERATORS[9:]  # in channels_last memory
 
 
 def channels_last(value: object) -> object:
@@ -122,7 +124,7 @@ def test_any_strides(ops: object, name: str) -> None:
         assert torch.equal(actual, reference)
 
 
-@pytest.mark.parametrize("name", OPERATORS[3:])
+@pytest.mark.parametrize("name", OPERATORS[5:])
 def test_features_in_channels_last_memory(ops: object, name: str) -> None:
     """Results of the same layout, also of slices whose rows lie apart."""
     inputs = arguments(torch.float32)[name]
@@ -190,6 +192,8 @@ LAUNCHES = {
     "matting_factors": ["factors_kernel"],
     "matting_matvec": ["step_kernel"],
     "matting_filter": ["step_kernel"] * 3,
+    "affine_fit": ["window_kernel", "model_kernel"],
+    "affine_apply": ["affine_kernel"],
     "gram": ["product_kernel", "reduce_kernel"],
     "gram_correction": ["product_kernel", "reduce_kernel", "apply_kernel"],
     "gram_correction_backward": [
@@ -263,7 +267,7 @@ def test_wrong_arguments_raise_before_anything_else(
     ops: object, events: Callable[[], list[str]], name: str
 ) -> None:
     first, *others = arguments(torch.float32)[name]
-    with pytest.raises(ValueError, match=r"(image|h|x|grad) must have shape"):
+    with pytest.raises(ValueError, match=r"(image|guide|h|x|grad) must have shape"):
         getattr(ops, name)(first[0], *others)
     assert events() == []
 

@@ -19,7 +19,7 @@ LAYERS = (
     "bandwidth",
     "filters vgg statistics images tiles",
     "constraints presets regions",
-    "network",
+    "network large",
     "pyramid",
     "refinement",
     "weights",

@@ -42,6 +42,32 @@ void matting_filter(const T* image,              // [B, 3, H, W]
                     T* buffers,  // [2, B, C, H, W], unused for order 0 and 1
                     MattingShape shape, Stream stream);
 
+// models: per pixel of the guide the mean of the models of the windows that contain it (affine.h).
+// T is float or double; the shape's channels do not count.
+template <typename T>
+void affine_fit(const T* guide,   // [B, 3, H, W]
+                const T* signal,  // [B, 3, H, W]
+                T* windows,       // [B, kModel, H, W], working memory
+                T* models,        // [B, kModel, H, W]
+                MattingShape shape, int64_t radius, double eps, Stream stream);
+
+// Images of three channels: [B, 3, H, W], or [B, H, W, 3] if interleaved.
+struct ImageShape {
+  int64_t batch;
+  int height, width;
+  bool interleaved;
+
+  // Elements from one channel, and from one pixel, to the next.
+  __host__ __device__ int64_t channel() const { return interleaved ? 1 : int64_t(height) * width; }
+  __host__ __device__ int64_t pixel() const { return interleaved ? 3 : 1; }
+};
+
+// out = a . I + b with the models enlarged to the image's size; integer samples are soft-clipped.
+// (T, A) is (uint8_t, float), (uint16_t, float), (float, float) or (double, double).
+template <typename T, typename A>
+void affine_apply(const T* image, const A* models /* [B, kModel, rows, columns] */, T* out,
+                  ImageShape shape, int rows, int columns, Stream stream);
+
 // How features lie in memory: [B, C, n], torch's default, or [B, n, C], channels_last.
 enum class Layout { channels_first, channels_last };
 

@@ -117,6 +117,46 @@ Tensor matting_factors(const Tensor& image, double eps) {
   return factors;
 }
 
+Tensor affine_fit(const Tensor& guide, const Tensor& signal, int64_t radius, double eps) {
+  check_fit(guide, signal, radius, eps);
+  const DeviceScope scope(guide);
+  const Tensor g = torch::stable::contiguous(guide), s = torch::stable::contiguous(signal);
+  const std::vector<int64_t> shape{g.size(0), kModel, g.size(2), g.size(3)};
+  const Tensor windows = empty(g, shape, g.scalar_type()),
+               models = empty(g, shape, g.scalar_type());
+  dispatch(g, [&](auto type) {
+    using T = typename decltype(type)::type;
+    cuda::affine_fit(input<T>(g), input<T>(s), output<T>(windows), output<T>(models),
+                     matting_shape(g), radius, eps, scope.stream);
+  });
+  return models;
+}
+
+Tensor affine_apply(const Tensor& image, const Tensor& models) {
+  check_apply(image, models);
+  const DeviceScope scope(image);
+  // The result has the layout of the image, the same as on the CPU.
+  const bool interleaved = !image.is_contiguous() && image.stride(1) == 1;
+  const Tensor i = with_layout(image, interleaved ? Layout::channels_last
+                                                  : Layout::channels_first),
+               m = torch::stable::contiguous(models), out = torch::stable::empty_like(i);
+  const ImageShape shape{i.size(0), static_cast<int>(i.size(2)), static_cast<int>(i.size(3)),
+                         interleaved};
+  const auto run = [&](auto sample, auto number) {
+    using T = decltype(sample);
+    using A = decltype(number);
+    cuda::affine_apply(input<T>(i), input<A>(m), output<T>(out), shape,
+                       static_cast<int>(m.size(2)), static_cast<int>(m.size(3)), scope.stream);
+  };
+  switch (i.scalar_type()) {
+    case ScalarType::Byte: run(uint8_t(), float()); break;
+    case ScalarType::UInt16: run(uint16_t(), float()); break;
+    case ScalarType::Double: run(double(), double()); break;
+    default: run(float(), float());
+  }
+  return out;
+}
+
 Tensor matting_matvec(const Tensor& image, const Tensor& factors, const Tensor& x) {
   check_product(image, factors, x);
   const DeviceScope scope(image);
@@ -285,6 +325,8 @@ Tensor halve_backward(const Tensor& grad, const Tensor& by, double slope) {
 
 STABLE_TORCH_LIBRARY_IMPL(fastfcs, CUDA, m) {
   m.impl("matting_factors", TORCH_BOX(&fastfcs::cuda::ops::matting_factors));
+  m.impl("affine_fit", TORCH_BOX(&fastfcs::cuda::ops::affine_fit));
+  m.impl("affine_apply", TORCH_BOX(&fastfcs::cuda::ops::affine_apply));
   m.impl("matting_matvec", TORCH_BOX(&fastfcs::cuda::ops::matting_matvec));
   m.impl("matting_filter", TORCH_BOX(&fastfcs::cuda::ops::matting_filter));
   m.impl("gram", TORCH_BOX(&fastfcs::cuda::ops::gram));

@@ -96,7 +96,7 @@ def _is_folder(output: str) -> bool:
 
 def _pictures_in(folder: Path, recursive: bool, output: Path) -> list[Path]:
     """The pictures in a folder, without those in the output folder; reports what is ignored."""
-    from ..images import SUFFIXES
+    from ..images import RAW_SUFFIXES, SUFFIXES
 
     pictures: list[Path] = []
     ignored: Counter[str] = Counter()
@@ -121,7 +121,8 @@ def _pictures_in(folder: Path, recursive: bool, output: Path) -> list[Path]:
             else:
                 ignored["other file"] += 1
     if not pictures:
-        raise ValueError(f"{folder} must contain pictures ({', '.join(sorted(SUFFIXES))})")
+        suffixes = ", ".join(sorted(SUFFIXES - RAW_SUFFIXES))
+        raise ValueError(f"{folder} must contain pictures ({suffixes}, or cameras' raw files)")
     if ignored:
         counts = [_count(ignored[kind], kind) for kind in sorted(ignored)]
         click.echo(f"{folder}: {', '.join(counts)} ignored", err=True)

@@ -210,12 +210,13 @@ def _visible_part(
     from .. import images
     from ..checks import check_visible
 
-    pixels, alpha, convert_back = images.image_to_tensor(name, picture)
+    batch = images.image_to_tensor(name, picture)
+    pixels, alpha = batch.pixels, batch.alpha
     masks = torch.ones_like(pixels[0, :1]) if regions is None else regions
     if alpha is not None:
         check_visible(name, alpha, regions)
         pixels, masks = images.fill_hidden(pixels, alpha), masks * alpha[0]
-    return pixels[0], masks, convert_back
+    return pixels[0], masks, batch.convert_back
 
 
 def _solve(

@@ -93,7 +93,7 @@ def open_content(
         >>> source = str(Path(tempfile.mkdtemp()) / "deep.png")
         >>> images.write(images.Picture(torch.rand(3, 16, 16), depth=16), source)
         >>> open_content(source, "out.jpg")[1]
-        ['16 bits per channel reduced to 8: JPEG holds no more']
+        ['16 bits per channel reduced to 8: JPEG is written with no more']
     """
     from .. import images
 

@@ -148,9 +148,9 @@ def stylize(
     """Restyle CONTENT in the style of another picture.
 
     CONTENT is one or more pictures or folders, or - for standard input. For several pictures or a
-    folder, OUTPUT is a folder, and files keep their names (formats other than JPEG, PNG, TIFF and
-    WebP become PNG). Hidden files in folders are left out. If a picture cannot be restyled, the
-    error is reported, the other pictures are still restyled, and the exit code is 2.
+    folder, OUTPUT is a folder, and files keep their names (formats that cannot be written, such as
+    cameras' raw files, become PNG). Hidden files in folders are left out. If a picture cannot be
+    restyled, the error is reported, the other pictures are still restyled, and the exit code is 2.
     """
     import_torch()
     from ..stylizer import Stylizer

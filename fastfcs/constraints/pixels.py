@@ -1,5 +1,7 @@
 """Constraints that act on each pixel separately: on its range, luminance or colour."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -73,6 +75,21 @@ class SoftClip:
         x = x.clamp(min=_compressed(x, *self._toe))
         return x.clamp(max=_compressed(1 - x, *self._shoulder).neg_().add_(1)).to(dtype)
 
+    def inverse(self, y: Tensor) -> Tensor:
+        """Find the image that is compressed to another.
+
+        Args:
+            y: (B,3,H,W) in [0,1], of C's shape.
+
+        Returns:
+            (B,3,H,W) in y's dtype. Where y is so near 0 or 1 that it tells little of x, x is no
+            further beyond than three times m.
+        """
+        x, dtype = y.to(self.content.dtype), y.dtype
+        x = torch.where(x < self._toe[0], _expanded(x, *self._toe), x)
+        shoulder = 1 - _expanded(1 - x, *self._shoulder)
+        return torch.where(1 - x < self._shoulder[0], shoulder, x).to(dtype)
+
 
 class SoftChroma:
     """A soft bound on chroma |x - Y|, where x are R, G and B and Y is their luma.
@@ -121,6 +138,11 @@ def _chroma(colour: Tensor) -> Tensor:
 def _compressed(x: Tensor, m: Tensor, inverse: Tensor) -> Tensor:
     """m exp(x / m - 1), which meets x at m with the same slope, up to m; 0 where m is 0."""
     return m * (x * inverse).sub_(1).clamp_max_(0).exp_()
+
+
+def _expanded(y: Tensor, m: Tensor, inverse: Tensor) -> Tensor:
+    """The inverse of `_compressed`, bounded by -3 m."""
+    return m * (1 + (y * inverse).clamp_min(math.exp(-4)).log())
 
 
 class KeepLuminance:

@@ -20,6 +20,8 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
+from .samples import to_floats
+
 _STRIP = 1 << 16  # pixels converted at a time, so that intermediate results stay in the cache
 _SAME = 1.01 / 255  # a profile that changes no colour by more than a grey level is sRGB
 
@@ -83,18 +85,19 @@ def from_srgb(srgb: Tensor, icc: bytes | None, original: Tensor, depth: int = 16
 
 
 def rgb_encoding(
-    pixels: Tensor, icc: bytes | None, depth: int = 8
+    samples: Tensor, icc: bytes | None, depth: int = 8
 ) -> tuple[Tensor, bytes | None, list[str]]:
     """Find an encoding in which a restyled picture, which has colours, can be stored.
 
     Args:
-        pixels: (3, H, W) float32 in [0, 1]; three equal channels for a grey profile.
+        samples: (3, H, W), uint8, uint16, or float32 in [0, 1]; three equal channels for a grey
+            profile.
         icc: the profile of the file, or None.
         depth: bits per channel of the file.
 
     Returns:
-        The pixels, which a grey profile converts to sRGB; their RGB profile, or None for sRGB; and
-        clauses on what was converted, or cannot be.
+        The samples, which a grey profile converts to sRGB, in floats; their RGB profile, or None
+        for sRGB; and clauses on what was converted, or cannot be.
 
     Examples:
         >>> import torch
@@ -103,17 +106,17 @@ def rgb_encoding(
         (None, ['colour profile cannot be evaluated, so its colours are taken as sRGB'])
     """
     if icc is None:
-        return pixels, None, []
+        return samples, None, []
     notes = []
     conversion, is_rgb = _conversion(icc), icc[16:20] == b"RGB "
     if conversion is None:
         notes.append("colour profile cannot be evaluated, so its colours are taken as sRGB")
-    elif not is_rgb:
-        pixels = conversion.to_srgb(pixels, depth)
+    elif not is_rgb and not isinstance(conversion, _Identity):
+        samples = conversion.to_srgb(to_floats(samples), depth)
         notes.append("grey profile converted to sRGB, since the result has colours")
     elif depth > 8 and isinstance(conversion, _Tables):
         notes.append("colour profile has tables, which are evaluated with 8 bits per channel")
-    return pixels, icc if is_rgb else None, notes
+    return samples, icc if is_rgb else None, notes
 
 
 def cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes]:
@@ -369,6 +372,8 @@ def _curve(tag: bytes) -> _Curve:
     elif tag[:4] == b"para":
         (kind,) = struct.unpack_from(">H", tag, 8)
         count = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}.get(kind, 0)
+        if not count:
+            raise ValueError("the curve is of no known kind")
         values = [n / 65536 for n in struct.unpack_from(f">{count}i", tag, 12)]
         if kind in (1, 2):  # constant below -b / a
             g, a, b, *offset = values

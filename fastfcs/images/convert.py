@@ -1,11 +1,11 @@
-"""Conversion between tensors and integer samples, arrays or PIL images; resizing."""
+"""Images of any kind as tensors, and back; resizing."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,18 +15,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import MIN_SIDE, check_not_mapped, check_range
-from .colour import cmyk_to_srgb, from_srgb, rgb_encoding
+from .colour import cmyk_to_srgb, from_srgb, rgb_encoding, to_srgb
 from .fill import fill_hidden
 from .metadata import turn_upright
 from .picture import Picture
+from .samples import (
+    DEEP_MODES,
+    EIGHT_BIT_MODES,
+    as_planes,
+    from_samples,
+    pil_samples,
+    to_floats,
+    to_samples,
+)
+
+_BAND = 1 << 20  # pixels that are converted at a time
 
 AnyImage: TypeAlias = Tensor | Image.Image | NDArray[Any] | Picture
-
-EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-"""The modes of Pillow that convert to RGB or RGBA without loss."""
-
-DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-"""The modes of Pillow for grey with more than 8 bits: 0 to 65535, or [0, 1] for F."""
 
 
 def fit(image: Tensor, longest: int) -> Tensor:
@@ -47,12 +52,62 @@ def fit(image: Tensor, longest: int) -> Tensor:
         >>> fit(torch.rand(1, 3, 20, 40), 10).shape
         torch.Size([1, 3, 5, 10])
     """
-    scale = longest / max(image.shape[-2:])
-    if scale >= 1:
+    if max(image.shape[-2:]) <= longest:
         return image
-    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    small = F.interpolate(image.float(), size, mode="bicubic", antialias=True)
+    small = _resized(image.float(), fitted(image.shape[-2:], longest))
     return small.clamp_(0, 1).to(image.dtype)
+
+
+def fitted(size: Sequence[int], longest: int) -> tuple[int, int]:
+    """Tell the size of an image that `fit` reduces.
+
+    Args:
+        size: its height and width, in pixels.
+        longest: the longest side allowed, in pixels.
+
+    Returns:
+        The height and width afterwards.
+
+    Examples:
+        >>> from fastfcs.images.convert import fitted
+        >>> fitted((3000, 4000), 1000), fitted((30, 40), 1000)
+        ((750, 1000), (30, 40))
+    """
+    height, width = size
+    scale = min(1.0, longest / max(size))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def fit_samples(samples: Tensor, longest: int) -> Tensor:
+    """Reduce samples as `fit` does, without a copy of them in floats.
+
+    Args:
+        samples: (C, H, W), uint8, uint16, or floating in [0, 1].
+        longest: the longest side allowed, in pixels.
+
+    Returns:
+        (C, H', W') float32 in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.images.convert import fit_samples
+        >>> fit_samples(torch.zeros(3, 20, 40, dtype=torch.uint8), 10).shape
+        torch.Size([3, 5, 10])
+    """
+    channels, height, width = samples.shape
+    size = fitted((height, width), longest)
+    if size == (height, width):
+        return to_floats(samples)
+    narrow = torch.empty(channels, height, size[1])
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):  # the two directions are independent
+        band = to_floats(samples[:, top : top + rows])
+        narrow[:, top : top + rows] = _resized(band[None], (band.shape[1], size[1]))[0]
+    return _resized(narrow[None], size)[0].clamp_(0, 1)
+
+
+def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(image, list(size), mode="bicubic", antialias=True)
 
 
 def fit_picture(picture: Picture, longest: int) -> Picture:
@@ -75,101 +130,37 @@ def fit_picture(picture: Picture, longest: int) -> Picture:
     """
     if max(picture.size) <= longest:
         return picture
-    pixels, alpha = picture.pixels[None], picture.alpha
+    alpha = None if picture.alpha is None else picture.alpha[None, None]
+    small, small_alpha = _fit_visible(picture.samples[None], alpha, longest)
+    return replace(
+        picture,
+        samples=small[0],
+        alpha=None if small_alpha is None else small_alpha[0, 0],
+    )
+
+
+def _fit_visible(
+    samples: Tensor, alpha: Tensor | None, longest: int
+) -> tuple[Tensor, Tensor | None]:
+    """Reduce a batch in [0, 1], or a single image of integer samples, and its alpha, to floats."""
     if alpha is not None:
-        pixels = fill_hidden(pixels, alpha[None, None])
-        alpha = fit(alpha[None, None], longest)[0, 0]
-    return replace(picture, pixels=fit(pixels, longest)[0], alpha=alpha)
+        filled = fill_hidden(to_floats(samples[0])[None], alpha)
+        return fit(filled, longest), fit(alpha, longest)
+    if samples.is_floating_point():
+        return fit(samples, longest), None
+    return fit_samples(samples[0], longest)[None], None
 
 
-def from_samples(samples: NDArray[Any]) -> Tensor:
-    """Convert samples to an image.
-
-    Args:
-        samples: (H, W, C), uint8, uint16, or floating in [0, 1].
-
-    Returns:
-        (C, H, W) float32 in [0, 1].
-
-    Examples:
-        >>> import numpy as np
-        >>> from fastfcs.images import from_samples
-        >>> from_samples(np.array([[[0, 51, 255]]], np.uint8)).flatten()
-        tensor([0.0000, 0.2000, 1.0000])
-    """
-    ordered = np.require(samples, requirements=("C", "W"))  # torch needs both
-    planes = torch.from_numpy(ordered).permute(2, 0, 1)
-    floats = planes.to(torch.float32, memory_format=torch.contiguous_format)
-    return floats if samples.dtype.kind == "f" else floats.div_(np.iinfo(samples.dtype).max)
-
-
-def to_samples(image: Tensor, depth: int) -> NDArray[Any]:
-    """Convert an image to integer samples, rounded: the inverse of `from_samples`.
-
-    Args:
-        image: (C, H, W), floating, in [0, 1], on any device.
-        depth: bits per channel, 8 or 16.
-
-    Returns:
-        (H, W, C), uint8 or uint16.
-
-    Examples:
-        >>> import torch
-        >>> from fastfcs.images import to_samples
-        >>> to_samples(torch.tensor([0.0, 0.2, 1.0]).view(3, 1, 1), 8)
-        array([[[  0,  51, 255]]], dtype=uint8)
-    """
-    scaled = (image.detach().float().cpu() * (2**depth - 1)).round_()
-    planes = scaled.to(torch.uint8 if depth == 8 else torch.uint16)
-    samples: NDArray[Any] = planes.permute(1, 2, 0).contiguous().numpy()
-    return samples
-
-
-def pil_samples(image: Image.Image) -> NDArray[Any]:
-    """Return the samples of a PIL image in one of `EIGHT_BIT_MODES` or `DEEP_MODES`.
-
-    Args:
-        image: the PIL image.
-
-    Returns:
-        (H, W, 3), or (H, W, 4) if the image has transparency: uint8; uint16 or float32 for the
-        `DEEP_MODES`.
-
-    Raises:
-        ValueError: mode I has values that 16 bits do not hold.
-
-    Examples:
-        >>> from PIL import Image
-        >>> from fastfcs.images.convert import pil_samples
-        >>> pil_samples(Image.new("LA", (24, 16))).shape
-        (16, 24, 4)
-    """
-    if image.mode not in DEEP_MODES:
-        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    grey = np.asarray(image)[..., None]
-    if image.mode == "F":
-        return grey[..., [0, 0, 0]]
-    if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
-        raise ValueError(
-            f"values of Pillow's mode {image.mode} must be in [0, 65535], "
-            f"got {grey.min()} to {grey.max()}"
-        )
-    samples: NDArray[Any] = grey[..., [0, 0, 0]].astype(np.uint16)
-    transparent = image.info.get("transparency")  # a single grey value
-    if transparent is not None:
-        opaque = (grey != transparent) * np.uint16(65535)
-        samples = np.concatenate([samples, opaque], -1)
-    return samples
-
-
-class ImageBatch(NamedTuple):
+@dataclass(frozen=True)
+class ImageBatch:
     """An image of any kind as a batch for the network, with the way back.
 
     Attributes:
-        pixels: (B, 3, H, W), floating in [0, 1]; sRGB if the image has a colour profile.
+        samples: (B, 3, H, W), uint8, uint16, or floating in [0, 1], in the encoding of ``icc``.
         alpha: (1, 1, H, W) in [0, 1], or None if the image has no transparency.
-        convert_back: converts a tensor of the shape and range of ``pixels`` to the kind, dtype,
-            dimensions and colour profile of the image.
+        icc: RGB colour profile; None stands for sRGB.
+        depth: bits per channel of the image.
+        wrap: converts samples, or floats in [0, 1] of their shape, to the image's kind.
 
     Examples:
         >>> import torch
@@ -179,9 +170,61 @@ class ImageBatch(NamedTuple):
         (torch.Size([1, 3, 16, 24]), None, torch.Size([3, 16, 24]))
     """
 
-    pixels: Tensor
+    samples: Tensor
     alpha: Tensor | None
-    convert_back: Callable[[Tensor], AnyImage]
+    wrap: Callable[[Tensor], AnyImage]
+    icc: bytes | None = None
+    depth: int = 16
+
+    @property
+    def pixels(self) -> Tensor:
+        """(B, 3, H, W), floating in [0, 1], in sRGB."""
+        if self.icc is None and self.samples.is_floating_point():
+            return self.samples
+        return to_srgb(to_floats(self.samples[0]), self.icc, self.depth)[None]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Convert a result from sRGB to the image's own encoding.
+
+        Hidden pixels stay as they are, since another colour there would only make files larger.
+
+        Args:
+            x: (B, 3, H, W), floating in [0, 1], made from `pixels`.
+
+        Returns:
+            (B, 3, H, W), floating in [0, 1].
+        """
+        if self.icc is None and self.alpha is None:
+            return x
+        original = to_floats(self.samples[0]).cpu()
+        x = from_srgb(x[0].detach().float().cpu(), self.icc, original, self.depth)[None]
+        return x if self.alpha is None else torch.where(self.alpha.cpu() > 0, x, original)
+
+    def convert_back(self, x: Tensor) -> AnyImage:
+        """Convert a result to the kind, dtype, dimensions and colour profile of the image.
+
+        Args:
+            x: (B, 3, H, W), floating in [0, 1], made from `pixels`.
+
+        Returns:
+            An image like the one that the batch was made from.
+        """
+        return self.wrap(self.encode(x))
+
+    def reduced(self, longest: int) -> ImageBatch:
+        """Reduce the image, whose longer side exceeds a number of pixels, as `fit` does.
+
+        Hidden pixels are filled first (`fill_hidden`), so that their colours do not bleed into
+        others. No copy of integer samples in floats is made, unless there is alpha.
+
+        Args:
+            longest: the longest side allowed, in pixels.
+
+        Returns:
+            A batch in floats that ``wrap`` does not change.
+        """
+        samples, alpha = _fit_visible(self.samples, self.alpha, longest)
+        return ImageBatch(samples, alpha, lambda x: x, self.icc)
 
 
 def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
@@ -235,13 +278,14 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
     else:
         kind = type(image).__name__
         raise TypeError(f"{name} must be a tensor, array, PIL image or Picture, got {kind}")
-    height, width = batch.pixels.shape[-2:]
+    height, width = batch.samples.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ValueError(
             f"{name} must be at least {MIN_SIDE} pixels per side, got {width} x {height}"
         )
-    if not batch.pixels.is_cuda:  # the check would make the host wait, which CUDA graphs forbid
-        check_range(name, batch.pixels)
+    # On CUDA the check would make the host wait, which CUDA graphs forbid.
+    if batch.samples.is_floating_point() and not batch.samples.is_cuda:
+        check_range(name, batch.samples)
     return batch
 
 
@@ -274,7 +318,8 @@ def _from_array(name: str, image: NDArray[Any]) -> ImageBatch:
         raise ValueError(f"{name} must be an array (H, W, 3), got {image.shape}{advice}")
     if image.dtype in (np.uint8, np.uint16):
         depth = 8 * image.itemsize
-        return ImageBatch(from_samples(image)[None], None, lambda x: to_samples(x[0], depth))
+        planes = as_planes(image)[None]
+        return ImageBatch(planes, None, lambda x: to_samples(x[0], depth), depth=depth)
     if image.dtype not in (np.float16, np.float32, np.float64):
         advice = "array.astype(float)" if image.dtype == bool else "array.astype(np.uint8)"
         limit = "" if image.dtype == bool else " if its values are at most 255"
@@ -301,38 +346,29 @@ def _from_pil(name: str, image: Image.Image) -> ImageBatch:
     elif image.mode not in (*EIGHT_BIT_MODES, *DEEP_MODES):
         modes = ", ".join((*EIGHT_BIT_MODES, *DEEP_MODES, "CMYK"))
         raise ValueError(f"{name} must be a PIL image of mode {modes}, got {image.mode}")
-    samples = from_samples(pil_samples(upright))
+    array = pil_samples(upright)
     depth = 16 if image.mode in DEEP_MODES else 8
-    pixels, icc, notes = rgb_encoding(samples[:3], icc, depth)
+    samples, icc, notes = rgb_encoding(as_planes(array[..., :3]), icc, depth)
     for note in notes:
         warnings.warn(f"{name}: {note}", stacklevel=4)
-    alpha = samples[3] if len(samples) == 4 else None
-    picture = Picture(pixels, alpha, icc=icc, depth=depth)
+    alpha = from_samples(array[..., 3:])[None] if array.shape[2] == 4 else None
 
-    def convert_back(x: Tensor) -> Image.Image:
-        planes = torch.cat([_pixels_back(picture, x), samples[3:]])
-        result = Image.fromarray(to_samples(planes, 8))
+    def wrap(x: Tensor) -> Image.Image:
+        planes = to_samples(x[0], 8)
+        if alpha is not None:
+            planes = np.concatenate([planes, to_samples(alpha[0], 8)], -1)
+        result = Image.fromarray(planes)
         result.info = metadata | ({"icc_profile": icc} if icc else {})
         return result
 
-    return _from_picture(picture)._replace(convert_back=convert_back)
+    return ImageBatch(samples[None], alpha, wrap, icc, depth)
 
 
 def _from_picture(picture: Picture) -> ImageBatch:
     return ImageBatch(
-        picture.srgb[None],
+        picture.samples[None],
         None if picture.alpha is None else picture.alpha[None, None],
-        lambda x: replace(picture, pixels=_pixels_back(picture, x)),
+        lambda x: replace(picture, samples=x[0].detach().cpu()),
+        picture.icc,
+        picture.depth,
     )
-
-
-def _pixels_back(picture: Picture, x: Tensor) -> Tensor:
-    """A result (1, 3, H, W) in sRGB as pixels (3, H, W) in the picture's encoding.
-
-    Hidden pixels stay as they are, since another colour there would only make files larger.
-    """
-    original = picture.pixels.cpu()
-    pixels = from_srgb(x[0].detach().float().cpu(), picture.icc, original, picture.depth)
-    if picture.alpha is None:
-        return pixels
-    return torch.where(picture.alpha.cpu() > 0, pixels, original)

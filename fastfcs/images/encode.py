@@ -12,11 +12,11 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from .convert import to_samples
+from . import camera
+from .extra import PACKAGES
 from .metadata import (
     LONG,
     SHORT,
@@ -28,7 +28,8 @@ from .metadata import (
     png_text,
     tiff_directory,
 )
-from .picture import HOLDS_16_BITS, HOLDS_ALPHA, SAVE_OPTIONS, Picture, metadata_for
+from .picture import HOLDS_ALPHA, HOLDS_BITS, SAVE_OPTIONS, Picture, metadata_for
+from .samples import to_samples
 
 
 def encode(picture: Picture, format: str) -> bytes:
@@ -36,7 +37,7 @@ def encode(picture: Picture, format: str) -> bytes:
 
     Args:
         picture: the picture.
-        format: "JPEG", "PNG", "TIFF" or "WEBP".
+        format: one of the values of `WRITABLE`.
 
     Returns:
         The content of the file, with 16 bits per channel and alpha if the format holds them.
@@ -48,15 +49,16 @@ def encode(picture: Picture, format: str) -> bytes:
         >>> encode(Picture(torch.rand(3, 16, 24)), "PNG")[1:4]
         b'PNG'
     """
-    depth = picture.depth if format in HOLDS_16_BITS else 8
+    depth = picture.depth if HOLDS_BITS.get(format, 8) > 8 else 8
     alpha = picture.alpha if format in HOLDS_ALPHA else None
-    image = picture.pixels.cpu()
+    samples = to_samples(picture.samples, depth)
     if alpha is not None:
-        image = torch.cat([image, alpha.cpu()[None]])
-    samples = to_samples(image, depth)
+        samples = np.concatenate([samples, to_samples(alpha[None], depth)], -1)
     metadata = metadata_for(picture, format)
     if format == "TIFF":
         return _tiff(samples, metadata)
+    if format in PACKAGES:
+        return camera.encode(samples, metadata, format)
     if depth == 16:
         return _png_16(samples, metadata)
     stream = BytesIO()

@@ -11,7 +11,7 @@ import math
 import re
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from io import BytesIO
 from typing import NamedTuple, TypeAlias, Union
@@ -27,6 +27,10 @@ Directory: TypeAlias = dict[int, Union[Field, "Directory"]]
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7  # types
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _NUMBERS = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
+
+# Of TIFF 6.0; the same in the other byte order, which Pillow accepts, too; raw files of Panasonic
+# and Olympus, which are TIFFs otherwise.
+_VERSIONS = 42, 42 << 8, 0x55, 0x4F52, 0x5352
 
 _ORIENTATION, _RESOLUTION, _UNIT = 274, (282, 283), 296
 _XMP, _IPTC, _PHOTOSHOP = 700, 33723, 34377
@@ -58,6 +62,7 @@ _WEBP_EXIF, _WEBP_XMP = 0x08, 0x04  # flags
 _XMP_ORIENTATION = re.compile(
     rb"""(\btiff:Orientation\s*=\s*["']|<tiff:Orientation(?:\s[^<>]*)?>)\s*(\d+)"""
 )
+_XMP_UNDEVELOPED = re.compile(rb"""(\bcrs:AlreadyApplied(?:\s*=\s*["']|>)\s*)False""")
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,82 @@ def separate(data: bytes) -> tuple[bytes, Metadata]:
         return _separate_webp(data)
     if _Tiff.open(data):
         return _separate_tiff(data)
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
+    if brands_of(data) & {b"avif", b"avis"}:
         return _separate_avif(data)
     parts = _Parts()
     if data.startswith(b"BM") and len(data) >= 46 and data[14] >= 40:
         parts.per_metre(*struct.unpack_from("<ii", data, 38))
     return data, parts.metadata()
+
+
+def gather(*exif: bytes | None, xmp: bytes | None = None, iptc: bytes | None = None) -> Metadata:
+    """Take over the metadata that a library has found in a file whose pixels it has turned upright.
+
+    Args:
+        exif: candidates for the EXIF block, of which the first that has tags counts.
+        xmp: the XMP packet.
+        iptc: the IPTC record.
+
+    Returns:
+        The metadata without the orientation.
+
+    Examples:
+        >>> from fastfcs.images.metadata import gather
+        >>> gather(None, xmp=b"<x/>\\0\\0").xmp
+        b'<x/>'
+    """
+    return _Parts(exif=[block or b"" for block in exif], xmp=xmp, iptc=iptc).metadata()
+
+
+def raw_metadata(data: bytes) -> Metadata:
+    """Find the metadata of a camera's raw file, whose pixels LibRaw turns upright.
+
+    Args:
+        data: the content of the file: a TIFF, a CR3, or another that contains a JPEG with EXIF.
+
+    Returns:
+        The metadata without the orientation, and without the resolution, which has no meaning
+        before development. XMP says that its settings for developing the file are applied, lest a
+        program applies them to the result.
+
+    Examples:
+        >>> from fastfcs.images.metadata import raw_metadata
+        >>> raw_metadata(b"FUJIFILMCCD-RAW 0201").exif is None
+        True
+    """
+    parts = _Parts()
+    if brands_of(data) & {b"crx "}:
+        parts.tags = _Tags()
+        for name, box in ((0, b"CMT1"), (_EXIF, b"CMT2"), (_GPS, b"CMT4")):
+            if tiff := _Tiff.open(data[data.find(box) + 4 :][:_SEGMENT]):
+                parts.tags.add(tiff, name)
+    elif tiff := _Tiff.open(data):
+        _read_tiff(tiff, parts)
+    elif (start := data.find(b"Exif\0\0")) >= 0:
+        parts.exif.append(data[start : start + _SEGMENT])
+    metadata = parts.metadata()
+    xmp = metadata.xmp and _XMP_UNDEVELOPED.sub(rb"\g<1>True", metadata.xmp)
+    return replace(metadata, xmp=xmp, dpi=None)
+
+
+def brands_of(data: bytes) -> set[bytes]:
+    """Return the brands of a file of ISO 14496-12, such as HEIC or AVIF.
+
+    Args:
+        data: the content of a file of any kind.
+
+    Returns:
+        The major brand and the compatible ones, of four bytes each; none for another kind.
+
+    Examples:
+        >>> from fastfcs.images.metadata import brands_of
+        >>> sorted(brands_of(b"\\0\\0\\0\\x14ftypheic\\0\\0\\0\\0mif1"))
+        [b'heic', b'mif1']
+    """
+    if data[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    return {data[8:12], *(data[k : k + 4] for k in range(16, end, 4))}
 
 
 def turn_upright(image: Image.Image) -> Image.Image:
@@ -319,8 +394,7 @@ class _Tiff:
         version, first = struct.unpack_from(f"{order}HI", data, 2)
         if version == 43 and len(data) >= 16:
             return _Tiff(data, order, True, struct.unpack_from(f"{order}Q", data, 8)[0])
-        # Pillow accepts a version in the other byte order, too.
-        return _Tiff(data, order, False, first) if version in (42, 42 << 8) else None
+        return _Tiff(data, order, False, first) if version in _VERSIONS else None
 
     @property
     def formats(self) -> tuple[struct.Struct, struct.Struct, struct.Struct]:
@@ -365,6 +439,12 @@ class _Tags:
     def read(self, tiff: _Tiff) -> None:
         self.room = len(tiff.data)
         self.directory = self._read(tiff, 0, tiff.first)
+
+    def add(self, tiff: _Tiff, name: int) -> None:
+        """Add a directory that is a TIFF of its own."""
+        self.order, self.room = tiff.order, len(tiff.data)
+        inner = self._read(tiff, name, tiff.first)
+        self.directory |= {name: inner} if name else inner
 
     def _read(self, tiff: _Tiff, name: int, offset: int) -> Directory:
         directory: Directory = {}
@@ -673,20 +753,13 @@ def _avif_item(data: bytes, number: int) -> bytes:
 def _separate_tiff(data: bytes) -> tuple[bytes, Metadata]:
     tiff = _Tiff.open(data)
     assert tiff is not None
-    parts, kept = _Parts(), []
+    parts = _Parts()
     entries, complete = tiff.entries(tiff.first)
     if not complete:
         return data, parts.metadata()  # not a TIFF that anything reads
-    blocks: dict[int, bytes] = {}
-    for entry in entries:
-        if entry.tag in (_XMP, _IPTC, _PHOTOSHOP):
-            blocks.setdefault(entry.tag, tiff.value(entry) or b"")
-        elif entry.tag not in _FIRST | {_EXIF, _GPS} and tiff.value(entry) is not None:
-            kept.append(entry)
-    parts.xmp = blocks.get(_XMP)
-    parts.iptc = blocks.get(_IPTC) or _iptc(blocks.get(_PHOTOSHOP, b""))
-    parts.tags = _Tags(tiff.order)
-    parts.tags.read(tiff)
+    cut = _FIRST | {_EXIF, _GPS, _XMP, _IPTC, _PHOTOSHOP}
+    kept = [e for e in entries if e.tag not in cut and tiff.value(e) is not None]
+    _read_tiff(tiff, parts)
     metadata = parts.metadata()
     length, layout, position = tiff.formats
     if parts.orientation != 1:
@@ -712,6 +785,18 @@ def _separate_tiff(data: bytes) -> tuple[bytes, Metadata]:
         directory,
     )
     return b"".join(parts_of_file), metadata
+
+
+def _read_tiff(tiff: _Tiff, parts: _Parts) -> None:
+    """Read the metadata in the first directory of a TIFF and in those it refers to."""
+    blocks: dict[int, bytes] = {}
+    for entry in tiff.entries(tiff.first)[0]:
+        if entry.tag in (_XMP, _IPTC, _PHOTOSHOP):
+            blocks.setdefault(entry.tag, tiff.value(entry) or b"")
+    parts.xmp = blocks.get(_XMP)
+    parts.iptc = blocks.get(_IPTC) or _iptc(blocks.get(_PHOTOSHOP, b""))
+    parts.tags = _Tags(tiff.order)
+    parts.tags.read(tiff)
 
 
 def _orientation_block(orientation: int) -> bytes:

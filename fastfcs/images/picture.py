@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from torch import Tensor
 
 from .colour import to_srgb
+from .extra import PACKAGES, require
 from .metadata import Metadata, restrict
+from .samples import to_floats
 
-READABLE = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "JPEG2000")
-"""Formats that can be read, as Pillow names them."""
+READABLE = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "JPEG2000", "HEIF", "JXL", "RAW")
+"""Formats that can be read, as Pillow and its plugins name them; "RAW" for a camera's raw files.
+
+The last three need packages of the extra ``camera``."""
 
 WRITABLE = {
     ".jpg": "JPEG",
@@ -24,19 +28,38 @@ WRITABLE = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+    ".hif": "HEIF",
+    ".jxl": "JXL",
 }
 """The format that each suffix of an output file stands for."""
 
-SUFFIXES = {*WRITABLE, ".bmp", ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".j2c", ".jpf"}
+RAW_SUFFIXES = {
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc"),
+    *(".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2"),
+    *(".srf", ".srw", ".x3f"),
+}
+"""Suffixes of cameras' raw files."""
+
+SUFFIXES = {
+    *WRITABLE,
+    *RAW_SUFFIXES,
+    *(".bmp", ".gif", ".jp2", ".j2k", ".jpx", ".j2c", ".jpf"),
+}
 """Suffixes by which pictures in a folder are recognised; a file named explicitly may have any."""
 
-HOLDS_ALPHA = {"PNG", "TIFF", "WEBP"}
-HOLDS_16_BITS = {"PNG", "TIFF"}
+HOLDS_ALPHA = {"PNG", "TIFF", "WEBP", "AVIF", "HEIF", "JXL"}
+HOLDS_BITS = {"PNG": 16, "TIFF": 16, "JXL": 16, "HEIF": 10}  # others: 8
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "PNG": {},
     "TIFF": {},
     "WEBP": {"quality": 95},
+    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
+    "HEIF": {"quality": 65},  # 4:2:0, as phones write it: many programs read nothing else
+    "JXL": {"quality": 95},
 }
 
 
@@ -56,8 +79,8 @@ class Picture:
     """A picture in memory.
 
     Attributes:
-        pixels: (3, H, W) float32 in [0, 1], in the encoding of ``icc`` (sRGB if None); a grey
-            picture has three equal channels.
+        samples: (3, H, W) in the encoding of ``icc`` (sRGB if None): uint8 or uint16 as in a file,
+            or float32 in [0, 1]. A grey picture has three equal channels.
         alpha: (H, W) float32 in [0, 1], or None if the picture has no transparency.
         icc: RGB colour profile, or None.
         exif: EXIF block, or None; writing drops its orientation and resolution.
@@ -67,7 +90,7 @@ class Picture:
             field of its own and in EXIF.
         grey: whether the file has no colour.
         depth: bits per channel of the file, 8 or 16.
-        format: the file's format as Pillow names it ("JPEG", "PNG", ...).
+        format: the file's format, one of `READABLE`.
         notes: sentences on what reading converted or dropped.
 
     Examples:
@@ -77,7 +100,7 @@ class Picture:
         (24, 16)
     """
 
-    pixels: Tensor
+    samples: Tensor
     alpha: Tensor | None = None
     icc: bytes | None = None
     exif: bytes | None = None
@@ -92,7 +115,12 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height, in pixels."""
-        return self.pixels.shape[2], self.pixels.shape[1]
+        return self.samples.shape[2], self.samples.shape[1]
+
+    @property
+    def pixels(self) -> Tensor:
+        """The samples as float32 in [0, 1], (3, H, W)."""
+        return to_floats(self.samples)
 
     @property
     def srgb(self) -> Tensor:
@@ -107,10 +135,10 @@ def format_of(path: str | Path) -> str:
         path: the file; it need not exist.
 
     Returns:
-        "JPEG", "PNG", "TIFF" or "WEBP".
+        One of the values of `WRITABLE`.
 
     Raises:
-        PictureError: the suffix is not among `WRITABLE`.
+        PictureError: the suffix is not among `WRITABLE`, or a package for its format is missing.
 
     Examples:
         >>> from fastfcs.images import format_of
@@ -120,6 +148,8 @@ def format_of(path: str | Path) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise PictureError(f"{path} must end in one of {', '.join(WRITABLE)}")
+    with picture_errors(str(path), "written"):
+        _check_writable(WRITABLE[suffix])
     return WRITABLE[suffix]
 
 
@@ -128,23 +158,22 @@ def conversion_notes(picture: Picture, format: str) -> list[str]:
 
     Args:
         picture: the picture to be written.
-        format: "JPEG", "PNG", "TIFF" or "WEBP".
+        format: one of the values of `WRITABLE`.
 
     Returns:
         One sentence per loss.
 
     Raises:
-        PictureError: the format is none of these, or the picture is transparent somewhere and the
-            format has no alpha.
+        PictureError: the format is none of these, a package for it is missing, or the picture is
+            transparent somewhere and the format has no alpha.
 
     Examples:
         >>> from fastfcs.images import Picture, conversion_notes
         >>> import torch
         >>> conversion_notes(Picture(torch.rand(3, 16, 24), depth=16), "JPEG")
-        ['16 bits per channel reduced to 8: JPEG holds no more']
+        ['16 bits per channel reduced to 8: JPEG is written with no more']
     """
-    if format not in SAVE_OPTIONS:
-        raise PictureError(f"format must be one of {', '.join(SAVE_OPTIONS)}, got {format!r}")
+    _check_writable(format)
     notes = []
     if picture.alpha is not None and format not in HOLDS_ALPHA:
         if picture.alpha.min() < 1:
@@ -152,8 +181,9 @@ def conversion_notes(picture: Picture, format: str) -> list[str]:
                 f"{format} cannot hold this picture's transparency; PNG, TIFF and WebP can"
             )
         notes.append(f"opaque alpha channel dropped: {format} has none")
-    if picture.depth == 16 and format not in HOLDS_16_BITS:
-        notes.append(f"16 bits per channel reduced to 8: {format} holds no more")
+    bits = HOLDS_BITS.get(format, 8)
+    if picture.depth > bits:
+        notes.append(f"16 bits per channel reduced to {bits}: {format} is written with no more")
     return [*notes, *metadata_for(picture, format).notes]
 
 
@@ -205,12 +235,26 @@ def picture_errors(name: str, verb: str = "read") -> Iterator[None]:
         raise PictureError(f"{name} cannot be {verb}: {_reason(error)}") from error
 
 
+def _check_writable(format: str) -> None:
+    if format not in SAVE_OPTIONS:
+        raise PictureError(f"format must be one of {', '.join(SAVE_OPTIONS)}, got {format!r}")
+    if format == "AVIF" and not features.check("avif"):
+        raise PictureError("AVIF needs Pillow 11.3 or newer")
+    if format in PACKAGES:
+        try:
+            require(format)
+        except ImportError as error:
+            raise PictureError(str(error)) from error
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not a JPEG, PNG, TIFF, WebP, AVIF, JPEG 2000, BMP or GIF picture"
+        return (
+            "not a JPEG, PNG, TIFF, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, BMP, GIF or raw picture"
+        )
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels, the limit"
     if isinstance(error, MemoryError):
         return "not enough memory"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    return str(text).splitlines()[0].rstrip(".")

@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
+from . import camera, cicp
+from .camera import Decoded
 from .colour import cmyk_to_srgb, rgb_encoding
-from .convert import EIGHT_BIT_MODES, from_samples, pil_samples
 from .metadata import separate
 from .picture import READABLE, SUFFIXES, Picture, PictureError, picture_errors
-from .recognise import check_content, coded_bits, embedded_profile
+from .recognise import code_points, coded_bits, embedded_profile, recognise
+from .samples import EIGHT_BIT_MODES, as_planes, from_samples, pil_samples
 
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}  # opposite byte orders
-_PLUGINS = "Jpeg", "Png", "Tiff", "Bmp", "Gif", "WebP", "Avif", "Jpeg2K"  # of `READABLE`
+_PLUGINS = "Jpeg", "Png", "Tiff", "Bmp", "Gif", "WebP", "Avif", "Jpeg2K"  # Pillow's of `READABLE`
 
 
 def read(source: str | Path | BinaryIO, *, labels: bool = False) -> Picture:
@@ -37,8 +39,9 @@ def read(source: str | Path | BinaryIO, *, labels: bool = False) -> Picture:
 
     Raises:
         PictureError: the file does not exist, is not in one of the `READABLE` formats, is damaged,
-            has more pixels than Pillow decodes (about 180 million), contains several frames, or
-            stores its samples in an unsupported way.
+            needs a package of the extra ``camera`` that is missing, has more pixels than Pillow
+            decodes (about 180 million), contains several frames, or stores its samples in an
+            unsupported way.
 
     Examples:
         >>> from io import BytesIO
@@ -94,7 +97,29 @@ def _name(source: str | Path | BinaryIO) -> str:
 
 
 def _decode(data: bytes, labels: bool) -> Picture:
-    check_content(data)
+    kind = recognise(data)
+    decoded = camera.decode(data, kind) if kind else _decode_by_pillow(data)
+    samples, metadata = decoded.samples, decoded.metadata
+    depth = 8 * samples.itemsize
+    alpha = from_samples(samples[..., 3:])[0] if samples.shape[2] == 4 else None
+    planes = as_planes(samples[..., :3])
+    planes, icc, profile_notes = rgb_encoding(planes, None if labels else decoded.icc, depth)
+    return Picture(
+        samples=planes,
+        alpha=alpha,
+        icc=icc,
+        exif=metadata.exif,
+        xmp=metadata.xmp,
+        iptc=metadata.iptc,
+        dpi=metadata.dpi,
+        grey=decoded.grey,
+        depth=depth,
+        format=decoded.format,
+        notes=(*decoded.notes, *profile_notes, *metadata.notes),
+    )
+
+
+def _decode_by_pillow(data: bytes) -> Decoded:
     data, metadata = separate(data)
     image: Image.Image = _open(data)
     frames = getattr(image, "n_frames", 1)
@@ -106,6 +131,9 @@ def _decode(data: bytes, labels: bool) -> Picture:
     depth = _depth(image)
     if coded_bits(data) > depth:
         notes.append(f"{coded_bits(data)} bits per channel read as 8: Pillow decodes no more")
+    if not icc and (code := code_points(data)):
+        icc, clauses = cicp.profile(*code)
+        notes += clauses
     if image.mode == "CMYK":
         image, icc = cmyk_to_srgb(image, icc)
         depth = 8
@@ -115,31 +143,13 @@ def _decode(data: bytes, labels: bool) -> Picture:
     if depth == 16:
         samples, grey = _samples_16(data, image)
     elif image.mode in EIGHT_BIT_MODES:
-        samples = pil_samples(ImageOps.exif_transpose(image))
+        samples = pil_samples(image, _orientation(image))
     else:
         raise PictureError(
             f"pixels of Pillow's mode {image.mode} are not supported; convert them to RGB first"
         )
-    pixels = from_samples(samples)
-    alpha = pixels[3].contiguous() if len(pixels) == 4 else None
-    pixels = pixels[:3].contiguous()
-    if labels:
-        icc = None
-    pixels, icc, profile_notes = rgb_encoding(pixels, icc, depth)
-    notes += profile_notes
-    return Picture(
-        pixels=pixels,
-        alpha=alpha,
-        icc=icc,
-        exif=metadata.exif,
-        xmp=metadata.xmp,
-        iptc=metadata.iptc,
-        dpi=metadata.dpi,
-        grey=grey,
-        depth=depth,
-        format="JPEG" if image.format == "MPO" else str(image.format or "TIFF"),
-        notes=(*notes, *metadata.notes),
-    )
+    format = "JPEG" if image.format == "MPO" else str(image.format or "TIFF")
+    return Decoded(samples, metadata, icc, grey, format, tuple(notes))
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -148,6 +158,11 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             import_module(f"PIL.{plugin}ImagePlugin")
     known = [format for format in READABLE if format in Image.OPEN]
     return Image.open(BytesIO(data), formats=known)
+
+
+def _orientation(image: Image.Image) -> int:
+    image.load()  # turns a TIFF
+    return int(image.getexif().get(0x0112, 1))
 
 
 def _depth(image: Image.Image) -> int:
@@ -184,7 +199,7 @@ def _samples_16(data: bytes, image: Image.Image) -> tuple[NDArray[Any], bool]:
     raw = _raw_mode(image)
     transparent = image.info.get("transparency")  # a PNG's single transparent colour
     if image.mode.startswith("I;16"):
-        return pil_samples(ImageOps.exif_transpose(image)), True
+        return pil_samples(image, _orientation(image)), True
     if raw == "LA;16B":  # four bytes per pixel, like RGBA with 8 bits
         pairs = np.asarray(ImageOps.exif_transpose(_open_as(data, "RGBA")))
         samples = np.ascontiguousarray(pairs).view(">u2").astype(np.uint16)

@@ -17,12 +17,12 @@ def write(picture: Picture, target: str | Path | BinaryIO, format: str | None = 
         picture: the picture. `conversion_notes` lists the losses of a format.
         target: a file, which is written atomically and replaces an existing one; or a binary
             stream.
-        format: "JPEG", "PNG", "TIFF" or "WEBP"; by default that of the file's suffix, and PNG for a
-            stream.
+        format: one of the values of `WRITABLE`; by default that of the file's suffix, and PNG for
+            a stream.
 
     Raises:
-        PictureError: the format is none of these or cannot hold the picture's transparency, or the
-            file cannot be written.
+        PictureError: the format is none of these, needs a package that is missing or cannot hold
+            the picture's transparency, or the file cannot be written.
 
     Examples:
         >>> from fastfcs.images import Picture, write

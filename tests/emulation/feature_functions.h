@@ -74,4 +74,30 @@ long cross_gram_elements(long batch, long channels, long pixels) {
   return cross_gram_workspace({batch, channels, pixels, batch});
 }
 
+#define AFFINE_FIT(T, suffix)                                                                     \
+  const char* affine_fit_##suffix(const T* guide, const T* signal, T* windows, T* models,         \
+                                  long batch, long height, long width, long radius, double eps) { \
+    const int h = static_cast<int>(height), w = static_cast<int>(width);                          \
+    return guarded([&] {                                                                          \
+      affine_fit(guide, signal, windows, models, {batch, 3, h, w}, radius, eps, nullptr);         \
+    });                                                                                           \
+  }
+AFFINE_FIT(float, float32)
+AFFINE_FIT(double, float64)
+
+#define AFFINE_APPLY(T, A, suffix)                                                              \
+  const char* affine_apply_##suffix(const T* image, const A* models, T* out, long batch,        \
+                                    long height, long width, long interleaved, long rows,       \
+                                    long columns) {                                             \
+    const int h = static_cast<int>(height), w = static_cast<int>(width);                        \
+    return guarded([&] {                                                                        \
+      affine_apply(image, models, out, {batch, h, w, interleaved != 0}, static_cast<int>(rows), \
+                   static_cast<int>(columns), nullptr);                                         \
+    });                                                                                         \
+  }
+AFFINE_APPLY(uint8_t, float, uint8)
+AFFINE_APPLY(uint16_t, float, uint16)
+AFFINE_APPLY(float, float, float32)
+AFFINE_APPLY(double, double, float64)
+
 }  // extern "C"
