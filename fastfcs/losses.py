@@ -192,10 +192,27 @@ def region_grams(features: Tensor, masks: Tensor) -> Tensor:
         >>> torch.allclose(region_grams(features, left), gram(features[..., :3]))
         True
     """
-    m = resize_masks(masks, features.shape[-2:]).unsqueeze(1)
-    pixels = features.shape[-2] * features.shape[-1]
-    share = m.flatten(1).sum(1) / pixels
-    return gram(features * m.sqrt()) / (share + (share == 0)).view(-1, 1, 1)
+    m = resize_masks(masks, features.shape[-2:])
+    return gram(features * m.unsqueeze(1).sqrt()) / mask_shares(m).view(-1, 1, 1)
+
+
+def mask_shares(masks: Tensor) -> Tensor:
+    """Compute the share of the pixels that each mask covers.
+
+    Args:
+        masks: m, (R,H,W) in [0,1].
+
+    Returns:
+        (R,); 1 for an empty mask, by which a Gram matrix of 0 can be divided.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.losses import mask_shares
+        >>> mask_shares(torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]]))
+        tensor([0.5000, 1.0000])
+    """
+    share = masks.flatten(1).sum(1) / (masks.shape[-2] * masks.shape[-1])
+    return share + (share == 0)
 
 
 def matting_loss(laplacian: MattingLaplacian, image: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ stay in float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -32,6 +33,7 @@ from .losses import region_grams, resize_masks, visible_masks
 from .ops import convolution, gate, gated_convolution, gram, halve, level_gradient
 from .precision import HAS_TILES, Arithmetic, Precision
 from .statistics import Statistics, Widths, check_widths
+from .tiles import Footprint, halos, whole_grams
 
 if TYPE_CHECKING:
     from .constraints import Constraint
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 _SLOPE = 0.2  # slope of every leaky ReLU for negative inputs
 _LARGEST = 0.25  # bound on |g_t|
 _ADDED = 0.3  # standard deviation of a residual convolution's output at initialisation
+_IMAGES = 96  # bytes per pixel of eight images, see `Footprint`
 _DOUBLINGS = 3  # each doubles the number of terms in the series of `_normalised_correction`
 
 
@@ -75,8 +78,15 @@ class Solver(Protocol):
         start: Tensor | None = None,
         alpha: Tensor | None = None,
         precision: Precision | None = None,
+        tile: int | None = None,
     ) -> Tensor:
         """X^(N), see `UnrolledSolver.forward`."""
+
+    def footprint(self, precision: Precision | None = None) -> Footprint:
+        """How far it sees and the memory it takes, see `UnrolledSolver.footprint`."""
+
+    def work(self, size: Sequence[int], tile: int | None = None) -> int:
+        """The number of pixels of which it computes features, see `UnrolledSolver.work`."""
 
 
 class Convolution(nn.Conv2d):
@@ -371,20 +381,35 @@ def _correction_weights(g: Tensor, target: Tensor) -> Tensor:
         return weights
 
 
-def _gradient_by_region(
-    h: Tensor, targets: Tensor, coarse: Tensor | None, regions: Tensor, visible: Tensor
-) -> Tensor:
+def _grams(
+    features: Sequence[Tensor], masks: Sequence[Tensor] | None, regions: Tensor | None
+) -> list[Tensor]:
+    """Gram matrices, by the masks if there are any, of regions one by one to save memory."""
+    if masks is None:
+        return [gram(h) for h in features]
+    if regions is None:
+        return [region_grams(h, m) for h, m in zip(features, masks, strict=True)]
+    return [
+        torch.cat([region_grams(h, m) for m in level_masks.split(1)])
+        for h, level_masks in zip(features, masks, strict=True)
+    ]
+
+
+def _weights_by_region(grams: Tensor, targets: Tensor) -> Tensor:
+    """`_correction_weights` of one region at a time, (R, c, c)."""
+    pairs = zip(grams.split(1), targets.split(1), strict=True)
+    return torch.cat([_correction_weights(g, target) for g, target in pairs])
+
+
+def _gradient_by_region(h: Tensor, weights: Tensor, coarse: Tensor | None, masks: Tensor) -> Tensor:
     """The gradient that arrives at h, (1, c, H, W): sum_r m_r times the correction inside region r.
 
-    ``visible`` holds the regions times alpha, the weights of their Gram matrices. Where all of a
-    region is hidden, there is nothing to correct.
+    The masks, (R, H, W), are 0 where all of a region is hidden: there is nothing to correct.
     """
-    masks = resize_masks(regions.to(h), h.shape[-2:])
-    total = level_gradient(h, torch.zeros_like(targets.narrow(0, 0, 1)), coarse, _SLOPE)
-    for m, seen, target in zip(masks.split(1), visible.split(1), targets.split(1), strict=True):
-        weights = _correction_weights(region_grams(h, seen.to(h)), target)
-        m = m.unsqueeze(0) * seen.any()
-        total = total + gate(m, m, 1.0) * level_gradient(h, weights)
+    total = level_gradient(h, torch.zeros_like(weights.narrow(0, 0, 1)), coarse, _SLOPE)
+    for m, correction in zip(masks.split(1), weights.split(1), strict=True):
+        m = m.unsqueeze(0)
+        total = total + gate(m, m, 1.0) * level_gradient(h, correction)
     return total
 
 
@@ -511,6 +536,39 @@ class UnrolledSolver(nn.Module):
         """
         return self.updates
 
+    def footprint(self, precision: Precision | None = None) -> Footprint:
+        """Tell how far the maps see, and what memory they take.
+
+        Args:
+            precision: see `forward`.
+
+        Returns:
+            The footprint; coordinates of tiles are even at the deepest level, too, since Winograd's
+            algorithm convolves blocks of 2 x 2 pixels.
+        """
+        radii = [len(convs) for convs in _levels(self.forward_maps)]
+        widths, _ = self.widths
+        if precision is None:
+            dtype = next(self.parameters()).dtype
+        else:
+            dtype = precision.of_features(0, self.updates).dtype
+        # Every convolution's result is kept; the finest level's gradient is one more.
+        kept = sum(n * c / 4**level for level, (n, c) in enumerate(zip(radii, widths, strict=True)))
+        pixel_bytes = dtype.itemsize * math.ceil(widths[0] + kept)
+        return Footprint(*halos(radii, enlarged=2), 2 ** len(radii), pixel_bytes, _IMAGES)
+
+    def work(self, size: Sequence[int], tile: int | None = None) -> int:
+        """Count the pixels of which `forward` computes features.
+
+        Args:
+            size: height and width of the content in pixels.
+            tile: see `forward`.
+
+        Returns:
+            Their number, over all updates and, with tiles, passes.
+        """
+        return self.updates * self.footprint().pixels(size, tile)
+
     @property
     def widths(self) -> Widths:
         """The widths of the statistics that `forward` takes."""
@@ -524,33 +582,90 @@ class UnrolledSolver(nn.Module):
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
         precision: Precision | None = None,
+        tile: int | None = None,
     ) -> Tensor:
         """Compute g_t(X), which mimics the gradient of the style loss.
 
         Args:
             t: index of the update.
             image: X, (B, 3, H, W).
-            statistics, regions, alpha, precision: see `forward`.
+            statistics, regions, alpha, precision, tile: see `forward`.
 
         Returns:
             (B, 3, H, W).
         """
-        arithmetic = precision and precision.of_features(t, self.updates)
-        features, active = self.forward_maps(image, arithmetic)
-        arithmetic = precision and precision.of_gradients(t, self.updates)
-        targets = statistics.own
+        if precision is None:
+            forward, backward = Arithmetic(working_dtype(self.forward_maps, image)), None
+        else:
+            forward = precision.of_features(t, self.updates)
+            backward = precision.of_gradients(t, self.updates)
+        sizes = [
+            tuple(-(-side // 2**level) for side in image.shape[-2:])
+            for level in range(len(self.forward_maps))
+        ]
+        # Alpha weights the statistic and not the correction, which is full at every pixel.
         visible = visible_masks(regions, alpha)
+        seen, masks = (
+            None if each is None else [resize_masks(each.to(forward.dtype), s) for s in sizes]
+            for each in (visible, regions)
+        )
+        if masks is not None and visible is not None:
+            shown = visible.flatten(1).any(1).view(-1, 1, 1)
+            masks = [m * shown for m in masks]
+
+        def weights_of(grams: Sequence[Tensor]) -> list[Tensor]:
+            weights = _correction_weights if regions is None else _weights_by_region
+            return [weights(g, target) for g, target in zip(grams, statistics.own, strict=True)]
+
+        if tile is None:
+            features, active = self.forward_maps(image, forward)
+            weights = weights_of(_grams(features, seen, regions))
+            return self._gradient(t, features, active, weights, masks, backward)
+
+        first, second = self.footprint(precision).passes(image.shape[-2:], tile)
+        weights = weights_of(
+            whole_grams(
+                first, lambda part: self.forward_maps(part.cut(image), forward)[0], seen, sizes
+            )
+        )
+        result = torch.empty_like(
+            image,
+            dtype=torch.promote_types(forward.dtype, torch.float32),
+            memory_format=torch.contiguous_format,
+        )
+        for part in second:
+            features, active = self.forward_maps(part.cut(image), forward)
+            own = masks and [part.cut(m, level) for level, m in enumerate(masks)]
+            enlarge = partial(part.enlarge, sizes=sizes)
+            g = self._gradient(t, features, active, weights, own, backward, enlarge)
+            part.cut_interior(result).copy_(part.interior(g))
+        return result
+
+    def _gradient(
+        self,
+        t: int,
+        features: list[Tensor],
+        active: list[Tensor],
+        weights: Sequence[Tensor],
+        masks: Sequence[Tensor] | None,
+        arithmetic: Arithmetic | None,
+        enlarge: Callable[[Tensor, int], Tensor | None] = lambda coarse, level: None,
+    ) -> Tensor:
+        """g_t for the weights of the corrections, and the masks of regions, at every level.
+
+        ``enlarge`` takes the place of what `level_gradient` does, unless it returns None.
+        """
 
         def correct(h: Tensor, level: int, g: Tensor | None) -> Tensor:
-            target = targets[level]
-            if regions is not None:
-                assert visible is not None
-                return _gradient_by_region(h, target, g, regions, visible)
-            # Alpha weights the statistic and not the correction, which is full at every pixel.
-            own = gram(h) if visible is None else region_grams(h, visible.to(h))
-            return level_gradient(h, _correction_weights(own, target), g, _SLOPE)
+            enlarged = None if g is None else enlarge(g, level)
+            if enlarged is not None:
+                return correct(h, level, None) + gate(enlarged, h, _SLOPE)
+            if masks is None:
+                return level_gradient(h, weights[level], g, _SLOPE)
+            return _gradient_by_region(h, weights[level], g, masks[level])
 
-        g: Tensor = self.backward_maps[t](features, active, correct, self.forward_maps, arithmetic)
+        maps = self.backward_maps[t]
+        g: Tensor = maps(features, active, correct, self.forward_maps, arithmetic)
         return g
 
     def forward(
@@ -562,6 +677,7 @@ class UnrolledSolver(nn.Module):
         start: Tensor | None = None,
         alpha: Tensor | None = None,
         precision: Precision | None = None,
+        tile: int | None = None,
     ) -> Tensor:
         """Restyle images: X <- P[X - g_t(X)] for t = 0 .. N-1.
 
@@ -579,13 +695,16 @@ class UnrolledSolver(nn.Module):
                 pixels, see `fastfcs.images.fill_hidden`.
             precision: the dtypes of features and gradients; by default that of `torch.autocast`,
                 where it is enabled, or of the parameters.
+            tile: side in pixels of the tiles by which features are computed, to save memory, see
+                `fastfcs.tiles`; at least 4 times the footprint's multiple. None computes them all
+                at once. The results differ by rounding alone.
 
         Returns:
             X^(N), (B, 3, H, W), not clipped.
 
         Raises:
             ValueError: the content has another shape, the statistics belong to another network, or
-                the masks or alpha do not match.
+                the masks or alpha do not match, or the tiles are too small.
         """
         check_image("content", content)
         check_alpha("content", content, alpha)
@@ -593,7 +712,7 @@ class UnrolledSolver(nn.Module):
         check_regions("content", content, regions, statistics.styles)
         x = content if start is None else start.to(content)
         for t in range(self.updates):
-            x = x - self.update(t, x, statistics, regions, alpha, precision)
+            x = x - self.update(t, x, statistics, regions, alpha, precision, tile)
             if constraint is not None:
                 with torch.autocast(x.device.type, enabled=False):
                     x = constraint(x)

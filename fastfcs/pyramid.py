@@ -28,17 +28,22 @@ Q stops what alternates along both axes and leaves alone what is constant along 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .checks import MIN_SIDE
 from .constraints.registry import BetweenUpdates
 from .losses import resize_weights
+from .memory import is_exhausted
 from .network import Solver
 from .precision import Precision
 from .statistics import Statistics
+from .tiles import SMALLEST
 
 FIRST = 128
 """Longer side of the first scale in pixels; the scales after it have twice the size each."""
@@ -191,6 +196,7 @@ def restyle(
     regions: Tensor | None = None,
     alpha: Tensor | None = None,
     precision: Precision | None = None,
+    memory: int | None = None,
 ) -> Tensor:
     """Restyle a content scale by scale.
 
@@ -201,9 +207,13 @@ def restyle(
         between: the constraints of the last scale.
         share: w, the share of the coarser scale's change, below 1024 pixels.
         regions, alpha, precision: see `fastfcs.network.UnrolledSolver.forward`.
+        memory: what restyling may take, in bytes, see `tile_side`.
 
     Returns:
         X of the last scale, (B, 3, H, W), floating, not clipped.
+
+    Warns:
+        UserWarning: memory was exhausted, so that a scale began again, in smaller tiles.
 
     Examples:
         >>> import torch
@@ -220,7 +230,7 @@ def restyle(
     coarse: tuple[Tensor, Tensor] | None = None
     for size, statistics in scales:
         last = size == content.shape[-2:]
-        c = content if last else resize(content, size).clamp(0, 1)
+        c = content if last else resize(content, size).clamp_(0, 1)
         constraint = between if last else between.reduced(c.float())
         arithmetic = precision if last or precision is None else precision.coarse()
         masks, weights = resize_weights(regions, alpha, size)
@@ -228,16 +238,68 @@ def restyle(
         first = constraint.start(statistics.colours, weights)
         if coarse is not None:
             first = c + resize(coarse[1] - coarse[0], size) if beyond else start(c, *coarse, share)
-        x = solver(c.to(dtype), statistics, constraint, masks, first, weights, arithmetic)
+        x = _solved(
+            partial(solver, c.to(dtype), statistics, constraint, masks, first, weights, arithmetic),
+            size,
+            tile_side(solver, content.shape, size, memory, arithmetic),
+            memory is not None,
+        )
         if len(scales) > 1:
             x = without_weave(x, c)
             if beyond and coarse is not None and first is not None:
-                x = first + _KEPT * (x - first)
+                x = (x - first).mul_(_KEPT).add_(first)
                 x = x + resize(coarse[1] - resize(x, coarse[1].shape[-2:]), size)
             x = constraint(x)
         x = constraint.finish(x)
         coarse = c, x.to(c).clamp(0, 1)
     return x
+
+
+def _solved(
+    solve: Callable[..., Tensor], size: Sequence[int], tile: int | None, splits: bool
+) -> Tensor:
+    """The result of a scale, in tiles half as large whenever memory is exhausted."""
+    while True:
+        try:
+            return solve(tile=tile)
+        except (RuntimeError, MemoryError) as error:
+            if not (splits and is_exhausted(error)) or (tile or max(size)) < 2 * SMALLEST:
+                raise
+        tile = (tile or max(size)) // 2
+        warnings.warn(f"not enough memory: painted again in tiles of {tile} pixels", stacklevel=2)
+
+
+def tile_side(
+    solver: Solver,
+    shape: Sequence[int],
+    size: Sequence[int],
+    memory: int | None,
+    precision: Precision | None = None,
+) -> int | None:
+    """Choose the tiles of a scale.
+
+    Args:
+        solver: the network.
+        shape: that of the content, (B, 3, H, W).
+        size: height and width of the scale.
+        memory: what restyling may take, in bytes, beside the parameters; None is any amount.
+        precision: see `fastfcs.network.UnrolledSolver.forward`.
+
+    Returns:
+        The side of a tile without its halo, or None if the whole scale fits.
+
+    Examples:
+        >>> from fastfcs.network import UnrolledSolver
+        >>> from fastfcs.pyramid import tile_side
+        >>> solver = UnrolledSolver()
+        >>> tile_side(solver, (1, 3, 3000, 4000), (3000, 4000), memory=1_500_000_000)
+        848
+        >>> tile_side(solver, (1, 3, 3000, 4000), (384, 512), memory=1_500_000_000)
+    """
+    if memory is None:
+        return None
+    batch, _, height, width = shape
+    return solver.footprint(precision).tile(batch * height * width, size, memory, batch)
 
 
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -298,7 +360,7 @@ def without_weave(image: Tensor, content: Tensor) -> Tensor:
         >>> torch.equal(without_weave(content, content), content)
         True
     """
-    return content + smooth(image - content, (-1, -2))
+    return smooth(image - content, (-1, -2)).add_(content)
 
 
 def smooth(change: Tensor, *axes: tuple[int, int]) -> Tensor:
@@ -321,11 +383,14 @@ def smooth(change: Tensor, *axes: tuple[int, int]) -> Tensor:
         (tensor(True), tensor(True))
     """
     for pair in axes:
-        rough = change
-        for axis in pair:
-            border = (1, 1) if axis == -1 else (0, 0, 1, 1)
-            rough = F.pad(rough.diff(dim=axis), border).diff(dim=axis) / -4
-        change = change - rough
+        change = torch.cat([one - _rough(one, pair) for one in change.split(1, 1)], 1)
+    return change
+
+
+def _rough(change: Tensor, axes: tuple[int, int]) -> Tensor:
+    for axis in axes:
+        border = (1, 1) if axis == -1 else (0, 0, 1, 1)
+        change = F.pad(change.diff(dim=axis), border).diff(dim=axis).div_(-4)
     return change
 
 

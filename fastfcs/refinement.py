@@ -9,6 +9,7 @@ on training pairs (same page, "Refinement" and "Photographs, refined").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from .constraints import Constraint
 from .constraints.registry import BetweenUpdates
 from .filters import LowPass
 from .losses import (
+    mask_shares,
     region_grams,
     resize_masks,
     resize_weights,
@@ -31,9 +33,10 @@ from .losses import (
     visible_masks,
 )
 from .network import UnrolledSolver, working_dtype
-from .ops import gram, gram_correction
+from .ops import gram, gram_correction, level_gradient
 from .precision import Precision
 from .statistics import Statistics, Widths, check_widths
+from .tiles import Footprint, Tile, halos, whole_grams
 from .vgg import LOW_RANK, STYLE_LAYERS, VGG19, load_vgg19
 
 aten = torch.ops.aten
@@ -45,6 +48,7 @@ _CONTENT_WEIGHT = 0.15  # kappa
 _LEVEL_WEIGHTS = 4.0, 2.0, 1.0, 0.75  # w_l
 _COARSE = 4  # pixels per side of the averages that `_emphasise_low_frequencies` adds
 _TINY = 1e-30
+_IMAGES = 192  # bytes per pixel of sixteen images, with Adam's, see `Footprint`
 
 # Of photographs:
 _PHOTO_SIDE = 384  # longer side in pixels of the one scale
@@ -173,6 +177,7 @@ class Refinement(nn.Module):
         alpha: Tensor | None = None,
         dtype: torch.dtype | None = None,
         levels: int | None = None,
+        tile: int | None = None,
     ) -> Targets:
         """Compute the targets of the loss.
 
@@ -182,18 +187,21 @@ class Refinement(nn.Module):
             dtype: of the features; by default that of `torch.autocast`, where it is enabled, or of
                 the parameters.
             levels: number of levels, of the finest, that the loss has; by default all.
+            tile: see `forward`.
 
         Returns:
             The targets, which all updates share.
         """
         style = statistics.vgg[:levels]
-        features, _ = self._forward(content, dtype, len(style))
-        grams = _grams(features, visible_masks(regions, alpha))
+        visible = visible_masks(regions, alpha)
+        if tile is None:
+            features, _ = self._forward(content, dtype, len(style))
+            deepest, grams = features[-1], _grams(features, visible)
+        else:
+            deepest, grams = self._whole_features(content, visible, dtype, len(style), tile)
         norms = [squared_norm(h) + squared_norm(g) for h, g in zip(style, grams, strict=True)]
-        weighted = features[-1]
-        if alpha is not None:
-            weighted = weighted * _relative(alpha, weighted).sqrt()
-        return Targets(features[-1], squared_norm(weighted), style, norms, regions, alpha)
+        weighted = deepest if alpha is None else deepest * _relative(alpha, deepest).sqrt()
+        return Targets(deepest, squared_norm(weighted), style, norms, regions, alpha)
 
     def gradient(
         self,
@@ -201,6 +209,7 @@ class Refinement(nn.Module):
         targets: Targets,
         content_weight: float = _CONTENT_WEIGHT,
         dtype: torch.dtype | None = None,
+        tile: int | None = None,
     ) -> Tensor:
         """Compute the gradient of the loss above, divided by 4 / n_1.
 
@@ -208,11 +217,13 @@ class Refinement(nn.Module):
             image: X, (B, 3, H, W) in [0, 1].
             targets: from `targets`.
             content_weight: kappa.
-            dtype: see `targets`.
+            dtype, tile: see `targets`.
 
         Returns:
             (B, 3, H, W).
         """
+        if tile is not None:
+            return self._tiled_gradient(image, targets, content_weight, dtype, tile)
         features, saved = self._forward(image, dtype, len(targets.style))
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
         corrections = []
@@ -223,6 +234,111 @@ class Refinement(nn.Module):
         weight = content_weight / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
         corrections[-1] = corrections[-1] + (weight * (h - targets.content)).to(h)
         return self._backward(corrections, saved)
+
+    def _whole_features(
+        self,
+        image: Tensor,
+        visible: Tensor | None,
+        dtype: torch.dtype | None,
+        levels: int,
+        tile: int,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The deepest features of an image and its Gram matrices, by tiles."""
+        sizes = _level_sizes(image.shape[-2:], levels)
+        dtype = dtype or working_dtype(self, image)
+        _, widths = self.widths
+        deepest = image.new_empty(len(image), widths[levels - 1], *sizes[-1], dtype=dtype)
+
+        def features_of(part: Tile) -> list[Tensor]:
+            features, _ = self._forward(part.cut(image), dtype, levels)
+            inside = part.interior(features[-1], levels - 1)
+            part.cut_interior(deepest, levels - 1).copy_(inside)
+            return features
+
+        tiles, _ = self.footprint().passes(image.shape[-2:], tile)
+        seen = visible if visible is None else [resize_masks(visible.to(dtype), s) for s in sizes]
+        return deepest, whole_grams(tiles, features_of, seen, sizes)
+
+    def _tiled_gradient(
+        self,
+        image: Tensor,
+        targets: Targets,
+        content_weight: float,
+        dtype: torch.dtype | None,
+        tile: int,
+    ) -> Tensor:
+        """`gradient`, by tiles."""
+        levels = len(targets.style)
+        sizes = _level_sizes(image.shape[-2:], levels)
+        dtype = dtype or working_dtype(self, image)
+        visible = visible_masks(targets.regions, targets.alpha)
+        _, grams = self._whole_features(image, visible, dtype, levels, tile)
+        weights: list[Tensor] = []
+        masks: list[Tensor | None] = []
+        for level, (g, size) in enumerate(zip(grams, sizes, strict=True)):
+            scale = _LEVEL_WEIGHTS[level] * math.prod(sizes[0]) / math.prod(size)
+            scales, masks_here = _region_scales(targets, size, dtype)
+            scales = scale * scales / targets.norms[level]
+            weights.append(scales.view(-1, 1, 1) * (g - targets.style[level]))
+            masks.append(masks_here)
+        pull = content_weight / 2 * math.prod(sizes[0]) / targets.content_norm.view(-1, 1, 1, 1)
+        result = torch.empty_like(image, dtype=dtype, memory_format=torch.contiguous_format)
+        _, tiles = self.footprint().passes(image.shape[-2:], tile)
+        for part in tiles:
+            features, saved = self._forward(part.cut(image), dtype, levels)
+            corrections = []
+            for level, (h, w, m) in enumerate(zip(features, weights, masks, strict=True)):
+                own = None if m is None else part.cut(m, level)
+                corrections.append(_whole_correction(h, w, own))
+            del features
+            difference = h - part.cut(targets.content, levels - 1)
+            corrections[-1] = corrections[-1] + (pull * difference).to(h)
+            g = self._backward(corrections, saved)
+            part.cut_interior(result).copy_(part.interior(g))
+        return result
+
+    def footprint(self, precision: Precision | None = None) -> Footprint:
+        """Tell how far the maps see, and what memory they take.
+
+        Args:
+            precision: see `forward`.
+
+        Returns:
+            The footprint, for float32 also where the precision is half, since torch's convolutions
+            then take memory of their own.
+        """
+        itemsize = max(4, next(self.parameters()).dtype.itemsize)
+        radii, pixel_bytes, width = [0], 0.0, 0
+        for layer in self._layers:
+            pixels = 1 / 4 ** (len(radii) - 1)
+            if isinstance(layer, nn.Conv2d):
+                radii[-1] += layer.kernel_size[0] // 2
+                width = layer.out_channels
+            elif isinstance(layer, nn.MaxPool2d):
+                radii.append(0)
+                pixel_bytes += pixels / 4 * width * torch.int64.itemsize  # the indices of maxima
+            else:
+                pixel_bytes += pixels * width * itemsize
+            if layer in self._tap_layers:
+                pixel_bytes += pixels * width * itemsize  # the correction
+        multiple = 2 ** (len(radii) - 1)
+        return Footprint(*halos(radii, enlarged=0), multiple, math.ceil(pixel_bytes), _IMAGES)
+
+    def work(self, size: Sequence[int], tile: int | None = None) -> int:
+        """Count the pixels of which `forward` computes features, those of the content included.
+
+        Args:
+            size: height and width of the content in pixels.
+            tile: see `forward`.
+
+        Returns:
+            Their number, over all updates and, with tiles, passes.
+        """
+        footprint, updates = self.footprint(), self.updates_at(size)
+        if tile is None:
+            return (1 + updates) * footprint.pixels(size, None)
+        first, _ = footprint.passes(size, tile)
+        return sum(part.pixels for part in first) + updates * footprint.pixels(size, tile)
 
     def _layers_of(self, levels: int) -> list[nn.Module]:
         """The layers up to the one that computes the last of some levels."""
@@ -279,6 +395,7 @@ class Refinement(nn.Module):
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
         precision: Precision | None = None,
+        tile: int | None = None,
         *,
         updates: int | None = None,
         step: float = _STEP,
@@ -290,7 +407,8 @@ class Refinement(nn.Module):
 
         Args:
             image: X to start from, (B, 3, H, W).
-            content, statistics, constraint, regions, alpha, precision: see `RefinedSolver.forward`.
+            content, statistics, constraint, regions, alpha, precision, tile: see
+                `RefinedSolver.forward`.
             updates: K; by default `updates_at` X's size.
             step: step size, in intensity units, at a pixel whose gradient has the RMS magnitude.
             structure_weight: weight of `fastfcs.losses.structure_loss`, which then takes the place
@@ -316,12 +434,13 @@ class Refinement(nn.Module):
             masks, weights = (
                 None if each is None else continued(each) for each in (regions, alpha)
             )
-            targets = self.targets(continued(content), statistics, masks, weights, dtype, levels)
+            of_content = continued(content), statistics, masks, weights, dtype, levels, tile
+            targets = self.targets(*of_content)
             x = image
             mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
             for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
                 x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
-                g = self.gradient(continued(x), targets, kappa, dtype)
+                g = self.gradient(continued(x), targets, kappa, dtype, tile)
                 g = g.narrow(2, rim, x.shape[2]).narrow(3, rim, x.shape[3])
                 g = _emphasise_low_frequencies(g.to(mean))
                 if structure_weight:
@@ -387,6 +506,30 @@ class RefinedSolver(nn.Module):
         """
         return self.solver.updates_at(size) + self.refinement.updates_at(size)
 
+    def footprint(self, precision: Precision | None = None) -> Footprint:
+        """Tell how far the maps see, and what memory they take.
+
+        Args:
+            precision: see `forward`.
+
+        Returns:
+            The larger footprint, in every respect, of the network and the refinement.
+        """
+        both = self.solver.footprint(precision), self.refinement.footprint(precision)
+        return Footprint(*map(max, *both))
+
+    def work(self, size: Sequence[int], tile: int | None = None) -> int:
+        """Count the pixels of which `forward` computes features.
+
+        Args:
+            size: height and width of the content in pixels.
+            tile: see `forward`.
+
+        Returns:
+            The sum for the network and the refinement.
+        """
+        return self.solver.work(size, tile) + self.refinement.work(size, tile)
+
     @property
     def widths(self) -> Widths:
         """The widths of the statistics it takes."""
@@ -401,11 +544,12 @@ class RefinedSolver(nn.Module):
         start: Tensor | None = None,
         alpha: Tensor | None = None,
         precision: Precision | None = None,
+        tile: int | None = None,
     ) -> Tensor:
         """Restyle images.
 
         Args:
-            content, statistics, constraint, regions, start, alpha, precision: see
+            content, statistics, constraint, regions, start, alpha, precision, tile: see
                 `UnrolledSolver.forward`. The refinement's convolutions run in the dtype of the
                 features.
 
@@ -417,9 +561,9 @@ class RefinedSolver(nn.Module):
         """
         check_widths(statistics, self.widths)
         own = Statistics(statistics.own)
-        x = self.solver(content, own, constraint, regions, start, alpha, precision)
+        x = self.solver(content, own, constraint, regions, start, alpha, precision, tile)
         refined: Tensor = self.refinement(
-            x, content, statistics, constraint, regions, alpha, precision
+            x, content, statistics, constraint, regions, alpha, precision, tile
         )
         return refined
 
@@ -472,7 +616,7 @@ def refine_photograph(
         torch.Size([1, 3, 16, 16])
     """
     height, width = image.shape[-2:]
-    size, updates = small_updates(refinement, height, width)
+    size, updates = _small_updates(refinement, height, width)
     small, first = (pyramid.resize(each, size).clamp(0, 1) for each in (content, image))
     masks, weights = resize_weights(regions, alpha, size)
     refined = refinement(
@@ -493,21 +637,27 @@ def refine_photograph(
     return between.project(image + enlarged, lowpass, luma_lowpasses[1])
 
 
-def small_updates(refinement: Refinement, height: int, width: int) -> tuple[tuple[int, int], int]:
-    """Tell the updates of a photograph's refinement.
+def photograph_work(refinement: Refinement, height: int, width: int) -> int:
+    """Count the pixels of which `refine_photograph` computes features.
 
     Args:
         refinement: the refinement.
         height, width: of the photograph in pixels.
 
     Returns:
-        Height and width of the small picture, and the number of updates.
+        Their number over all updates, with the features of the content and the rims.
 
     Examples:
-        >>> from fastfcs.refinement import Refinement, small_updates
-        >>> small_updates(Refinement(), 1200, 1600)
-        ((288, 384), 6)
+        >>> from fastfcs.refinement import Refinement, photograph_work
+        >>> photograph_work(Refinement(), 1200, 1600) == 7 * (288 + 16) * (384 + 16)
+        True
     """
+    size, updates = _small_updates(refinement, height, width)
+    return (1 + updates) * math.prod(side + 2 * _PHOTO_RIM for side in size)
+
+
+def _small_updates(refinement: Refinement, height: int, width: int) -> tuple[tuple[int, int], int]:
+    """The size of a photograph's small picture, and the number of updates."""
     scale = max(_PHOTO_SIDE / max(height, width), MIN_SIDE / min(height, width))
     size = round(height * min(1, scale)), round(width * min(1, scale))
     return size, refinement.updates or _PHOTO_UPDATES
@@ -540,6 +690,36 @@ def _correction(h: Tensor, level: int, scale: Tensor, targets: Targets) -> Tenso
         inside = gram_correction(h * m.sqrt(), (share * target_r)[None].to(target))
         total = total + weight * scale_r / share.square() * m.sqrt() * inside
     return total.to(h)
+
+
+def _level_sizes(size: Sequence[int], levels: int) -> list[tuple[int, int]]:
+    height, width = size
+    return [(height >> level, width >> level) for level in range(levels)]
+
+
+def _region_scales(
+    targets: Targets, size: Sequence[int], dtype: torch.dtype
+) -> tuple[Tensor | float, Tensor | None]:
+    """By what `_correction` scales h (G_r - H_r), beside its argument, and the masks of a level."""
+    if targets.regions is None:
+        return 1.0, None
+    visible = visible_masks(targets.regions, targets.alpha)
+    assert visible is not None
+    masks, seen = (resize_masks(each.to(dtype), size) for each in (targets.regions, visible))
+    weights = visible.mean((1, 2))
+    scales = weights / (weights.sum() + (weights.sum() == 0)) / mask_shares(seen)
+    if targets.alpha is not None:
+        scales = scales * resize_masks(targets.alpha.squeeze(1).to(dtype), size).mean()
+    return scales, masks
+
+
+def _whole_correction(h: Tensor, weights: Tensor, masks: Tensor | None) -> Tensor:
+    """h W, or sum_r m_r h W_r."""
+    height, width = h.shape[-2:]
+    if masks is None:
+        return level_gradient(h, weights).narrow(2, 1, height).narrow(3, 1, width)
+    parts = zip(weights.split(1), masks, strict=True)
+    return sum((m * _whole_correction(h, w, None) for w, m in parts), torch.zeros_like(h))
 
 
 def _weighted_correction(

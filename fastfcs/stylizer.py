@@ -21,10 +21,11 @@ from .images import AnyImage, ImageBatch, Picture
 from .large import SOLVE_SIZE, apply_change
 from .look import POINTS, Look, fit_look, luma_of
 from .losses import visible_masks
+from .memory import free_memory
 from .network import Solver
-from .precision import choose
+from .precision import Precision, choose
 from .precision import parse as parse_precision
-from .refinement import RefinedSolver, Refinement, refine_photograph, small_updates
+from .refinement import RefinedSolver, Refinement, photograph_work, refine_photograph
 from .regions import resize
 from .statistics import (
     Scales,
@@ -122,6 +123,9 @@ class Stylizer(nn.Module):
             float32 as docs/results.md says. For weights that do not ship, paintings that are
             refined, and the refinement itself, "auto" is the parameters' dtype. Gram matrices and
             what is made of them, X and constraints are in float32 always.
+        memory: what restyling may take, in bytes, beside the parameters; None is most of what is
+            free. Paintings that would take more are made in tiles (`fastfcs.tiles`), which takes
+            longer and leaves no seams. Photographs, traced programs and recorded graphs have none.
 
     Raises:
         ValueError, TypeError: an argument is not as described above.
@@ -164,6 +168,7 @@ class Stylizer(nn.Module):
         structure: float = STRUCTURE,
         brush: float = 1.0,
         precision: str = "auto",
+        memory: int | None = None,
     ) -> None:
         super().__init__()
         parts = parse(constraint, cutoff)
@@ -174,6 +179,7 @@ class Stylizer(nn.Module):
         self.strength, self.brush = strength, brush
         self.levels, self.structure = levels, structure
         self.precision = precision
+        self.memory = memory
         self.style_size = style_size
         self.solver: Solver
         if isinstance(weights, (str, Path)):
@@ -245,6 +251,17 @@ class Stylizer(nn.Module):
     @precision.setter
     def precision(self, value: str) -> None:
         self._precision = parse_precision(value)
+
+    @property
+    def memory(self) -> int | None:
+        """What restyling may take, in bytes; None is most of what is free."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, value: int | None) -> None:
+        if value is not None and value < 1:
+            raise ValueError(f"memory must be None or at least 1 byte, got {value}")
+        self._memory = value
 
     @property
     def cutoff(self) -> float | None:
@@ -335,6 +352,9 @@ class Stylizer(nn.Module):
             ValueError: its shape or values are not as described above, or the batch or the regions
                 do not match the number of styles.
             RuntimeError: no style is set.
+
+        Warns:
+            UserWarning: memory was exhausted, so that a scale began again, in smaller tiles.
         """
         statistics = self._set_statistics()
         batch = images.image_to_tensor("content", content)
@@ -367,6 +387,7 @@ class Stylizer(nn.Module):
         height, width = image.shape[-2:]
         statistics = tuple(s.map(lambda h: h.to(dtype)) for s in statistics)
         photoreal = is_photoreal(self.constraint)  # all it takes from a style are its colours
+        memory = self._free_memory(image)
         scales = [
             (size, statistics[-1] if photoreal else pyramid.of_scale(statistics, size))
             for size in self.sizes(height, width)
@@ -374,8 +395,7 @@ class Stylizer(nn.Module):
         solver, refinement = self._parts()
         if refinement is not None:
             scales = [(size, Statistics(s.own)) for size, s in scales]
-        measured = self._is_shipped and not isinstance(solver, RefinedSolver)
-        precision = choose(self._precision, device, photoreal=photoreal, measured=measured)
+        precision = self._arithmetic()
 
         photo, masks = filled.to(device, dtype), None if regions is None else regions.to(device)
         between = BetweenUpdates(
@@ -397,6 +417,7 @@ class Stylizer(nn.Module):
             regions=masks,
             alpha=alpha,
             precision=precision,
+            memory=memory,
         )
         if refinement is not None:
             x = refine_photograph(
@@ -526,34 +547,80 @@ class Stylizer(nn.Module):
             return [self.solved_at(height, width)]
         return pyramid.sizes(height, width, 1 if self.structure == 1 else self.levels)
 
-    def updates(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Tell the updates of a content.
+    def tiles(self, height: int, width: int) -> int:
+        """Tell the number of tiles of the last scale of a content.
 
         Args:
             height, width: of the content in pixels.
 
         Returns:
-            The height and width of X in every update, in order.
+            Their number, which depends on the memory that is free if ``memory`` is None.
 
         Examples:
             >>> from fastfcs import Stylizer
-            >>> Stylizer(weights="tiny").updates(96, 128)
-            [(96, 128), (96, 128), (96, 128), (96, 128)]
+            >>> stylizer = Stylizer(weights="tiny", memory=1_300_000_000)
+            >>> stylizer.tiles(600, 800), stylizer.tiles(3000, 4000)
+            (1, 20)
+        """
+        tile = self._tile((height, width), (height, width))
+        solver, _ = self._parts()
+        return 1 if tile is None else len(solver.footprint().passes((height, width), tile)[1])
+
+    def work(self, height: int, width: int) -> int:
+        """Tell how many pixels' features are computed for a content, over all updates.
+
+        Args:
+            height, width: of the content in pixels.
+
+        Returns:
+            Their number. In tiles there are more, since each is computed twice, with its halo.
+
+        Examples:
+            >>> from fastfcs import Stylizer
+            >>> Stylizer(weights="tiny").work(96, 128) / (96 * 128)
+            4.0
         """
         solver, refinement = self._parts()
-        sizes = self.sizes(height, width)
-        found = [size for size in sizes for _ in range(solver.updates_at(size))]
-        if refinement is not None:
-            small, count = small_updates(refinement, *sizes[-1])
-            found += [small] * count
-        return found
+        whole, sizes = (height, width), self.sizes(height, width)
+        work = sum(solver.work(size, self._tile(whole, size)) for size in sizes)
+        return work + (0 if refinement is None else photograph_work(refinement, *sizes[-1]))
 
     def extra_repr(self) -> str:
         return (
             f"constraint={self.constraint}, strength={self.strength}, cutoff={self.cutoff}, "
             f"levels={self.levels}, structure={self.structure}, brush={self.brush}, "
-            f"precision={self.precision}"
+            f"precision={self.precision}, memory={self.memory}"
         )
+
+    def _free_memory(self, content: Tensor | None = None) -> int | None:
+        """The memory for restyling, or None if there are no tiles, whatever it takes."""
+        if is_photoreal(self.constraint) or torch.compiler.is_compiling():
+            return None
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            return None
+        parameters = self.solver.parameters()
+        inputs = parameters if content is None else (content, *parameters)
+        if torch.is_grad_enabled() and any(each.requires_grad for each in inputs):
+            return None
+        return self._memory or free_memory(next(self.solver.parameters()).device)
+
+    def _arithmetic(self) -> Precision | None:
+        """The precision of the solver that restyles every scale."""
+        solver, _ = self._parts()
+        return choose(
+            self._precision,
+            next(self.solver.parameters()).device,
+            photoreal=is_photoreal(self.constraint),
+            measured=self._is_shipped and not isinstance(solver, RefinedSolver),
+        )
+
+    def _tile(self, whole: tuple[int, int], size: tuple[int, int]) -> int | None:
+        """The tiles of one scale of a single content."""
+        solver, _ = self._parts()
+        memory, precision = self._free_memory(), self._arithmetic()
+        if precision is not None and size != whole:
+            precision = precision.coarse()
+        return pyramid.tile_side(solver, (1, 3, *whole), size, memory, precision)
 
     def _parts(self) -> tuple[Solver, Refinement | None]:
         """The solver of every scale, and the refinement that follows it for a photograph alone."""

@@ -103,7 +103,7 @@ def test_many_files_and_one_bad_one(folder: Path) -> None:
         "tiny.png",
         "b.jpg",
     ]
-    assert reports[0].keys() == {"input", "output", "size", "seconds", "notes"}
+    assert reports[0].keys() == {"input", "output", "size", "seconds", "tiles", "notes"}
     assert reports[0]["size"] == [W, H]
     assert reports[0]["output"] == "out/a.png"
     assert reports[0]["notes"] == []
@@ -254,8 +254,10 @@ def test_progress_within_a_picture(folder: Path, refine: bool, constraint: str |
         bar.advance = record  # type: ignore[method-assign]
         with _one_step(bar, stylizer), torch.inference_mode():
             stylizer(images.read("a.png"))
-        part = 1 / (len(stylizer.updates(24, 24)) + 2)
+        width, height = images.read("a.png").size
+        part = 1 / (stylizer.work(height, width) / (height * width) + 2)
         assert parts[0] == pytest.approx(part)
+        assert parts[-1] == pytest.approx(2 * part)  # for reading and writing
         assert sum(parts) == pytest.approx(1)
         with pytest.raises(OSError, match="bad"), _one_step(bar, stylizer):
             raise OSError("bad")

@@ -12,12 +12,12 @@ PACKAGE = Path(fastfcs.__file__).parent
 
 # From the bottom up; modules on one line do not import each other.
 LAYERS = (
-    "_C checks delta_e files progress",
+    "_C checks delta_e files memory progress",
     "ops precision",
     "laplacian",
     "chebyshev losses",
     "bandwidth",
-    "filters vgg statistics images",
+    "filters vgg statistics images tiles",
     "constraints presets regions",
     "network large look",
     "pyramid",

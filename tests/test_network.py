@@ -127,7 +127,8 @@ def test_alpha_weights_the_statistics_and_not_the_correction() -> None:
     assert found[..., -1].abs().min() > 0  # hidden pixels too
 
     mask = torch.rand(1, 12, 13, dtype=torch.float64)
-    by_region = network._gradient_by_region(h[:1], target[:1], None, mask, mask * alpha[0])
+    weights = network._correction_weights(region_grams(h[:1], mask * alpha[0]), target[:1])
+    by_region = network._gradient_by_region(h[:1], weights, None, mask)
     g = (mask.flatten(1).mT * weight * n[:1]).mT @ n[:1] / (mask * alpha[0]).sum()
     trace = (g + target[:1]).diagonal(dim1=1, dim2=2).sum()
     a = (g + target[:1]) / trace

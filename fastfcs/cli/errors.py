@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import click
 
+from ..memory import is_exhausted
+
 BAD_INPUT = (ValueError, OSError, RuntimeError, MemoryError)
 
 
@@ -54,6 +56,6 @@ def sentence(error: Exception) -> str:
     text = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+    if is_exhausted(error):
         return "not enough memory; smaller pictures need less"
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,30 @@ def separated_by_commas(parse: Callable[[str], T], noun: str) -> Callable[[str],
     return convert
 
 
+def size_in_bytes(text: str) -> int:
+    """Read an amount of memory.
+
+    Args:
+        text: a number of MB or GB.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        click.BadParameter: it is anything else.
+
+    Examples:
+        >>> from fastfcs.cli.options import size_in_bytes
+        >>> size_in_bytes("1.5GB"), size_in_bytes("800 mb")
+        (1500000000, 800000000)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MG])B", text.strip(), re.IGNORECASE)
+    amount = int(float(match[1]) * {"M": 10**6, "G": 10**9}[match[2].upper()]) if match else 0
+    if amount < 1:
+        raise click.BadParameter(f"must be a number of MB or GB, such as 800MB, got {text!r}")
+    return amount
+
+
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 PICTURE = click.Path(dir_okay=False, allow_dash=True)
@@ -48,6 +73,13 @@ CUTOFF = click.option(
     type=float,
     help="With --photoreal: a larger value transfers more style, a smaller one preserves more "
     "structure.",
+)
+MEMORY = click.option(
+    "--memory",
+    type=size_in_bytes,
+    metavar="SIZE",
+    help="What a painting may take, such as 800MB or 2GB; larger ones are made in tiles, which "
+    "takes longer. By default most of what is free.",
 )
 MASK = click.option(
     "--mask",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import click
 from ..progress import ProgressBar
 from .errors import BAD_INPUT, sentence, sentences
 from .jobs import plan
-from .options import CUTOFF, DEVICE, FORCE, MASK, NUMBERS, REFINE, WEIGHTS, device_named
+from .options import CUTOFF, DEVICE, FORCE, MASK, MEMORY, NUMBERS, REFINE, WEIGHTS, device_named
 from .pictures import (
     Mask,
     fit_mask,
@@ -108,6 +109,7 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
     show_default=True,
     help="Arithmetic of the network; auto is the fastest that is as good as float32.",
 )
+@MEMORY
 @DEVICE
 @FORCE
 @click.option(
@@ -136,6 +138,7 @@ def stylize(
     weights: str,
     refine: bool | None,
     precision: str,
+    memory: int | None,
     device: str | None,
     force: bool,
     recursive: bool,
@@ -183,6 +186,7 @@ def stylize(
             strength=strength,
             cutoff=cutoff,
             precision=precision,
+            memory=memory,
             **painting,
         ).to(device_named(device))
         style_notes = _set_style(stylizer, style, blend, style_mask)
@@ -207,7 +211,7 @@ def stylize(
 
 @contextmanager
 def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
-    """Advance a bar by one picture, in proportion to the pixels that each update has."""
+    """Advance a bar by one picture, in proportion to the pixels whose features are computed."""
     from torch import nn
 
     from ..network import ForwardMaps
@@ -218,8 +222,7 @@ def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
     def begin(_: object, content: tuple[Picture, ...]) -> None:
         nonlocal work
         width, height = content[0].size
-        work = sum(h * w for h, w in stylizer.updates(height, width))
-        work += _FILES * height * width
+        work = stylizer.work(height, width) + _FILES * height * width
 
     def advance(_: object, image: tuple[Tensor, ...]) -> None:
         nonlocal left
@@ -227,10 +230,11 @@ def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
         bar.advance(part)
         left -= part
 
-    # An update begins with the forward maps of the network, or the refinement's first convolution.
+    # Every update, and every pass over a tile, begins with the forward maps of the network, or the
+    # refinement's first rectifier.
     modules = list(stylizer.modules())
     first = [m for m in modules if isinstance(m, ForwardMaps)] + [
-        next(layer for layer in vgg.modules() if isinstance(layer, nn.Conv2d))
+        next(layer for layer in vgg.modules() if isinstance(layer, nn.ReLU))
         for vgg in modules
         if isinstance(vgg, VGG19)
     ]
@@ -289,7 +293,7 @@ def _restyle_or_report(
 def _restyle(
     stylizer: Stylizer, source: str, target: str, max_size: int | None, mask: Mask | None
 ) -> dict[str, Any]:
-    """Restyle one picture, and return its "size", the "seconds" taken and "notes"."""
+    """Restyle one picture, and return its "size", the "seconds" taken, its "tiles" and "notes"."""
     import torch
 
     start = time.perf_counter()
@@ -304,11 +308,14 @@ def _restyle(
                 f"{unmasked:.0%} of it is not restyled: it is in no region that both masks have"
             )
     notes += _night_notes(stylizer, picture)
-    with torch.inference_mode():
+    width, height = picture.size
+    tiles = stylizer.tiles(height, width)
+    with torch.inference_mode(), warnings.catch_warnings(record=True) as caught:
         result = stylizer(picture, regions)
+    notes += [str(warning.message) for warning in caught]
     write_result(result, target)
     seconds = round(time.perf_counter() - start, 3)
-    return {"size": list(picture.size), "seconds": seconds, "notes": notes}
+    return {"size": [width, height], "seconds": seconds, "tiles": tiles, "notes": notes}
 
 
 def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:
