@@ -8,6 +8,7 @@ import click
 
 from .evaluate import evaluate
 from .info import info
+from .look import apply, lut
 from .optimize import optimize
 from .presets import presets
 from .stylize import stylize
@@ -26,5 +27,5 @@ def cli() -> None:
     """Give a picture the style of another, as a painting or as a photograph."""
 
 
-for command in (stylize, presets, train, tune, optimize, evaluate, info):
+for command in (stylize, lut, apply, presets, train, tune, optimize, evaluate, info):
     cli.add_command(command)

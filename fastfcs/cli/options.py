@@ -62,6 +62,30 @@ def size_in_bytes(text: str) -> int:
     return amount
 
 
+def pixels_or_full(text: str) -> int:
+    """Convert the value of --solve-size.
+
+    Args:
+        text: a number of pixels, at least 16, or "full".
+
+    Returns:
+        The number; 0 for "full".
+
+    Raises:
+        click.BadParameter: it is neither.
+
+    Examples:
+        >>> from fastfcs.cli.options import pixels_or_full
+        >>> pixels_or_full("640"), pixels_or_full("full")
+        (640, 0)
+    """
+    if text == "full":
+        return 0
+    if not text.isdecimal() or int(text) < 16:
+        raise click.BadParameter(f"must be at least 16 pixels, or full, got {text!r}")
+    return int(text)
+
+
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 PICTURE = click.Path(dir_okay=False, allow_dash=True)
@@ -87,6 +111,40 @@ MASK = click.option(
     metavar="CONTENT STYLE",
     help="Two pictures with one flat colour, or label, per region: each region of the content "
     "takes the style of the region of the same colour.",
+)
+STYLE = click.option(
+    "--style",
+    required=True,
+    multiple=True,
+    help="Picture whose style to apply, or a preset: a name that `fastfcs presets` lists, or a "
+    "file made by `fastfcs tune`. Repeat the option to blend several.",
+)
+BLEND = click.option(
+    "--blend",
+    type=NUMBERS,
+    metavar="W[,W...]",
+    help="One weight per style, for example 0.7,0.3; equal by default.",
+)
+KEEP = click.option(
+    "--keep",
+    type=click.Choice(["colour", "luminance"]),
+    help="Component of the content to preserve.",
+)
+STRENGTH = click.option(
+    "--strength",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="0 returns the content, 1 the full result.",
+)
+RECURSIVE = click.option(
+    "--recursive", is_flag=True, help="Folders with their subfolders, mirrored in OUTPUT."
+)
+SKIP_EXISTING = click.option(
+    "--skip-existing", is_flag=True, help="Leave out pictures whose output exists: resumes a batch."
+)
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per picture on standard output."
 )
 FORCE = click.option("--force", is_flag=True, help="Overwrite existing files.")
 DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; by default cuda if available.")

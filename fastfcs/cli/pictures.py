@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
     from ..images import Picture
+    from ..stylizer import Stylizer
 
 _SMALL_REGION = 0.001  # fraction of the picture
 
@@ -261,6 +262,60 @@ def fit_mask(mask: Mask, picture: Picture) -> tuple[Tensor, list[str]]:
         if share < _SMALL_REGION
     ]
     return resize(mask.regions, (height, width)), notes
+
+
+def set_style(
+    stylizer: Stylizer,
+    styles: Sequence[str],
+    blend: Sequence[float] | None = None,
+    mask: Mask | None = None,
+) -> list[str]:
+    """Set pictures or presets as the style of a stylizer.
+
+    Args:
+        stylizer: the stylizer.
+        styles: files, or names of presets.
+        blend: weights of several styles; equal by default.
+        mask: the regions of a single style.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        PictureError: a picture cannot be read.
+        ValueError: see `fastfcs.Stylizer.set_style`.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs import Stylizer, images
+        >>> from fastfcs.cli.pictures import set_style
+        >>> path = str(Path(tempfile.mkdtemp()) / "style.png")
+        >>> images.write(images.Picture(torch.rand(3, 100, 100)), path)
+        >>> set_style(Stylizer(weights="tiny"), [path])
+        []
+    """
+    from .. import presets
+
+    images: list[Any] = []
+    notes: list[str] = []
+    regions = mask.regions if mask else None
+    for style in styles:
+        if presets.find(style) is not None:
+            images.append(style)
+            continue
+        picture, picture_notes = open_style(style)
+        picture_notes += reduction_notes(picture, stylizer.style_size)  # by the stylizer
+        if mask:
+            regions, mask_notes = fit_mask(mask, picture)
+            picture_notes += mask_notes
+        notes += [f"{style}: {note}" for note in picture_notes]
+        images.append(picture)
+    if len(images) > 1 and blend is None:
+        blend = [1.0] * len(images)
+    stylizer.set_style(images, blend=blend, regions=regions)
+    return notes
 
 
 def write_result(picture: Picture, target: str) -> None:

@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..progress import ProgressBar
-from .errors import BAD_INPUT, sentence, sentences
+from .batch import one_picture, work_through
+from .errors import BAD_INPUT, sentences
 from .jobs import plan
-from .options import CUTOFF, DEVICE, FORCE, MASK, MEMORY, NUMBERS, REFINE, WEIGHTS, device_named
+from .look import apply_look
+from .options import (
+    BLEND,
+    CUTOFF,
+    DEVICE,
+    FORCE,
+    JSON,
+    KEEP,
+    MASK,
+    MEMORY,
+    RECURSIVE,
+    REFINE,
+    SKIP_EXISTING,
+    STRENGTH,
+    STYLE,
+    WEIGHTS,
+    device_named,
+    pixels_or_full,
+)
 from .pictures import (
     Mask,
     fit_mask,
     message_console,
     open_content,
     open_masks,
-    open_style,
-    reduction_notes,
+    set_style,
     write_result,
 )
 from .start import import_torch
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from torch import Tensor
 
     from ..images import Picture
+    from ..look import Look
     from ..stylizer import Stylizer
 
 _UNMASKED = 0.005  # fraction of the content outside all regions above which a note is printed
 _NIGHT = 0.5  # fraction of a content that is nearly black from which it is called a night
 _BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
+_CANDIDATES, _REPRESENTATIVES = 32, 6  # pictures of a series, to choose from and chosen
+_THUMBNAIL = 64  # pixels
 _FILES = 2  # updates that reading and writing a picture are worth to the progress bar
 
 
 @click.command()
 @click.argument("content", nargs=-1, required=True)
-@click.option(
-    "--style",
-    required=True,
-    multiple=True,
-    help="Picture whose style to apply, or a preset: a name that `fastfcs presets` lists, or a "
-    "file made by `fastfcs tune`. Repeat the option to blend several.",
-)
+@STYLE
 @click.option(
     "-o",
     "--output",
@@ -58,12 +70,7 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
 )
 @click.option("--photoreal", is_flag=True, help="Keep the result a photograph.")
 @CUTOFF
-@click.option(
-    "--blend",
-    type=NUMBERS,
-    metavar="W[,W...]",
-    help="One weight per style, for example 0.7,0.3; equal by default.",
-)
+@BLEND
 @MASK
 @click.option(
     "--brush",
@@ -83,22 +90,25 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
     help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting. "
     "By default 0.3.",
 )
-@click.option(
-    "--keep",
-    type=click.Choice(["colour", "luminance"]),
-    help="Component of the content to preserve.",
-)
-@click.option(
-    "--strength",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="0 returns the content, 1 the full result.",
-)
+@KEEP
+@STRENGTH
 @click.option(
     "--max-size",
     type=click.IntRange(min=16),
     help="Reduce larger pictures to this longer side, in pixels.",
+)
+@click.option(
+    "--solve-size",
+    type=pixels_or_full,
+    metavar="PIXELS|full",
+    help="With --photoreal: restyle larger photographs at this longer side, and apply the change "
+    "at full size; full restyles them at their own size. By default 864.",
+)
+@click.option(
+    "--one-look",
+    is_flag=True,
+    help="With --photoreal: the same change of colours for all of CONTENT, found on a few of its "
+    "pictures together.",
 )
 @WEIGHTS
 @REFINE
@@ -112,15 +122,9 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
 @MEMORY
 @DEVICE
 @FORCE
-@click.option(
-    "--recursive", is_flag=True, help="Folders with their subfolders, mirrored in OUTPUT."
-)
-@click.option(
-    "--skip-existing", is_flag=True, help="Leave out pictures whose output exists: resumes a batch."
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object per picture on standard output."
-)
+@RECURSIVE
+@SKIP_EXISTING
+@JSON
 def stylize(
     content: tuple[str, ...],
     style: tuple[str, ...],
@@ -135,6 +139,8 @@ def stylize(
     keep: str | None,
     strength: float,
     max_size: int | None,
+    solve_size: int | None,
+    one_look: bool,
     weights: str,
     refine: bool | None,
     precision: str,
@@ -153,6 +159,7 @@ def stylize(
     restyled, the error is reported, the other pictures are still restyled, and the exit code is 2.
     """
     import_torch()
+    from ..large import SOLVE_SIZE
     from ..stylizer import Stylizer
 
     with sentences():
@@ -175,6 +182,12 @@ def stylize(
                 f"got {len(jobs)} and {len(style)}"
             )
         content_mask, style_mask = open_masks(*mask) if mask else (None, None)
+        if solve_size is not None and not photoreal:
+            raise ValueError("--solve-size must be given with --photoreal")
+        if one_look and (not photoreal or mask):
+            raise ValueError("--one-look must be given with --photoreal and without --mask")
+        if one_look and any(source == "-" for source, _ in jobs):
+            raise ValueError("--one-look must be given with files, got standard input")
         constraint: list[Any] = [
             *(["photoreal"] if photoreal else []),
             *([f"keep-{keep}"] if keep else []),
@@ -187,30 +200,23 @@ def stylize(
             cutoff=cutoff,
             precision=precision,
             memory=memory,
+            solve_size=SOLVE_SIZE if solve_size is None else solve_size or None,
             **painting,
         ).to(device_named(device))
-        style_notes = _set_style(stylizer, style, blend, style_mask)
-    console = message_console()
-    for note in style_notes:
-        console.print(note)
-    failed = False
-    shown = not as_json and console.is_terminal
-    with ProgressBar(len(jobs), shown=shown, console=console) as bar:
-        for source, target in jobs:
-            with _one_step(bar, stylizer):
-                report = _restyle_or_report(stylizer, source, target, max_size, content_mask)
-            _print_report(console, report)
-            if as_json:
-                if "notes" in report:
-                    report["notes"] = style_notes + report["notes"]
-                click.echo(json.dumps(report))
-            failed |= "error" in report
-    if failed:
-        sys.exit(2)
+        notes = set_style(stylizer, style, blend, style_mask)
+        look = _one_look(stylizer, jobs) if one_look else None
+
+    def process(source: str, target: str) -> dict[str, Any]:
+        if look is not None:
+            return apply_look(look, source, target)
+        return _restyle(stylizer, source, target, max_size, content_mask)
+
+    step = one_picture if look else partial(_one_step, stylizer=stylizer)
+    work_through(jobs, process, message_console(), as_json, notes, step)
 
 
 @contextmanager
-def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
+def _one_step(bar: ProgressBar, *, stylizer: Stylizer) -> Iterator[None]:
     """Advance a bar by one picture, in proportion to the pixels whose features are computed."""
     from torch import nn
 
@@ -248,55 +254,12 @@ def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
         bar.advance(left)
 
 
-def _set_style(
-    stylizer: Stylizer,
-    styles: Sequence[str],
-    blend: Sequence[float] | None,
-    mask: Mask | None,
-) -> list[str]:
-    """Set pictures or presets as the style of a stylizer, and return notes on them."""
-    from .. import presets
-
-    images: list[Any] = []
-    notes: list[str] = []
-    regions = mask.regions if mask else None
-    for style in styles:
-        if presets.find(style) is not None:
-            images.append(style)
-            continue
-        picture, picture_notes = open_style(style)
-        picture_notes += reduction_notes(picture, stylizer.style_size)  # by the stylizer
-        if mask:
-            regions, mask_notes = fit_mask(mask, picture)
-            picture_notes += mask_notes
-        notes += [f"{style}: {note}" for note in picture_notes]
-        images.append(picture)
-    if len(images) > 1 and blend is None:
-        blend = [1.0] * len(images)
-    stylizer.set_style(images, blend=blend, regions=regions)
-    return notes
-
-
-def _restyle_or_report(
-    stylizer: Stylizer, source: str, target: str, max_size: int | None, mask: Mask | None
-) -> dict[str, Any]:
-    """Restyle one picture, and return the report on it: its "notes" or the "error"."""
-    report: dict[str, Any] = {"input": source, "output": target}
-    try:
-        return report | _restyle(stylizer, source, target, max_size, mask)
-    except BAD_INPUT as error:
-        message = sentence(error)
-        named = message if message.startswith(source) else f"{source}: {message}"
-        return report | {"error": named}
-
-
 def _restyle(
     stylizer: Stylizer, source: str, target: str, max_size: int | None, mask: Mask | None
 ) -> dict[str, Any]:
-    """Restyle one picture, and return its "size", the "seconds" taken, its "tiles" and "notes"."""
+    """Restyle one picture, and return its "size", how it was restyled, and "notes"."""
     import torch
 
-    start = time.perf_counter()
     picture, notes = open_content(source, target, max_size)
     regions = None
     if mask:
@@ -309,24 +272,65 @@ def _restyle(
             )
     notes += _night_notes(stylizer, picture)
     width, height = picture.size
+    rows, columns = stylizer.solved_at(height, width)
+    if (rows, columns) != (height, width):
+        notes.append(f"restyled at {columns} x {rows}, and the change applied at full size")
     tiles = stylizer.tiles(height, width)
     with torch.inference_mode(), warnings.catch_warnings(record=True) as caught:
         result = stylizer(picture, regions)
+    del picture  # encoding the result takes memory, too
     notes += [str(warning.message) for warning in caught]
     write_result(result, target)
-    seconds = round(time.perf_counter() - start, 3)
-    return {"size": [width, height], "seconds": seconds, "tiles": tiles, "notes": notes}
+    return {
+        "size": [width, height],
+        "solve_size": [columns, rows],
+        "tiles": tiles,
+        "notes": notes,
+    }
+
+
+def _one_look(stylizer: Stylizer, jobs: Sequence[tuple[str, str]]) -> Look:
+    """The look of a series, from a few of its pictures that differ most."""
+    import torch
+
+    from .. import images
+    from ..stylizer import LOOK_SIZE
+
+    step = max(1, len(jobs) // _CANDIDATES)
+    candidates = []
+    for source, _ in jobs[::step]:
+        with suppress(*BAD_INPUT):  # reported when its turn comes
+            candidates.append(images.fit_picture(images.read(source), LOOK_SIZE))
+    if not candidates:
+        raise ValueError("content must hold at least one picture that can be read, got none")
+    moments = []
+    for candidate in candidates:
+        colours = images.fit_picture(candidate, _THUMBNAIL).srgb.flatten(1)
+        moments.append(torch.cat([colours.mean(1), colours.std(1)]))
+    with torch.inference_mode():
+        return stylizer.look([candidates[k] for k in _most_different(torch.stack(moments))])
+
+
+def _most_different(points: Tensor) -> list[int]:
+    """Indices of a few points: the one nearest to the mean, and then always the farthest."""
+    chosen = [int((points - points.mean(0)).norm(dim=1).argmin())]
+    while len(chosen) < min(_REPRESENTATIVES, len(points)):
+        distances = (points[:, None] - points[chosen]).norm(dim=2).amin(1)
+        chosen.append(int(distances.argmax()))
+    return chosen
 
 
 def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:
     """A note if a photograph of the night is asked to become much brighter."""
     from ..constraints import KeepShadows
     from ..constraints.registry import is_photoreal
+    from ..images import fit_picture
     from ..losses import luma
 
     statistics = stylizer.statistics.get()
     if statistics is None or not is_photoreal(stylizer.constraint):
         return []
+    picture = fit_picture(picture, stylizer.solve_size or max(picture.size))
     content = picture.srgb[None]
     visible = 1 if picture.alpha is None else picture.alpha / picture.alpha.mean().clamp_min(1e-6)
     dark = (KeepShadows(content).dark * visible).mean().item()
@@ -335,13 +339,3 @@ def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:
     if dark < _NIGHT or brighter < _BRIGHTER:
         return []
     return [f"{dark:.0%} of it is nearly black and stays dark, since brightening would show noise"]
-
-
-def _print_report(console: Console, report: dict[str, Any]) -> None:
-    if "error" in report:
-        console.print(report["error"])
-        return
-    for note in report["notes"]:
-        console.print(f"{report['input']}: {note}")
-    width, height = report["size"]
-    console.print(f"{report['output']}: {width} x {height}, {report['seconds']:.2f} s")
