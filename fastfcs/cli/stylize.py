@@ -169,6 +169,12 @@ def stylize(
         painting: dict[str, Any] = {name: value for name, value in options if value is not None}
         if painting and photoreal:
             raise ValueError(f"--{next(iter(painting))} must be given without --photoreal")
+        if solve_size is not None and not photoreal:
+            raise ValueError("--solve-size must be given with --photoreal")
+        if one_look and (not photoreal or mask):
+            raise ValueError("--one-look must be given with --photoreal and without --mask")
+        if one_look and "-" in content:
+            raise ValueError("--one-look must be given with files, got standard input")
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
         if skip_existing and force:
@@ -182,12 +188,6 @@ def stylize(
                 f"got {len(jobs)} and {len(style)}"
             )
         content_mask, style_mask = open_masks(*mask) if mask else (None, None)
-        if solve_size is not None and not photoreal:
-            raise ValueError("--solve-size must be given with --photoreal")
-        if one_look and (not photoreal or mask):
-            raise ValueError("--one-look must be given with --photoreal and without --mask")
-        if one_look and any(source == "-" for source, _ in jobs):
-            raise ValueError("--one-look must be given with files, got standard input")
         constraint: list[Any] = [
             *(["photoreal"] if photoreal else []),
             *([f"keep-{keep}"] if keep else []),
@@ -216,7 +216,7 @@ def stylize(
 
 
 @contextmanager
-def _one_step(bar: ProgressBar, *, stylizer: Stylizer) -> Iterator[None]:
+def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
     """Advance a bar by one picture, in proportion to the pixels whose features are computed."""
     from torch import nn
 
