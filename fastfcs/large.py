@@ -23,11 +23,11 @@ from .constraints.pixels import SoftClip
 from .images import ImageBatch
 from .ops import affine_apply, affine_fit
 
-SOLVE_SIZE = 864
+SOLVE_SIZE = 768
 """Longer side, in pixels, at which larger photographs are restyled by default."""
 
 # Windows and regularisation of the models (docs/training-log.md).
-_RADIUS, _EPS = 4, 1e-4
+_RADIUS, _EPS = 4, 1e-5
 
 
 def apply_change(large: ImageBatch, small: ImageBatch, restyled: Tensor) -> Tensor:

@@ -54,7 +54,6 @@ _IMAGES = 192  # bytes per pixel of sixteen images, with Adam's, see `Footprint`
 _PHOTO_SIDE = 384  # longer side in pixels of the one scale
 _PHOTO_UPDATES, _PHOTO_STEP = 6, 0.1
 _PHOTO_RIM = 8  # pixels
-_PHOTO_LEVELS = 3  # the deepest takes half of the time
 _PHOTO_STRUCTURE = 1.1  # the weight that takes kappa's place
 
 
@@ -176,7 +175,6 @@ class Refinement(nn.Module):
         regions: Tensor | None = None,
         alpha: Tensor | None = None,
         dtype: torch.dtype | None = None,
-        levels: int | None = None,
         tile: int | None = None,
     ) -> Targets:
         """Compute the targets of the loss.
@@ -186,22 +184,22 @@ class Refinement(nn.Module):
             statistics, regions, alpha: see `forward`.
             dtype: of the features; by default that of `torch.autocast`, where it is enabled, or of
                 the parameters.
-            levels: number of levels, of the finest, that the loss has; by default all.
             tile: see `forward`.
 
         Returns:
             The targets, which all updates share.
         """
-        style = statistics.vgg[:levels]
         visible = visible_masks(regions, alpha)
         if tile is None:
-            features, _ = self._forward(content, dtype, len(style))
+            features, _ = self._forward(content, dtype)
             deepest, grams = features[-1], _grams(features, visible)
         else:
-            deepest, grams = self._whole_features(content, visible, dtype, len(style), tile)
-        norms = [squared_norm(h) + squared_norm(g) for h, g in zip(style, grams, strict=True)]
+            deepest, grams = self._whole_features(content, visible, dtype, tile)
+        norms = [
+            squared_norm(h) + squared_norm(g) for h, g in zip(statistics.vgg, grams, strict=True)
+        ]
         weighted = deepest if alpha is None else deepest * _relative(alpha, deepest).sqrt()
-        return Targets(deepest, squared_norm(weighted), style, norms, regions, alpha)
+        return Targets(deepest, squared_norm(weighted), statistics.vgg, norms, regions, alpha)
 
     def gradient(
         self,
@@ -224,7 +222,7 @@ class Refinement(nn.Module):
         """
         if tile is not None:
             return self._tiled_gradient(image, targets, content_weight, dtype, tile)
-        features, saved = self._forward(image, dtype, len(targets.style))
+        features, saved = self._forward(image, dtype)
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
         corrections = []
         for level, (h, norm) in enumerate(zip(features, targets.norms, strict=True)):
@@ -240,19 +238,18 @@ class Refinement(nn.Module):
         image: Tensor,
         visible: Tensor | None,
         dtype: torch.dtype | None,
-        levels: int,
         tile: int,
     ) -> tuple[Tensor, list[Tensor]]:
         """The deepest features of an image and its Gram matrices, by tiles."""
-        sizes = _level_sizes(image.shape[-2:], levels)
-        dtype = dtype or working_dtype(self, image)
         _, widths = self.widths
-        deepest = image.new_empty(len(image), widths[levels - 1], *sizes[-1], dtype=dtype)
+        sizes, last = _level_sizes(image.shape[-2:], len(widths)), len(widths) - 1
+        dtype = dtype or working_dtype(self, image)
+        deepest = image.new_empty(len(image), widths[last], *sizes[last], dtype=dtype)
 
         def features_of(part: Tile) -> list[Tensor]:
-            features, _ = self._forward(part.cut(image), dtype, levels)
-            inside = part.interior(features[-1], levels - 1)
-            part.cut_interior(deepest, levels - 1).copy_(inside)
+            features, _ = self._forward(part.cut(image), dtype)
+            inside = part.interior(features[-1], last)
+            part.cut_interior(deepest, last).copy_(inside)
             return features
 
         tiles, _ = self.footprint().passes(image.shape[-2:], tile)
@@ -272,7 +269,7 @@ class Refinement(nn.Module):
         sizes = _level_sizes(image.shape[-2:], levels)
         dtype = dtype or working_dtype(self, image)
         visible = visible_masks(targets.regions, targets.alpha)
-        _, grams = self._whole_features(image, visible, dtype, levels, tile)
+        _, grams = self._whole_features(image, visible, dtype, tile)
         weights: list[Tensor] = []
         masks: list[Tensor | None] = []
         for level, (g, size) in enumerate(zip(grams, sizes, strict=True)):
@@ -285,7 +282,7 @@ class Refinement(nn.Module):
         result = torch.empty_like(image, dtype=dtype, memory_format=torch.contiguous_format)
         _, tiles = self.footprint().passes(image.shape[-2:], tile)
         for part in tiles:
-            features, saved = self._forward(part.cut(image), dtype, levels)
+            features, saved = self._forward(part.cut(image), dtype)
             corrections = []
             for level, (h, w, m) in enumerate(zip(features, weights, masks, strict=True)):
                 own = None if m is None else part.cut(m, level)
@@ -340,18 +337,14 @@ class Refinement(nn.Module):
         first, _ = footprint.passes(size, tile)
         return sum(part.pixels for part in first) + updates * footprint.pixels(size, tile)
 
-    def _layers_of(self, levels: int) -> list[nn.Module]:
-        """The layers up to the one that computes the last of some levels."""
-        return self._layers[: self._layers.index(self._tap_layers[levels - 1]) + 1]
-
     def _forward(
-        self, image: Tensor, dtype: torch.dtype | None, levels: int
+        self, image: Tensor, dtype: torch.dtype | None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Compute h_l, and save ReLU outputs and the indices of maxima for `_backward`."""
         x = (image - self.maps.mean) * self.maps.scale
         x = x.to(dtype or working_dtype(self, image))
         features, saved = [], []
-        for layer in self._layers_of(levels):
+        for layer in self._layers:
             if isinstance(layer, nn.MaxPool2d):
                 x, indices = F.max_pool2d(x, 2, return_indices=True)
                 saved.append(indices)
@@ -372,7 +365,7 @@ class Refinement(nn.Module):
         Autograd is not used because this may run in inference mode.
         """
         g: Any = 0
-        for layer in reversed(self._layers_of(len(corrections))):
+        for layer in reversed(self._layers):
             if layer in self._tap_layers:
                 g = corrections.pop().add_(g)
             if isinstance(layer, nn.Conv2d):
@@ -401,7 +394,6 @@ class Refinement(nn.Module):
         step: float = _STEP,
         structure_weight: float = 0.0,
         rim: int = 0,
-        levels: int | None = None,
     ) -> Tensor:
         """Refine a result of the network.
 
@@ -413,7 +405,6 @@ class Refinement(nn.Module):
             step: step size, in intensity units, at a pixel whose gradient has the RMS magnitude.
             structure_weight: weight of `fastfcs.losses.structure_loss`, which then takes the place
                 of the loss's first term.
-            levels: see `targets`.
             rim: pixels by which pictures are continued by their mirror images for the features,
                 which would take the zeros beyond the border for an edge.
 
@@ -434,7 +425,7 @@ class Refinement(nn.Module):
             masks, weights = (
                 None if each is None else continued(each) for each in (regions, alpha)
             )
-            of_content = continued(content), statistics, masks, weights, dtype, levels, tile
+            of_content = continued(content), statistics, masks, weights, dtype, tile
             targets = self.targets(*of_content)
             x = image
             mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
@@ -631,7 +622,6 @@ def refine_photograph(
         step=_PHOTO_STEP,
         structure_weight=_PHOTO_STRUCTURE,
         rim=_PHOTO_RIM,
-        levels=_PHOTO_LEVELS,
     )
     enlarged = pyramid.resize(refined - first, (height, width))
     return between.project(image + enlarged, lowpass, luma_lowpasses[1])

@@ -21,7 +21,7 @@ from .images import AnyImage, ImageBatch, Picture
 from .large import SOLVE_SIZE, apply_change
 from .look import POINTS, Look, fit_look, luma_of
 from .losses import visible_masks
-from .memory import free_memory
+from .memory import free_memory, return_freed
 from .network import Solver
 from .precision import Precision, choose
 from .precision import parse as parse_precision
@@ -372,7 +372,9 @@ class Stylizer(nn.Module):
             return cast(T, batch.convert_back(restyled))
         small = batch.reduced(max(size))
         masks = None if regions is None else resize(regions, size)
+        _tidy()
         restyled = self._restyle(small, statistics, masks, self.strength)
+        _tidy()
         return cast(T, batch.wrap(apply_change(batch, small, restyled)))
 
     def _restyle(
@@ -420,6 +422,7 @@ class Stylizer(nn.Module):
             memory=memory,
         )
         if refinement is not None:
+            _tidy()
             x = refine_photograph(
                 refinement,
                 x,
@@ -517,7 +520,7 @@ class Stylizer(nn.Module):
         Examples:
             >>> from fastfcs import Stylizer
             >>> Stylizer(weights="tiny", constraint="photoreal").solved_at(3000, 4000)
-            (648, 864)
+            (576, 768)
             >>> Stylizer(weights="tiny").solved_at(3000, 4000)
             (3000, 4000)
         """
@@ -691,6 +694,12 @@ class Stylizer(nn.Module):
             except ValueError:
                 errors.append(f"{start[:-1]} must be complete and belong to this network")
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _tidy() -> None:
+    """Return freed memory, so that one stage does not add to the peak of the next."""
+    if not torch.compiler.is_compiling():
+        return_freed()
 
 
 def _weights(alpha: Tensor | None) -> Tensor | None:

@@ -102,7 +102,7 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
     type=pixels_or_full,
     metavar="PIXELS|full",
     help="With --photoreal: restyle larger photographs at this longer side, and apply the change "
-    "at full size; full restyles them at their own size. By default 864.",
+    "at full size; full restyles them at their own size. By default 768.",
 )
 @click.option(
     "--one-look",
