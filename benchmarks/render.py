@@ -2,12 +2,12 @@
 
 python benchmarks/render.py
 
-Every number between the markers in README.md, docs/results.md and docs/benchmarks.md comes from
-those files. pairs.json is the report.json of `fastfcs evaluate PAIRS`, with the medians of
---refine and --no-refine merged into it as "artistic, refined" and so on; iterations-*.json are the
-iterations.json of --equivalent-iterations without their rows of single pairs; command-cpu.json is
-written by command.py, networks.json by networks.py, and one file per machine by laplacian.py,
-gram.py and stylizer.py.
+Every number between the markers in README.md and docs/*.md comes from those files. pairs.json is
+the report.json of `fastfcs evaluate PAIRS`, with the medians of --refine and --no-refine merged
+into it as "artistic, refined" and so on; iterations-*.json are the iterations.json of
+--equivalent-iterations without their rows of single pairs; command-cpu.json is written by
+command.py, networks.json by networks.py, large.json by large.py, known-edits.json by
+known_edits.py, and one file per machine by laplacian.py, gram.py and stylizer.py.
 """
 
 from __future__ import annotations
@@ -268,6 +268,45 @@ def command(report: dict[str, Any]) -> str:
     return table(["", "seconds", "peak MB"], rows)
 
 
+def large(report: dict[str, Any]) -> str:
+    """Large photographs: one row per size, and one per kernel."""
+    kinds = {
+        "photoreal": "`stylize --photoreal`",
+        "artistic": "`stylize`",
+        "look": "`apply`",
+        "color-matcher": "color-matcher, mkl, without files",
+    }
+    rows = [
+        [
+            f"{row['megapixels']} MP",
+            words,
+            f"{row[kind]['seconds']:.1f}",
+            str(row[kind].get("peak_mb", "")),
+            str(row["decoded_mb"]),
+        ]
+        for row in report["rows"]
+        for kind, words in kinds.items()
+        if kind in row
+    ]
+    head = ["photograph", "", "seconds", "peak MB", "of which input and output, decoded"]
+    kernels = [
+        [row["what"], f"{row['ms']:.1f}", f"{row['floor']:.2f}" if "floor" in row else ""]
+        for row in report["kernels"]
+    ]
+    text = f"{machine_name(report['machine'])}:\n\n{table(head, rows)}\n"
+    return text + table(["at 24 MP", "ms", "a copy's time over it"], kernels)
+
+
+def known_edits(report: dict[str, Any]) -> str:
+    """One row per method, one column per seed."""
+    methods = list(next(iter(report.values())))
+    rows = [
+        [method, *(f"{seed[method][0]:.1f}, {seed[method][1]:.1f}" for seed in report.values())]
+        for method in methods
+    ]
+    return table(["PSNR in dB, CIEDE2000", *(f"seed {seed}" for seed in report)], rows)
+
+
 def benchmarks(machines: list[Sections]) -> str:
     """The goals that were measured, the Stylizer's times, and the goals that were not measured."""
     text = goals(machines)
@@ -296,7 +335,11 @@ def documents() -> dict[Path, str]:
             "networks": networks(results["networks"]),
             "command": command(results["command-cpu"]),
         },
-        "docs/benchmarks.md": {"benchmarks": benchmarks(machines)},
+        "docs/benchmarks.md": {
+            "benchmarks": benchmarks(machines),
+            "large": large(results["large"]),
+        },
+        "docs/evaluation.md": {"known edits": known_edits(results["known-edits"])},
     }
     texts = {}
     for name, blocks in tables.items():
