@@ -47,8 +47,8 @@ STRUCTURE = 0.25
 SMALL_STYLE = 96
 """Shorter side, in pixels, below which a style is continued by mirror images of itself."""
 
-# Bytes for a painting on a CPU by default, even if more is free: tiles take a fifth more time.
-_ENOUGH = 1_600_000_000
+# Bytes for a painting on a CPU by default, even if more is free: tiles take little more time.
+_ENOUGH = 1_400_000_000
 
 LOOK_SIZE = 512
 """Longer side, in pixels, at which the pictures of a look are restyled."""
@@ -127,7 +127,7 @@ class Stylizer(nn.Module):
             refined, and the refinement itself, "auto" is the parameters' dtype. Gram matrices and
             what is made of them, X and constraints are in float32 always.
         memory: what restyling may take, in bytes, beside the parameters; None is most of what is
-            free, and on a CPU at most 1.6 GB. Paintings that would take more are made in tiles
+            free, and on a CPU at most 1.4 GB. Paintings that would take more are made in tiles
             (`fastfcs.tiles`), which takes longer and leaves no seams. Photographs, traced programs
             and recorded graphs have none.
 

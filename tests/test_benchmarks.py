@@ -454,7 +454,8 @@ def test_variants_are_compiled_with_their_constant(
     where = lines.index(f"build gram-GRAM_BLOCKS=396.o: object {ROOT}/csrc/cuda/gram.cu")
     assert lines[where + 1] == "  define = -DFASTFCS_GRAM_BLOCKS=396"
     (linked,) = (line for line in lines if line.startswith("build GRAM_BLOCKS=396.so: "))
-    assert linked.split()[3:] == ["gram-GRAM_BLOCKS=396.o", "matting.o", "kernel_library.o"]
+    objects = ["affine.o", "gram-GRAM_BLOCKS=396.o", "matting.o", "kernel_library.o"]
+    assert linked.split()[3:] == objects
     assert sum(line.startswith("build matting.o:") for line in lines) == 1
 
 

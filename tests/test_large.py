@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from pictures import noise
-from PIL import Image, ImageCms
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastfcs import images
 from fastfcs.constraints import SoftClip
-from fastfcs.images import Picture, image_to_tensor
+from fastfcs.images import Picture, cicp, image_to_tensor
 from fastfcs.large import apply_change
 from fastfcs.losses import gradient_ssim
 from fastfcs.network import UnrolledSolver
@@ -118,7 +118,7 @@ def test_samples_are_not_copied_as_floats(
 def test_colour_profile_alpha_and_hidden_pixels(
     stylizer: Stylizer, content: Tensor, depth: int
 ) -> None:
-    icc = _display_p3()
+    icc, _ = cicp.profile(primaries=12, transfer=13)  # Display P3
     samples = torch.tensor(images.to_samples(content, depth)).movedim(-1, 0)
     alpha = torch.ones(content.shape[1:])
     alpha[:, :60] = 0
@@ -131,16 +131,6 @@ def test_colour_profile_alpha_and_hidden_pixels(
     # In sRGB it is nearly what the same colours without a profile become.
     plain = stylizer(Picture(picture.srgb, alpha, depth=depth))
     assert (plain.pixels - result.srgb)[:, :, 60:].abs().mean() < 0.02
-
-
-def _display_p3() -> bytes:
-    from pathlib import Path
-
-    path = Path("content_p3.png")
-    if path.exists():
-        return images.read(path).icc
-    profile = ImageCms.createProfile("sRGB")
-    return ImageCms.ImageCmsProfile(profile).tobytes()
 
 
 def test_strength_regions_and_other_constraints(stylizer: Stylizer, content: Tensor) -> None:

@@ -686,7 +686,7 @@ def spoiled(tensor: Tensor, value: float) -> Tensor:
         ),
         (
             lambda: ops.matting_factors((IMAGE * 255).to(torch.uint8)),
-            "image must be float32 or float64, got Byte",
+            "image must be float32 or float64, got uint8",
         ),
         (lambda: ops.matting_factors(IMAGE, 0.0), "eps must be a positive number, got 0"),
         (
