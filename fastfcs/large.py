@@ -11,10 +11,12 @@ around it are. An unchanged picture comes back bit for bit.
 
 X has been soft-clipped. The models are fitted to what it was before, and the same soft clipping,
 by the large picture's own values, follows at full size: a highlight of three pixels is bent, not
-cut.
+cut. 8 and 16 bits take one pass; for floats a second one bends.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -53,7 +55,8 @@ def apply_change(large: ImageBatch, small: ImageBatch, restyled: Tensor) -> Tens
     """
     samples = large.samples
     guide = small.samples.to(torch.promote_types(small.samples.dtype, torch.float32))
-    result = small.encode(restyled).to(guide)
+    # Without alpha: hidden pixels, which would not change, would hold back their neighbours.
+    result = replace(small, alpha=None).encode(restyled).to(guide)
     models = affine_fit(guide.detach(), SoftClip(guide).inverse(result) - guide, _RADIUS, _EPS)
     identity = models.new_tensor([1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]).view(1, -1, 1, 1)
     models = (models + identity).to(samples.device)

@@ -48,11 +48,11 @@ class Look:
     """A map of colours on a grid, interpolated trilinearly between its points.
 
     Args:
-        grid: (3, N, N, N) in [0, 1]; grid[:, b, g, r] are R, G and B of the result for the colour
-            (r, g, b) / (N - 1), in sRGB. N is at least 2.
+        grid: (3, N, N, N), clipped to [0, 1]; grid[:, b, g, r] are R, G and B of the result for
+            the colour (r, g, b) / (N - 1), in sRGB. N is at least 2.
 
     Raises:
-        ValueError: the grid has another shape.
+        ValueError: the grid has another shape, or is not finite.
 
     Examples:
         >>> import torch
@@ -68,7 +68,9 @@ class Look:
             raise ValueError(
                 f"grid must have shape (3, N, N, N) with N at least 2, got {tuple(grid.shape)}"
             )
-        self.grid = grid.detach().float().cpu()
+        if not grid.isfinite().all():
+            raise ValueError("grid must be finite, got at least one NaN or infinity")
+        self.grid = grid.detach().float().cpu().clamp(0, 1)
 
     @classmethod
     def identity(cls, points: int = POINTS) -> Look:
@@ -87,12 +89,17 @@ class Look:
         """Change the strength.
 
         Args:
-            strength: 0 is the identity, 1 this look.
+            strength: in [0, 1]; 0 is the identity, 1 this look.
 
         Returns:
-            The look in between, or beyond.
+            The look in between.
+
+        Raises:
+            ValueError: the strength is out of its range.
         """
-        return Look(torch.lerp(self.identity(self.points).grid, self.grid, strength).clamp(0, 1))
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must be in [0, 1], got {strength}")
+        return Look(torch.lerp(self.identity(self.points).grid, self.grid, strength))
 
     @property
     def points(self) -> int:
@@ -143,7 +150,7 @@ class Look:
         Raises:
             TypeError, ValueError: the image is of no such kind.
         """
-        batch = images.image_to_tensor("image", image)
+        batch = images.image_to_tensor("image", image, smallest=1)
         if isinstance(image, Tensor):
             return cast(T, batch.convert_back(self.map(batch.samples)))
         result = torch.empty_like(batch.samples)  # in the same memory format
@@ -242,7 +249,8 @@ def suffix_of(path: str | Path) -> str:
 
 def _read_cube(path: Path) -> Tensor:
     points, rows = 0, []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    text = path.read_text(encoding="utf-8-sig", errors="replace")  # titles may be in any encoding
+    for number, line in enumerate(text.splitlines(), start=1):
         words = line.split("#")[0].split()
         if not words or words[0] == "TITLE":
             continue
@@ -316,11 +324,11 @@ def fit_look(
     displacement = restrict(
         _LUMA * lightness + _CHROMA * (transport - lightness) + _NETWORK * (x - c)
     )
-    identity = Look.identity(points).grid
-    grid = identity + _smooth_field(c, displacement, weights, points).to(identity)
+    identity = Look.identity().grid
+    grid = identity + _smooth_field(c, displacement, weights, POINTS).to(identity)
     for channel in range(3):  # along its own channel a result increases
         grid[channel] = _increasing(grid[channel], 2 - channel)
-    return Look(grid.clamp(0, 1))
+    return Look(grid).resampled(points)
 
 
 def luma_of(colours: Tensor) -> Tensor:

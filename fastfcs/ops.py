@@ -248,7 +248,8 @@ def _differentiable_backward(h: Tensor, target: Tensor, grad: Tensor) -> tuple[T
 
 
 def _save_affine_fit(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    guide, _, ctx.radius, ctx.eps = inputs
+    guide, _, radius, ctx.eps = inputs
+    ctx.radius = min(radius, max(guide.shape[-2:]))
     ctx.save_for_backward(guide)
 
 

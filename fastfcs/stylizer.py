@@ -48,7 +48,7 @@ SMALL_STYLE = 96
 """Shorter side, in pixels, below which a style is continued by mirror images of itself."""
 
 # Bytes for a painting on a CPU by default, even if more is free: tiles take little more time.
-_ENOUGH = 1_400_000_000
+_ENOUGH = 1_300_000_000
 
 LOOK_SIZE = 512
 """Longer side, in pixels, at which the pictures of a look are restyled."""
@@ -124,10 +124,10 @@ class Stylizer(nn.Module):
         precision: arithmetic of the network: "float32"; "bfloat16" or "float16", which accumulate
             in float32; or "auto", the fastest on the device whose results are as close to those of
             float32 as docs/results.md says. For weights that do not ship, paintings that are
-            refined, and the refinement itself, "auto" is the parameters' dtype. Gram matrices and
+            refined, "auto" is the parameters' dtype. Gram matrices and
             what is made of them, X and constraints are in float32 always.
         memory: what restyling may take, in bytes, beside the parameters; None is most of what is
-            free, and on a CPU at most 1.4 GB. Paintings that would take more are made in tiles
+            free, and on a CPU at most 1.3 GB. Paintings that would take more are made in tiles
             (`fastfcs.tiles`), which takes longer and leaves no seams. Photographs, traced programs
             and recorded graphs have none.
 
@@ -394,10 +394,11 @@ class Stylizer(nn.Module):
         statistics = tuple(s.map(lambda h: h.to(dtype)) for s in statistics)
         photoreal = is_photoreal(self.constraint)  # all it takes from a style are its colours
         memory = self._free_memory(image)
-        scales = [
-            (size, statistics[-1] if photoreal else pyramid.of_scale(statistics, size))
-            for size in self.sizes(height, width)
-        ]
+        if photoreal:
+            scales = [((height, width), statistics[-1])]
+        else:
+            sizes = self.sizes(height, width)
+            scales = [(size, pyramid.of_scale(statistics, size)) for size in sizes]
         solver, refinement = self._parts()
         if refinement is not None:
             scales = [(size, Statistics(s.own)) for size, s in scales]
@@ -458,7 +459,8 @@ class Stylizer(nn.Module):
 
         Raises:
             TypeError, ValueError: an argument is not as described above; the constraint is not
-                "photoreal", alone or with one of these; or the styles are several.
+                "photoreal", alone or with "keep-colour" or "keep-luminance"; or the styles are
+                several.
             RuntimeError: no style is set.
 
         Examples:
@@ -473,8 +475,12 @@ class Stylizer(nn.Module):
         statistics = self._set_statistics()
         if statistics[0].styles != 1:
             raise ValueError(f"style must be a single one for a look, got {statistics[0].styles}")
-        if "photoreal" not in self.constraint:
-            raise ValueError(f"constraint must be 'photoreal' for a look, got {self.constraint}")
+        named = all(isinstance(part, str) for part in self.constraint)
+        if not named or "photoreal" not in self.constraint:
+            raise ValueError(
+                "constraint must be 'photoreal', alone or with 'keep-colour' or 'keep-luminance', "
+                f"for a look, got {self.constraint}"
+            )
         contents: Sequence[Any] = content if isinstance(content, (list, tuple)) else [content]
         if not contents:
             raise ValueError("content must be at least one image, got an empty list")
@@ -482,12 +488,20 @@ class Stylizer(nn.Module):
         results: list[Tensor] = []
         for each in contents:
             batch = images.image_to_tensor("content", each)
-            if max(batch.samples.shape[-2:]) > LOOK_SIZE:
-                batch = batch.reduced(LOOK_SIZE)
-            visible = ... if batch.alpha is None else batch.alpha[0, 0].cpu() > 0.5
+            height, width = batch.samples.shape[-2:]
+            side = _reduced_side(height, width, LOOK_SIZE)
+            if side < max(height, width):
+                batch = batch.reduced(side)
+            visible = torch.ones(batch.samples.shape[-2:], dtype=torch.bool)
+            if batch.alpha is not None:
+                visible = batch.alpha[0, 0].cpu() > 0
+            if not visible.any():
+                continue
             before, after = batch.pixels, self._restyle(batch, statistics, None, 1.0)
             for found, x in ((colours, before), (results, after)):
                 found.append(x.cpu().movedim(1, -1)[:, visible].reshape(-1, 3))
+        if not colours:
+            raise ValueError("content must be visible somewhere, got alpha 0 everywhere")
         return fit_look(
             colours,
             results,
@@ -531,8 +545,7 @@ class Stylizer(nn.Module):
         named = all(isinstance(part, str) for part in self.constraint)
         if self.solve_size is None or not (named and is_photoreal(self.constraint)):
             return height, width
-        smaller = images.fitted((height, width), self.solve_size)
-        return smaller if min(smaller) >= MIN_SIDE else (height, width)
+        return images.fitted((height, width), _reduced_side(height, width, self.solve_size))
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Tell the scales of a content.
@@ -596,7 +609,7 @@ class Stylizer(nn.Module):
         return (
             f"constraint={self.constraint}, strength={self.strength}, cutoff={self.cutoff}, "
             f"levels={self.levels}, structure={self.structure}, brush={self.brush}, "
-            f"precision={self.precision}, memory={self.memory}"
+            f"precision={self.precision}, solve_size={self.solve_size}, memory={self.memory}"
         )
 
     def _free_memory(self, content: Tensor | None = None) -> int | None:
@@ -702,6 +715,15 @@ class Stylizer(nn.Module):
             except ValueError:
                 errors.append(f"{start[:-1]} must be complete and belong to this network")
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _reduced_side(height: int, width: int, longest: int) -> int:
+    """The longer side to which a picture is reduced, of which the shorter has `MIN_SIDE` at least.
+
+    Its own if that is not possible.
+    """
+    longer, shorter = max(height, width), min(height, width)
+    return max(longest, -(-MIN_SIDE * longer // shorter))
 
 
 def _tidy() -> None:

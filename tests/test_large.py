@@ -133,6 +133,21 @@ def test_colour_profile_alpha_and_hidden_pixels(
     assert (plain.pixels - result.srgb)[:, :, 60:].abs().mean() < 0.02
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+def test_the_rim_of_a_cut_out_changes_like_its_middle(depth: int) -> None:
+    """Hidden pixels, which do not change, must not hold back their neighbours."""
+    grey = torch.full((3, 400, 400), 0.4)
+    alpha = torch.ones(400, 400)
+    alpha[:, :200] = 0
+    samples = torch.tensor(images.to_samples(grey, depth)).movedim(-1, 0)
+    large = image_to_tensor("content", Picture(samples, alpha, depth=depth))
+    reduced = large.reduced(80)
+    result = apply_change(large, reduced, reduced.pixels + 0.2)[0, 0].int()
+    assert (result[:, :200] == samples[0, 0, 0]).all()
+    assert (result[:, 200:] - result[0, 399]).abs().max() <= 1
+    assert result[0, 399] > 1.4 * int(samples[0, 0, 0])
+
+
 def test_strength_regions_and_other_constraints(stylizer: Stylizer, content: Tensor) -> None:
     stylizer.strength = 0
     samples = images.to_samples(content, 8)
@@ -162,8 +177,8 @@ def test_an_edge_does_not_glow(solver: UnrolledSolver) -> None:
     content[:, :, 128:] = 0.85
     style = noise(3, 100, 100, seed=3) * torch.tensor([0.9, 0.5, 0.2]).view(3, 1, 1)
     result = Stylizer(style, weights=solver, constraint="photoreal", solve_size=64)(content)
-    for side in (result[:, 32:-32, 32:128], result[:, 32:-32, 128:-32]):
-        near = side[:, :, -6:] if side is result[:, 32:-32, 32:128] else side[:, :, :6]
+    dark, bright = result[:, 32:-32, 32:128], result[:, 32:-32, 128:-32]
+    for side, near in ((dark, dark[:, :, -6:]), (bright, bright[:, :, :6])):
         assert (near.mean((1, 2)) - side.mean((1, 2))).abs().max() < 0.06
 
 
@@ -172,7 +187,8 @@ def test_small_contents_and_none_are_restyled_at_their_own_size(
 ) -> None:
     assert stylizer.solved_at(200, 300) == (64, 96)
     assert stylizer.solved_at(60, 90) == (60, 90)
-    assert stylizer.solved_at(20, 3000) == (20, 3000)  # 1 pixel would be left of the shorter side
+    assert stylizer.solved_at(20, 3000) == (16, 2400)  # the shorter side keeps 16 pixels
+    assert stylizer.solved_at(16, 3000) == (16, 3000)
     whole = stylizer(content)
     stylizer.solve_size = None
     assert stylizer.solved_at(200, 300) == (200, 300)

@@ -46,7 +46,7 @@ def test_delta_e(seed: int) -> None:
 
 
 def test_delta_e_of_greys_and_opposite_hues() -> None:
-    """The published pairs that tell wrong implementations apart, as far as sRGB holds them."""
+    """Where hues are undefined or far apart, which tells wrong implementations apart."""
     colours = torch.tensor(
         [[0.5, 0.5, 0.5], [1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1], [0.2, 0.1, 0.9]]
     ).double()
@@ -136,7 +136,7 @@ CUBE = "LUT_3D_SIZE 2\n" + "0 0 0\n" * 7
     [
         (CUBE, "must hold LUT_3D_SIZE N, N at least 2, and N\\^3 colours, got N = 2 and 7"),
         (CUBE + "0 0\n", "is damaged in line 9: '0 0'"),
-        (CUBE + "nan 0 0\n", "is damaged in line 9|must be a 3D LUT|must hold finite numbers"),
+        (CUBE + "nan 0 0\n", "must be a 3D LUT, got 'nan' in line 9"),
         (CUBE + "1e999 0 0\n", "must hold finite numbers"),
         ("LUT_1D_SIZE 4\n", "must be a 3D LUT, got 'LUT_1D_SIZE' in line 1"),
         ("DOMAIN_MAX 2 2 2\n" + CUBE, "must have the domain \\[0, 1\\], got 'DOMAIN_MAX 2 2 2'"),
@@ -238,6 +238,33 @@ def test_strength_and_constraints(stylizer: Stylizer) -> None:
         stylizer.strength, stylizer.constraint = 1, "photoreal"
 
 
+def test_a_look_beyond_the_range_is_clipped() -> None:
+    """Other programs' files may hold such values; samples must not wrap around."""
+    brighter = Look(1.1 * Look.identity(5).grid - 0.05)
+    samples = np.array([[[255, 0, 128]]], np.uint8)
+    assert brighter(samples)[0, 0].tolist() == [255, 0, 128]
+
+
+def test_points_change_the_grid_and_not_the_look(stylizer: Stylizer) -> None:
+    photo = load_photo("coffee", 100)[0].float()
+    fine, coarse = stylizer.look(photo, 65), stylizer.look(photo, 17)
+    assert (fine.points, coarse.points) == (65, 17)
+    assert (fine(photo) - coarse(photo)).abs().max() < 0.02
+
+
+def test_sizes_of_a_series_may_differ(stylizer: Stylizer) -> None:
+    """A picture may be very long, hidden, or larger than the solve size."""
+    photo = load_photo("coffee", 300)[0].float()
+    hidden = images.Picture(photo, torch.zeros(photo.shape[1:]))
+    stylizer.solve_size = 64
+    try:
+        look = stylizer.look([photo, noise(3, 16, 1000), hidden])
+    finally:
+        stylizer.solve_size = None
+    assert (look(photo) - photo).abs().mean() > 0.02
+    assert look(noise(3, 4, 5)).shape == (3, 4, 5)
+
+
 def test_hidden_pixels_have_no_say(stylizer: Stylizer) -> None:
     photo = load_photo("coffee", 100)[0].float()
     alpha = torch.ones(photo.shape[1:])
@@ -251,10 +278,19 @@ def test_errors(stylizer: Stylizer) -> None:
     photo = noise(3, 20, 20)
     with pytest.raises(ValueError, match="content must be at least one image, got an empty list"):
         stylizer.look([])
-    with pytest.raises(ValueError, match="constraint must be 'photoreal' for a look, got \\(\\)"):
+    with pytest.raises(
+        ValueError, match="constraint must be 'photoreal', alone or with .*, got \\(\\)"
+    ):
         Stylizer(photo, weights="tiny").look(photo)
     with pytest.raises(RuntimeError, match="the stylizer has no style yet"):
         Stylizer(weights="tiny", constraint="photoreal").look(photo)
+    with pytest.raises(ValueError, match="grid must be finite"):
+        Look(torch.full((3, 2, 2, 2), float("nan")))
+    with pytest.raises(ValueError, match="strength must be in \\[0, 1\\], got nan"):
+        Look.identity().scaled(float("nan"))
+    hidden = images.Picture(photo, torch.zeros(20, 20))
+    with pytest.raises(ValueError, match="content must be visible somewhere"):
+        stylizer.look(hidden)
     several = Stylizer([photo, photo], weights="tiny", refine=False, constraint="photoreal")
     with pytest.raises(ValueError, match="style must be a single one for a look, got 2"):
         several.look(photo)
@@ -323,18 +359,40 @@ def test_one_look_for_a_series(folder: Path) -> None:
         (("stylize", "series", "-o", "out", "--one-look"), "--one-look must be given with --photo"),
         (("lut", "series/a.png", "-o", "a.txt"), "must end in .cube, or in .png for a HALD image"),
         (("lut", "gone.png", "-o", "a.cube"), "gone.png cannot be read: No such file"),
-        (("lut", "series/a.png", "-o", "no/a.cube"), "No such file or directory"),
+        (("lut", "series/a.png", "-o", "no/a.cube"), "no/a.cube cannot be written: no is not a f"),
+        (("lut", "tiny.png", "-o", "a.cube"), "tiny.png must be at least 16 pixels per side, got"),
+        (
+            ("stylize", "series", "-o", "out", "--photoreal", "--one-look", "--skip-existing"),
+            "--one-look must be given without --skip-existing",
+        ),
+        (
+            ("stylize", "series", "-o", "out", "--photoreal", "--memory", "1GB"),
+            "--memory must be given without --photoreal",
+        ),
     ],
 )
 def test_bad_commands_say_so_and_leave_nothing(
     folder: Path, args: tuple[str, ...], message: str
 ) -> None:
+    Image.new("RGB", (8, 8)).save("tiny.png")
     before = sorted(Path().rglob("*"))
     result = run(*args, *SETTINGS)
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_series_with_pictures_that_cannot_be_restyled(folder: Path) -> None:
+    """They are reported, or mapped, when their turn comes."""
+    Image.new("RGB", (8, 8), "red").save("series/tiny.png")
+    Path("series/bad.png").write_bytes(b"no picture")
+    command = "stylize", "series", "-o", "out", "--photoreal", "--one-look", "--max-size", "50"
+    result = run(*command, *SETTINGS)
+    assert result.exit_code == 2
+    assert "bad.png cannot be read" in result.stderr
+    sizes = {path.name: Image.open(path).size for path in Path("out").iterdir()}
+    assert sizes == {"a.png": (50, 34), "b.jpg": (50, 34), "tiny.png": (8, 8)}
 
 
 def test_a_look_that_cannot_be_read(folder: Path) -> None:

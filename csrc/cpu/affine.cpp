@@ -22,6 +22,7 @@ Tensor fit(const Tensor& guide, const Tensor& signal, int64_t radius, double eps
   static const FitRows<T> windows = FASTFCS_FOR_ISA(window_rows<T>);
   static const FitRows<T> models = FASTFCS_FOR_ISA(model_rows<T>);
   const int64_t batch = guide.size(0), height = guide.size(2), width = guide.size(3);
+  radius = std::min(radius, std::max(height, width));  // larger windows have no more pixels
   Tensor result = new_empty(guide, {batch, kModel, height, width}, guide.scalar_type());
   Tensor memory = new_empty(guide, {kModel, height, width}, guide.scalar_type());
   for (int64_t b = 0; b < batch; ++b) {

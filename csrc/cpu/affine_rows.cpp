@@ -256,6 +256,8 @@ class Neighbours {
 
  public:
   explicit Neighbours(const int32_t* at) : at_(at), base_(at[0]) {
+    in_vector_ = sizeof(A) == sizeof(float) && at[kLanes - 1] + 1 - base_ < kLanes;
+    if (!in_vector_) return;
 #if defined(__AVX512F__)
     index_ = _mm512_sub_epi32(load<__m512i>(at), _mm512_set1_epi32(base_));
     next_ = _mm512_add_epi32(index_, _mm512_set1_epi32(1));
@@ -263,7 +265,6 @@ class Neighbours {
     index_ = _mm256_sub_epi32(load<__m256i>(at), _mm256_set1_epi32(base_));
     next_ = _mm256_add_epi32(index_, _mm256_set1_epi32(1));
 #endif
-    in_vector_ = sizeof(A) == sizeof(float) && at[kLanes - 1] + 1 - base_ < kLanes;
   }
 
   void read(const A* row, V& a, V& b) const {

@@ -134,6 +134,10 @@ def _count(number: int, noun: str) -> str:
 
 
 def _output_name(path: Path) -> Path:
-    from ..images import WRITABLE
+    from ..images import PictureError, format_of
 
-    return path if path.suffix.lower() in WRITABLE else path.with_suffix(".png")
+    try:
+        format_of(path)
+    except PictureError:  # also if a package is missing, without which it cannot be read, either
+        return path.with_suffix(".png")
+    return path

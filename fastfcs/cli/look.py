@@ -25,7 +25,7 @@ from .options import (
     WEIGHTS,
     device_named,
 )
-from .pictures import message_console, open_content, open_picture, set_style, write_result
+from .pictures import message_console, open_content, set_style, write_result
 from .start import import_torch
 
 if TYPE_CHECKING:
@@ -86,11 +86,16 @@ def lut(
 
     import torch
 
+    from .. import images
+    from ..checks import MIN_SIDE
     from ..look import suffix_of
     from ..stylizer import LOOK_SIZE, Stylizer
 
     with sentences():
         suffix_of(output)
+        parent = os.path.dirname(output) or "."
+        if not os.path.isdir(parent):
+            raise ValueError(f"{output} cannot be written: {parent} is not a folder")
         if os.path.exists(output) and not force:
             raise ValueError(f"{output} exists already; --force overwrites")
         constraint: list[Any] = ["photoreal", *([f"keep-{keep}"] if keep else [])]
@@ -104,9 +109,14 @@ def lut(
         notes = set_style(stylizer, style, blend)
         pictures = []
         for path in content:
-            picture, picture_notes = open_picture(path, LOOK_SIZE)
-            notes += [f"{path}: {note}" for note in picture_notes if "reduced" not in note]
-            pictures.append(picture)
+            picture = images.read(path)
+            if min(picture.size) < MIN_SIDE:
+                raise ValueError(
+                    f"{path} must be at least {MIN_SIDE} pixels per side, "
+                    f"got {' x '.join(map(str, picture.size))}"
+                )
+            notes += [f"{path}: {note}" for note in picture.notes]
+            pictures.append(images.fit_picture(picture, LOOK_SIZE))
         with torch.inference_mode():
             look = stylizer.look(pictures, int(points))
             look.save(output)
@@ -127,8 +137,8 @@ def lut(
 def _difference(first: Picture, second: Picture) -> Tensor:
     from ..delta_e import delta_e
 
-    colours = (each.srgb.movedim(0, -1) for each in (first, second))
-    return delta_e(*colours).flatten()
+    difference = delta_e(*(each.srgb.movedim(0, -1) for each in (first, second)))
+    return difference.flatten() if first.alpha is None else difference[first.alpha > 0]
 
 
 @click.command()
@@ -173,13 +183,14 @@ def apply(
     work_through(jobs, partial(apply_look, loaded), message_console(), as_json)
 
 
-def apply_look(look: Look, source: str, target: str) -> Report:
+def apply_look(look: Look, source: str, target: str, max_size: int | None = None) -> Report:
     """Apply a look to one picture.
 
     Args:
         look: the look.
         source: a file, or - for standard input.
         target: a file, or - for standard output (PNG).
+        max_size: longer side, in pixels, to which a larger picture is reduced.
 
     Returns:
         Its "size" and "notes".
@@ -201,7 +212,7 @@ def apply_look(look: Look, source: str, target: str) -> Report:
     """
     import torch
 
-    picture, notes = open_content(source, target)
+    picture, notes = open_content(source, target, max_size)
     with torch.inference_mode():
         result = look(picture)
     del picture  # encoding the result takes memory, too

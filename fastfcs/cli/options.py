@@ -103,7 +103,7 @@ MEMORY = click.option(
     type=size_in_bytes,
     metavar="SIZE",
     help="What a painting may take, such as 800MB or 2GB; larger ones are made in tiles, which "
-    "takes longer. By default most of what is free, on a CPU at most 1.4GB.",
+    "takes longer. By default most of what is free, on a CPU at most 1.3GB.",
 )
 MASK = click.option(
     "--mask",

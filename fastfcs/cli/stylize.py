@@ -88,7 +88,7 @@ _FILES = 2  # updates that reading and writing a picture are worth to the progre
     "--structure",
     type=float,
     help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting. "
-    "By default 0.3.",
+    "By default 0.25.",
 )
 @KEEP
 @STRENGTH
@@ -175,6 +175,11 @@ def stylize(
             raise ValueError("--one-look must be given with --photoreal and without --mask")
         if one_look and "-" in content:
             raise ValueError("--one-look must be given with files, got standard input")
+        if one_look and (skip_existing or solve_size is not None):
+            name = "--skip-existing" if skip_existing else "--solve-size"
+            raise ValueError(f"--one-look must be given without {name}")
+        if memory is not None and photoreal:
+            raise ValueError("--memory must be given without --photoreal")
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
         if skip_existing and force:
@@ -208,7 +213,7 @@ def stylize(
 
     def process(source: str, target: str) -> dict[str, Any]:
         if look is not None:
-            return apply_look(look, source, target)
+            return apply_look(look, source, target, max_size)
         return _restyle(stylizer, source, target, max_size, content_mask)
 
     step = one_picture if look else partial(_one_step, stylizer=stylizer)
@@ -277,6 +282,7 @@ def _restyle(
         notes.append(f"restyled at {columns} x {rows}, and the change applied at full size")
     tiles = stylizer.tiles(height, width)
     with torch.inference_mode(), warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", message="not enough memory")
         result = stylizer(picture, regions)
     del picture  # encoding the result takes memory, too
     notes += [str(warning.message) for warning in caught]
@@ -294,15 +300,19 @@ def _one_look(stylizer: Stylizer, jobs: Sequence[tuple[str, str]]) -> Look:
     import torch
 
     from .. import images
+    from ..checks import MIN_SIDE
     from ..stylizer import LOOK_SIZE
 
-    step = max(1, len(jobs) // _CANDIDATES)
+    step = -(-len(jobs) // _CANDIDATES)
     candidates = []
     for source, _ in jobs[::step]:
         with suppress(*BAD_INPUT):  # reported when its turn comes
-            candidates.append(images.fit_picture(images.read(source), LOOK_SIZE))
+            picture = images.read(source)
+            visible = picture.alpha is None or picture.alpha.any()
+            if visible and min(picture.size) >= MIN_SIDE:
+                candidates.append(images.fit_picture(picture, LOOK_SIZE))
     if not candidates:
-        raise ValueError("content must hold at least one picture that can be read, got none")
+        raise ValueError("content must hold pictures that can be restyled, got none")
     moments = []
     for candidate in candidates:
         colours = images.fit_picture(candidate, _THUMBNAIL).srgb.flatten(1)

@@ -242,7 +242,7 @@ class ImageBatch:
         return ImageBatch(samples, alpha, lambda x: x, self.icc)
 
 
-def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
+def image_to_tensor(name: str, image: AnyImage, smallest: int = MIN_SIDE) -> ImageBatch:
     """Convert an image of any kind to a batch.
 
     Args:
@@ -255,7 +255,7 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
               [0, 1] (mode F), or CMYK with a profile. Its EXIF orientation is applied;
             - a `Picture`.
 
-            H and W are at least `MIN_SIDE`.
+        smallest: what H and W are at least, in pixels.
 
     Returns:
         The image as a batch, without a copy where that is possible. Its ``convert_back`` gives a
@@ -294,9 +294,9 @@ def image_to_tensor(name: str, image: AnyImage) -> ImageBatch:
         kind = type(image).__name__
         raise TypeError(f"{name} must be a tensor, array, PIL image or Picture, got {kind}")
     height, width = batch.samples.shape[-2:]
-    if min(height, width) < MIN_SIDE:
+    if min(height, width) < smallest:
         raise ValueError(
-            f"{name} must be at least {MIN_SIDE} pixels per side, got {width} x {height}"
+            f"{name} must be at least {smallest} pixels per side, got {width} x {height}"
         )
     # On CUDA the check would make the host wait, which CUDA graphs forbid.
     if batch.samples.is_floating_point() and not batch.samples.is_cuda:

@@ -162,7 +162,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 def _orientation(image: Image.Image) -> int:
     image.load()  # turns a TIFF
-    return int(image.getexif().get(0x0112, 1))
+    orientation = image.getexif().get(0x0112, 1)
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def _depth(image: Image.Image) -> int:
