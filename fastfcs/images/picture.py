@@ -178,7 +178,8 @@ def conversion_notes(picture: Picture, format: str) -> list[str]:
     if picture.alpha is not None and format not in HOLDS_ALPHA:
         if picture.alpha.min() < 1:
             raise PictureError(
-                f"{format} cannot hold this picture's transparency; PNG, TIFF and WebP can"
+                f"{format} cannot hold this picture's transparency; PNG, TIFF, WebP, AVIF, HEIC "
+                "and JPEG XL can"
             )
         notes.append(f"opaque alpha channel dropped: {format} has none")
     bits = HOLDS_BITS.get(format, 8)
