@@ -248,10 +248,11 @@ def restyle(
             x = without_weave(x, c)
             if beyond and coarse is not None and first is not None:
                 x = (x - first).mul_(_KEPT).add_(first)
-                x = x + resize(coarse[1] - resize(x, coarse[1].shape[-2:]), size)
+                x = x.add_(resize(coarse[1] - resize(x, coarse[1].shape[-2:]), size))
+            del first
             x = constraint(x)
         x = constraint.finish(x)
-        coarse = c, x.to(c).clamp(0, 1)
+        coarse = None if last else (c, x.to(c).clamp(0, 1))
     return x
 
 

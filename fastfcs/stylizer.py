@@ -440,7 +440,8 @@ class Stylizer(nn.Module):
                 choose(self._precision, device, photoreal=True, measured=self._is_shipped),
             )
             x = between.finish(x)
-        return torch.lerp(image, x.to(image), strength).clamp(0, 1)
+        del photo, filled, between
+        return torch.lerp(image, x.to(image), strength).clamp_(0, 1)
 
     @torch.no_grad()
     def look(self, content: AnyImage | Sequence[AnyImage], points: int = POINTS) -> Look:
