@@ -671,6 +671,8 @@ def _correction(h: Tensor, level: int, scale: Tensor, targets: Targets) -> Tenso
     if alpha is not None:
         return _weighted_correction(h, target, scale, regions, alpha)
     if regions is None:
+        # In one dtype, or torch would copy the correction. float16 has too small a range.
+        scale = scale.to(h) if h.dtype == torch.bfloat16 else scale
         return gram_correction(h, target).mul_(scale.view(-1, 1, 1, 1)).to(h)
     masks = resize_masks(regions.to(h), h.shape[-2:])
     weights = regions.mean((1, 2)) / regions.mean((1, 2)).sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,8 @@ def import_torch() -> None:
     """
     if "torch" in sys.modules:
         return
+    # oneDNN keeps a thousand convolutions by default, which take 60 MB more than these do.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
     gc.disable()
     postponed = sys.modules[_REGISTRATIONS] = _Postponed(_REGISTRATIONS)
     import torch
