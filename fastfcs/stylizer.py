@@ -360,7 +360,7 @@ class Stylizer(nn.Module):
         Warns:
             UserWarning: memory was exhausted, so that a scale began again, in smaller tiles.
         """
-        statistics = self._set_statistics()
+        statistics = self._known_statistics()
         batch = images.image_to_tensor("content", content)
         image, styles = batch.samples, statistics[0].styles
         if regions is None and styles not in (1, image.shape[0]):
@@ -473,7 +473,7 @@ class Stylizer(nn.Module):
             >>> look(series[0]).shape
             torch.Size([3, 24, 32])
         """
-        statistics = self._set_statistics()
+        statistics = self._known_statistics()
         if statistics[0].styles != 1:
             raise ValueError(f"style must be a single one for a look, got {statistics[0].styles}")
         named = all(isinstance(part, str) for part in self.constraint)
@@ -490,7 +490,7 @@ class Stylizer(nn.Module):
         for each in contents:
             batch = images.image_to_tensor("content", each)
             height, width = batch.samples.shape[-2:]
-            side = _reduced_side(height, width, LOOK_SIZE)
+            side = images.least_side((height, width), LOOK_SIZE)
             if side < max(height, width):
                 batch = batch.reduced(side)
             visible = torch.ones(batch.samples.shape[-2:], dtype=torch.bool)
@@ -521,7 +521,7 @@ class Stylizer(nn.Module):
             displacement = lightness.expand_as(displacement)
         return displacement
 
-    def _set_statistics(self) -> Scales:
+    def _known_statistics(self) -> Scales:
         statistics = self.statistics.get()
         if statistics is None:
             raise RuntimeError("the stylizer has no style yet: call set_style or load_state_dict")
@@ -546,7 +546,7 @@ class Stylizer(nn.Module):
         named = all(isinstance(part, str) for part in self.constraint)
         if self.solve_size is None or not (named and is_photoreal(self.constraint)):
             return height, width
-        return images.fitted((height, width), _reduced_side(height, width, self.solve_size))
+        return images.fitted((height, width), images.least_side((height, width), self.solve_size))
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Tell the scales of a content.
@@ -716,15 +716,6 @@ class Stylizer(nn.Module):
             except ValueError:
                 errors.append(f"{start[:-1]} must be complete and belong to this network")
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _reduced_side(height: int, width: int, longest: int) -> int:
-    """The longer side to which a picture is reduced, of which the shorter has `MIN_SIDE` at least.
-
-    Its own if that is not possible.
-    """
-    longer, shorter = max(height, width), min(height, width)
-    return max(longest, -(-MIN_SIDE * longer // shorter))
 
 
 def _tidy() -> None:

@@ -384,13 +384,14 @@ def test_bad_commands_say_so_and_leave_nothing(
 def test_a_series_with_pictures_that_cannot_be_restyled(folder: Path) -> None:
     """They are reported, or mapped, when their turn comes."""
     Image.new("RGB", (8, 8), "red").save("series/tiny.png")
+    Image.new("RGB", (1200, 20), "blue").save("series/long.png")
     Path("series/bad.png").write_bytes(b"no picture")
     command = "stylize", "series", "-o", "out", "--photoreal", "--one-look", "--max-size", "50"
     result = run(*command, *SETTINGS)
     assert result.exit_code == 2
     assert "bad.png cannot be read" in result.stderr
     sizes = {path.name: Image.open(path).size for path in Path("out").iterdir()}
-    assert sizes == {"a.png": (50, 34), "b.jpg": (50, 34), "tiny.png": (8, 8)}
+    assert sizes == {"a.png": (50, 34), "b.jpg": (50, 34), "tiny.png": (8, 8), "long.png": (50, 1)}
 
 
 def test_a_look_that_cannot_be_read(folder: Path) -> None:
@@ -398,6 +399,12 @@ def test_a_look_that_cannot_be_read(folder: Path) -> None:
     result = run("apply", "bad.cube", "series", "-o", "out")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == ["bad.cube must be a 3D LUT, got 'hello' in line 1"]
+
+
+def test_a_look_of_a_very_long_picture(folder: Path) -> None:
+    Image.new("RGB", (1200, 20), "blue").save("long.png")
+    result = run("lut", "long.png", "-o", "long.cube", *SETTINGS)
+    assert result.exit_code == 0, result.stderr
 
 
 def test_the_report_of_a_large_photograph(folder: Path) -> None:

@@ -112,29 +112,13 @@ inline void put_together(const FloatVector (&from)[3], FloatVector (&to)[3]) {
   for (int c = 0; c < 3; ++c)
     to[c] = pick(from, _mm512_load_si512(first[c]), _mm512_load_si512(second[c]), third[c]);
 }
-#else
-inline void take_apart(const FloatVector (&from)[3], FloatVector (&to)[3]) {
-  float values[3 * kFloats], channel[kFloats];
-  std::memcpy(values, from, sizeof values);
-  for (int c = 0; c < 3; ++c) {
-    for (int64_t i = 0; i < kFloats; ++i) channel[i] = values[3 * i + c];
-    to[c] = load<FloatVector>(channel);
-  }
-}
-
-inline void put_together(const FloatVector (&from)[3], FloatVector (&to)[3]) {
-  float values[3 * kFloats], channels[3][kFloats];
-  std::memcpy(channels, from, sizeof channels);
-  for (int64_t i = 0; i < kFloats; ++i)
-    for (int c = 0; c < 3; ++c) values[3 * i + c] = channels[c][i];
-  std::memcpy(to, values, sizeof values);
-}
 #endif
 
 template <typename V>
 inline void take_apart(const V (&from)[3], V (&to)[3]) {
-  constexpr int64_t lanes = sizeof(V) / sizeof(double);
-  double values[3 * lanes], channel[lanes];
+  using A = std::remove_reference_t<decltype(V()[0])>;
+  constexpr int64_t lanes = sizeof(V) / sizeof(A);
+  A values[3 * lanes], channel[lanes];
   std::memcpy(values, from, sizeof values);
   for (int c = 0; c < 3; ++c) {
     for (int64_t i = 0; i < lanes; ++i) channel[i] = values[3 * i + c];
@@ -144,8 +128,9 @@ inline void take_apart(const V (&from)[3], V (&to)[3]) {
 
 template <typename V>
 inline void put_together(const V (&from)[3], V (&to)[3]) {
-  constexpr int64_t lanes = sizeof(V) / sizeof(double);
-  double values[3 * lanes], channels[3][lanes];
+  using A = std::remove_reference_t<decltype(V()[0])>;
+  constexpr int64_t lanes = sizeof(V) / sizeof(A);
+  A values[3 * lanes], channels[3][lanes];
   std::memcpy(channels, from, sizeof channels);
   for (int64_t i = 0; i < lanes; ++i)
     for (int c = 0; c < 3; ++c) values[3 * i + c] = channels[c][i];

@@ -34,8 +34,8 @@ def plan(
         Pairs of an input and an output.
 
     Raises:
-        ValueError: the paths do not fit together, a folder contains no picture, or an output exists
-            and neither ``force`` nor ``skip_existing`` is True.
+        ValueError: the paths do not fit together, a folder contains no picture, both ``force`` and
+            ``skip_existing`` are True, or neither is and an output exists.
 
     Examples:
         >>> import os, tempfile
@@ -45,6 +45,8 @@ def plan(
         >>> [(source, os.path.relpath(target, folder)) for source, target in jobs]
         [('a.jpg', 'a.jpg'), ('b.bmp', 'b.png')]
     """
+    if skip_existing and force:
+        raise ValueError("--skip-existing must be given without --force")
     sources: list[tuple[str, Path]] = []  # with their output in the output folder
     for content in contents:
         if os.path.isdir(content):
@@ -55,9 +57,7 @@ def plan(
             sources.append((content, Path(Path(content).name)))
     if len(sources) == 1 and sources[0][0] in contents and not _is_folder(output):
         jobs = [(sources[0][0], output)]
-        folder = Path(os.path.realpath(output) if os.path.islink(output) else output).parent
-        if not folder.is_dir():
-            raise ValueError(f"{output} cannot be written: {folder} is not a folder")
+        check_folder(output)
     elif any(source == "-" for source, _ in sources):
         raise ValueError("content must be - alone, with a file or - as output")
     elif output == "-" or os.path.isfile(output):
@@ -74,6 +74,26 @@ def plan(
     for _, target in jobs:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
     return jobs
+
+
+def check_folder(output: str) -> None:
+    """Check that the folder of an output exists.
+
+    Args:
+        output: a file, or a link to one.
+
+    Raises:
+        ValueError: there is no such folder.
+
+    Examples:
+        >>> from fastfcs.cli.jobs import check_folder
+        >>> check_folder("gone/a.png")
+        Traceback (most recent call last):
+        ValueError: gone/a.png cannot be written: gone is not a folder
+    """
+    folder = Path(os.path.realpath(output) if os.path.islink(output) else output).parent
+    if not folder.is_dir():
+        raise ValueError(f"{output} cannot be written: {folder} is not a folder")
 
 
 def _existing_targets(jobs: list[tuple[str, str]]) -> list[str]:

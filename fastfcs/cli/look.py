@@ -9,7 +9,7 @@ import click
 
 from .batch import Report, work_through
 from .errors import sentences
-from .jobs import plan
+from .jobs import check_folder, plan
 from .options import (
     BLEND,
     CUTOFF,
@@ -87,15 +87,12 @@ def lut(
     import torch
 
     from .. import images
-    from ..checks import MIN_SIDE
     from ..look import suffix_of
     from ..stylizer import LOOK_SIZE, Stylizer
 
     with sentences():
         suffix_of(output)
-        parent = os.path.dirname(output) or "."
-        if not os.path.isdir(parent):
-            raise ValueError(f"{output} cannot be written: {parent} is not a folder")
+        check_folder(output)
         if os.path.exists(output) and not force:
             raise ValueError(f"{output} exists already; --force overwrites")
         constraint: list[Any] = ["photoreal", *([f"keep-{keep}"] if keep else [])]
@@ -110,13 +107,10 @@ def lut(
         pictures = []
         for path in content:
             picture = images.read(path)
-            if min(picture.size) < MIN_SIDE:
-                raise ValueError(
-                    f"{path} must be at least {MIN_SIDE} pixels per side, "
-                    f"got {' x '.join(map(str, picture.size))}"
-                )
+            images.image_to_tensor(path, picture)  # raises if it is too small
             notes += [f"{path}: {note}" for note in picture.notes]
-            pictures.append(images.fit_picture(picture, LOOK_SIZE))
+            side = images.least_side(picture.size, LOOK_SIZE)
+            pictures.append(images.fit_picture(picture, side))
         with torch.inference_mode():
             look = stylizer.look(pictures, int(points))
             look.save(output)
@@ -175,8 +169,6 @@ def apply(
     with sentences():
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
-        if skip_existing and force:
-            raise ValueError("--skip-existing must be given without --force")
         jobs = plan(content, output, force, recursive=recursive, skip_existing=skip_existing)
         loaded = Look.read(look).scaled(strength)
 

@@ -182,8 +182,6 @@ def stylize(
             raise ValueError("--memory must be given without --photoreal")
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
-        if skip_existing and force:
-            raise ValueError("--skip-existing must be given without --force")
         jobs = plan(content, output, force, recursive=recursive, skip_existing=skip_existing)
         if not jobs:
             return
@@ -310,7 +308,8 @@ def _one_look(stylizer: Stylizer, jobs: Sequence[tuple[str, str]]) -> Look:
             picture = images.read(source)
             visible = picture.alpha is None or picture.alpha.any()
             if visible and min(picture.size) >= MIN_SIDE:
-                candidates.append(images.fit_picture(picture, LOOK_SIZE))
+                side = images.least_side(picture.size, LOOK_SIZE)
+                candidates.append(images.fit_picture(picture, side))
     if not candidates:
         raise ValueError("content must hold pictures that can be restyled, got none")
     moments = []

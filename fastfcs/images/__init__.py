@@ -52,6 +52,7 @@ from .convert import (
     fit_picture,
     fitted,
     image_to_tensor,
+    least_side,
 )
 from .fill import fill_hidden
 from .picture import (
@@ -85,6 +86,7 @@ __all__ = [
     "format_of",
     "from_samples",
     "image_to_tensor",
+    "least_side",
     "list_images",
     "read",
     "to_samples",

@@ -78,6 +78,25 @@ def fitted(size: Sequence[int], longest: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def least_side(size: Sequence[int], longest: int) -> int:
+    """Tell how far an image can be reduced and still be restyled.
+
+    Args:
+        size: its height and width, in pixels.
+        longest: the longest side wanted, in pixels.
+
+    Returns:
+        The longest side for `fit`: more than ``longest`` where the shorter side would have less
+        than `MIN_SIDE` pixels.
+
+    Examples:
+        >>> from fastfcs.images import least_side
+        >>> least_side((3000, 4000), 768), least_side((20, 3000), 768)
+        (768, 2400)
+    """
+    return max(longest, -(-MIN_SIDE * max(size) // min(size)))
+
+
 def fit_samples(samples: Tensor, longest: int) -> Tensor:
     """Reduce samples as `fit` does, without a copy of them in floats.
 
