@@ -1,23 +1,19 @@
 """A look: one smooth map of colours, for a picture, for many, and for other programs.
 
 A photograph's change is local, but most of it is a function of the colour alone. `Stylizer.look`
-finds that function u. Where a picture has colours c, u follows
+finds that function u, with u(c) + c for a colour c. Where a picture has a colour c, u follows
 
-    u(c) = 0.3 Y(T c - c) + 0.6 (T c - c - Y(T c - c)) + 0.3 (X - c)
+    0.8 g(c) + 0.2 (X - c)
 
-Y is the luma. T is the linear map that takes the mean and the covariance of c to those of the
-style, both in its H_1, with the least displacement (Monge's problem for normal distributions; Pitié
-and Kokaram 2007).
-X is the result of the network. Both are less than certain: the pictures show different things, and
-not every difference between them is one of looks, in brightness least of all. The weights are those
-that came nearest to known edits (docs/evaluation.md). u is smooth, and fades to 0, the identity,
-where the pictures have no colours.
+g is what `fastfcs.grading` takes for the difference of looks between the picture and the style, and
+X the result of the network. u is smooth, and fades to 0, the identity, where the pictures have no
+colours.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -30,14 +26,12 @@ from torch.nn import functional as F
 from . import images
 from .files import atomic
 from .images import Picture
-from .losses import luma
 
 T = TypeVar("T", Tensor, Image.Image, NDArray[Any], Picture)
 
 POINTS = 33
 """The default number of points per side of a look's grid."""
 
-_LUMA, _CHROMA, _NETWORK = 0.3, 0.6, 0.3
 _SMOOTHNESS, _IDENTITY = 1.0, 0.01  # weights beside that of a picture's mean colour density
 _ITERATIONS = 200
 _HALD = 8  # level of the files: 64 points per side, 512 x 512 pixels
@@ -285,21 +279,14 @@ def _read_cube(path: Path) -> Tensor:
 
 
 def fit_look(
-    colours: Sequence[Tensor],
-    results: Sequence[Tensor],
-    mean: Tensor,
-    covariance: Tensor,
-    points: int = POINTS,
-    restrict: Callable[[Tensor], Tensor] = lambda displacement: displacement,
+    colours: Sequence[Tensor], displacements: Iterable[Tensor], points: int = POINTS
 ) -> Look:
     """Find the look u of some pictures together.
 
     Args:
         colours: c of every picture, (n, 3) in [0, 1]; all pictures count alike.
-        results: X, of the same shapes.
-        mean, covariance: of the style's colours, (3,) and (3, 3).
+        displacements: what u(c) should be, of the same shapes.
         points: N of the look's grid, at least 2.
-        restrict: which part of a displacement (n, 3) is allowed; by default all of it.
 
     Returns:
         The look: smooth, and increasing in each channel along that channel.
@@ -308,61 +295,18 @@ def fit_look(
         >>> import torch
         >>> from fastfcs.look import fit_look
         >>> colours = torch.rand(1000, 3)
-        >>> look = fit_look([colours], [colours], colours.mean(0), colours.T.cov(), points=9)
+        >>> look = fit_look([colours], [torch.zeros_like(colours)], points=9)
         >>> bool((look.grid - look.identity(9).grid).abs().max() < 1e-3)
         True
     """
     weights = torch.cat([c.new_full((len(c),), 1 / len(c)) for c in colours]) / len(colours)
-    c, x = torch.cat(list(colours)).double(), torch.cat(list(results)).double()
-    weights = weights.double()
-    own_mean = weights @ c
-    centred = c - own_mean
-    own_covariance = (weights * centred.T) @ centred
-    transported = centred @ _transport(own_covariance, covariance.to(c)).T + mean.to(c)
-    transport = transported - c
-    lightness = luma_of(transport)
-    displacement = restrict(
-        _LUMA * lightness + _CHROMA * (transport - lightness) + _NETWORK * (x - c)
-    )
+    c, displacement = torch.cat(list(colours)).double(), torch.cat(list(displacements)).double()
     identity = Look.identity().grid
-    grid = identity + _smooth_field(c, displacement, weights, POINTS).to(identity)
+    field = _smooth_field(c, displacement, weights.double(), POINTS)
+    grid = identity + field.to(identity)
     for channel in range(3):  # along its own channel a result increases
         grid[channel] = _increasing(grid[channel], 2 - channel)
     return Look(grid).resampled(points)
-
-
-def luma_of(colours: Tensor) -> Tensor:
-    """Compute the luma of colours, see `fastfcs.losses.luma`.
-
-    Args:
-        colours: (n, 3).
-
-    Returns:
-        (n, 1).
-
-    Examples:
-        >>> import torch
-        >>> from fastfcs.look import luma_of
-        >>> luma_of(torch.ones(2, 3)).round(decimals=4)
-        tensor([[1.],
-                [1.]])
-    """
-    lightness: Tensor = luma(colours.T[None, :, :, None])[0, 0]
-    return lightness
-
-
-def _transport(before: Tensor, after: Tensor) -> Tensor:
-    """The symmetric T with T before T = after (Pitié and Kokaram 2007, equation 12)."""
-    noise = 1e-5 * torch.eye(3, dtype=before.dtype, device=before.device)  # of 8-bit samples
-    root = _power(before + noise, 0.5)
-    inverse = _power(before + noise, -0.5)
-    return inverse @ _power(root @ (after + noise) @ root, 0.5) @ inverse
-
-
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    power: Tensor = vectors @ (values.clamp_min(1e-12) ** exponent).diag() @ vectors.mT
-    return power
 
 
 def _smooth_field(colours: Tensor, values: Tensor, weights: Tensor, points: int) -> Tensor:

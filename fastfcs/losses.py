@@ -364,14 +364,15 @@ def _spread(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
     return _correlate(F.pad(x, rim), taps[::-1], dim)
 
 
-def luma(image: Tensor) -> Tensor:
+def luma(image: Tensor, dim: int = 1) -> Tensor:
     """Compute Rec. 601 luma, the Y of YIQ: 0.299 R + 0.587 G + 0.114 B.
 
     Args:
-        image: (B,3,H,W).
+        image: (B,3,H,W), or any shape with R, G and B along ``dim``.
+        dim: the dimension of the colours.
 
     Returns:
-        (B,1,H,W).
+        (B,1,H,W), or the same shape with one channel along ``dim``.
 
     Examples:
         >>> import torch
@@ -380,7 +381,7 @@ def luma(image: Tensor) -> Tensor:
         0.5925
     """
     # Scalars, since copying a tensor of weights to the device would make the host wait.
-    weighted = [w * channel for w, channel in zip(_LUMA, torch.split(image, 1, 1), strict=True)]
+    weighted = [w * channel for w, channel in zip(_LUMA, torch.split(image, 1, dim), strict=True)]
     return weighted[0] + weighted[1] + weighted[2]
 
 

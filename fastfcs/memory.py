@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _MEMINFO = Path("/proc/meminfo")
 _CONTAINER = Path("/sys/fs/cgroup")  # version 2
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 _SHARE = 0.8  # of the free memory; others need some, too
 
 
@@ -65,14 +66,31 @@ def _free_in_container() -> int | None:
 def return_freed() -> None:
     """Return freed memory to the system, of which glibc would keep hundreds of megabytes.
 
-    Does nothing with other allocators.
+    Does nothing with other allocators, and while a program is compiled or exported.
 
     Examples:
         >>> from fastfcs.memory import return_freed
         >>> return_freed()
     """
+    import torch
+
+    if not torch.compiler.is_compiling():
+        with suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def return_large_blocks() -> None:
+    """Have blocks of 16 MiB and more returned to the system as soon as they are freed.
+
+    glibc would keep those of up to 32 MiB, once one has been freed. Does nothing with other
+    allocators.
+
+    Examples:
+        >>> from fastfcs.memory import return_large_blocks
+        >>> return_large_blocks()
+    """
     with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 16 << 20)
 
 
 def is_exhausted(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ on training pairs (same page, "Refinement" and "Photographs, refined").
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from .losses import (
     structure_gradient,
     visible_masks,
 )
+from .memory import return_freed
 from .network import UnrolledSolver, working_dtype
 from .ops import gram, gram_correction, level_gradient
 from .precision import Precision
@@ -224,14 +225,17 @@ class Refinement(nn.Module):
             return self._tiled_gradient(image, targets, content_weight, dtype, tile)
         features, saved = self._forward(image, dtype)
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
-        corrections = []
-        for level, (h, norm) in enumerate(zip(features, targets.norms, strict=True)):
-            scale = _LEVEL_WEIGHTS[level] * pixels[0] / pixels[level] / norm
-            corrections.append(_correction(h, level, scale, targets))
-        del features
-        weight = content_weight / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
-        corrections[-1] = corrections[-1] + (weight * (h - targets.content)).to(h)
-        return self._backward(corrections, saved)
+        last = len(features) - 1
+
+        def correct(h: Tensor, level: int) -> Tensor:
+            scale = _LEVEL_WEIGHTS[level] * pixels[0] / pixels[level] / targets.norms[level]
+            correction = _correction(h, level, scale, targets)
+            if level < last:
+                return correction
+            weight = content_weight / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
+            return correction + (weight * (h - targets.content)).to(h)
+
+        return self._backward(features, saved, correct)
 
     def _whole_features(
         self,
@@ -282,15 +286,16 @@ class Refinement(nn.Module):
         result = torch.empty_like(image, dtype=dtype, memory_format=torch.contiguous_format)
         _, tiles = self.footprint().passes(image.shape[-2:], tile)
         for part in tiles:
-            features, saved = self._forward(part.cut(image), dtype)
-            corrections = []
-            for level, (h, w, m) in enumerate(zip(features, weights, masks, strict=True)):
+
+            def correct(h: Tensor, level: int, part: Tile = part) -> Tensor:
+                m = masks[level]
                 own = None if m is None else part.cut(m, level)
-                corrections.append(_whole_correction(h, w, own))
-            del features
-            difference = h - part.cut(targets.content, levels - 1)
-            corrections[-1] = corrections[-1] + (pull * difference).to(h)
-            g = self._backward(corrections, saved)
+                correction = _whole_correction(h, weights[level], own)
+                if level < levels - 1:
+                    return correction
+                return correction + (pull * (h - part.cut(targets.content, level))).to(h)
+
+            g = self._backward(*self._forward(part.cut(image), dtype), correct)
             part.cut_interior(result).copy_(part.interior(g))
         return result
 
@@ -359,15 +364,22 @@ class Refinement(nn.Module):
                 features.append(x)
         return features, saved
 
-    def _backward(self, corrections: list[Tensor], saved: list[Tensor]) -> Tensor:
-        """Backpropagate the levels' corrections to the image; empties both lists.
+    def _backward(
+        self,
+        features: list[Tensor],
+        saved: list[Tensor],
+        correct: Callable[[Tensor, int], Tensor],
+    ) -> Tensor:
+        """Backpropagate ``correct(h_l, l)`` of the levels to the image; empties both lists.
 
         Autograd is not used because this may run in inference mode.
         """
         g: Any = 0
         for layer in reversed(self._layers):
             if layer in self._tap_layers:
-                g = corrections.pop().add_(g)
+                h = features.pop()
+                g = correct(h, len(features)).add_(g)
+                del h
             if isinstance(layer, nn.Conv2d):
                 mirror = layer.weight.to(g.dtype).flip(2, 3).transpose(0, 1)
                 g = F.conv2d(g, mirror, padding=layer.padding)
@@ -430,6 +442,7 @@ class Refinement(nn.Module):
             x = image
             mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
             for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
+                return_freed()
                 x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
                 g = self.gradient(continued(x), targets, kappa, dtype, tile)
                 g = g.narrow(2, rim, x.shape[2]).narrow(3, rim, x.shape[3])

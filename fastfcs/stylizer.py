@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -17,10 +17,11 @@ from .constraints.coarse import coarser
 from .constraints.photoreal import CUTOFF, Photoreal
 from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass, capped
+from .grading import Appearance, load_grading
 from .images import AnyImage, ImageBatch, Picture
 from .large import SOLVE_SIZE, apply_change
-from .look import POINTS, Look, fit_look, luma_of
-from .losses import visible_masks
+from .look import POINTS, Look, fit_look
+from .losses import luma, visible_masks
 from .memory import free_memory, return_freed
 from .network import Solver
 from .precision import Precision, choose
@@ -52,6 +53,9 @@ _ENOUGH = 1_300_000_000
 
 LOOK_SIZE = 512
 """Longer side, in pixels, at which the pictures of a look are restyled."""
+
+LOOK_SHARE = 0.2
+"""Weight of the network's result in a look, beside that of `fastfcs.grading`."""
 
 T = TypeVar("T", Tensor, Image.Image, NDArray[Any], Picture)
 
@@ -376,9 +380,9 @@ class Stylizer(nn.Module):
             return cast(T, batch.convert_back(restyled))
         small = batch.reduced(max(size))
         masks = None if regions is None else resize(regions, size)
-        _tidy()
+        return_freed()
         restyled = self._restyle(small, statistics, masks, self.strength)
-        _tidy()
+        return_freed()
         return cast(T, batch.wrap(apply_change(batch, small, restyled)))
 
     def _restyle(
@@ -427,7 +431,7 @@ class Stylizer(nn.Module):
             memory=memory,
         )
         if refinement is not None:
-            _tidy()
+            return_freed()
             x = refine_photograph(
                 refinement,
                 x,
@@ -485,8 +489,11 @@ class Stylizer(nn.Module):
         contents: Sequence[Any] = content if isinstance(content, (list, tuple)) else [content]
         if not contents:
             raise ValueError("content must be at least one image, got an empty list")
+        if not statistics[0].vgg:
+            raise ValueError("refine must not be False for a look, nor the weights a network")
         colours: list[Tensor] = []
-        results: list[Tensor] = []
+        changes: list[Tensor] = []
+        appearances: list[Appearance] = []
         for each in contents:
             batch = images.image_to_tensor("content", each)
             height, width = batch.samples.shape[-2:]
@@ -498,23 +505,25 @@ class Stylizer(nn.Module):
                 visible = batch.alpha[0, 0].cpu() > 0
             if not visible.any():
                 continue
-            before, after = batch.pixels, self._restyle(batch, statistics, None, 1.0)
-            for found, x in ((colours, before), (results, after)):
-                found.append(x.cpu().movedim(1, -1)[:, visible].reshape(-1, 3))
+            before, after = (
+                x.float().cpu().movedim(1, -1)[:, visible].reshape(-1, 3)
+                for x in (batch.pixels, self._restyle(batch, statistics, None, 1.0))
+            )
+            coarsest = next(self._scales(batch.pixels, _weights(batch.alpha), None))
+            appearances.append(Appearance.of(coarsest))
+            colours.append(before)
+            changes.append(after - before)
         if not colours:
             raise ValueError("content must be visible somewhere, got alpha 0 everywhere")
-        return fit_look(
-            colours,
-            results,
-            statistics[-1].colours[0].cpu(),
-            statistics[-1].covariance[0].cpu(),
-            points,
-            self._kept,
-        ).scaled(self.strength)
+        grading, joint = load_grading(), Appearance.joint(appearances)
+        style = Appearance.of(statistics[0])
+        for c, change in zip(colours, changes, strict=True):
+            change.lerp_(grading(c[None], joint, style)[0], 1 - LOOK_SHARE)
+        return fit_look(colours, map(self._kept, changes), points).scaled(self.strength)
 
     def _kept(self, displacement: Tensor) -> Tensor:
         """The part of a displacement of colours (n, 3) that the constraint allows."""
-        lightness = luma_of(displacement)
+        lightness = luma(displacement, 1)
         if "keep-luminance" in self.constraint:
             displacement = displacement - lightness
         if "keep-colour" in self.constraint:
@@ -669,19 +678,26 @@ class Stylizer(nn.Module):
         image, alpha = batch.pixels, batch.alpha
         check_regions("style", image, regions)
         check_visible("style", alpha, regions)
-        alpha = _weights(alpha)
+        return tuple(self._scales(image, _weights(alpha), regions, self.style_size))
+
+    def _scales(
+        self,
+        image: Tensor,
+        alpha: Tensor | None,
+        regions: Tensor | None = None,
+        size: int | None = None,
+    ) -> Iterator[Statistics]:
+        """The statistics of an image (1, 3, H, W) at every scale, coarse to fine."""
         if alpha is not None:
             regions = visible_masks(regions, alpha)
             image = images.fill_hidden(image, alpha)
-        if self.style_size is not None:
-            image = images.fit(image, self.style_size)
-        scales = []
+        if size is not None:
+            image = images.fit(image, size)
         for reduced in pyramid.reductions(image, self.brush):
             x = reduced.to(next(self.solver.parameters()))
             masks = None if regions is None else resize(regions.to(x), x.shape[-2:])
             x, masks = mirrored(x), None if masks is None else mirrored(masks)
-            scales.append(self.solver.statistics(x, masks))
-        return tuple(scales)
+            yield self.solver.statistics(x, masks)
 
     def _preset(self, path: Path, regions: Tensor | None) -> Scales:
         if regions is not None:
@@ -716,12 +732,6 @@ class Stylizer(nn.Module):
             except ValueError:
                 errors.append(f"{start[:-1]} must be complete and belong to this network")
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _tidy() -> None:
-    """Return freed memory, so that one stage does not add to the peak of the next."""
-    if not torch.compiler.is_compiling():
-        return_freed()
 
 
 def _weights(alpha: Tensor | None) -> Tensor | None:

@@ -19,7 +19,7 @@ LAYERS = (
     "bandwidth",
     "filters vgg statistics images tiles",
     "constraints presets regions",
-    "network large look",
+    "network large look grading",
     "pyramid",
     "refinement",
     "weights",

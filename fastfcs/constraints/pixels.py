@@ -10,6 +10,7 @@ from .combine import as_working_dtype
 
 _KNEE = 0.6  # fraction of `SoftChroma`'s limit up to which it never changes a pixel
 _TINY = 1e-12
+_SMALLEST = 1e-6  # of a divisor
 _TOE = 0.25  # fraction of the content's value, and of its distance to 1, that `SoftClip` compresses
 
 
@@ -64,16 +65,13 @@ class SoftClip:
 
     def __init__(self, content: Tensor) -> None:
         self.content = as_working_dtype(content)
-        self._toe, self._shoulder = (
-            (m, 1 / m.clamp_min(1e-6)) for m in (_TOE * self.content, _TOE * (1 - self.content))
-        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compress an image: (B,3,H,W) -> (B,3,H,W), of C's shape. Differentiable in x."""
         x, dtype = x.to(self.content.dtype), x.dtype
         # The curve lies above its tangent x up to m, and stays at m beyond.
-        x = x.clamp(min=_compressed(x, *self._toe))
-        return x.clamp(max=_compressed(1 - x, *self._shoulder).neg_().add_(1)).to(dtype)
+        x = x.clamp(min=_compressed(x, _TOE * self.content))
+        return x.clamp(max=1 - _compressed(1 - x, _TOE * (1 - self.content))).to(dtype)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Find the image that is compressed to another.
@@ -86,9 +84,9 @@ class SoftClip:
             further beyond than three times m.
         """
         x, dtype = y.to(self.content.dtype), y.dtype
-        x = torch.where(x < self._toe[0], _expanded(x, *self._toe), x)
-        shoulder = 1 - _expanded(1 - x, *self._shoulder)
-        return torch.where(1 - x < self._shoulder[0], shoulder, x).to(dtype)
+        toe, shoulder = _TOE * self.content, _TOE * (1 - self.content)
+        x = torch.where(x < toe, _expanded(x, toe), x)
+        return torch.where(1 - x < shoulder, 1 - _expanded(1 - x, shoulder), x).to(dtype)
 
 
 class SoftChroma:
@@ -135,14 +133,14 @@ def _chroma(colour: Tensor) -> Tensor:
     return (colour.square().sum(1, keepdim=True) + _TINY).sqrt()
 
 
-def _compressed(x: Tensor, m: Tensor, inverse: Tensor) -> Tensor:
+def _compressed(x: Tensor, m: Tensor) -> Tensor:
     """m exp(x / m - 1), which meets x at m with the same slope, up to m; 0 where m is 0."""
-    return m * (x * inverse).sub_(1).clamp_max_(0).exp_()
+    return m * (x / m.clamp_min(_SMALLEST)).sub_(1).clamp_max_(0).exp_()
 
 
-def _expanded(y: Tensor, m: Tensor, inverse: Tensor) -> Tensor:
+def _expanded(y: Tensor, m: Tensor) -> Tensor:
     """The inverse of `_compressed`, bounded by -3 m."""
-    return m * (1 + (y * inverse).clamp_min(math.exp(-4)).log())
+    return m * (1 + (y / m.clamp_min(_SMALLEST)).clamp_min(math.exp(-4)).log())
 
 
 class KeepLuminance:
