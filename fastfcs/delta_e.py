@@ -39,6 +39,31 @@ def to_lab(colours: Tensor) -> Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
+def from_lab(lab: Tensor) -> Tensor:
+    """Convert CIELAB, white D65, to sRGB, the inverse of `to_lab`.
+
+    Args:
+        lab: (..., 3), floating.
+
+    Returns:
+        (..., 3), clipped to [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.delta_e import from_lab
+        >>> from_lab(torch.tensor([50.0, 0.0, 0.0])).mul(1000).round()
+        tensor([466., 466., 466.])
+    """
+    lightness, a, b = lab.unbind(-1)
+    y = (lightness + 16) / 116
+    f = torch.stack([y + a / 500, y, y - b / 200], -1)
+    xyz = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * 108 / 841)
+    linear = xyz * xyz.new_tensor(_WHITE) @ xyz.new_tensor(_TO_XYZ).inverse().T
+    linear = linear.clamp(0, 1)
+    low = linear <= 0.0031308
+    return torch.where(low, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).clamp(0, 1)
+
+
 def delta_e(first: Tensor, second: Tensor) -> Tensor:
     """Compute CIEDE2000 (Sharma, Wu and Dalal 2005), with all weights 1.
 

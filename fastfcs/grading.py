@@ -110,7 +110,7 @@ class Grading(nn.Module):
     centre: Tensor
     directions: Tensor
 
-    def __init__(self, channels: int, components: int = 48, width: int = 256) -> None:
+    def __init__(self, channels: int, components: int = 32, width: int = 384) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(2, channels))
         self.register_buffer("directions", torch.zeros(channels, components))
@@ -120,10 +120,10 @@ class Grading(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(3 * _MOMENTS + 2 * components, width),
             nn.SiLU(),
-            nn.Dropout(0.2),
+            nn.Dropout(0.5),
             nn.Linear(width, width),
             nn.SiLU(),
-            nn.Dropout(0.2),
+            nn.Dropout(0.5),
             last,
         )
 
@@ -207,7 +207,7 @@ def load_grading(path: str | Path = _FILE) -> Grading:
     Examples:
         >>> from fastfcs.grading import load_grading
         >>> load_grading().directions.shape
-        torch.Size([704, 48])
+        torch.Size([704, 32])
     """
     from safetensors.torch import load_file
 

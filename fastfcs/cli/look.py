@@ -18,7 +18,6 @@ from .options import (
     JSON,
     KEEP,
     RECURSIVE,
-    REFINE,
     SKIP_EXISTING,
     STRENGTH,
     STYLE,
@@ -59,7 +58,6 @@ _SIDE = 512  # longer side, in pixels, of the pictures that the report compares
 @KEEP
 @STRENGTH
 @WEIGHTS
-@REFINE
 @DEVICE
 @FORCE
 def lut(
@@ -72,7 +70,6 @@ def lut(
     keep: str | None,
     strength: float,
     weights: str,
-    refine: bool | None,
     device: str | None,
     force: bool,
 ) -> None:
@@ -97,11 +94,7 @@ def lut(
             raise ValueError(f"{output} exists already; --force overwrites")
         constraint: list[Any] = ["photoreal", *([f"keep-{keep}"] if keep else [])]
         stylizer = Stylizer(
-            weights=weights,
-            refine=refine,
-            constraint=constraint,
-            strength=strength,
-            cutoff=cutoff,
+            weights=weights, constraint=constraint, strength=strength, cutoff=cutoff
         ).to(device_named(device))
         notes = set_style(stylizer, style, blend)
         pictures = []

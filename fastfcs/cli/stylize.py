@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..memory import return_freed
 from ..progress import ProgressBar
 from .batch import one_picture, work_through
 from .errors import BAD_INPUT, sentences
@@ -175,9 +176,14 @@ def stylize(
             raise ValueError("--one-look must be given with --photoreal and without --mask")
         if one_look and "-" in content:
             raise ValueError("--one-look must be given with files, got standard input")
-        if one_look and (skip_existing or solve_size is not None):
-            name = "--skip-existing" if skip_existing else "--solve-size"
-            raise ValueError(f"--one-look must be given without {name}")
+        without = {
+            "--skip-existing": skip_existing,
+            "--solve-size": solve_size is not None,
+            "--no-refine": refine is False,
+        }
+        for name, is_given in without.items():
+            if one_look and is_given:
+                raise ValueError(f"--one-look must be given without {name}")
         if memory is not None and photoreal:
             raise ValueError("--memory must be given without --photoreal")
         if as_json and output == "-":
@@ -282,7 +288,8 @@ def _restyle(
     with torch.inference_mode(), warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", message="not enough memory")
         result = stylizer(picture, regions)
-    del picture  # encoding the result takes memory, too
+    del picture, regions  # encoding the result takes memory, too
+    return_freed()
     notes += [str(warning.message) for warning in caught]
     write_result(result, target)
     return {

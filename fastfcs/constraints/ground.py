@@ -194,10 +194,11 @@ def _even(content: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     centres = (_range(content, radius) <= _EVEN).to(content.dtype)
     covered = maximum(centres, radius)  # an even window, as far as it reaches
     around = 2 * radius
-    grounds = torch.cat([content * covered, covered * (1 - content), covered], 1)
-    lightest, lack, reached = maximum(grounds, around).split([3, 3, 1], 1)
-    distance = torch.minimum(_distance(content, lightest), _distance(content, 1 - lack))
-    even = torch.maximum(covered, reached * (distance <= _NEAR))
+    distance = torch.minimum(  # to the lightest and the darkest ground around
+        _distance(content, maximum(content * covered, around)),
+        _distance(content, 1 - maximum(covered * (1 - content), around)),
+    )
+    even = torch.maximum(covered, maximum(covered, around) * (distance <= _NEAR))
     # Between two grounds, a pixel in a corner of the border is reached from its neighbours alone.
     alike = [(s, _distance(content, _shifted(content, s)) <= _NEAR) for s in _NEIGHBOURS]
     for _ in range(_STEPS):

@@ -75,8 +75,7 @@ def spread(x: Tensor, radius: int) -> Tensor:
         >>> spread(torch.tensor([[[[1.0, 3.0, 0.0, 4.0]]]]), 1)[0, 0]
         tensor([[2., 3., 4., 4.]])
     """
-    high, low = maximum(torch.cat([x, -x], 1), radius).chunk(2, 1)
-    return high + low
+    return maximum(x, radius) - minimum(x, radius)
 
 
 def local_mean(x: Tensor, weight: Tensor | None, radius: int) -> Tensor:

