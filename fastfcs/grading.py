@@ -43,6 +43,15 @@ class Appearance(NamedTuple):
         mean: of the colours, RGB in [0, 1], (B, 3).
         covariance: of the colours, (B, 3, 3).
         energies: mean squares of VGG's features, all levels one after the other, (B, C).
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs import Stylizer
+        >>> from fastfcs.grading import Appearance
+        >>> photo = torch.rand(1, 3, 32, 48)
+        >>> statistics = Stylizer(photo, weights="tiny", refine=True).statistics.get()[0]
+        >>> [tuple(part.shape) for part in Appearance.of(statistics)]
+        [(1, 3), (1, 3, 3), (1, 704)]
     """
 
     mean: Tensor

@@ -1,14 +1,12 @@
 """The part of a change that is a function of the content's colours."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .combine import as_working_dtype
 
-_SAMPLES = 256  # pixels of the longer side that the fit looks at, at most
+_SAMPLES = 256  # pixels of the longer side that the fit looks at
 
 
 class ColourPolynomial:
@@ -37,7 +35,7 @@ class ColourPolynomial:
 
     def __init__(self, content: Tensor, weight: Tensor, ridge: float) -> None:
         content = as_working_dtype(content)
-        self._stride = math.ceil(max(content.shape[-2:]) / _SAMPLES)
+        self._stride = max(1, max(content.shape[-2:]) // _SAMPLES)
         monomials = _monomials(self._sample(content))
         weights = self._sample(weight).flatten(2)
         self._weighted = weights * monomials / weights.sum(2, keepdim=True).clamp_min(1e-3)

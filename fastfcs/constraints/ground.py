@@ -130,7 +130,9 @@ class EvenGround:
     def _treat(self, weight: Tensor, trusted: Tensor) -> None:
         self._is_absent = is_absent(weight)
         self.weight = weight
-        self._box = bounding_box(weight) if is_known(weight) and not self._is_absent else WHOLE
+        if self._is_absent:
+            return
+        self._box = bounding_box(weight) if is_known(weight) else WHOLE
         self._fit = ColourPolynomial(self.content, trusted, _RIDGE)
 
     def __call__(self, x: Tensor) -> Tensor:
