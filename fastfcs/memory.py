@@ -80,7 +80,7 @@ def return_freed() -> None:
 
 
 def return_large_blocks() -> None:
-    """Have blocks of 12 MiB and more returned to the system as soon as they are freed.
+    """Have blocks of 4 MiB and more returned to the system as soon as they are freed.
 
     glibc would keep those of up to 32 MiB, once one has been freed. Does nothing with other
     allocators.
@@ -90,7 +90,7 @@ def return_large_blocks() -> None:
         >>> return_large_blocks()
     """
     with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 12 << 20)
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 4 << 20)
 
 
 def is_exhausted(error: BaseException) -> bool:

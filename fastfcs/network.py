@@ -30,7 +30,6 @@ from torch.nn import functional as F
 
 from .checks import check_alpha, check_image, check_regions
 from .losses import region_grams, resize_masks, visible_masks
-from .memory import return_freed
 from .ops import convolution, gate, gated_convolution, gram, halve, level_gradient
 from .precision import HAS_TILES, Arithmetic, Precision
 from .statistics import Statistics, Widths, check_widths
@@ -713,7 +712,6 @@ class UnrolledSolver(nn.Module):
         check_regions("content", content, regions, statistics.styles)
         x = content if start is None else start.to(content)
         for t in range(self.updates):
-            return_freed()
             x = x - self.update(t, x, statistics, regions, alpha, precision, tile)
             if constraint is not None:
                 with torch.autocast(x.device.type, enabled=False):

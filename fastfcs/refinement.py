@@ -32,7 +32,6 @@ from .losses import (
     structure_gradient,
     visible_masks,
 )
-from .memory import return_freed
 from .network import UnrolledSolver, working_dtype
 from .ops import gram, gram_correction, level_gradient
 from .precision import Precision
@@ -442,7 +441,6 @@ class Refinement(nn.Module):
             x = image
             mean = square = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
             for t in range(1, (updates or self.updates_at(image.shape[-2:])) + 1):
-                return_freed()
                 x = x.clamp(0, 1)  # evaluate features on the displayable (clipped) image
                 g = self.gradient(continued(x), targets, kappa, dtype, tile)
                 g = g.narrow(2, rim, x.shape[2]).narrow(3, rim, x.shape[3])
