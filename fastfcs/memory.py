@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 _MEMINFO = Path("/proc/meminfo")
 _CONTAINER = Path("/sys/fs/cgroup")  # version 2
-_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 _SHARE = 0.8  # of the free memory; others need some, too
 
 
@@ -77,20 +76,6 @@ def return_freed() -> None:
     if not torch.compiler.is_compiling():
         with suppress(AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
-
-
-def return_large_blocks() -> None:
-    """Have blocks of 4 MiB and more returned to the system as soon as they are freed.
-
-    glibc would keep those of up to 32 MiB, once one has been freed. Does nothing with other
-    allocators.
-
-    Examples:
-        >>> from fastfcs.memory import return_large_blocks
-        >>> return_large_blocks()
-    """
-    with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 4 << 20)
 
 
 def is_exhausted(error: BaseException) -> bool:

@@ -9,8 +9,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ..memory import return_large_blocks
-
 # Registers a thousand operators for tensors without data, in 0.4 s. Only tracing needs them.
 _REGISTRATIONS = "torch._meta_registrations"
 
@@ -44,9 +42,6 @@ def import_torch() -> None:
         return
     # oneDNN keeps a thousand convolutions by default, which take 60 MB more than these do.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
-    return_large_blocks()
-    # New memory takes long page by page, so blocks of 2 MiB and more come in huge pages.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     gc.disable()
     postponed = sys.modules[_REGISTRATIONS] = _Postponed(_REGISTRATIONS)
     import torch
