@@ -29,7 +29,7 @@ def run(command: list[str]) -> tuple[float, float]:
     _, status, usage = os.wait4(child, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1e3
+    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
 
 
 def main() -> None:
