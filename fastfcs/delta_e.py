@@ -1,4 +1,4 @@
-"""The colour difference CIEDE2000."""
+"""CIELAB, and the colour difference CIEDE2000."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _TO_XYZ = (
     (0.2126729, 0.7151522, 0.0721750),
     (0.0193339, 0.1191920, 0.9503041),
 )
+_FROM_XYZ = torch.tensor(_TO_XYZ, dtype=torch.float64).inverse().tolist()
 _WHITE = 0.95047, 1.0, 1.08883
 
 
@@ -58,7 +59,7 @@ def from_lab(lab: Tensor) -> Tensor:
     y = (lightness + 16) / 116
     f = torch.stack([y + a / 500, y, y - b / 200], -1)
     xyz = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * 108 / 841)
-    linear = xyz * xyz.new_tensor(_WHITE) @ xyz.new_tensor(_TO_XYZ).inverse().T
+    linear = xyz * xyz.new_tensor(_WHITE) @ xyz.new_tensor(_FROM_XYZ).T
     linear = linear.clamp(0, 1)
     low = linear <= 0.0031308
     return torch.where(low, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).clamp(0, 1)

@@ -13,7 +13,6 @@ from H_1 of the network, and the diagonals of those of VGG's features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +32,7 @@ _MOMENTS = 9  # numbers that describe mean and covariance
 _MONOMIALS = 13
 _SHARES = 0.35, 0.6  # of the transport's luma and chroma, before the network's corrections
 _LIMIT = 4.0  # standard deviations that an energy may be from the mean
-_SOFTENING = 1e-4  # of the energies' logarithms; a feature's mean square is about 1
+_SOFTENING = 1e-4  # added to energies before their logarithm; a feature's mean square is about 1
 
 
 class Appearance(NamedTuple):
@@ -96,10 +95,10 @@ class Grading(nn.Module):
 
         a Y(T c - c) + b (T c - c - Y(T c - c)) + P(c)
 
-    where Y is the luma. T is the linear map that takes the mean and the covariance before to those
+    where Y is the luma. T is the affine map that takes the mean and the covariance before to those
     after with the least displacement (Monge's problem for normal distributions; Pitié and Kokaram
-    2007). The weights a and b, and the polynomial P in luma and two opponent colours, come from two
-    hidden layers.
+    2007). a is 0.35 and b is 0.6, both corrected by two hidden layers, from which P comes as well,
+    a polynomial in luma and two opponent colours. Equal appearances correct nothing.
 
     Args:
         channels: C, the number of energies.
@@ -129,10 +128,10 @@ class Grading(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(3 * _MOMENTS + 2 * components, width),
             nn.SiLU(),
-            nn.Dropout(0.5),
+            nn.Dropout(0.3),
             nn.Linear(width, width),
             nn.SiLU(),
-            nn.Dropout(0.5),
+            nn.Dropout(0.3),
             last,
         )
 
@@ -141,7 +140,7 @@ class Grading(nn.Module):
         """Choose the principal components of the energies' logarithms.
 
         Args:
-            energies: (n, C), with n at least the number of components.
+            energies: (n, C), with n above the number of components.
         """
         logarithms = (energies + _SOFTENING).log()
         deviation, mean = torch.std_mean(logarithms, 0)
@@ -162,9 +161,8 @@ class Grading(nn.Module):
         Returns:
             The displacements, (B, n, 3).
         """
-        moments = _moments(before), _moments(after)
-        energies = (self._standardised(each.energies) @ self.directions for each in (before, after))
-        found = self.layers(torch.cat([*moments, moments[1] - moments[0], *energies], 1))
+        # Equal appearances leave colours as they are.
+        found = self._compared(before, after) - self._compared(before, before)
         polynomial, correction = found.tensor_split([3 * _MONOMIALS], 1)
         moved = (colours - before.mean[:, None]) @ _transport(before.covariance, after.covariance)
         transport = moved + after.mean[:, None] - colours
@@ -173,6 +171,12 @@ class Grading(nn.Module):
         of_colours = _monomials(colours) @ (0.1 * polynomial).unflatten(1, (_MONOMIALS, 3))
         moves: Tensor = of_luma * lightness + of_chroma * (transport - lightness) + of_colours
         return moves
+
+    def _compared(self, before: Appearance, after: Appearance) -> Tensor:
+        moments = _moments(before), _moments(after)
+        energies = (self._standardised(each.energies) @ self.directions for each in (before, after))
+        found: Tensor = self.layers(torch.cat([*moments, moments[1] - moments[0], *energies], 1))
+        return found
 
     def _standardised(self, energies: Tensor) -> Tensor:
         mean, deviation = self.centre
@@ -197,10 +201,9 @@ def save_grading(grading: Grading, path: str | Path) -> None:
         >>> save_grading(Grading(channels=8), Path(tempfile.mkdtemp()) / "grading.safetensors")
     """
     tensors = {name: tensor.half() for name, tensor in grading.state_dict().items()}
-    save_tensors(tensors, path, {"format": "fastfcs grading", "licence": "CC BY 4.0"})
+    save_tensors(tensors, path, {"format": "fastfcs grading", "licence": "MIT"})
 
 
-@cache
 def load_grading(path: str | Path = _FILE) -> Grading:
     """Load the network, in eval mode and float32 on the CPU.
 
@@ -208,10 +211,11 @@ def load_grading(path: str | Path = _FILE) -> Grading:
         path: a file of `save_grading`; by default the one that ships.
 
     Returns:
-        The network, the same one every time.
+        The network.
 
     Raises:
         FileNotFoundError: the file does not exist.
+        ValueError: the file does not hold a grading.
 
     Examples:
         >>> from fastfcs.grading import load_grading
@@ -221,6 +225,8 @@ def load_grading(path: str | Path = _FILE) -> Grading:
     from safetensors.torch import load_file
 
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    if "directions" not in tensors:
+        raise ValueError(f"path must be a file of a grading, got {path}")
     channels, components = tensors["directions"].shape
     grading = Grading(channels, components, len(tensors["layers.0.bias"]))
     grading.load_state_dict(tensors)

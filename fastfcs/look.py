@@ -1,19 +1,19 @@
 """A look: one smooth map of colours, for a picture, for many, and for other programs.
 
 A photograph's change is local, but most of it is a function of the colour alone. `Stylizer.look`
-finds that function u, with u(c) + c for a colour c. Where a picture has a colour c, u follows
+finds that function u: a colour c becomes c + u(c). Where a picture has a colour c, u follows
 
     0.8 g(c) + 0.2 (X - c)
 
-g is what `fastfcs.grading` takes for the difference of looks between the picture and the style, and
-X the result of the network. u is smooth, and fades to 0, the identity, where the pictures have no
-colours.
+g is what `fastfcs.grading` takes for the difference of looks between all the pictures together and
+the style, and X the result of the network. u is smooth, and fades to 0, the identity, where the
+pictures have no colours.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -279,7 +279,7 @@ def _read_cube(path: Path) -> Tensor:
 
 
 def fit_look(
-    colours: Sequence[Tensor], displacements: Iterable[Tensor], points: int = POINTS
+    colours: Sequence[Tensor], displacements: Sequence[Tensor], points: int = POINTS
 ) -> Look:
     """Find the look u of some pictures together.
 

@@ -455,7 +455,7 @@ class Stylizer(nn.Module):
 
         Args:
             content: an image of any of the kinds above, or a list of them: a few that represent
-                the series.
+                the series. All entries of a list count alike.
             points: number of points per side of the look's grid, at least 2.
 
         Returns:
@@ -464,8 +464,9 @@ class Stylizer(nn.Module):
 
         Raises:
             TypeError, ValueError: an argument is not as described above; the constraint is not
-                "photoreal", alone or with "keep-colour" or "keep-luminance"; or the styles are
-                several.
+                "photoreal", alone or with "keep-colour" or "keep-luminance"; the styles are
+                several; or the stylizer has no refinement, or one with other features than those
+                that ship.
             RuntimeError: no style is set.
 
         Examples:
@@ -486,11 +487,15 @@ class Stylizer(nn.Module):
                 "constraint must be 'photoreal', alone or with 'keep-colour' or 'keep-luminance', "
                 f"for a look, got {self.constraint}"
             )
+        grading = load_grading()
+        if sum(statistics[0].widths[1]) != len(grading.directions):
+            raise ValueError(
+                "refine must be True for a look, with the features that ship, got a stylizer "
+                "without such a refinement"
+            )
         contents: Sequence[Any] = content if isinstance(content, (list, tuple)) else [content]
         if not contents:
             raise ValueError("content must be at least one image, got an empty list")
-        if not statistics[0].vgg:
-            raise ValueError("refine must not be False for a look, nor the weights a network")
         colours: list[Tensor] = []
         changes: list[Tensor] = []
         appearances: list[Appearance] = []
@@ -505,21 +510,22 @@ class Stylizer(nn.Module):
                 visible = batch.alpha[0, 0].cpu() > 0
             if not visible.any():
                 continue
-            before, after = (
+            c, x = (
                 x.float().cpu().movedim(1, -1)[:, visible].reshape(-1, 3)
                 for x in (batch.pixels, self._restyle(batch, statistics, None, 1.0))
             )
-            coarsest = next(self._scales(batch.pixels, _weights(batch.alpha), None))
-            appearances.append(Appearance.of(coarsest))
-            colours.append(before)
-            changes.append(after - before)
+            coarsest = next(self._scales(batch.pixels, _weights(batch.alpha)))
+            appearances.append(Appearance.joint([Appearance.of(coarsest)]))
+            colours.append(c)
+            changes.append(x - c)
         if not colours:
             raise ValueError("content must be visible somewhere, got alpha 0 everywhere")
-        grading, joint = load_grading(), Appearance.joint(appearances)
-        style = Appearance.of(statistics[0])
-        for c, change in zip(colours, changes, strict=True):
-            change.lerp_(grading(c[None], joint, style)[0], 1 - LOOK_SHARE)
-        return fit_look(colours, map(self._kept, changes), points).scaled(self.strength)
+        before, after = Appearance.joint(appearances), Appearance.of(statistics[0])
+        weighed = [
+            self._kept(torch.lerp(grading(c[None], before, after)[0], change, LOOK_SHARE))
+            for c, change in zip(colours, changes, strict=True)
+        ]
+        return fit_look(colours, weighed, points).scaled(self.strength)
 
     def _kept(self, displacement: Tensor) -> Tensor:
         """The part of a displacement of colours (n, 3) that the constraint allows."""
@@ -693,7 +699,10 @@ class Stylizer(nn.Module):
             image = images.fill_hidden(image, alpha)
         if size is not None:
             image = images.fit(image, size)
-        for reduced in pyramid.reductions(image, self.brush):
+        # On the CPU, torch resizes no half types.
+        image = image.to(torch.promote_types(image.dtype, torch.float32))
+        brush = 1.0 if is_photoreal(self.constraint) else self.brush
+        for reduced in pyramid.reductions(image, brush):
             x = reduced.to(next(self.solver.parameters()))
             masks = None if regions is None else resize(regions.to(x), x.shape[-2:])
             x, masks = mirrored(x), None if masks is None else mirrored(masks)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pictures import load_photo, noise
 from PIL import Image
+from safetensors.torch import save_file
 from scipy.linalg import sqrtm
 from torch import Tensor
 
@@ -79,8 +80,8 @@ def test_training_is_reproducible_and_learns(tmp_path: Path) -> None:
         Image.fromarray(to_samples(load_photo(path.stem, 160)[0].float(), 8)).save(path)
     options = {"crops": 4, "components": 8, "shown": False}
     files = [tmp_path / f"{k}.safetensors" for k in range(3)]
-    trained = train_grading(photos, files[0], steps=150, **options)
-    again = train_grading(tmp_path, files[1], steps=150, **options)
+    trained = train_grading(photos, files[0], steps=300, **options)
+    again = train_grading(tmp_path, files[1], steps=300, **options)
     torch.testing.assert_close(trained.state_dict(), again.state_dict(), rtol=0, atol=0)
     untrained = train_grading(photos, files[2], steps=1, lr=0.0, **options)
 
@@ -107,3 +108,18 @@ def test_a_file_holds_a_grading(tmp_path: Path) -> None:
     assert (again(colours, *given) - grading(colours, *given)).abs().max() < 2e-3
     with pytest.raises(FileNotFoundError):
         load_grading(tmp_path / "b.safetensors")
+    save_file({"a": torch.ones(2)}, tmp_path / "c.safetensors")
+    with pytest.raises(ValueError, match="path must be a file of a grading, got"):
+        load_grading(tmp_path / "c.safetensors")
+
+
+def test_too_few_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="components must be below the number of samples, 0, got"):
+        train_grading([], tmp_path / "a.safetensors")
+
+
+def test_equal_appearances_move_nothing() -> None:
+    """Whatever was learned, the transport alone is left, which is then the identity."""
+    appearance = appearance_of(noise(2, 50, 3), channels=704)
+    moved = load_grading()(noise(2, 20, 3), appearance, appearance)
+    assert moved.abs().max() < 1e-5

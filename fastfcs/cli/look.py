@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ..look import Look
 
 _POINTS = "17", "33", "65"
-_SIDE = 512  # longer side, in pixels, of the pictures that the report compares
 
 
 @click.command()

@@ -49,7 +49,7 @@ def train_grading(
         out: the safetensors file to write.
         crops: random parts of every photograph; each gives two samples.
         steps: number of steps.
-        components: see `Grading`; at most the number of samples.
+        components: see `Grading`; below the number of samples.
         lr: the highest learning rate.
         seed: of all random choices.
         shown: whether progress is shown.
@@ -58,7 +58,9 @@ def train_grading(
         The grading, in eval mode.
 
     Raises:
-        ValueError: the folder contains no pictures, or a file is not a picture.
+        ValueError: there are no pictures, a file is not a picture, or there are as many components
+            as samples.
+        OSError: the file cannot be written.
 
     Examples:
         >>> from pathlib import Path
@@ -67,11 +69,16 @@ def train_grading(
         >>> import tempfile
         >>> photo = Path(tempfile.mkdtemp()) / "photo.png"
         >>> Image.effect_noise((48, 32), 50).convert("RGB").save(photo)
-        >>> options = dict(crops=2, steps=2, components=4, shown=False)
+        >>> options = dict(crops=3, steps=2, components=4, shown=False)
         >>> train_grading([photo], photo.with_suffix(".safetensors"), **options).training
         False
     """
     photos = list_images(content) if isinstance(content, (str, Path)) else [*map(Path, content)]
+    if components >= 2 * crops * len(photos):
+        raise ValueError(
+            f"components must be below the number of samples, {2 * crops * len(photos)}, "
+            f"got {components}"
+        )
     generator = torch.Generator().manual_seed(seed)
     found = list(_samples(photos, crops, generator, shown))
     samples = [torch.cat(column) for column in zip(*found, strict=True)]
