@@ -67,8 +67,7 @@ class Appearance(NamedTuple):
         Returns:
             Their appearances, B = S, in float32 on the CPU.
         """
-        energies = [h.diagonal(dim1=1, dim2=2) for h in statistics.vgg]
-        found = statistics.colours, statistics.covariance, torch.cat(energies, 1)
+        found = statistics.colours, statistics.covariance, energies_of(statistics)
         return cls(*(part.float().cpu() for part in found))
 
     @classmethod
@@ -88,6 +87,25 @@ class Appearance(NamedTuple):
         return cls(centre, spread[None], energies.mean(0, keepdim=True))
 
 
+def energies_of(statistics: Statistics) -> Tensor:
+    """Compute the mean squares of VGG's features.
+
+    Args:
+        statistics: of S pictures, with ``vgg``.
+
+    Returns:
+        (S, C), all levels one after the other.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.grading import energies_of
+        >>> from fastfcs.statistics import Statistics
+        >>> energies_of(Statistics((), (2 * torch.eye(3)[None], torch.eye(2)[None])))
+        tensor([[2., 2., 2., 1., 1.]])
+    """
+    return torch.cat([h.diagonal(dim1=1, dim2=2) for h in statistics.vgg], 1)
+
+
 class Grading(nn.Module):
     """A network that guesses how an edit moved colours, from the appearances before and after.
 
@@ -98,7 +116,7 @@ class Grading(nn.Module):
     where Y is the luma. T is the affine map that takes the mean and the covariance before to those
     after with the least displacement (Monge's problem for normal distributions; Pitié and Kokaram
     2007). a is 0.35 and b is 0.6, both corrected by two hidden layers, from which P comes as well,
-    a polynomial in luma and two opponent colours. Equal appearances correct nothing.
+    a polynomial in luma and two opponent colours. Equal appearances give no corrections.
 
     Args:
         channels: C, the number of energies.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -224,17 +223,14 @@ class Refinement(nn.Module):
             return self._tiled_gradient(image, targets, content_weight, dtype, tile)
         features, saved = self._forward(image, dtype)
         pixels = [h.shape[-2] * h.shape[-1] for h in features]
-        last = len(features) - 1
+        pull = content_weight / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
+        g = (pull * (features[-1] - targets.content)).to(features[-1])
 
         def correct(h: Tensor, level: int) -> Tensor:
             scale = _LEVEL_WEIGHTS[level] * pixels[0] / pixels[level] / targets.norms[level]
-            correction = _correction(h, level, scale, targets)
-            if level < last:
-                return correction
-            weight = content_weight / 2 * pixels[0] / targets.content_norm.view(-1, 1, 1, 1)
-            return correction + (weight * (h - targets.content)).to(h)
+            return _correction(h, level, scale, targets)
 
-        return self._backward(features, saved, correct)
+        return self._backward(g, features, saved, correct)
 
     def _whole_features(
         self,
@@ -285,16 +281,17 @@ class Refinement(nn.Module):
         result = torch.empty_like(image, dtype=dtype, memory_format=torch.contiguous_format)
         _, tiles = self.footprint().passes(image.shape[-2:], tile)
         for part in tiles:
+            features, saved = self._forward(part.cut(image), dtype)
+            content = part.cut(targets.content, levels - 1)
+            g = (pull * (features[-1] - content)).to(features[-1])
 
             def correct(h: Tensor, level: int, part: Tile = part) -> Tensor:
                 m = masks[level]
-                own = None if m is None else part.cut(m, level)
-                correction = _whole_correction(h, weights[level], own)
-                if level < levels - 1:
-                    return correction
-                return correction + (pull * (h - part.cut(targets.content, level))).to(h)
+                return _whole_correction(
+                    h, weights[level], None if m is None else part.cut(m, level)
+                )
 
-            g = self._backward(*self._forward(part.cut(image), dtype), correct)
+            g = self._backward(g, features, saved, correct)
             part.cut_interior(result).copy_(part.interior(g))
         return result
 
@@ -365,15 +362,16 @@ class Refinement(nn.Module):
 
     def _backward(
         self,
+        g: Tensor,
         features: list[Tensor],
         saved: list[Tensor],
         correct: Callable[[Tensor, int], Tensor],
     ) -> Tensor:
-        """Backpropagate ``correct(h_l, l)`` of the levels to the image; empties both lists.
+        """Backpropagate g, at the deepest level, and ``correct(h_l, l)`` of all to the image.
 
-        Autograd is not used because this may run in inference mode.
+        Empties both lists. A correction is made when it is needed, which saves memory. Autograd is
+        not used because this may run in inference mode.
         """
-        g: Any = 0
         for layer in reversed(self._layers):
             if layer in self._tap_layers:
                 h = features.pop()

@@ -127,9 +127,9 @@ class Stylizer(nn.Module):
             own, and without effect on "photoreal".
         precision: arithmetic of the network: "float32"; "bfloat16" or "float16", which accumulate
             in float32; or "auto", the fastest on the device whose results are as close to those of
-            float32 as docs/results.md says. For weights that do not ship, paintings that are
-            refined, "auto" is the parameters' dtype. Gram matrices and
-            what is made of them, X and constraints are in float32 always.
+            float32 as docs/results.md says. For weights that do not ship, and for paintings that
+            are refined, "auto" is the parameters' dtype. Gram matrices and what is made of them, X
+            and constraints are in float32 always.
         memory: what restyling may take, in bytes, beside the parameters; None is most of what is
             free, and on a CPU at most 1.3 GB. Paintings that would take more are made in tiles
             (`fastfcs.tiles`), which takes longer and leaves no seams. Photographs, traced programs
@@ -510,11 +510,12 @@ class Stylizer(nn.Module):
                 visible = batch.alpha[0, 0].cpu() > 0
             if not visible.any():
                 continue
+            pixels = batch.pixels
             c, x = (
                 x.float().cpu().movedim(1, -1)[:, visible].reshape(-1, 3)
-                for x in (batch.pixels, self._restyle(batch, statistics, None, 1.0))
+                for x in (pixels, self._restyle(batch, statistics, None, 1.0))
             )
-            coarsest = next(self._scales(batch.pixels, _weights(batch.alpha)))
+            coarsest = next(self._scales(pixels, _weights(batch.alpha)))
             appearances.append(Appearance.joint([Appearance.of(coarsest)]))
             colours.append(c)
             changes.append(x - c)

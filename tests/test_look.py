@@ -215,7 +215,7 @@ def test_a_look_moves_towards_a_known_edit() -> None:
             look = Stylizer(style, weights="tiny", constraint="photoreal").look(content)
             errors = [(x - truth).square().mean() for x in (look(content), content)]
             shares.append(errors[0] / errors[1])
-    *others, worst = sorted(shares)  # the spoon beside the cup tells little about the cup
+    *others, worst = sorted(shares)  # one half of the coffee tells little about the other
     assert max(others) < 0.5
     assert worst < 1.1
 

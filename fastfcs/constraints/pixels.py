@@ -10,7 +10,7 @@ from .combine import as_working_dtype
 
 _KNEE = 0.6  # fraction of `SoftChroma`'s limit up to which it never changes a pixel
 _TINY = 1e-12
-_SMALLEST = 1e-6  # of a divisor
+_SMALLEST = 1e-6  # a divisor is no less
 _TOE = 0.25  # fraction of the content's value, and of its distance to 1, that `SoftClip` compresses
 
 

@@ -1,8 +1,8 @@
 """Training of `fastfcs.grading` on known edits.
 
-A photograph is cut in two, and edited at random. One half is the content. Of the other one only the
-appearance after the edit is shown, as that of a style. What the edit makes of the content is to be
-found. The halves show much the same, so that they differ by the edit above all.
+A photograph is cut in two, and edited at random. One half is the content. Of the other half,
+the style, the network sees the appearance after the edit alone, and has to tell what the edit makes
+of the content. The halves show much the same, so that they differ by the edit above all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..delta_e import from_lab, to_lab
-from ..grading import Appearance, Grading, save_grading
+from ..grading import Appearance, Grading, energies_of, save_grading
 from ..images import list_images
 from ..losses import luma
 from ..progress import progress_bar
@@ -191,6 +191,4 @@ def _halves(photo: Tensor) -> Tensor:
 def _appearance(pictures: Tensor, maps: Refinement) -> Appearance:
     colours = pictures.flatten(2)
     covariance = torch.stack([each.cov(correction=0) for each in colours])
-    grams = maps.statistics(pictures).vgg
-    energies = torch.cat([h.diagonal(dim1=1, dim2=2) for h in grams], 1)
-    return Appearance(colours.mean(2), covariance, energies)
+    return Appearance(colours.mean(2), covariance, energies_of(maps.statistics(pictures)))
