@@ -343,6 +343,34 @@ class Stylizer(nn.Module):
         self.statistics.set(scales if blend is None else [s.blend(blend) for s in scales])
         return self
 
+    def sibling(self, *, refine: bool = False, **settings: Any) -> Stylizer:
+        """Make another stylizer of the same network, with settings and a style of its own.
+
+        Args:
+            refine: whether it has this one's refinement; without one, there is none.
+            settings: arguments of `Stylizer`, but for the style and the weights.
+
+        Returns:
+            The stylizer, without a style. Both share their parameters.
+
+        Raises:
+            ValueError, TypeError: see `Stylizer`.
+
+        Examples:
+            >>> import torch
+            >>> from fastfcs import Stylizer
+            >>> stylizer = Stylizer(weights="tiny", refine=True)
+            >>> painter = stylizer.sibling(brush=2.0).set_style(torch.rand(3, 24, 32))
+            >>> painter(torch.rand(3, 24, 32)).shape
+            torch.Size([3, 24, 32])
+        """
+        solver = self.solver
+        if isinstance(solver, RefinedSolver) and not refine:
+            solver = solver.solver
+        other = Stylizer(weights=solver, **settings)
+        other._is_shipped = self._is_shipped
+        return other
+
     def forward(self, content: T, regions: Tensor | None = None) -> T:
         """Restyle a content, or a batch of them.
 

@@ -240,31 +240,22 @@ def test_a_batch_is_resumed(photos: Path) -> None:
 )
 def test_progress_within_a_picture(folder: Path, refine: bool, constraint: str | None) -> None:
     """Reading, each update and writing count equally, also if a picture cannot be restyled."""
-    from fastfcs.cli.stylize import _one_step
-    from fastfcs.progress import ProgressBar
+    from fastfcs.steps import follow
 
     stylizer = Stylizer("style.png", weights="w.safetensors", refine=refine, constraint=constraint)
     parts: list[float] = []
-    with ProgressBar(2, shown=False) as bar:
-        advance = bar.advance
-
-        def record(steps: float = 1) -> None:
-            parts.append(steps)
-            advance(steps)
-
-        bar.advance = record  # type: ignore[method-assign]
-        with _one_step(bar, stylizer), torch.inference_mode():
-            stylizer(images.read("a.png"))
-        width, height = images.read("a.png").size
-        part = 1 / (stylizer.work(height, width) / (height * width) + 2)
-        assert parts[0] == pytest.approx(part)
-        assert parts[-1] == pytest.approx(2 * part)  # for reading and writing
-        assert sum(parts) == pytest.approx(1)
-        with pytest.raises(OSError, match="bad"), _one_step(bar, stylizer):
-            raise OSError("bad")
-        assert sum(parts) == pytest.approx(2)
+    with follow(stylizer, parts.append), torch.inference_mode():
         stylizer(images.read("a.png"))
-        assert sum(parts) == pytest.approx(2)
+    width, height = images.read("a.png").size
+    part = 1 / (stylizer.work(height, width) / (height * width) + 2)
+    assert parts[0] == pytest.approx(part)
+    assert parts[-1] == pytest.approx(2 * part)  # for reading and writing
+    assert sum(parts) == pytest.approx(1)
+    with pytest.raises(OSError, match="bad"), follow(stylizer, parts.append):
+        raise OSError("bad")
+    assert sum(parts) == pytest.approx(2)
+    stylizer(images.read("a.png"))
+    assert sum(parts) == pytest.approx(2)
 
 
 def test_the_bar_is_for_terminals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ PACKAGE = Path(fastfcs.__file__).parent
 # From the bottom up; modules on one line do not import each other.
 LAYERS = (
     "_C checks delta_e files memory progress",
-    "ops precision",
+    "ops precision errors",
     "laplacian",
     "chebyshev losses",
     "bandwidth",
@@ -24,6 +24,8 @@ LAYERS = (
     "refinement",
     "weights",
     "stylizer solvers",
+    "steps",
+    "app",
     "evaluation",
     "training",
     "cli",

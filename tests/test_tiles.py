@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from fastfcs import Stylizer, images, memory, network, pyramid, stylizer, tiles
 from fastfcs.cli import cli
 from fastfcs.network import UnrolledSolver
 from fastfcs.precision import Precision
-from fastfcs.progress import ProgressBar
 from fastfcs.refinement import RefinedSolver, Refinement
 from fastfcs.tiles import Footprint, split
 from fastfcs.weights import save_solver
@@ -295,21 +293,13 @@ def test_bad_amounts_of_memory(text: str) -> None:
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("refined", [False, True])
 def test_the_bar_with_tiles(refined: bool) -> None:
-    from fastfcs.cli.stylize import _one_step
+    from fastfcs.steps import follow
 
     solver = RefinedSolver(made(), Refinement(updates=1)) if refined else made()
     painter = Stylizer(STYLE, weights=solver, memory=10**6)
     parts: list[float] = []
-    with ProgressBar(1, shown=False) as bar:
-        advance: Callable[[float], None] = bar.advance
-
-        def record(steps: float = 1) -> None:
-            parts.append(steps)
-            advance(steps)
-
-        bar.advance = record  # type: ignore[method-assign]
-        with _one_step(bar, painter), torch.inference_mode():
-            painter(images.Picture(CONTENT))
+    with follow(painter, parts.append), torch.inference_mode():
+        painter(images.Picture(CONTENT))
     assert sum(parts) == pytest.approx(1)
     # The last part is for reading and writing.
     work = painter.work(150, 201)

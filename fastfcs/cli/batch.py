@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import BAD_INPUT, sentence
 from ..progress import ProgressBar
-from .errors import BAD_INPUT, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console

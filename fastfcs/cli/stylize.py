@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import BAD_INPUT
 from ..memory import return_freed
 from ..progress import ProgressBar
 from .batch import one_picture, work_through
-from .errors import BAD_INPUT, sentences
+from .errors import sentences
 from .jobs import plan
 from .look import apply_look
 from .options import (
@@ -57,7 +57,6 @@ _NIGHT = 0.5  # fraction of a content that is nearly black from which it is call
 _BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
 _CANDIDATES, _REPRESENTATIVES = 32, 6  # pictures of a series, to choose from and chosen
 _THUMBNAIL = 64  # pixels
-_FILES = 2  # updates that reading and writing a picture are worth to the progress bar
 
 
 @click.command()
@@ -161,6 +160,7 @@ def stylize(
     """
     import_torch()
     from ..large import SOLVE_SIZE
+    from ..steps import follow
     from ..stylizer import Stylizer
 
     with sentences():
@@ -220,47 +220,10 @@ def stylize(
             return apply_look(look, source, target, max_size)
         return _restyle(stylizer, source, target, max_size, content_mask)
 
-    step = one_picture if look else partial(_one_step, stylizer=stylizer)
+    def step(bar: ProgressBar) -> AbstractContextManager[None]:
+        return one_picture(bar) if look else follow(stylizer, bar.advance)
+
     work_through(jobs, process, message_console(), as_json, notes, step)
-
-
-@contextmanager
-def _one_step(bar: ProgressBar, stylizer: Stylizer) -> Iterator[None]:
-    """Advance a bar by one picture, in proportion to the pixels whose features are computed."""
-    from torch import nn
-
-    from ..network import ForwardMaps
-    from ..vgg import VGG19
-
-    left, work = 1.0, 1.0  # work is in pixels
-
-    def begin(_: object, content: tuple[Picture, ...]) -> None:
-        nonlocal work
-        width, height = content[0].size
-        work = stylizer.work(height, width) + _FILES * height * width
-
-    def advance(_: object, image: tuple[Tensor, ...]) -> None:
-        nonlocal left
-        part = min(image[0].shape[-2] * image[0].shape[-1] / work, left)
-        bar.advance(part)
-        left -= part
-
-    # Every update, and every pass over a tile, begins with the forward maps of the network, or the
-    # refinement's first rectifier.
-    modules = list(stylizer.modules())
-    first = [m for m in modules if isinstance(m, ForwardMaps)] + [
-        next(layer for layer in vgg.modules() if isinstance(layer, nn.ReLU))
-        for vgg in modules
-        if isinstance(vgg, VGG19)
-    ]
-    hooks = [module.register_forward_pre_hook(advance) for module in first]
-    hooks.append(stylizer.register_forward_pre_hook(begin))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        bar.advance(left)
 
 
 def _restyle(
