@@ -6,6 +6,7 @@ import warnings
 
 import click
 
+from .app import app
 from .evaluate import evaluate
 from .info import info
 from .look import apply, lut
@@ -27,5 +28,5 @@ def cli() -> None:
     """Give a picture the style of another, as a painting or as a photograph."""
 
 
-for command in (stylize, lut, apply, presets, train, tune, optimize, evaluate, info):
+for command in (stylize, app, lut, apply, presets, train, tune, optimize, evaluate, info):
     cli.add_command(command)

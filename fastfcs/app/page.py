@@ -1,0 +1,403 @@
+"""The page: its layout, and what happens when a visitor does something."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+from gradio_client.utils import is_file_obj_with_meta
+
+from ..errors import BAD_INPUT
+from ..stylizer import Stylizer
+from .parts import part, source
+from .settings import KEPT, Settings
+from .views import (
+    View,
+    alert,
+    compare_view,
+    photo_view,
+    progress,
+    regions_view,
+    result_view,
+    status,
+    strip_view,
+    styles_view,
+)
+from .visit import CancelledError, Report, Visit
+from .visits import STAY, Visits
+
+T = TypeVar("T")
+
+_PHOTOGRAPH, _PAINTING = "Photograph", "Painting"
+_FORMATS = {"As the photo": None, "PNG": ".png", "TIFF, 16 bits": ".tiff"}
+_BRUSH = "Size of the strokes, relative to those of the reference."
+_NO_BRUSH = "Presets have strokes of their own size."
+_SECONDS = 0.25  # between reports of progress
+_QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
+_SHORT: Any = {**_QUIET, "concurrency_id": "short"}
+_LONG: Any = {**_QUIET, "concurrency_id": "long"}
+_CLICK = "() => setTimeout(() => document.querySelector('#ff-file').click(), 100)"
+# Gradio gives the groups of its radio buttons no names that a screen reader would say.
+_LABELS = """() => document.querySelectorAll('fieldset').forEach((group) =>
+    group.setAttribute('aria-label', group.querySelector('[data-testid="block-info"]').innerText))"""
+
+
+def build(stylizer: Stylizer) -> gr.Blocks:
+    """Make the page.
+
+    Args:
+        stylizer: whose network, device, precision and memory are used, but neither its style nor
+            its other settings. It has a refinement: make it with ``refine=True``.
+
+    Returns:
+        The page. Launch it with ``max_file_size=fastfcs.app.MAX_BYTES``, or mount it into an app
+        of FastAPI with `gradio.mount_gradio_app`.
+
+    Raises:
+        ValueError: the stylizer has no refinement.
+
+    Examples:
+        >>> from fastfcs import Stylizer
+        >>> from fastfcs.app import build
+        >>> build(Stylizer(weights="tiny", refine=True)).title
+        'fastfcs'
+    """
+    _, vgg_widths = stylizer.solver.widths
+    if not vgg_widths:
+        raise ValueError("stylizer must have a refinement (refine=True), got one without")
+    return Page(Visits(stylizer)).blocks
+
+
+class Page:
+    """The layout and the events.
+
+    Args:
+        visits: the visitors.
+
+    Examples:
+        >>> from fastfcs import Stylizer
+        >>> from fastfcs.app.page import Page
+        >>> from fastfcs.app.visits import Visits
+        >>> Page(Visits(Stylizer(weights="tiny", refine=True))).blocks.title
+        'fastfcs'
+    """
+
+    def __init__(self, visits: Visits) -> None:
+        self._visits = visits
+        with gr.Blocks(
+            title="fastfcs", analytics_enabled=False, delete_cache=(STAY, STAY)
+        ) as self.blocks:
+            gr.HTML(f"<style>{source('page.css')}</style>{source('header.html')}", elem_id="ff-top")
+            with gr.Tabs(elem_id="ff-tabs"):
+                with gr.Tab("One photo"), gr.Row(elem_id="ff-desk"):
+                    self._lay_out_pictures()
+                    self._lay_out_result()
+                    self._lay_out_dials()
+                with gr.Tab("Many photos"):
+                    self._lay_out_batch()
+            self._connect()
+            self._connect_batch()
+
+    def _lay_out_pictures(self) -> None:
+        with gr.Column(elem_id="ff-pictures", min_width=0):
+            gr.HTML("<h2>Photo</h2>")
+            self._photo = part("drop", photo_view())
+            gr.HTML("<h2>Style</h2>")
+            self._styles = part("styles", styles_view())
+
+    def _lay_out_result(self) -> None:
+        with gr.Column(elem_id="ff-result", min_width=0):
+            self._compare = part("compare", compare_view(None))
+            self._message = gr.HTML(elem_id="ff-message")
+            with gr.Row(elem_id="ff-actions"):
+                self._make = gr.Button("Make it at full size", variant="primary")
+                self._stop = gr.Button("Cancel", visible=False)
+            with gr.Row(elem_id="ff-save", visible=False) as self._saving:
+                formats = list(_FORMATS)
+                self._format = gr.Radio(formats, value=formats[0], label="Format of the file")
+                self._save = gr.Button("Download the picture", variant="primary")
+            self._lut = gr.Button("Download its colours as a LUT (.cube)", visible=False)
+            self._file = gr.DownloadButton("Download", visible="hidden", elem_id="ff-file")
+            self._strip = part("strip", strip_view())
+
+    def _lay_out_dials(self) -> None:
+        with gr.Column(elem_id="ff-dials", min_width=0):
+            gr.HTML("<h2>Dials</h2>")
+            kinds = _PHOTOGRAPH, _PAINTING
+            self._kind = gr.Radio(kinds, value=_PHOTOGRAPH, label="Make it a")
+            balance = gr.Slider(
+                0, 1, 0.5, step=0.01, label="Structure or style", elem_id="ff-balance"
+            )
+            strength = gr.Slider(0, 1, 1, step=0.01, label="Strength")
+            self._brush = gr.Slider(
+                0.25, 4, 1, step=0.25, label="Brush", info=_BRUSH, visible=False
+            )
+            keep = gr.Radio(list(KEPT), value="Nothing", label="Keep of the photo")
+            self._finer = gr.Checkbox(True, label="Finer", info="Closer to the style, but slower.")
+            self._dials = [self._kind, balance, strength, self._brush, keep, self._finer]
+            with gr.Accordion("Regions", open=False):
+                self._regions = part("regions", regions_view())
+            with gr.Accordion("Command line", open=False):
+                self._command = gr.Textbox(
+                    label="This makes the same picture", lines=4, buttons=["copy"]
+                )
+
+    def _lay_out_batch(self) -> None:
+        with gr.Column(elem_id="ff-batch", min_width=0):
+            gr.HTML(
+                "<h2>Many photos</h2><p>They get the style and the dials of the first tab, and "
+                "come back in one zip file under their own names.</p>"
+            )
+            self._photos = gr.File(file_count="multiple", label="Photos", elem_id="ff-photos")
+            self._batch_message = gr.HTML(elem_id="ff-batch-message")
+            with gr.Row():
+                self._make_all = gr.Button("Restyle them all", variant="primary")
+                self._stop_all = gr.Button("Cancel", visible=False)
+            self._zip = gr.DownloadButton("Download the zip file", visible=False)
+
+    def _connect(self) -> None:
+        shown = [self._compare, self._strip, self._saving, self._lut, self._message, self._command]
+        preview: Any = {
+            "fn": self._preview,
+            "inputs": self._dials,
+            "outputs": shown,
+            "trigger_mode": "always_last",
+            **_SHORT,
+            "show_progress": "minimal",
+            "show_progress_on": self._compare,
+        }
+        take = self._take_photo, self._photo, [self._photo, self._regions]
+        self._photo.upload(*take, **_QUIET).then(**preview)
+        pictures = [self._styles, self._regions, self._brush]
+        self._styles.upload(self._take_styles, self._styles, pictures, **_QUIET).then(**preview)
+        self._styles.select(self._choose, None, pictures, **_QUIET).then(**preview)
+        self._styles.delete(self._remove, None, pictures, **_QUIET).then(**preview)
+        self._styles.release(self._weigh, None, pictures, **_QUIET).then(**preview)
+        self._regions.edit(self._paint, None, None, **_QUIET).then(**preview)
+        turned = [self._finer, self._brush]
+        self._kind.input(self._turn, self._kind, turned, **_QUIET).then(**preview)
+        gr.on([dial.input for dial in self._dials[1:]], **preview)
+
+        buttons = [self._message, self._make, self._stop]
+        self._make.click(self._begin, None, buttons, queue=False, **_QUIET).then(
+            self._restyle, self._dials, [*shown, self._make, self._stop], **_LONG
+        )
+        self._stop.click(self._cancel, None, self._stop, queue=False, **_QUIET)
+        self._strip.select(self._show_again, None, [*shown, *self._dials], **_QUIET)
+        saved = [self._file, self._message]
+        self._save.click(self._download, self._format, saved, **_SHORT).then(js=_CLICK, **_QUIET)
+        self._lut.click(self._look, self._dials, saved, **_SHORT).then(js=_CLICK, **_QUIET)
+        self.blocks.load(js=_LABELS)
+        self.blocks.unload(self._leave)
+
+    def _connect_batch(self) -> None:
+        buttons = [self._batch_message, self._make_all, self._stop_all]
+        self._make_all.click(self._begin, None, buttons, queue=False, **_QUIET).then(
+            self._restyle_all, [self._photos, *self._dials], [self._zip, *buttons], **_LONG
+        )
+        self._stop_all.click(self._cancel, None, self._stop_all, queue=False, **_QUIET)
+
+    def _visit(self, request: gr.Request) -> Visit:
+        return self._visits.of(request.session_hash or "")
+
+    def _leave(self, request: gr.Request) -> None:
+        self._visits.leave(request.session_hash or "")
+
+    def _take_photo(self, request: gr.Request, view: View) -> tuple[View, View]:
+        visit = self._visit(request)
+        error = _attempt(visit, lambda: visit.take_photo(_uploads(view)[0]))
+        return photo_view(visit, error), regions_view(visit)
+
+    def _take_styles(self, request: gr.Request, view: View) -> tuple[Any, ...]:
+        visit, uploads = self._visit(request), _uploads(view)
+        blend = bool(view.get("blend"))
+        return _chosen(visit, lambda: visit.take_styles(uploads, blend))
+
+    def _choose(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        visit = self._visit(request)
+        return _chosen(visit, lambda: visit.choose(event.name, event.blend))
+
+    def _remove(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        visit = self._visit(request)
+        return _chosen(visit, lambda: visit.remove(event.index))
+
+    def _weigh(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        visit = self._visit(request)
+        return _chosen(visit, lambda: visit.weigh(event.index, event.weight))
+
+    def _paint(self, request: gr.Request, event: gr.EventData) -> None:
+        self._visit(request).paint(event.masks)
+
+    def _turn(self, kind: str) -> tuple[Any, ...]:
+        is_photograph = kind == _PHOTOGRAPH
+        return gr.Checkbox(value=is_photograph), gr.Slider(visible=not is_photograph)
+
+    def _preview(self, request: gr.Request, *dials: Any) -> tuple[Any, ...]:
+        visit, settings = self._visit(request), _settings(*dials)
+        visit.shown = None
+        after = error = ""
+        if visit.photo is not None and visit.styles:
+            try:
+                after = visit.preview(settings)
+            except BAD_INPUT as problem:
+                error = visit.sentence(problem)
+        return (
+            compare_view(visit.photo, after),
+            strip_view(visit),
+            gr.Row(visible=False),
+            gr.Button(visible=bool(after) and settings.photograph),
+            alert(error) or status(visit.notes()),
+            visit.command(settings),
+        )
+
+    def _begin(self, request: gr.Request) -> tuple[Any, ...]:
+        self._visit(request).cancelled.clear()
+        waiting = status(["Waiting for others to finish …"])
+        return waiting, gr.Button(interactive=False), gr.Button(visible=True, interactive=True)
+
+    def _cancel(self, request: gr.Request) -> Any:
+        self._visit(request).cancelled.set()
+        return gr.Button(interactive=False)
+
+    def _restyle(self, request: gr.Request, *dials: Any) -> Iterator[tuple[Any, ...]]:
+        visit, settings = self._visit(request), _settings(*dials)
+        same = gr.skip()
+        start = time.monotonic()
+        result = None
+        for message, made in _run(visit, partial(visit.restyle, settings)):
+            result = made
+            yield same, same, same, same, message, same, same, same
+        buttons = gr.Button(interactive=True), gr.Button(visible=False)
+        if result is None:
+            yield same, same, same, same, same, same, *buttons
+            return
+        visit.shown = result
+        width, height = result.photo.size
+        done = f"{width} × {height} pixels in {time.monotonic() - start:.1f} s."
+        yield (
+            result_view(result),
+            strip_view(visit),
+            gr.Row(visible=True),
+            same,
+            status([done, *visit.notes()]),
+            result.command,
+            *buttons,
+        )
+
+    def _show_again(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        visit = self._visit(request)
+        result = visit.shown = visit.results[event.index]
+        is_photograph = result.settings.photograph
+        return (
+            result_view(result),
+            strip_view(visit),
+            gr.Row(visible=True),
+            gr.Button(visible=is_photograph),
+            "",
+            result.command,
+            *_positions(result.settings),
+        )
+
+    def _download(self, request: gr.Request, format: str) -> tuple[Any, str]:
+        visit = self._visit(request)
+        if visit.shown is None:
+            return None, alert("Make the picture first.")
+        shown = visit.shown
+        return _file(visit, lambda: visit.download(shown, _FORMATS[format]))
+
+    def _look(self, request: gr.Request, *dials: Any) -> tuple[Any, str]:
+        visit = self._visit(request)
+        return _file(visit, lambda: visit.look(_settings(*dials)))
+
+    def _restyle_all(
+        self, request: gr.Request, paths: list[str] | None, *dials: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        visit, settings = self._visit(request), _settings(*dials)
+        uploads = [Path(path) for path in paths or []]
+        same = gr.skip()
+        result = None
+        yield gr.DownloadButton(visible=False), same, same, same
+        for message, made in _run(visit, partial(visit.restyle_all, uploads, settings)):
+            result = made
+            yield same, message, same, same
+        buttons = gr.Button(interactive=True), gr.Button(visible=False)
+        if result is None:
+            yield same, same, *buttons
+            return
+        archive, errors = result
+        done = f"{len(uploads) - len(errors)} of {len(uploads)} photos are in the zip file."
+        message = status([done]) + "".join(map(alert, errors))
+        yield gr.DownloadButton(value=archive, visible=True), message, *buttons
+
+
+def _settings(
+    kind: str, balance: float, strength: float, brush: float, keep: str, finer: bool
+) -> Settings:
+    photograph = kind == _PHOTOGRAPH
+    return Settings(photograph, strength, balance, brush, KEPT[keep], finer)
+
+
+def _positions(settings: Settings) -> tuple[Any, ...]:
+    """The dials at these settings."""
+    kind = _PHOTOGRAPH if settings.photograph else _PAINTING
+    brush = gr.Slider(value=settings.brush, visible=not settings.photograph)
+    keep = next(name for name, kept in KEPT.items() if kept == settings.keep)
+    return kind, settings.balance, settings.strength, brush, keep, settings.finer
+
+
+def _uploads(view: View) -> list[Path]:
+    """The files that a part has uploaded; Gradio has checked those with its mark."""
+    return [Path(file["path"]) for file in view["uploads"] if is_file_obj_with_meta(file)]
+
+
+def _attempt(visit: Visit, change: Callable[[], None]) -> str:
+    """Change something, and return what is wrong with it."""
+    try:
+        change()
+    except BAD_INPUT as error:
+        return visit.sentence(error)
+    return ""
+
+
+def _chosen(visit: Visit, change: Callable[[], None]) -> tuple[Any, ...]:
+    error = _attempt(visit, change)
+    is_ours = not visit.has_preset
+    brush = gr.Slider(interactive=is_ours, info=_BRUSH if is_ours else _NO_BRUSH)
+    return styles_view(visit, error), regions_view(visit), brush
+
+
+def _file(visit: Visit, write: Callable[[], Path]) -> tuple[Any, str]:
+    try:
+        return write(), ""
+    except BAD_INPUT as error:
+        return None, alert(visit.sentence(error))
+
+
+def _run(visit: Visit, job: Callable[[Report], T]) -> Iterator[tuple[str, T | None]]:
+    """Run a job in a thread: messages while it runs, and its result with the last one."""
+    done = 0.0
+
+    def report(part: float) -> None:
+        nonlocal done
+        done += part
+
+    start = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(job, report)
+        try:
+            while not wait([future], _SECONDS).done:
+                yield progress(done, time.monotonic() - start), None
+        except GeneratorExit:
+            visit.cancelled.set()
+            raise
+    try:
+        yield "", future.result()
+    except CancelledError:
+        yield status(["Cancelled."]), None
+    except BAD_INPUT as error:
+        yield alert(visit.sentence(error)), None

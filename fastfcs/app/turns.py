@@ -1,0 +1,57 @@
+"""Who computes when several visitors ask at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition, Lock
+
+
+class Turns:
+    """One computation at a time, for two would slow each other down more than twofold.
+
+    A long one lets short ones pass between its steps.
+
+    Examples:
+        >>> from fastfcs.app.turns import Turns
+        >>> turns = Turns()
+        >>> with turns.long():
+        ...     turns.let_pass()
+        >>> with turns.short():
+        ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._computing = Lock()
+        self._counts = Condition()
+        self._waiting = self._passed = 0
+
+    @contextmanager
+    def long(self) -> Iterator[None]:
+        """Compute for as long as it takes."""
+        with self._computing:
+            yield
+
+    @contextmanager
+    def short(self) -> Iterator[None]:
+        """Compute for a second or two."""
+        with self._counts:
+            self._waiting += 1
+        try:
+            with self._computing:
+                yield
+        finally:
+            with self._counts:
+                self._waiting -= 1
+                self._passed += 1
+                self._counts.notify_all()
+
+    def let_pass(self) -> None:
+        """Let a short computation that is waiting go first; within `long`."""
+        with self._counts:
+            if not self._waiting:
+                return
+            passed = self._passed
+            self._computing.release()
+            self._counts.wait_for(lambda: self._passed > passed)
+        self._computing.acquire()

@@ -1,0 +1,232 @@
+"""What the parts of the page show of a visitor's work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from ..presets import shipped, title
+from ..regions import COLOURS
+from .uploads import MAX_BYTES, data_url, preset_thumbnail, short_title
+from .visit import Photo, Result, Visit
+
+View = dict[str, Any]
+
+_UNPAINTED = "black"  # the colour of a mask where nothing is painted
+_SHARE = 0.02  # of the work, before which the time that is left is not known
+
+
+def photo_view(visit: Visit | None = None, error: str = "") -> View:
+    """Show the photo.
+
+    Args:
+        visit: the visitor's work.
+        error: what was wrong with the last upload.
+
+    Returns:
+        The value of the part "drop".
+
+    Examples:
+        >>> from fastfcs.app.views import photo_view
+        >>> photo_view(error="not a picture")["error"]
+        'not a picture'
+    """
+    photo = visit.photo if visit else None
+    view: View = {"limit": MAX_BYTES, "error": error}
+    if photo is None:
+        return view
+    width, height = photo.size
+    caption = f"{photo.path.name} · {width} × {height}"
+    return {**view, "thumb": _picture(photo), "caption": caption}
+
+
+def styles_view(visit: Visit | None = None, error: str = "") -> View:
+    """Show the chosen styles, and the presets.
+
+    Args:
+        visit: the visitor's work.
+        error: what was wrong with the last choice.
+
+    Returns:
+        The value of the part "styles".
+
+    Examples:
+        >>> from fastfcs.app.views import styles_view
+        >>> styles_view()["presets"][0]["name"]
+        'composition-vii'
+    """
+    chosen = [
+        {
+            "name": style.title if style.picture is None else style.name,
+            "thumb": style.thumbnail,
+            "weight": style.weight,
+            "preset": style.name if style.picture is None else None,
+        }
+        for style in (visit.styles if visit else [])
+    ]
+    presets = [
+        {
+            "name": path.stem,
+            "title": title(path),
+            "short": short_title(path),
+            "thumb": preset_thumbnail(path.stem),
+        }
+        for path in shipped()
+    ]
+    return {"limit": MAX_BYTES, "chosen": chosen, "presets": presets, "error": error}
+
+
+def regions_view(visit: Visit | None = None) -> View:
+    """Show the pictures whose regions are painted.
+
+    Args:
+        visit: the visitor's work.
+
+    Returns:
+        The value of the part "regions".
+
+    Examples:
+        >>> from fastfcs.app.views import regions_view
+        >>> [picture["title"] for picture in regions_view()["pictures"]]
+        ['photo', 'reference']
+    """
+    colours = [
+        (name, f"rgb({', '.join(str(round(255 * c)) for c in colour)})")
+        for name, colour in COLOURS.items()
+        if name != _UNPAINTED
+    ]
+    pictures: list[View] = [{"title": "photo"}, {"title": "reference"}]
+    if visit is not None and visit.photo is not None and visit.can_paint:
+        style = visit.styles[0]
+        shown = visit.photo.picture, style.picture or visit.photo.picture
+        thumbnails = _picture(visit.photo), style.thumbnail
+        for view, picture, thumbnail, file in zip(
+            pictures, shown, thumbnails, visit.mask_names, strict=True
+        ):
+            width, height = picture.size
+            view |= {"thumb": thumbnail, "file": file, "width": width, "height": height}
+    return {"colours": colours, "pictures": pictures}
+
+
+def compare_view(photo: Photo | None, after: str = "") -> View:
+    """Show a photo, and a preview of its result.
+
+    Args:
+        photo: the photo.
+        after: a data URL.
+
+    Returns:
+        The value of the part "compare".
+
+    Examples:
+        >>> from fastfcs.app.views import compare_view
+        >>> compare_view(None)
+        {}
+    """
+    if photo is None:
+        return {}
+    width, height = photo.size
+    shown = {"before": _picture(photo), "after": after}
+    return {**shown, "width": width, "height": height, "name": photo.path.name}
+
+
+def result_view(result: Result) -> View:
+    """Show a result.
+
+    Args:
+        result: the result.
+
+    Returns:
+        The value of the part "compare".
+
+    Examples:
+        >>> from fastfcs.app.views import result_view
+        >>> result_view.__name__
+        'result_view'
+    """
+    view = compare_view(result.photo, result.after)
+    return {**view, "before": result.before}
+
+
+def strip_view(visit: Visit | None = None) -> View:
+    """Show the last results.
+
+    Args:
+        visit: the visitor's work.
+
+    Returns:
+        The value of the part "strip".
+
+    Examples:
+        >>> from fastfcs.app.views import strip_view
+        >>> strip_view()
+        {'results': [], 'current': None}
+    """
+    results = visit.results if visit else []
+    shown = [
+        {"thumb": r.thumbnail, "title": r.title, "text": r.settings.summary()} for r in results
+    ]
+    current = results.index(visit.shown) if visit and visit.shown in results else None
+    return {"results": shown, "current": current}
+
+
+def alert(sentence: str) -> str:
+    """Show an error.
+
+    Args:
+        sentence: the error; "" for none.
+
+    Returns:
+        HTML.
+
+    Examples:
+        >>> from fastfcs.app.views import alert
+        >>> alert("a < b")
+        '<p class="ff-error" role="alert">a &lt; b</p>'
+    """
+    return f'<p class="ff-error" role="alert">{escape(sentence)}</p>' if sentence else ""
+
+
+def status(sentences: Sequence[str]) -> str:
+    """Show notes.
+
+    Args:
+        sentences: the notes.
+
+    Returns:
+        HTML.
+
+    Examples:
+        >>> from fastfcs.app.views import status
+        >>> status(["Done."])
+        '<p class="ff-note" role="status">Done.</p>'
+    """
+    return "".join(f'<p class="ff-note" role="status">{escape(each)}</p>' for each in sentences)
+
+
+def progress(done: float, seconds: float) -> str:
+    """Show how far a job is.
+
+    Args:
+        done: fraction of the work.
+        seconds: that it has taken.
+
+    Returns:
+        HTML.
+
+    Examples:
+        >>> from fastfcs.app.views import progress
+        >>> progress(0.25, 10).rpartition("<span>")[2]
+        '25 % · about 30 s left</span></div>'
+    """
+    text = f"{done:.0%}".replace("%", " %")
+    if done > _SHARE and seconds > 1:
+        left = seconds * (1 - done) / done
+        text += f" · about {left:.0f} s left" if left < 90 else f" · about {left / 60:.0f} min left"
+    bar = f'<progress max="1" value="{done:.3f}" aria-label="Progress"></progress>'
+    return f'<div class="ff-progress">{bar}<span>{text}</span></div>'
+
+
+def _picture(photo: Photo) -> str:
+    return data_url(photo.picture.srgb, photo.picture.alpha)

@@ -1,0 +1,69 @@
+"""The visitors of a page, each with work of his own."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from threading import Lock, Timer
+
+from gradio.utils import get_upload_folder
+
+from ..stylizer import Stylizer
+from .turns import Turns
+from .visit import Visit
+
+STAY = 600
+"""Seconds that files are kept after a visitor has left."""
+
+
+class Visits:
+    """The visitors of one page.
+
+    Args:
+        stylizer: whose network they share.
+
+    Examples:
+        >>> from fastfcs import Stylizer
+        >>> from fastfcs.app.visits import Visits
+        >>> visits = Visits(Stylizer(weights="tiny", refine=True))
+        >>> visits.of("a") is visits.of("a"), visits.of("a") is visits.of("b")
+        (True, False)
+        >>> visits.end("a"), visits.end("b")
+        (None, None)
+    """
+
+    def __init__(self, stylizer: Stylizer) -> None:
+        self._stylizer, self._turns = stylizer, Turns()
+        self._visits: dict[str, Visit] = {}
+        self._leaving: dict[str, Timer] = {}
+        self._lock = Lock()
+
+    def of(self, session: str) -> Visit:
+        """Find a visitor by the name of his session, or welcome a new one."""
+        with self._lock:
+            if timer := self._leaving.pop(session, None):
+                timer.cancel()
+            if session not in self._visits:
+                # In Gradio's folder, the one that it serves files from. The name is a secret.
+                folder = Path(get_upload_folder()) / f"visit-{secrets.token_hex(16)}"
+                self._visits[session] = Visit(self._stylizer, self._turns, folder)
+            return self._visits[session]
+
+    def leave(self, session: str) -> None:
+        """Remove a visitor's files in ten minutes; a telephone may lose its connection."""
+        with self._lock:
+            visit = self._visits.get(session)
+            if visit is None or session in self._leaving:
+                return
+            visit.cancelled.set()
+            timer = self._leaving[session] = Timer(STAY, self.end, [session])
+            timer.daemon = True
+            timer.start()
+
+    def end(self, session: str) -> None:
+        """Remove a visitor's files."""
+        with self._lock:
+            self._leaving.pop(session, None)
+            visit = self._visits.pop(session, None)
+        if visit:
+            visit.close()

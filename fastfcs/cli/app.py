@@ -1,0 +1,104 @@
+"""fastfcs app."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import signal
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from threading import Event
+
+import click
+
+from .errors import sentences
+from .options import DEVICE, device_named
+
+
+@click.command()
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; with any but this computer's own, a password is required.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="By default the first free one from 7860 on.",
+)
+@click.option(
+    "--password",
+    envvar="FASTFCS_PASSWORD",
+    help="Ask visitors for this password (or set FASTFCS_PASSWORD, which others cannot see).",
+)
+@DEVICE
+def app(host: str, port: int | None, password: str | None, device: str | None) -> None:
+    """Open a page in the browser's reach, to try styles and dials on.
+
+    It asks nothing of the network. Pictures are kept in a temporary folder, which is removed at
+    the end.
+    """
+    with sentences():
+        if password == "":
+            raise ValueError("--password must not be empty")
+        if password is None and not _is_loopback(host):
+            raise ValueError(f"--password must be given with --host {host}: others can reach it")
+        try:
+            import_module("gradio")
+        except ImportError as error:
+            raise ValueError(
+                "fastfcs app needs Gradio, which pip install 'fastfcs[app]' installs"
+            ) from error
+        from ..app import MAX_BYTES, build
+        from ..stylizer import Stylizer
+
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with tempfile.TemporaryDirectory(prefix="fastfcs-") as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            page = build(Stylizer(refine=True).to(device_named(device)))
+            try:
+                _, address, _ = page.launch(
+                    server_name=host,
+                    server_port=port,
+                    auth=_check(password) if password else None,
+                    auth_message="Any name will do.",
+                    max_file_size=MAX_BYTES,
+                    allowed_paths=[],
+                    share=False,
+                    ssr_mode=False,
+                    mcp_server=False,
+                    pwa=False,
+                    footer_links=[],
+                    run_history=False,
+                    prevent_thread_lock=True,
+                    quiet=True,
+                )
+            except OSError as error:
+                place = f"{host}, port {port or '7860 to 7959'}"
+                raise ValueError(f"--host and --port must be free, got {place}") from error
+            click.echo(f"fastfcs is at {address} until Ctrl-C is pressed.")
+            with suppress(KeyboardInterrupt):
+                Event().wait()
+            page.close(verbose=False)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check(password: str) -> Callable[[str, str], bool]:
+    """Let everyone in who knows the password, by whatever name."""
+
+    def is_known(name: str, given: str) -> bool:
+        return secrets.compare_digest(given.encode(), password.encode())
+
+    return is_known
