@@ -1,4 +1,4 @@
-// Before and after under one slider. value: {before, after, width, height, name}
+// Before and after under one slider. value: {before, after, busy, width, height, name}
 const find = (name) => element.querySelector(name);
 const stage = find('.ff-stage'), slider = find('.ff-slider');
 
@@ -12,6 +12,7 @@ function show(value) {
   if (!value.before) return;
   const alone = !value.after;
   stage.classList.toggle('ff-alone', alone);
+  stage.ariaBusy = Boolean(value.busy);
   stage.style.setProperty('--ff-ratio', value.width / value.height);
   find('.ff-before').src = value.before;
   find('.ff-before').alt = `${value.name} before`;

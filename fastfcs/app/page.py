@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
-from gradio_client.utils import is_file_obj_with_meta
 
 from ..errors import BAD_INPUT
 from ..stylizer import Stylizer
@@ -28,7 +27,7 @@ from .views import (
     strip_view,
     styles_view,
 )
-from .visit import CancelledError, Report, Visit
+from .visit import CancelledError, Preview, Report, Result, Visit
 from .visits import STAY, Visits
 
 T = TypeVar("T")
@@ -42,9 +41,6 @@ _QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 _SHORT: Any = {**_QUIET, "concurrency_id": "short"}
 _LONG: Any = {**_QUIET, "concurrency_id": "long"}
 _CLICK = "() => setTimeout(() => document.querySelector('#ff-file').click(), 100)"
-# Gradio gives the groups of its radio buttons no names that a screen reader would say.
-_LABELS = """() => document.querySelectorAll('fieldset').forEach((group) =>
-    group.setAttribute('aria-label', group.querySelector('[data-testid="block-info"]').innerText))"""
 
 
 def build(stylizer: Stylizer) -> gr.Blocks:
@@ -89,9 +85,8 @@ class Page:
 
     def __init__(self, visits: Visits) -> None:
         self._visits = visits
-        with gr.Blocks(
-            title="fastfcs", analytics_enabled=False, delete_cache=(STAY, STAY)
-        ) as self.blocks:
+        self.blocks = gr.Blocks(title="fastfcs", analytics_enabled=False, delete_cache=(STAY, STAY))
+        with self.blocks:
             gr.HTML(f"<style>{source('page.css')}</style>{source('header.html')}", elem_id="ff-top")
             with gr.Tabs(elem_id="ff-tabs"):
                 with gr.Tab("One photo"), gr.Row(elem_id="ff-desk"):
@@ -113,6 +108,7 @@ class Page:
     def _lay_out_result(self) -> None:
         with gr.Column(elem_id="ff-result", min_width=0):
             self._compare = part("compare", compare_view(None))
+            self._notes = gr.HTML(elem_id="ff-notes")
             self._message = gr.HTML(elem_id="ff-message")
             with gr.Row(elem_id="ff-actions"):
                 self._make = gr.Button("Make it at full size", variant="primary")
@@ -139,13 +135,11 @@ class Page:
             )
             keep = gr.Radio(list(KEPT), value="Nothing", label="Keep of the photo")
             self._finer = gr.Checkbox(True, label="Finer", info="Closer to the style, but slower.")
-            self._dials = [self._kind, balance, strength, self._brush, keep, self._finer]
+            self._dials: list[Any] = [self._kind, balance, strength, self._brush, keep, self._finer]
             with gr.Accordion("Regions", open=False):
                 self._regions = part("regions", regions_view())
             with gr.Accordion("Command line", open=False):
-                self._command = gr.Textbox(
-                    label="This makes the same picture", lines=4, buttons=["copy"]
-                )
+                self._command = part("command", {})
 
     def _lay_out_batch(self) -> None:
         with gr.Column(elem_id="ff-batch", min_width=0):
@@ -161,7 +155,7 @@ class Page:
             self._zip = gr.DownloadButton("Download the zip file", visible=False)
 
     def _connect(self) -> None:
-        shown = [self._compare, self._strip, self._saving, self._lut, self._message, self._command]
+        shown = [self._compare, self._strip, self._saving, self._lut, self._notes, self._command]
         preview: Any = {
             "fn": self._preview,
             "inputs": self._dials,
@@ -185,14 +179,14 @@ class Page:
 
         buttons = [self._message, self._make, self._stop]
         self._make.click(self._begin, None, buttons, queue=False, **_QUIET).then(
-            self._restyle, self._dials, [*shown, self._make, self._stop], **_LONG
+            self._restyle, self._dials, [*shown, *buttons], **_LONG
         )
         self._stop.click(self._cancel, None, self._stop, queue=False, **_QUIET)
         self._strip.select(self._show_again, None, [*shown, *self._dials], **_QUIET)
         saved = [self._file, self._message]
         self._save.click(self._download, self._format, saved, **_SHORT).then(js=_CLICK, **_QUIET)
         self._lut.click(self._look, self._dials, saved, **_SHORT).then(js=_CLICK, **_QUIET)
-        self.blocks.load(js=_LABELS)
+        self.blocks.load(js=source("page.js"))
         self.blocks.unload(self._leave)
 
     def _connect_batch(self) -> None:
@@ -237,23 +231,18 @@ class Page:
         is_photograph = kind == _PHOTOGRAPH
         return gr.Checkbox(value=is_photograph), gr.Slider(visible=not is_photograph)
 
-    def _preview(self, request: gr.Request, *dials: Any) -> tuple[Any, ...]:
+    def _preview(self, request: gr.Request, *dials: Any) -> Iterator[tuple[Any, ...]]:
         visit, settings = self._visit(request), _settings(*dials)
         visit.shown = None
-        after = error = ""
+        error = ""
         if visit.photo is not None and visit.styles:
             try:
-                after = visit.preview(settings)
+                for preview in visit.previews(settings):
+                    yield _previewed(visit, settings, preview)
+                return
             except BAD_INPUT as problem:
                 error = visit.sentence(problem)
-        return (
-            compare_view(visit.photo, after),
-            strip_view(visit),
-            gr.Row(visible=False),
-            gr.Button(visible=bool(after) and settings.photograph),
-            alert(error) or status(visit.notes()),
-            visit.command(settings),
-        )
+        yield _previewed(visit, settings, Preview(""), error)
 
     def _begin(self, request: gr.Request) -> tuple[Any, ...]:
         self._visit(request).cancelled.clear()
@@ -266,42 +255,23 @@ class Page:
 
     def _restyle(self, request: gr.Request, *dials: Any) -> Iterator[tuple[Any, ...]]:
         visit, settings = self._visit(request), _settings(*dials)
-        same = gr.skip()
-        start = time.monotonic()
-        result = None
+        start, result, same = time.monotonic(), None, gr.skip()
+        buttons = gr.Button(interactive=True), gr.Button(visible=False)
         for message, made in _run(visit, partial(visit.restyle, settings)):
             result = made
-            yield same, same, same, same, message, same, same, same
-        buttons = gr.Button(interactive=True), gr.Button(visible=False)
+            yield *(same,) * 6, message, same, same
         if result is None:
-            yield same, same, same, same, same, same, *buttons
+            yield *(same,) * 7, *buttons
             return
         visit.shown = result
         width, height = result.photo.size
-        done = f"{width} × {height} pixels in {time.monotonic() - start:.1f} s."
-        yield (
-            result_view(result),
-            strip_view(visit),
-            gr.Row(visible=True),
-            same,
-            status([done, *visit.notes()]),
-            result.command,
-            *buttons,
-        )
+        done = status([f"{width} × {height} pixels in {time.monotonic() - start:.1f} s."])
+        yield *_shown(visit, result), done, *buttons
 
     def _show_again(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         visit = self._visit(request)
-        result = visit.shown = visit.results[event.index]
-        is_photograph = result.settings.photograph
-        return (
-            result_view(result),
-            strip_view(visit),
-            gr.Row(visible=True),
-            gr.Button(visible=is_photograph),
-            "",
-            result.command,
-            *_positions(result.settings),
-        )
+        visit.shown = visit.results[event.index]
+        return *_shown(visit, visit.shown), *_positions(visit.shown.settings)
 
     def _download(self, request: gr.Request, format: str) -> tuple[Any, str]:
         visit = self._visit(request)
@@ -335,6 +305,30 @@ class Page:
         yield gr.DownloadButton(value=archive, visible=True), message, *buttons
 
 
+def _previewed(
+    visit: Visit, settings: Settings, preview: Preview, error: str = ""
+) -> tuple[Any, ...]:
+    return (
+        compare_view(visit.photo, *preview),
+        strip_view(visit),
+        gr.Row(visible=False),
+        gr.Button(visible=bool(preview.url) and settings.photograph),
+        alert(error) or status(visit.notes()),
+        {"command": visit.command(settings)},
+    )
+
+
+def _shown(visit: Visit, result: Result) -> tuple[Any, ...]:
+    return (
+        result_view(result),
+        strip_view(visit),
+        gr.Row(visible=True),
+        gr.Button(visible=result.settings.photograph),
+        status(visit.notes()),
+        {"command": result.command},
+    )
+
+
 def _settings(
     kind: str, balance: float, strength: float, brush: float, keep: str, finer: bool
 ) -> Settings:
@@ -352,7 +346,8 @@ def _positions(settings: Settings) -> tuple[Any, ...]:
 
 def _uploads(view: View) -> list[Path]:
     """The files that a part has uploaded; Gradio has checked those with its mark."""
-    return [Path(file["path"]) for file in view["uploads"] if is_file_obj_with_meta(file)]
+    marked = [file for file in view["uploads"] if file["meta"] == {"_type": "gradio.FileData"}]
+    return [Path(file["path"]) for file in marked]
 
 
 def _attempt(visit: Visit, change: Callable[[], None]) -> str:

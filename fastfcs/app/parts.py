@@ -18,7 +18,7 @@ def part(name: str, value: dict[str, Any]) -> gr.HTML:
     """Make a part of the page.
 
     Args:
-        name: of its files: "drop", "styles", "compare", "regions" or "strip".
+        name: of its files: "drop", "styles", "compare", "strip", "regions" or "command".
         value: what it shows at first.
 
     Returns:

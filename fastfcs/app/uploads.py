@@ -64,7 +64,7 @@ def _check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ValueError(
             f"{name} must have at most {MAX_PIXELS // 10**6} megapixels, "
-            f"got {width * height / 10**6:.0f}"
+            f"got {width * height / 10**6:.1f}"
         )
     if min(width, height) < MIN_SIDE:
         raise ValueError(

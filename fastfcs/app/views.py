@@ -8,7 +8,7 @@ from typing import Any
 
 from ..presets import shipped, title
 from ..regions import COLOURS
-from .uploads import MAX_BYTES, data_url, preset_thumbnail, short_title
+from .uploads import MAX_BYTES, preset_thumbnail, short_title
 from .visit import Photo, Result, Visit
 
 View = dict[str, Any]
@@ -38,7 +38,7 @@ def photo_view(visit: Visit | None = None, error: str = "") -> View:
         return view
     width, height = photo.size
     caption = f"{photo.path.name} · {width} × {height}"
-    return {**view, "thumb": _picture(photo), "caption": caption}
+    return {**view, "thumb": photo.thumbnail, "caption": caption}
 
 
 def styles_view(visit: Visit | None = None, error: str = "") -> View:
@@ -100,7 +100,7 @@ def regions_view(visit: Visit | None = None) -> View:
     if visit is not None and visit.photo is not None and visit.can_paint:
         style = visit.styles[0]
         shown = visit.photo.picture, style.picture or visit.photo.picture
-        thumbnails = _picture(visit.photo), style.thumbnail
+        thumbnails = visit.photo.thumbnail, style.thumbnail
         for view, picture, thumbnail, file in zip(
             pictures, shown, thumbnails, visit.mask_names, strict=True
         ):
@@ -109,12 +109,13 @@ def regions_view(visit: Visit | None = None) -> View:
     return {"colours": colours, "pictures": pictures}
 
 
-def compare_view(photo: Photo | None, after: str = "") -> View:
+def compare_view(photo: Photo | None, after: str = "", is_last: bool = True) -> View:
     """Show a photo, and a preview of its result.
 
     Args:
         photo: the photo.
         after: a data URL.
+        is_last: whether no better preview follows.
 
     Returns:
         The value of the part "compare".
@@ -127,7 +128,7 @@ def compare_view(photo: Photo | None, after: str = "") -> View:
     if photo is None:
         return {}
     width, height = photo.size
-    shown = {"before": _picture(photo), "after": after}
+    shown = {"before": photo.thumbnail, "after": after, "busy": not is_last}
     return {**shown, "width": width, "height": height, "name": photo.path.name}
 
 
@@ -226,7 +227,3 @@ def progress(done: float, seconds: float) -> str:
         text += f" · about {left:.0f} s left" if left < 90 else f" · about {left / 60:.0f} min left"
     bar = f'<progress max="1" value="{done:.3f}" aria-label="Progress"></progress>'
     return f'<div class="ff-progress">{bar}<span>{text}</span></div>'
-
-
-def _picture(photo: Photo) -> str:
-    return data_url(photo.picture.srgb, photo.picture.alpha)

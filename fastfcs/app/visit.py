@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from threading import Event
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,13 +66,15 @@ class Photo:
         size: width and height of the file, in pixels.
         depth: bits per channel of the file.
         suffix: of the results' files.
+        thumbnail: a data URL of ``picture``.
 
     Examples:
         >>> from pathlib import Path
         >>> import torch
         >>> from fastfcs.app.visit import Photo
         >>> from fastfcs.images import Picture
-        >>> Photo(Path("a.gif"), Picture(torch.rand(3, 16, 24)), (24, 16), 8, ".png").path.stem
+        >>> picture = Picture(torch.rand(3, 16, 24))
+        >>> Photo(Path("a.gif"), picture, (24, 16), 8, ".png", "data:,").path.stem
         'a'
     """
 
@@ -80,6 +83,7 @@ class Photo:
     size: tuple[int, int]
     depth: int
     suffix: str
+    thumbnail: str
 
 
 @dataclass(eq=False)
@@ -104,6 +108,23 @@ class Style:
     thumbnail: str
     weight: float = 1.0
     picture: Picture | None = None
+
+
+class Preview(NamedTuple):
+    """A small result.
+
+    Attributes:
+        url: the picture as a data URL.
+        is_last: whether no better one follows.
+
+    Examples:
+        >>> from fastfcs.app.visit import Preview
+        >>> Preview("data:,").is_last
+        True
+    """
+
+    url: str
+    is_last: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +188,8 @@ class Visit:
         >>> visit = Visit(Stylizer(weights="tiny", refine=True), Turns(), folder / "visit")
         >>> visit.take_photo(folder / "photo.png")
         >>> visit.take_styles([folder / "style.png"])
-        >>> visit.preview(Settings(photograph=False, finer=False))[:23]
-        'data:image/webp;base64,'
+        >>> [preview.is_last for preview in visit.previews(Settings())]
+        [False, True]
         >>> result = visit.restyle(Settings(), lambda part: None)
         >>> visit.download(result).name
         'photo-style.png'
@@ -207,7 +228,8 @@ class Visit:
         picture = read_upload(path)
         small = images.fit_picture(picture, images.least_side(picture.size, PREVIEW))
         suffix = suffix_of(path, picture)
-        self.photo = Photo(path, small, picture.size, picture.depth, suffix)
+        thumbnail = data_url(small.srgb, small.alpha)
+        self.photo = Photo(path, small, picture.size, picture.depth, suffix, thumbnail)
         self._masks = None
 
     def take_styles(self, uploads: Sequence[Path], blend: bool = False) -> None:
@@ -289,14 +311,14 @@ class Visit:
         self._masks = files if is_painted else None
         self._painted += 1
 
-    def preview(self, settings: Settings) -> str:
+    def previews(self, settings: Settings) -> Iterator[Preview]:
         """Restyle the photo at the size of a preview.
 
         Args:
             settings: the dials.
 
-        Returns:
-            A data URL.
+        Yields:
+            The preview; before a finer one, which takes longer, one that is not.
 
         Raises:
             ValueError: there is no photo or no style, or they do not go together.
@@ -304,12 +326,22 @@ class Visit:
         photo, settings = self._ready(settings)
         whole = replace(settings, strength=1.0)
         key = whole, photo, self._styles_key()
+        if self._previewed is None or self._previewed[0] != key:
+            if settings.finer:
+                quick = self._small_result(photo, replace(whole, finer=False))
+                yield Preview(self._mixed(photo, quick, settings), is_last=False)
+            self._previewed = key, self._small_result(photo, whole)
+        yield Preview(self._mixed(photo, self._previewed[1], settings))
+
+    def _small_result(self, photo: Photo, settings: Settings) -> Tensor:
         with self._turns.short(), torch.inference_mode():
-            if self._previewed is None or self._previewed[0] != key:
-                restyler, regions = self._restyler(whole), self._regions(photo.picture)
-                self._previewed = key, restyler(photo.picture, regions).srgb
-            mixed = torch.lerp(photo.picture.srgb, self._previewed[1], settings.strength)
-            return data_url(mixed, photo.picture.alpha)
+            regions = self._regions(photo.picture)
+            result: Picture = self._restyler(settings)(photo.picture, regions)
+        return result.srgb
+
+    def _mixed(self, photo: Photo, result: Tensor, settings: Settings) -> str:
+        pixels = torch.lerp(photo.picture.srgb, result, settings.strength)
+        return data_url(pixels, photo.picture.alpha)
 
     def restyle(self, settings: Settings, report: Report) -> Result:
         """Restyle the photo at full size.
@@ -322,7 +354,7 @@ class Visit:
             The result, the first of `results`.
 
         Raises:
-            ValueError: see `preview`.
+            ValueError: see `previews`.
             CancelledError: `cancelled` was set.
         """
         photo, settings = self._ready(settings)
@@ -371,7 +403,7 @@ class Visit:
             The file.
 
         Raises:
-            ValueError: see `preview`.
+            ValueError: see `previews`.
         """
         photo, settings = self._ready(replace(settings, photograph=True, finer=True))
         path = self._new_file(f"{self._name()}.cube")
@@ -541,7 +573,8 @@ class Visit:
 
         stylizer.solver = deepcopy(stylizer.solver)  # for the hooks
         with follow(stylizer, advance):
-            return stylizer(content, regions)
+            result: Picture = stylizer(content, regions)
+        return result
 
     def _label(self) -> str:
         return re.sub(r"[^\w.+-]+", "-", "+".join(Path(s.name).stem for s in self.styles))[:60]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import secrets
 import signal
+import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,6 +49,7 @@ def app(host: str, port: int | None, password: str | None, device: str | None) -
             raise ValueError("--password must not be empty")
         if password is None and not _is_loopback(host):
             raise ValueError(f"--password must be given with --host {host}: others can reach it")
+        _check_address(host, port)
         try:
             import_module("gradio")
         except ImportError as error:
@@ -60,26 +63,21 @@ def app(host: str, port: int | None, password: str | None, device: str | None) -
         with tempfile.TemporaryDirectory(prefix="fastfcs-") as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder
             page = build(Stylizer(refine=True).to(device_named(device)))
-            try:
-                _, address, _ = page.launch(
-                    server_name=host,
-                    server_port=port,
-                    auth=_check(password) if password else None,
-                    auth_message="Any name will do.",
-                    max_file_size=MAX_BYTES,
-                    allowed_paths=[],
-                    share=False,
-                    ssr_mode=False,
-                    mcp_server=False,
-                    pwa=False,
-                    footer_links=[],
-                    run_history=False,
-                    prevent_thread_lock=True,
-                    quiet=True,
-                )
-            except OSError as error:
-                place = f"{host}, port {port or '7860 to 7959'}"
-                raise ValueError(f"--host and --port must be free, got {place}") from error
+            _, address, _ = page.launch(
+                server_name=f"[{host}]" if ":" in host else host,
+                server_port=port,
+                auth=_known_by(password) if password else None,
+                auth_message="Any user name will do.",
+                max_file_size=MAX_BYTES,
+                share=False,
+                ssr_mode=False,
+                mcp_server=False,
+                pwa=False,
+                footer_links=[],
+                run_history=False,
+                prevent_thread_lock=True,
+                quiet=True,
+            )
             click.echo(f"fastfcs is at {address} until Ctrl-C is pressed.")
             with suppress(KeyboardInterrupt):
                 Event().wait()
@@ -95,7 +93,22 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check(password: str) -> Callable[[str, str], bool]:
+def _check_address(host: str, port: int | None) -> None:
+    """Raise an error if nothing can listen there."""
+    try:
+        family, kind, _, _, (address, *_) = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[
+            0
+        ]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address, port or 0))
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(f"--host must be this computer's, got {host!r}") from error
+        raise ValueError(f"--port must be free and permitted, got {port}") from error
+
+
+def _known_by(password: str) -> Callable[[str, str], bool]:
     """Let everyone in who knows the password, by whatever name."""
 
     def is_known(name: str, given: str) -> bool:
