@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 import shlex
+import shutil
 import sys
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +143,7 @@ def test_the_command_with_masks(
 def test_masks_of_different_colours_are_noted(visit: Visit) -> None:
     visit.paint([mask("red", (0, 0, 24, 72)), mask("blue")])
     assert visit.notes() == [
-        "25% of the photo stays as it is: its colour is painted on the photo alone."
+        "25% of the photo is not restyled: its colour is painted on the photo only."
     ]
     visit.paint([mask("black"), mask("black")])
     assert visit.notes() == []
@@ -206,7 +209,7 @@ def test_names_like_options_and_with_blanks(visit: Visit, folder: Path) -> None:
     assert shlex.split(visit.command(Settings()))[2] == "a rocket; rm.png"
 
 
-def test_previews_follow_the_dials(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_previews_follow_the_controls(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     quick, finer = map(shown, visit.previews(Settings()))
     assert np.abs(quick - finer).mean() > 0.5
     photo = shown(visit.photo.thumbnail)  # type: ignore[union-attr]
@@ -247,7 +250,7 @@ def test_a_photo_and_a_style_are_asked_for(stylizer: Stylizer, folder: Path) -> 
     with pytest.raises(ValueError, match=r"^Choose a style: a reference picture or a preset\.$"):
         visit.restyle(Settings(), silent)
     with pytest.raises(ValueError, match="Choose a style"):
-        visit.restyle_all([folder / "coffee.png"], Settings(), silent)
+        visit.restyle_batch(Settings(), silent)
     assert visit.command(Settings()) == ""
     visit.choose("udnie")
     visit.choose("mosaic", blend=True)
@@ -362,7 +365,8 @@ def test_progress_adds_up(visit: Visit, folder: Path) -> None:
     assert len(parts) > 5
     assert sum(parts) == pytest.approx(1)
     parts.clear()
-    visit.restyle_all([folder / "coffee.png", folder / "rocket.png"], PAINTING, parts.append)
+    visit.take_batch([folder / "coffee.png", folder / "rocket.png"])
+    visit.restyle_batch(PAINTING, parts.append)
     assert sum(parts) == pytest.approx(1)
     assert "left" not in progress(0.01, 5)
     assert "25 % · about 30 s left" in progress(0.25, 10)
@@ -376,9 +380,12 @@ def test_a_batch(visit: Visit, folder: Path) -> None:
     Image.open(folder / "rocket.png").save(again / "COFFEE.png")
     Image.open(folder / "rocket.png").save(folder / "small.gif")
     names = ["coffee.png", "broken.jpg", "again/COFFEE.png", "small.gif"]
-    archive, errors = visit.restyle_all([folder / name for name in names], PAINTING, silent)
+    visit.take_batch([folder / name for name in names])
+    shutil.rmtree(again)  # as Gradio does in time
+    archive, photos, errors = dataclasses.astuple(visit.restyle_batch(PAINTING, silent))
     assert archive.name == "restyled-coffee.zip"
-    assert len(errors) == 1
+    assert visit.link(archive) != archive
+    assert (photos, len(errors)) == (4, 1)
     assert errors[0].startswith("broken.jpg cannot be read: not a JPEG")
     with zipfile.ZipFile(archive) as made:
         assert made.namelist() == ["coffee.png", "COFFEE-2.png", "small.png"]
@@ -390,10 +397,12 @@ def test_a_batch(visit: Visit, folder: Path) -> None:
     with zipfile.ZipFile(archive) as made:
         batched = np.asarray(Image.open(made.open("coffee.png")), int)
     assert np.abs(alone - batched).max() <= 1
+    visit.take_batch([folder / "broken.jpg"])
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read"):
-        visit.restyle_all([folder / "broken.jpg"], PAINTING, silent)
+        visit.restyle_batch(PAINTING, silent)
+    visit.take_batch([])
     with pytest.raises(ValueError, match=r"^Choose at least one photo\.$"):
-        visit.restyle_all([], PAINTING, silent)
+        visit.restyle_batch(PAINTING, silent)
 
 
 def test_a_lut(visit: Visit) -> None:
@@ -528,6 +537,19 @@ def test_one_computation_at_a_time() -> None:
 def test_a_stylizer_without_a_refinement() -> None:
     with pytest.raises(ValueError, match=r"^stylizer must have a refinement \(refine=True\)"):
         build(Stylizer(weights="tiny"))
+
+
+def test_the_guide_mounts_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    guide = (Path(__file__).parents[1] / "docs/app.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    answer = TestClient(names["app"]).get("/restyle/")
+    assert answer.status_code == 200
+    assert "<title>fastfcs</title>" in answer.text
 
 
 def test_its_stylizer_is_left_alone(folder: Path) -> None:

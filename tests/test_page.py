@@ -167,7 +167,7 @@ def command_of(page: Page) -> Locator:
 
 
 def make(page: Page) -> None:
-    page.get_by_role("button", name="Make it at full size").click()
+    page.get_by_role("button", name="Restyle at full size").click()
     expect(page.locator("#ff-message")).to_contain_text("96 × 72 pixels in")
 
 
@@ -321,7 +321,9 @@ def test_painting_regions(visit: Open, folder: Path, tmp_path: Path) -> None:
     expect(command_of(page)).not_to_have_value(re.compile("mask"))
 
 
-def test_last_results_come_back_with_their_dials(visit: Open, folder: Path, tmp_path: Path) -> None:
+def test_last_results_come_back_with_their_controls(
+    visit: Open, folder: Path, tmp_path: Path
+) -> None:
     page = visit()
     take_photo(page, folder / "chelsea.jpg")
     page.get_by_text("Painting", exact=True).click()
@@ -355,14 +357,14 @@ def test_cancelling(visit: Open, tmp_path: Path) -> None:
     page.set_input_files("#ff-drop input", tmp_path / "large.jpg")
     page.get_by_role("button", name="Pencil").click()
     preview = after(page)
-    page.get_by_role("button", name="Make it at full size").click()
+    page.get_by_role("button", name="Restyle at full size").click()
     expect(page.get_by_role("progressbar")).to_be_visible()
     expect(page.locator(".ff-progress")).to_contain_text("s left", timeout=PATIENCE)
     page.get_by_label("range slider for Strength").fill("0.5")  # previews go on meanwhile
     wait_for_another(page, preview)
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#ff-message")).to_contain_text("Cancelled.", timeout=PATIENCE)
-    expect(page.get_by_role("button", name="Make it at full size")).to_be_enabled()
+    expect(page.get_by_role("button", name="Restyle at full size")).to_be_enabled()
     expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
     expect(page.locator(".ff-strip button")).to_have_count(0)
 
@@ -420,7 +422,7 @@ def test_two_visitors_at_once(visit: Open, folder: Path, tmp_path: Path) -> None
         take_photo(page, folder / f"{photo}.jpg")
         page.get_by_role("button", name=style).click()
     for page in pages:
-        page.get_by_role("button", name="Make it at full size").click()
+        page.get_by_role("button", name="Restyle at full size").click()
     for page, (photo, style) in zip(pages, names, strict=True):
         expect(page.locator("#ff-message")).to_contain_text("96 × 72 pixels in", timeout=PATIENCE)
         expect(page.locator(".ff-strip button")).to_have_count(1)
@@ -439,7 +441,7 @@ def test_a_batch(visit: Open, folder: Path, tmp_path: Path) -> None:
     page = visit()
     page.get_by_text("Painting", exact=True).click()
     page.get_by_role("tab", name="Many photos").click()
-    page.get_by_role("button", name="Restyle them all").click()
+    page.get_by_role("button", name="Restyle all photos").click()
     message = page.locator("#ff-batch-message")
     expect(message).to_contain_text("Choose a style: a reference picture or a preset.")
     page.get_by_role("tab", name="One photo").click()
@@ -450,7 +452,7 @@ def test_a_batch(visit: Open, folder: Path, tmp_path: Path) -> None:
     files = [*sorted(folder.glob("*.jpg")), tmp_path / "broken.jpg"]
     page.set_input_files("#ff-photos input[type=file]", files)
     expect(page.locator("#ff-photos")).to_contain_text("rocket")
-    page.get_by_role("button", name="Restyle them all").click()
+    page.get_by_role("button", name="Restyle all photos").click()
     expect(message).to_contain_text("3 of 4 photos are in the zip file.", timeout=PATIENCE)
     expect(message).to_contain_text("broken.jpg cannot be read")
     archive = download(page, "Download the zip file", tmp_path)
@@ -470,12 +472,12 @@ def test_on_a_phone(visit: Open, folder: Path) -> None:
     page.get_by_role("button", name="Mosaic").tap()
     after(page)
     page.get_by_text("Painting", exact=True).tap()
-    page.get_by_role("button", name="Make it at full size").tap()
+    page.get_by_role("button", name="Restyle at full size").tap()
     expect(page.locator("#ff-message")).to_contain_text("96 × 72 pixels in")
     for tab in ("Many photos", "One photo"):
         page.get_by_role("tab", name=tab).tap()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for part in (".ff-stage", "#ff-dials", "#ff-drop", ".ff-strip", "#ff-save"):
+    for part in (".ff-stage", "#ff-controls", "#ff-drop", ".ff-strip", "#ff-save"):
         box = page.locator(part).bounding_box()
         assert box
         assert box["x"] >= 0
@@ -513,7 +515,7 @@ def test_by_keyboard_alone(visit: Open, folder: Path, tmp_path: Path) -> None:
     press_until(page, slider)
     page.keyboard.press("ArrowRight")
     expect(slider).to_have_value("51")
-    balance = page.get_by_label("range slider for Structure or style")
+    balance = page.get_by_label("range slider for Balance")
     press_until(page, balance)
     page.keyboard.press("PageUp")
     wait_for_another(page, preview)
@@ -529,7 +531,7 @@ def test_by_keyboard_alone(visit: Open, folder: Path, tmp_path: Path) -> None:
     press_until(page, page.get_by_role("button", name="Command line"))
     page.keyboard.press("Enter")
     expect(command_of(page)).to_have_value(re.compile("--mask chelsea-regions.png"))
-    press_until(page, page.get_by_role("button", name="Make it at full size"), "Shift+Tab")
+    press_until(page, page.get_by_role("button", name="Restyle at full size"), "Shift+Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#ff-message")).to_contain_text("96 × 72 pixels in", timeout=PATIENCE)
     press_until(page, page.get_by_role("button", name="Download the picture"))
@@ -553,11 +555,11 @@ def test_accessibility(visit: Open, folder: Path, scheme: str) -> None:
     make(page)
     assert faults(page) == []
     groups = page.locator("fieldset").evaluate_all("all => all.map((g) => g.ariaLabel)")
-    assert {"Make it a", "Keep of the photo", "Format of the file"} <= set(groups)
+    assert {"Make it a", "Keep from the photo", "Format of the file"} <= set(groups)
     page.get_by_role("button", name="Remove Udnie").click()
     expect(page.get_by_label(re.compile("^Regions of the photo"))).to_be_visible()
     page.get_by_role("tab", name="Many photos").click()
-    page.get_by_role("button", name="Restyle them all").click()
+    page.get_by_role("button", name="Restyle all photos").click()
     expect(page.locator("#ff-batch-message")).to_contain_text("Choose at least one photo.")
     assert faults(page) == []
 

@@ -1,8 +1,8 @@
 """A page to try fastfcs on: `fastfcs app` opens it, and `build` makes it for a page of one's own.
 
-Everything is computed and kept where the page is served, and it asks nothing of the network. Each
-visitor has pictures and results of his own, which are removed ten minutes after he leaves. The
-extra ``app`` installs Gradio, of which the page is made.
+Everything is computed and kept where the page is served, and nothing is asked of the network. Each
+visitor has their own pictures and results, which are removed ten minutes after they leave. The
+page is made with Gradio, which the extra ``app`` installs.
 """
 
 from .page import build

@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 _PHOTOGRAPH, _PAINTING = "Photograph", "Painting"
 _FORMATS = {"As the photo": None, "PNG": ".png", "TIFF, 16 bits": ".tiff"}
-_BRUSH = "Size of the strokes, relative to those of the reference."
-_NO_BRUSH = "Presets have strokes of their own size."
+_BRUSH = "Stroke size relative to the reference's."
+_NO_BRUSH = "Presets have a stroke size of their own."
 _SECONDS = 0.25  # between reports of progress
 _QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 _SHORT: Any = {**_QUIET, "concurrency_id": "short"}
@@ -88,11 +88,12 @@ class Page:
         self.blocks = gr.Blocks(title="fastfcs", analytics_enabled=False, delete_cache=(STAY, STAY))
         with self.blocks:
             gr.HTML(f"<style>{source('page.css')}</style>{source('header.html')}", elem_id="ff-top")
+            self._file = gr.DownloadButton("Download", visible="hidden", elem_id="ff-file")
             with gr.Tabs(elem_id="ff-tabs"):
                 with gr.Tab("One photo"), gr.Row(elem_id="ff-desk"):
                     self._lay_out_pictures()
                     self._lay_out_result()
-                    self._lay_out_dials()
+                    self._lay_out_controls()
                 with gr.Tab("Many photos"):
                     self._lay_out_batch()
             self._connect()
@@ -111,31 +112,35 @@ class Page:
             self._notes = gr.HTML(elem_id="ff-notes")
             self._message = gr.HTML(elem_id="ff-message")
             with gr.Row(elem_id="ff-actions"):
-                self._make = gr.Button("Make it at full size", variant="primary")
+                self._make = gr.Button("Restyle at full size", variant="primary")
                 self._stop = gr.Button("Cancel", visible=False)
             with gr.Row(elem_id="ff-save", visible=False) as self._saving:
                 formats = list(_FORMATS)
                 self._format = gr.Radio(formats, value=formats[0], label="Format of the file")
                 self._save = gr.Button("Download the picture", variant="primary")
             self._lut = gr.Button("Download its colours as a LUT (.cube)", visible=False)
-            self._file = gr.DownloadButton("Download", visible="hidden", elem_id="ff-file")
             self._strip = part("strip", strip_view())
 
-    def _lay_out_dials(self) -> None:
-        with gr.Column(elem_id="ff-dials", min_width=0):
-            gr.HTML("<h2>Dials</h2>")
+    def _lay_out_controls(self) -> None:
+        with gr.Column(elem_id="ff-controls", min_width=0):
+            gr.HTML("<h2>Controls</h2>")
             kinds = _PHOTOGRAPH, _PAINTING
             self._kind = gr.Radio(kinds, value=_PHOTOGRAPH, label="Make it a")
-            balance = gr.Slider(
-                0, 1, 0.5, step=0.01, label="Structure or style", elem_id="ff-balance"
-            )
+            balance = gr.Slider(0, 1, 0.5, step=0.01, label="Balance", elem_id="ff-balance")
             strength = gr.Slider(0, 1, 1, step=0.01, label="Strength")
             self._brush = gr.Slider(
                 0.25, 4, 1, step=0.25, label="Brush", info=_BRUSH, visible=False
             )
-            keep = gr.Radio(list(KEPT), value="Nothing", label="Keep of the photo")
+            keep = gr.Radio(list(KEPT), value="Nothing", label="Keep from the photo")
             self._finer = gr.Checkbox(True, label="Finer", info="Closer to the style, but slower.")
-            self._dials: list[Any] = [self._kind, balance, strength, self._brush, keep, self._finer]
+            self._controls: list[Any] = [
+                self._kind,
+                balance,
+                strength,
+                self._brush,
+                keep,
+                self._finer,
+            ]
             with gr.Accordion("Regions", open=False):
                 self._regions = part("regions", regions_view())
             with gr.Accordion("Command line", open=False):
@@ -144,21 +149,21 @@ class Page:
     def _lay_out_batch(self) -> None:
         with gr.Column(elem_id="ff-batch", min_width=0):
             gr.HTML(
-                "<h2>Many photos</h2><p>They get the style and the dials of the first tab, and "
-                "come back in one zip file under their own names.</p>"
+                "<h2>Many photos</h2><p>Each photo gets the style and the settings of the first tab. "
+                "The results come in one zip file, under the photos' own names.</p>"
             )
             self._photos = gr.File(file_count="multiple", label="Photos", elem_id="ff-photos")
             self._batch_message = gr.HTML(elem_id="ff-batch-message")
             with gr.Row():
-                self._make_all = gr.Button("Restyle them all", variant="primary")
+                self._make_all = gr.Button("Restyle all photos", variant="primary")
                 self._stop_all = gr.Button("Cancel", visible=False)
-            self._zip = gr.DownloadButton("Download the zip file", visible=False)
+            self._zip = gr.Button("Download the zip file", variant="primary", visible=False)
 
     def _connect(self) -> None:
         shown = [self._compare, self._strip, self._saving, self._lut, self._notes, self._command]
         preview: Any = {
             "fn": self._preview,
-            "inputs": self._dials,
+            "inputs": self._controls,
             "outputs": shown,
             "trigger_mode": "always_last",
             **_SHORT,
@@ -175,26 +180,29 @@ class Page:
         self._regions.edit(self._paint, None, None, **_QUIET).then(**preview)
         turned = [self._finer, self._brush]
         self._kind.input(self._turn, self._kind, turned, **_QUIET).then(**preview)
-        gr.on([dial.input for dial in self._dials[1:]], **preview)
+        gr.on([control.input for control in self._controls[1:]], **preview)
 
         buttons = [self._message, self._make, self._stop]
         self._make.click(self._begin, None, buttons, queue=False, **_QUIET).then(
-            self._restyle, self._dials, [*shown, *buttons], **_LONG
+            self._restyle, self._controls, [*shown, *buttons], **_LONG
         )
         self._stop.click(self._cancel, None, self._stop, queue=False, **_QUIET)
-        self._strip.select(self._show_again, None, [*shown, *self._dials], **_QUIET)
+        self._strip.select(self._show_again, None, [*shown, *self._controls], **_QUIET)
         saved = [self._file, self._message]
         self._save.click(self._download, self._format, saved, **_SHORT).then(js=_CLICK, **_QUIET)
-        self._lut.click(self._look, self._dials, saved, **_SHORT).then(js=_CLICK, **_QUIET)
+        self._lut.click(self._look, self._controls, saved, **_SHORT).then(js=_CLICK, **_QUIET)
         self.blocks.load(js=source("page.js"))
         self.blocks.unload(self._leave)
 
     def _connect_batch(self) -> None:
         buttons = [self._batch_message, self._make_all, self._stop_all]
+        self._photos.change(self._take_batch, self._photos, self._batch_message, **_QUIET)
         self._make_all.click(self._begin, None, buttons, queue=False, **_QUIET).then(
-            self._restyle_all, [self._photos, *self._dials], [self._zip, *buttons], **_LONG
+            self._restyle_batch, self._controls, [self._zip, *buttons], **_LONG
         )
         self._stop_all.click(self._cancel, None, self._stop_all, queue=False, **_QUIET)
+        saved = [self._file, self._batch_message]
+        self._zip.click(self._download_batch, None, saved, **_QUIET).then(js=_CLICK, **_QUIET)
 
     def _visit(self, request: gr.Request) -> Visit:
         return self._visits.of(request.session_hash or "")
@@ -231,13 +239,15 @@ class Page:
         is_photograph = kind == _PHOTOGRAPH
         return gr.Checkbox(value=is_photograph), gr.Slider(visible=not is_photograph)
 
-    def _preview(self, request: gr.Request, *dials: Any) -> Iterator[tuple[Any, ...]]:
-        visit, settings = self._visit(request), _settings(*dials)
+    def _preview(self, request: gr.Request, *controls: Any) -> Iterator[tuple[Any, ...]]:
+        visit, settings = self._visit(request), _settings(*controls)
         visit.shown = None
         error = ""
         if visit.photo is not None and visit.styles:
             try:
                 for preview in visit.previews(settings):
+                    if visit.shown is not None:  # it has been overtaken by a result
+                        return
                     yield _previewed(visit, settings, preview)
                 return
             except BAD_INPUT as problem:
@@ -246,15 +256,15 @@ class Page:
 
     def _begin(self, request: gr.Request) -> tuple[Any, ...]:
         self._visit(request).cancelled.clear()
-        waiting = status(["Waiting for others to finish …"])
+        waiting = status(["Waiting for its turn …"])
         return waiting, gr.Button(interactive=False), gr.Button(visible=True, interactive=True)
 
     def _cancel(self, request: gr.Request) -> Any:
         self._visit(request).cancelled.set()
         return gr.Button(interactive=False)
 
-    def _restyle(self, request: gr.Request, *dials: Any) -> Iterator[tuple[Any, ...]]:
-        visit, settings = self._visit(request), _settings(*dials)
+    def _restyle(self, request: gr.Request, *controls: Any) -> Iterator[tuple[Any, ...]]:
+        visit, settings = self._visit(request), _settings(*controls)
         start, result, same = time.monotonic(), None, gr.skip()
         buttons = gr.Button(interactive=True), gr.Button(visible=False)
         for message, made in _run(visit, partial(visit.restyle, settings)):
@@ -276,33 +286,39 @@ class Page:
     def _download(self, request: gr.Request, format: str) -> tuple[Any, str]:
         visit = self._visit(request)
         if visit.shown is None:
-            return None, alert("Make the picture first.")
+            return None, alert("Restyle the photo first.")
         shown = visit.shown
         return _file(visit, lambda: visit.download(shown, _FORMATS[format]))
 
-    def _look(self, request: gr.Request, *dials: Any) -> tuple[Any, str]:
+    def _look(self, request: gr.Request, *controls: Any) -> tuple[Any, str]:
         visit = self._visit(request)
-        return _file(visit, lambda: visit.look(_settings(*dials)))
+        return _file(visit, lambda: visit.look(_settings(*controls)))
 
-    def _restyle_all(
-        self, request: gr.Request, paths: list[str] | None, *dials: Any
-    ) -> Iterator[tuple[Any, ...]]:
-        visit, settings = self._visit(request), _settings(*dials)
-        uploads = [Path(path) for path in paths or []]
-        same = gr.skip()
-        result = None
-        yield gr.DownloadButton(visible=False), same, same, same
-        for message, made in _run(visit, partial(visit.restyle_all, uploads, settings)):
-            result = made
+    def _take_batch(self, request: gr.Request, paths: list[str] | None) -> str:
+        visit = self._visit(request)
+        return alert(_attempt(visit, lambda: visit.take_batch([Path(p) for p in paths or []])))
+
+    def _restyle_batch(self, request: gr.Request, *controls: Any) -> Iterator[tuple[Any, ...]]:
+        visit, settings = self._visit(request), _settings(*controls)
+        visit.batch, same = None, gr.skip()
+        yield gr.Button(visible=False), same, same, same
+        for message, batch in _run(visit, partial(visit.restyle_batch, settings)):
+            visit.batch = batch
             yield same, message, same, same
         buttons = gr.Button(interactive=True), gr.Button(visible=False)
-        if result is None:
+        if visit.batch is None:
             yield same, same, *buttons
             return
-        archive, errors = result
-        done = f"{len(uploads) - len(errors)} of {len(uploads)} photos are in the zip file."
-        message = status([done]) + "".join(map(alert, errors))
-        yield gr.DownloadButton(value=archive, visible=True), message, *buttons
+        errors = visit.batch.errors
+        made = visit.batch.photos - len(errors)
+        done = status([f"{made} of {visit.batch.photos} photos are in the zip file."])
+        yield gr.Button(visible=True), done + "".join(map(alert, errors)), *buttons
+
+    def _download_batch(self, request: gr.Request) -> tuple[Any, Any]:
+        visit = self._visit(request)
+        if visit.batch is None:
+            return None, alert("Restyle the photos first.")
+        return visit.link(visit.batch.archive), gr.skip()
 
 
 def _previewed(
@@ -337,7 +353,7 @@ def _settings(
 
 
 def _positions(settings: Settings) -> tuple[Any, ...]:
-    """The dials at these settings."""
+    """The controls at these settings."""
     kind = _PHOTOGRAPH if settings.photograph else _PAINTING
     brush = gr.Slider(value=settings.brush, visible=not settings.photograph)
     keep = next(name for name, kept in KEPT.items() if kept == settings.keep)

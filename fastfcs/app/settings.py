@@ -1,4 +1,4 @@
-"""The dials of the page, and what they are for a stylizer and on the command line."""
+"""The controls of the page, and what they are for a stylizer and on the command line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..stylizer import STRUCTURE
 KEPT = {"Nothing": None, "Colours": "colour", "Luminance": "luminance"}
 """What may be kept of the photo, as the page names it, and as constraints do."""
 
-_DECADES = 2.0  # of cutoffs between the ends of the dial
+_DECADES = 2.0  # of cutoffs between the ends of the control
 _EVEN = 0.5  # where the defaults are
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The dials of the page.
+    """The controls of the page.
 
     Attributes:
         photograph: whether the result stays a photograph; else it is a painting.
@@ -109,7 +109,7 @@ class Settings:
         return shlex.join([*words, *self.options(), "-o", _file(output)])
 
     def summary(self) -> str:
-        """Describe the dials that were moved, in a few words."""
+        """Describe the controls that were moved, in a few words."""
         default = Settings(self.photograph, finer=self.photograph)
         words = []
         if self.strength != default.strength:

@@ -133,7 +133,7 @@ class Result:
 
     Attributes:
         photo: that was restyled.
-        settings: the dials.
+        settings: the controls.
         name: of its file, without a suffix.
         title: what it is.
         command: that makes the same.
@@ -159,6 +159,27 @@ class Result:
     file: Path
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What has become of a batch.
+
+    Attributes:
+        archive: a zip file, in which the pictures have their own names.
+        photos: how many there were.
+        errors: a sentence on every photo that could not be restyled.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.app.visit import Batch
+        >>> Batch(Path("restyled.zip"), 3, ["c.jpg is no picture."]).photos
+        3
+    """
+
+    archive: Path
+    photos: int
+    errors: list[str]
+
+
 class Visit:
     """One visitor's work.
 
@@ -172,6 +193,7 @@ class Visit:
         styles: that are blended.
         results: the last ones, the latest first.
         shown: the result that the page shows, if it is not a preview.
+        batch: the last batch.
         cancelled: whether the job that runs shall end.
 
     Examples:
@@ -202,7 +224,9 @@ class Visit:
         self.styles: list[Style] = []
         self.results: list[Result] = []
         self.shown: Result | None = None
+        self.batch: Batch | None = None
         self.cancelled = Event()
+        self._batch: list[Path] = []
         self._masks: tuple[Path, Path] | None = None
         self._painted = 0  # how often
         self._stylizer, self._turns, self._folder = stylizer, turns, folder
@@ -224,8 +248,8 @@ class Visit:
         Raises:
             ValueError: it is no picture, too large or too small.
         """
+        picture = read_upload(upload)
         path = self._keep(upload)
-        picture = read_upload(path)
         small = images.fit_picture(picture, images.least_side(picture.size, PREVIEW))
         suffix = suffix_of(path, picture)
         thumbnail = data_url(small.srgb, small.alpha)
@@ -244,10 +268,9 @@ class Visit:
         """
         new = []
         for upload in uploads:
-            path = self._keep(upload)
-            picture = images.fit_picture(read_upload(path), STYLE_SIDE)
+            picture = images.fit_picture(read_upload(upload), STYLE_SIDE)
             thumbnail = data_url(picture.srgb, picture.alpha, _THUMBNAIL)
-            new.append(Style(path.name, path.stem, thumbnail, picture=picture))
+            new.append(Style(upload.name, upload.stem, thumbnail, picture=picture))
         self._set_styles([*(self.styles if blend else []), *new])
 
     def choose(self, preset: str, blend: bool = False) -> None:
@@ -268,6 +291,19 @@ class Visit:
             style = Style(preset, short_title(path), preset_thumbnail(preset))
             others = [*(others if blend else []), style]
         self._set_styles(others)
+
+    def take_batch(self, uploads: Sequence[Path]) -> None:
+        """Take the photos of a batch, in place of those so far.
+
+        Args:
+            uploads: files.
+
+        Raises:
+            OSError: a file is gone.
+        """
+        old, self._batch = self._batch, [self._keep(upload) for upload in uploads]
+        for path in old:
+            shutil.rmtree(path.parent)
 
     def remove(self, index: int) -> None:
         """Remove a style."""
@@ -315,7 +351,7 @@ class Visit:
         """Restyle the photo at the size of a preview.
 
         Args:
-            settings: the dials.
+            settings: the controls.
 
         Yields:
             The preview; before a finer one, which takes longer, one that is not.
@@ -347,7 +383,7 @@ class Visit:
         """Restyle the photo at full size.
 
         Args:
-            settings: the dials.
+            settings: the controls.
             report: is called with fractions of the work that add up to 1.
 
         Returns:
@@ -397,7 +433,7 @@ class Visit:
         """Write the look of the photo in its style as a .cube file.
 
         Args:
-            settings: the dials.
+            settings: the controls.
 
         Returns:
             The file.
@@ -411,59 +447,57 @@ class Visit:
             self._restyler(settings, with_masks=False).look(photo.picture).save(path)
         return path
 
-    def restyle_all(
-        self, uploads: Sequence[Path], settings: Settings, report: Report
-    ) -> tuple[Path, list[str]]:
-        """Restyle many photos in the style.
+    def restyle_batch(self, settings: Settings, report: Report) -> Batch:
+        """Restyle the photos of the batch in the style.
 
         Args:
-            uploads: files.
-            settings: the dials.
+            settings: the controls.
             report: is called with fractions of the work that add up to 1.
 
         Returns:
-            A zip file, in which the pictures have their own names, and a sentence on every one
-            that could not be restyled.
+            What has become of them.
 
         Raises:
             ValueError: there is no style, or no picture could be restyled.
             CancelledError: `cancelled` was set.
         """
-        settings = self._with_style(settings)
-        if not uploads:
+        settings, photos = self._with_style(settings), self._batch
+        if not photos:
             raise ValueError("Choose at least one photo.")
         errors = []
         archive = self._new_file(f"restyled-{self._label()}.zip")
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as results:
-            for upload in uploads:
+            for photo in photos:
                 try:
-                    file = self._restyle_file(upload, settings, lambda p: report(p / len(uploads)))
+                    file = self._restyle_file(photo, settings, lambda p: report(p / len(photos)))
                 except BAD_INPUT as error:
                     errors.append(self.sentence(error))
                     continue
                 taken = {name.lower() for name in results.namelist()}
                 results.write(file, unused(file.name, taken))
-                shutil.rmtree(file.parent)
-        if len(errors) == len(uploads):
+                file.unlink()
+        if len(errors) == len(photos):
             raise ValueError(" ".join(errors))
-        return archive, errors
+        return Batch(archive, len(photos), errors)
 
-    def _restyle_file(self, upload: Path, settings: Settings, report: Report) -> Path:
-        path = self._keep(upload)
+    def _restyle_file(self, path: Path, settings: Settings, report: Report) -> Path:
         with self._turns.long(), torch.inference_mode():
             content = read_upload(path)
             restyler = self._restyler(settings, with_masks=False)
             result = self._follow(restyler, content, None, report)
-        path.unlink()
-        target = path.with_suffix(suffix_of(path, content))
+        target = self._new_file(path.with_suffix(suffix_of(path, content)).name)
         images.write(result, target)
         return target
+
+    def link(self, path: Path) -> Path:
+        """Give a file another path, since Gradio removes what it has served."""
+        return self._keep(path)
 
     def command(self, settings: Settings) -> str:
         """Write the command that makes the same picture.
 
         Args:
-            settings: the dials.
+            settings: the controls.
 
         Returns:
             A line for a shell; it is empty without a photo and a style.
@@ -483,14 +517,15 @@ class Visit:
             unmasked = 0.0 if regions is None else 1 - regions.sum(0).mean().item()
             if unmasked > _UNMASKED:
                 notes.append(
-                    f"{unmasked:.0%} of the photo stays as it is: its colour is painted on the "
-                    "photo alone."
+                    f"{unmasked:.0%} of the photo is not restyled: its colour is painted on the "
+                    "photo only."
                 )
         return notes
 
     def sentence(self, error: Exception) -> str:
         """Describe an error, in which files have the names that the visitor knows."""
-        text = re.sub(rf"{re.escape(str(self._folder))}/(\d+/)?", "", sentence(error))
+        folders = rf"{re.escape(str(self._folder.parent))}/(?:[\w-]+/)*"
+        text = re.sub(folders, "", sentence(error))
         return text if text.endswith(".") else f"{text}."
 
     def _set_styles(self, styles: list[Style]) -> None:

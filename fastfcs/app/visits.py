@@ -1,4 +1,4 @@
-"""The visitors of a page, each with work of his own."""
+"""The visitors of a page, each with work of their own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Visits:
         self._lock = Lock()
 
     def of(self, session: str) -> Visit:
-        """Find a visitor by the name of his session, or welcome a new one."""
+        """Find the work of a visitor by their session, or begin it."""
         with self._lock:
             if timer := self._leaving.pop(session, None):
                 timer.cancel()
