@@ -549,7 +549,7 @@ def test_the_guide_mounts_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     exec(code, names)
     answer = TestClient(names["app"]).get("/restyle/")
     assert answer.status_code == 200
-    assert "<title>fastfcs</title>" in answer.text
+    assert "Drop a photo here" in answer.text
 
 
 def test_its_stylizer_is_left_alone(folder: Path) -> None:

@@ -321,9 +321,7 @@ def test_painting_regions(visit: Open, folder: Path, tmp_path: Path) -> None:
     expect(command_of(page)).not_to_have_value(re.compile("mask"))
 
 
-def test_last_results_come_back_with_their_controls(
-    visit: Open, folder: Path, tmp_path: Path
-) -> None:
+def test_results_come_back_with_their_controls(visit: Open, folder: Path, tmp_path: Path) -> None:
     page = visit()
     take_photo(page, folder / "chelsea.jpg")
     page.get_by_text("Painting", exact=True).click()

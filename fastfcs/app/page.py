@@ -149,8 +149,8 @@ class Page:
     def _lay_out_batch(self) -> None:
         with gr.Column(elem_id="ff-batch", min_width=0):
             gr.HTML(
-                "<h2>Many photos</h2><p>Each photo gets the style and the settings of the first tab. "
-                "The results come in one zip file, under the photos' own names.</p>"
+                "<h2>Many photos</h2><p>Each photo gets the style and the settings of the first "
+                "tab. The results come in one zip file, under the photos' own names.</p>"
             )
             self._photos = gr.File(file_count="multiple", label="Photos", elem_id="ff-photos")
             self._batch_message = gr.HTML(elem_id="ff-batch-message")
