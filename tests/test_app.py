@@ -30,10 +30,11 @@ from fastfcs import Stylizer, images
 from fastfcs.app import build
 from fastfcs.app import visit as visit_module
 from fastfcs.app import visits as visits_module
+from fastfcs.app.items import Preview
 from fastfcs.app.settings import Settings
 from fastfcs.app.turns import Turns
 from fastfcs.app.views import progress, strip_view, styles_view
-from fastfcs.app.visit import CancelledError, Preview, Visit
+from fastfcs.app.visit import CancelledError, Visit
 from fastfcs.app.visits import Visits
 from fastfcs.cli import cli
 
@@ -365,7 +366,7 @@ def test_progress_adds_up(visit: Visit, folder: Path) -> None:
     assert len(parts) > 5
     assert sum(parts) == pytest.approx(1)
     parts.clear()
-    visit.take_batch([folder / "coffee.png", folder / "rocket.png"])
+    visit.add_photos([folder / "coffee.png", folder / "rocket.png"])
     visit.restyle_batch(PAINTING, parts.append)
     assert sum(parts) == pytest.approx(1)
     assert "left" not in progress(0.01, 5)
@@ -380,7 +381,7 @@ def test_a_batch(visit: Visit, folder: Path) -> None:
     Image.open(folder / "rocket.png").save(again / "COFFEE.png")
     Image.open(folder / "rocket.png").save(folder / "small.gif")
     names = ["coffee.png", "broken.jpg", "again/COFFEE.png", "small.gif"]
-    visit.take_batch([folder / name for name in names])
+    visit.add_photos([folder / name for name in names])
     shutil.rmtree(again)  # as Gradio does in time
     archive, photos, errors = dataclasses.astuple(visit.restyle_batch(PAINTING, silent))
     assert archive.name == "restyled-coffee.zip"
@@ -397,10 +398,11 @@ def test_a_batch(visit: Visit, folder: Path) -> None:
     with zipfile.ZipFile(archive) as made:
         batched = np.asarray(Image.open(made.open("coffee.png")), int)
     assert np.abs(alone - batched).max() <= 1
-    visit.take_batch([folder / "broken.jpg"])
+    visit.clear_photos()
+    visit.add_photos([folder / "broken.jpg"])
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read"):
         visit.restyle_batch(PAINTING, silent)
-    visit.take_batch([])
+    visit.clear_photos()
     with pytest.raises(ValueError, match=r"^Choose at least one photo\.$"):
         visit.restyle_batch(PAINTING, silent)
 

@@ -448,8 +448,11 @@ def test_a_batch(visit: Open, folder: Path, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Many photos").click()
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     files = [*sorted(folder.glob("*.jpg")), tmp_path / "broken.jpg"]
-    page.set_input_files("#ff-photos input[type=file]", files)
-    expect(page.locator("#ff-photos")).to_contain_text("rocket")
+    page.set_input_files("#ff-photos input", files[:1])
+    expect(page.locator("#ff-photos .ff-caption")).to_have_text("1 photo")
+    page.set_input_files("#ff-photos input", files[1:])
+    expect(page.locator("#ff-photos .ff-caption")).to_have_text("4 photos")
+    expect(page.locator("#ff-photos li")).to_have_text([file.name for file in files])
     page.get_by_role("button", name="Restyle all photos").click()
     expect(message).to_contain_text("3 of 4 photos are in the zip file.", timeout=PATIENCE)
     expect(message).to_contain_text("broken.jpg cannot be read")
@@ -459,6 +462,8 @@ def test_a_batch(visit: Open, folder: Path, tmp_path: Path) -> None:
         photo = np.asarray(Image.open(folder / "rocket.jpg"), float)
         restyled = np.asarray(Image.open(made.open("rocket.jpg")), float)
     assert np.abs(photo - restyled).mean() > 5
+    page.get_by_role("button", name="Remove all photos").click()
+    expect(page.locator("#ff-photos li")).to_have_count(0)
 
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}

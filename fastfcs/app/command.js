@@ -1,15 +1,11 @@
 // A command to copy. value: {command}
-const text = element.querySelector('textarea'), status = element.querySelector('span');
+const text = find('textarea'), status = find('span');
 
-element.querySelector('button').addEventListener('click', () => {
+find('button').addEventListener('click', () => {
   text.select();  // the clipboard of browsers takes nothing from pages without TLS
   status.textContent = document.execCommand('copy') ? 'Copied' : 'Press Ctrl-C';
 });
-
-function show({command}) {
+shows(({command}) => {
   text.value = command || 'Choose a photo and a style first.';
   status.textContent = '';
-}
-
-watch('value', () => show(props.value));
-show(props.value);
+});

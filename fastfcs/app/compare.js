@@ -1,12 +1,13 @@
 // Before and after under one slider. value: {before, after, busy, width, height, name}
-const find = (name) => element.querySelector(name);
 const stage = find('.ff-stage'), slider = find('.ff-slider');
 
 function move() {
   stage.style.setProperty('--ff-at', `${slider.value}%`);
 }
 
-function show(value) {
+slider.addEventListener('input', move);
+move();
+shows((value) => {
   stage.hidden = !value.before;
   find('.ff-empty').hidden = Boolean(value.before);
   if (!value.before) return;
@@ -19,9 +20,4 @@ function show(value) {
   find('.ff-after').src = value.after || value.before;
   find('.ff-after').alt = alone ? '' : `${value.name} after`;
   slider.hidden = alone;
-}
-
-slider.addEventListener('input', move);
-watch('value', () => show(props.value));
-show(props.value);
-move();
+});

@@ -13,6 +13,7 @@ import gradio as gr
 
 from ..errors import BAD_INPUT
 from ..stylizer import Stylizer
+from .items import Preview, Result
 from .parts import part, source
 from .settings import KEPT, Settings
 from .views import (
@@ -20,6 +21,7 @@ from .views import (
     alert,
     compare_view,
     photo_view,
+    photos_view,
     progress,
     regions_view,
     result_view,
@@ -27,7 +29,7 @@ from .views import (
     strip_view,
     styles_view,
 )
-from .visit import CancelledError, Preview, Report, Result, Visit
+from .visit import CancelledError, Report, Visit
 from .visits import STAY, Visits
 
 T = TypeVar("T")
@@ -152,7 +154,7 @@ class Page:
                 "<h2>Many photos</h2><p>Each photo gets the style and the settings of the first "
                 "tab. The results come in one zip file, under the photos' own names.</p>"
             )
-            self._photos = gr.File(file_count="multiple", label="Photos", elem_id="ff-photos")
+            self._photos = part("photos", photos_view())
             self._batch_message = gr.HTML(elem_id="ff-batch-message")
             with gr.Row():
                 self._make_all = gr.Button("Restyle all photos", variant="primary")
@@ -196,7 +198,8 @@ class Page:
 
     def _connect_batch(self) -> None:
         buttons = [self._batch_message, self._make_all, self._stop_all]
-        self._photos.change(self._take_batch, self._photos, self._batch_message, **_QUIET)
+        self._photos.upload(self._take_batch, self._photos, self._photos, **_QUIET)
+        self._photos.clear(self._clear_batch, None, self._photos, **_QUIET)
         self._make_all.click(self._begin, None, buttons, queue=False, **_QUIET).then(
             self._restyle_batch, self._controls, [self._zip, *buttons], **_LONG
         )
@@ -294,9 +297,14 @@ class Page:
         visit = self._visit(request)
         return _file(visit, lambda: visit.look(_settings(*controls)))
 
-    def _take_batch(self, request: gr.Request, paths: list[str] | None) -> str:
+    def _take_batch(self, request: gr.Request, view: View) -> View:
+        visit, uploads = self._visit(request), _uploads(view)
+        return photos_view(visit, _attempt(visit, lambda: visit.add_photos(uploads)))
+
+    def _clear_batch(self, request: gr.Request) -> View:
         visit = self._visit(request)
-        return alert(_attempt(visit, lambda: visit.take_batch([Path(p) for p in paths or []])))
+        visit.clear_photos()
+        return photos_view(visit)
 
     def _restyle_batch(self, request: gr.Request, *controls: Any) -> Iterator[tuple[Any, ...]]:
         visit, settings = self._visit(request), _settings(*controls)

@@ -18,7 +18,8 @@ def part(name: str, value: dict[str, Any]) -> gr.HTML:
     """Make a part of the page.
 
     Args:
-        name: of its files: "drop", "styles", "compare", "strip", "regions" or "command".
+        name: of its files: "drop", "styles", "compare", "strip", "regions", "command"
+            or "photos".
         value: what it shows at first.
 
     Returns:
@@ -35,7 +36,7 @@ def part(name: str, value: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
         value,
         html_template=source(f"{name}.html"),
-        js_on_load=source(f"{name}.js"),
+        js_on_load=source("shared.js") + source(f"{name}.js"),
         apply_default_css=False,
         elem_id=f"ff-{name}",
     )

@@ -1,14 +1,7 @@
 // Paints the regions of two pictures. value: {colours: [[name, css]], pictures: [{title, file, thumb}]}
-const find = (name) => element.querySelector(name);
 const palette = find('.ff-palette'), sheets = find('.ff-sheets'), pen = find('.ff-pen');
 const group = `ff-${Math.random()}`;
 let colour = null, papers = [];
-
-function make(tag, attributes, ...children) {
-  const made = Object.assign(document.createElement(tag), attributes);
-  made.append(...children);
-  return made;
-}
 
 function choices(colours) {
   const all = [...colours, ['nothing', '']];
@@ -110,11 +103,8 @@ function paper({title, file, thumb, width, height}) {
   return {canvas, link, figure, thumb};
 }
 
-function show({colours, pictures}) {
+shows(({colours, pictures}) => {
   if (!palette.children.length) choices(colours);
   papers = pictures.map((picture, k) => (papers[k] && papers[k].thumb === picture.thumb ? papers[k] : paper(picture)));
   sheets.replaceChildren(...papers.map(({figure}) => figure));
-}
-
-watch('value', () => show(props.value));
-show(props.value);
+});

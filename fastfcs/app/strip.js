@@ -1,22 +1,14 @@
 // The last results with their settings. value: {results: [{thumb, title, text}], current}
-const list = element.querySelector('.ff-strip');
-
-function show({results, current}) {
-  element.querySelector('.ff-results').hidden = !results.length;
+shows(({results, current}) => {
+  const list = find('.ff-strip');
+  const focused = [...list.children].findIndex((item) => item.contains(document.activeElement));
+  find('.ff-results').hidden = !results.length;
   list.replaceChildren(...results.map(({thumb, title, text}, index) => {
-    const button = Object.assign(document.createElement('button'), {type: 'button'});
-    const image = Object.assign(document.createElement('img'), {src: thumb, alt: ''});
-    const caption = document.createElement('span');
-    const heading = Object.assign(document.createElement('strong'), {textContent: title});
-    caption.append(heading, document.createElement('br'), text);
-    button.append(image, caption);
+    const caption = make('span', {}, make('strong', {textContent: title}), make('br', {}), text);
+    const button = make('button', {type: 'button'}, make('img', {src: thumb, alt: ''}), caption);
     button.setAttribute('aria-pressed', index === current);
     button.addEventListener('click', () => trigger('select', {index}));
-    const item = document.createElement('li');
-    item.append(button);
-    return item;
+    return make('li', {}, button);
   }));
-}
-
-watch('value', () => show(props.value));
-show(props.value);
+  if (focused >= 0) list.children[focused].firstChild.focus();
+});

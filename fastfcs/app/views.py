@@ -8,8 +8,9 @@ from typing import Any
 
 from ..presets import shipped, title
 from ..regions import COLOURS
+from .items import Photo, Result
 from .uploads import MAX_BYTES, preset_thumbnail, short_title
-from .visit import Photo, Result, Visit
+from .visit import Visit
 
 View = dict[str, Any]
 
@@ -39,6 +40,25 @@ def photo_view(visit: Visit | None = None, error: str = "") -> View:
     width, height = photo.size
     caption = f"{photo.path.name} · {width} × {height}"
     return {**view, "thumb": photo.thumbnail, "caption": caption}
+
+
+def photos_view(visit: Visit | None = None, error: str = "") -> View:
+    """Show the photos of a batch.
+
+    Args:
+        visit: the visitor's work.
+        error: what was wrong with the last upload.
+
+    Returns:
+        The value of the part "photos".
+
+    Examples:
+        >>> from fastfcs.app.views import photos_view
+        >>> photos_view()["names"]
+        []
+    """
+    names = [path.name for path in visit.photos] if visit else []
+    return {"limit": MAX_BYTES, "names": names, "error": error}
 
 
 def styles_view(visit: Visit | None = None, error: str = "") -> View:

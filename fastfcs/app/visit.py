@@ -9,11 +9,10 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from ..regions import read_regions, resize
 from ..statistics import Scales
 from ..steps import follow
 from ..stylizer import LOOK_SIZE, Stylizer
+from .items import Batch, Photo, Preview, Result, Style
 from .settings import Settings
 from .turns import Turns
 from .uploads import data_url, deepened, preset_thumbnail, read_upload, short_title, suffix_of
@@ -56,130 +56,6 @@ class CancelledError(Exception):
     """
 
 
-@dataclass(frozen=True, eq=False)
-class Photo:
-    """The photo to restyle.
-
-    Attributes:
-        path: its file.
-        picture: the same, reduced to `PREVIEW` pixels.
-        size: width and height of the file, in pixels.
-        depth: bits per channel of the file.
-        suffix: of the results' files.
-        thumbnail: a data URL of ``picture``.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> import torch
-        >>> from fastfcs.app.visit import Photo
-        >>> from fastfcs.images import Picture
-        >>> picture = Picture(torch.rand(3, 16, 24))
-        >>> Photo(Path("a.gif"), picture, (24, 16), 8, ".png", "data:,").path.stem
-        'a'
-    """
-
-    path: Path
-    picture: Picture
-    size: tuple[int, int]
-    depth: int
-    suffix: str
-    thumbnail: str
-
-
-@dataclass(eq=False)
-class Style:
-    """One of the styles that are blended.
-
-    Attributes:
-        name: of the file or the preset.
-        title: of the preset, or the file's name without its suffix.
-        thumbnail: a data URL.
-        weight: in [0, 1].
-        picture: reduced, or None for a preset.
-
-    Examples:
-        >>> from fastfcs.app.visit import Style
-        >>> Style("udnie", "Udnie", "data:,").weight
-        1.0
-    """
-
-    name: str
-    title: str
-    thumbnail: str
-    weight: float = 1.0
-    picture: Picture | None = None
-
-
-class Preview(NamedTuple):
-    """A small result.
-
-    Attributes:
-        url: the picture as a data URL.
-        is_last: whether no better one follows.
-
-    Examples:
-        >>> from fastfcs.app.visit import Preview
-        >>> Preview("data:,").is_last
-        True
-    """
-
-    url: str
-    is_last: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A picture that was made at full size.
-
-    Attributes:
-        photo: that was restyled.
-        settings: the controls.
-        name: of its file, without a suffix.
-        title: what it is.
-        command: that makes the same.
-        before: the photo as a data URL.
-        after: the result as a data URL.
-        thumbnail: the result, small, as a data URL.
-        file: the picture as `torch.save` writes it, of 16 bits per channel.
-
-    Examples:
-        >>> from fastfcs.app.visit import Result
-        >>> Result.__match_args__[:2]
-        ('photo', 'settings')
-    """
-
-    photo: Photo
-    settings: Settings
-    name: str
-    title: str
-    command: str
-    before: str
-    after: str
-    thumbnail: str
-    file: Path
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What has become of a batch.
-
-    Attributes:
-        archive: a zip file, in which the pictures have their own names.
-        photos: how many there were.
-        errors: a sentence on every photo that could not be restyled.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> from fastfcs.app.visit import Batch
-        >>> Batch(Path("restyled.zip"), 3, ["c.jpg is no picture."]).photos
-        3
-    """
-
-    archive: Path
-    photos: int
-    errors: list[str]
-
-
 class Visit:
     """One visitor's work.
 
@@ -193,7 +69,8 @@ class Visit:
         styles: that are blended.
         results: the last ones, the latest first.
         shown: the result that the page shows, if it is not a preview.
-        batch: the last batch.
+        photos: of the batch.
+        batch: what has become of the last one.
         cancelled: whether the job that runs shall end.
 
     Examples:
@@ -224,9 +101,9 @@ class Visit:
         self.styles: list[Style] = []
         self.results: list[Result] = []
         self.shown: Result | None = None
+        self.photos: list[Path] = []
         self.batch: Batch | None = None
         self.cancelled = Event()
-        self._batch: list[Path] = []
         self._masks: tuple[Path, Path] | None = None
         self._painted = 0  # how often
         self._stylizer, self._turns, self._folder = stylizer, turns, folder
@@ -292,8 +169,8 @@ class Visit:
             others = [*(others if blend else []), style]
         self._set_styles(others)
 
-    def take_batch(self, uploads: Sequence[Path]) -> None:
-        """Take the photos of a batch, in place of those so far.
+    def add_photos(self, uploads: Sequence[Path]) -> None:
+        """Add photos to the batch.
 
         Args:
             uploads: files.
@@ -301,9 +178,13 @@ class Visit:
         Raises:
             OSError: a file is gone.
         """
-        old, self._batch = self._batch, [self._keep(upload) for upload in uploads]
-        for path in old:
+        self.photos += [self._keep(upload) for upload in uploads]
+
+    def clear_photos(self) -> None:
+        """Remove all photos from the batch."""
+        for path in self.photos:
             shutil.rmtree(path.parent)
+        self.photos = []
 
     def remove(self, index: int) -> None:
         """Remove a style."""
@@ -461,7 +342,7 @@ class Visit:
             ValueError: there is no style, or no picture could be restyled.
             CancelledError: `cancelled` was set.
         """
-        settings, photos = self._with_style(settings), self._batch
+        settings, photos = self._with_style(settings), list(self.photos)
         if not photos:
             raise ValueError("Choose at least one photo.")
         errors = []
