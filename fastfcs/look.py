@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import images
+from .delta_e import delta_e
 from .files import atomic
 from .images import Picture
 
@@ -276,6 +277,28 @@ def _read_cube(path: Path) -> Tensor:
     if not table.isfinite().all():
         raise ValueError(f"{path} must hold finite numbers, got at least one NaN or infinity")
     return table.T.reshape(3, points, points, points)
+
+
+def difference(first: Picture, second: Picture) -> Tensor:
+    """Compare two pictures, pixel by pixel.
+
+    Args:
+        first: a picture.
+        second: another one of the same size.
+
+    Returns:
+        The differences of the visible pixels, (n,), by CIEDE2000 (`fastfcs.delta_e`).
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.images import Picture
+        >>> from fastfcs.look import difference
+        >>> picture = Picture(torch.rand(3, 16, 24))
+        >>> difference(picture, picture).max().item()
+        0.0
+    """
+    found = delta_e(*(each.srgb.movedim(0, -1) for each in (first, second)))
+    return found.flatten() if first.alpha is None else found[first.alpha > 0]
 
 
 def fit_look(

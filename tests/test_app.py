@@ -339,7 +339,7 @@ def test_the_last_results_are_kept(visit: Visit, monkeypatch: pytest.MonkeyPatch
     visit.shown = made[1]
     view = strip_view(visit)
     assert view["current"] == 1
-    assert [result["text"] for result in view["results"]] == ["as it comes", "strength 60%"]
+    assert [result["text"] for result in view["results"]] == ["default settings", "strength 60%"]
     assert view["results"][0]["title"] == "Painting, coffee"
 
 
@@ -408,7 +408,7 @@ def test_a_batch(visit: Visit, folder: Path) -> None:
 
 
 def test_a_lut(visit: Visit) -> None:
-    path = visit.look(Settings())
+    path, difference = visit.look(Settings())
     assert path.name == "chelsea-coffee.cube"
     from fastfcs.look import Look
 
@@ -417,6 +417,7 @@ def test_a_lut(visit: Visit) -> None:
     assert photo is not None
     moved = (look(photo.picture).srgb - photo.picture.srgb).abs().mean().item()
     assert moved > 0.01
+    assert 0.5 < difference < 30
 
 
 def test_hostile_files(visit: Visit, tmp_path: Path) -> None:

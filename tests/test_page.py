@@ -153,7 +153,7 @@ def take_style(page: Page, path: Path) -> None:
 def after(page: Page) -> str:
     """What the page shows as the result, once it is made."""
     expect(page.locator(".ff-stage:not(.ff-alone)")).to_be_visible()
-    expect(page.locator("#ff-compare :is(.pending, [aria-busy=true])")).to_have_count(0)
+    expect(page.locator("#ff-compare [aria-busy=true]")).to_have_count(0)
     return page.locator(".ff-after").get_attribute("src") or ""
 
 
@@ -215,12 +215,12 @@ def test_a_picture_from_upload_to_download(visit: Open, folder: Path, tmp_path: 
 
 def test_a_lut_of_a_photograph(visit: Open, folder: Path, tmp_path: Path) -> None:
     page = visit()
-    button = page.get_by_role("button", name="Download its colours as a LUT (.cube)")
+    button = page.get_by_role("button", name="Download the change of colours as a LUT (.cube)")
     expect(button).to_be_hidden()
     take_photo(page, folder / "rocket.jpg")
     take_style(page, folder / "coffee.jpg")
     after(page)
-    path = download(page, "Download its colours as a LUT (.cube)", tmp_path)
+    path = download(page, "Download the change of colours as a LUT (.cube)", tmp_path)
     assert path.name == "rocket-coffee.cube"
     assert path.read_text().splitlines()[1] == "LUT_3D_SIZE 33"
     page.get_by_text("Painting", exact=True).click()
@@ -593,7 +593,9 @@ def test_a_password(browser: Browser, tmp_path: Path) -> None:
     server = Server(tmp_path, "--password", "open sesame")
     page = browser.new_page()
     page.goto(server.address)
-    expect(page.get_by_text("Any user name will do.")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Type any user name, and the password.")).to_be_visible(
+        timeout=PATIENCE
+    )
     assert page.get_by_text("Drop a photo here").count() == 0
     for password in ("wrong", "open sesame"):
         page.get_by_label("username").fill("someone")

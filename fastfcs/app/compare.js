@@ -1,4 +1,4 @@
-// Before and after under one slider. value: {before, after, busy, width, height, name}
+// Before and after under one slider. value: {before, after, busy, at, width, height, name}
 const stage = find('.ff-stage'), slider = find('.ff-slider');
 
 function move() {

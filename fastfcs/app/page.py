@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ _PHOTOGRAPH, _PAINTING = "Photograph", "Painting"
 _FORMATS = {"As the photo": None, "PNG": ".png", "TIFF, 16 bits": ".tiff"}
 _BRUSH = "Stroke size relative to the reference's."
 _NO_BRUSH = "Presets have a stroke size of their own."
+_FINER = "Closer to the style, but slower. Photographs are finer by default."
 _SECONDS = 0.25  # between reports of progress
 _QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 _SHORT: Any = {**_QUIET, "concurrency_id": "short"}
@@ -114,13 +115,13 @@ class Page:
             self._notes = gr.HTML(elem_id="ff-notes")
             self._message = gr.HTML(elem_id="ff-message")
             with gr.Row(elem_id="ff-actions"):
-                self._make = gr.Button("Restyle at full size", variant="primary")
+                self._make = gr.Button("Restyle at full size", variant="primary", elem_id="ff-make")
                 self._stop = gr.Button("Cancel", visible=False)
             with gr.Row(elem_id="ff-save", visible=False) as self._saving:
                 formats = list(_FORMATS)
                 self._format = gr.Radio(formats, value=formats[0], label="Format of the file")
                 self._save = gr.Button("Download the picture", variant="primary")
-            self._lut = gr.Button("Download its colours as a LUT (.cube)", visible=False)
+            self._lut = gr.Button("Download the change of colours as a LUT (.cube)", visible=False)
             self._strip = part("strip", strip_view())
 
     def _lay_out_controls(self) -> None:
@@ -134,7 +135,9 @@ class Page:
                 0.25, 4, 1, step=0.25, label="Brush", info=_BRUSH, visible=False
             )
             keep = gr.Radio(list(KEPT), value="Nothing", label="Keep from the photo")
-            self._finer = gr.Checkbox(True, label="Finer", info="Closer to the style, but slower.")
+            self._finer = gr.Checkbox(
+                True, label="Finer", info="Closer to the style, but slower; usual for photographs."
+            )
             self._controls: list[Any] = [
                 self._kind,
                 balance,
@@ -150,16 +153,17 @@ class Page:
 
     def _lay_out_batch(self) -> None:
         with gr.Column(elem_id="ff-batch", min_width=0):
-            gr.HTML(
-                "<h2>Many photos</h2><p>Each photo gets the style and the settings of the first "
-                "tab. The results come in one zip file, under the photos' own names.</p>"
-            )
+            gr.HTML(source("batch.html"))
             self._photos = part("photos", photos_view())
             self._batch_message = gr.HTML(elem_id="ff-batch-message")
             with gr.Row():
-                self._make_all = gr.Button("Restyle all photos", variant="primary")
+                self._make_all = gr.Button(
+                    "Restyle all photos", variant="primary", elem_id="ff-make-all"
+                )
                 self._stop_all = gr.Button("Cancel", visible=False)
-            self._zip = gr.Button("Download the zip file", variant="primary", visible=False)
+            self._zip = gr.Button(
+                "Download the zip file", variant="primary", visible=False, elem_id="ff-zip"
+            )
 
     def _connect(self) -> None:
         shown = [self._compare, self._strip, self._saving, self._lut, self._notes, self._command]
@@ -169,8 +173,7 @@ class Page:
             "outputs": shown,
             "trigger_mode": "always_last",
             **_SHORT,
-            "show_progress": "minimal",
-            "show_progress_on": self._compare,
+            "js": source("busy.js"),
         }
         take = self._take_photo, self._photo, [self._photo, self._regions]
         self._photo.upload(*take, **_QUIET).then(**preview)
@@ -178,6 +181,7 @@ class Page:
         self._styles.upload(self._take_styles, self._styles, pictures, **_QUIET).then(**preview)
         self._styles.select(self._choose, None, pictures, **_QUIET).then(**preview)
         self._styles.delete(self._remove, None, pictures, **_QUIET).then(**preview)
+        self._styles.clear(self._keep_last, None, pictures, **_QUIET).then(**preview)
         self._styles.release(self._weigh, None, pictures, **_QUIET).then(**preview)
         self._regions.edit(self._paint, None, None, **_QUIET).then(**preview)
         turned = [self._finer, self._brush]
@@ -214,18 +218,22 @@ class Page:
         self._visits.leave(request.session_hash or "")
 
     def _take_photo(self, request: gr.Request, view: View) -> tuple[View, View]:
-        visit = self._visit(request)
-        error = _attempt(visit, lambda: visit.take_photo(_uploads(view)[0]))
+        visit, uploads = self._visit(request), _uploads(view)
+        error = _attempt(visit, lambda: visit.take_photo(uploads[0]), uploads)
         return photo_view(visit, error), regions_view(visit)
 
     def _take_styles(self, request: gr.Request, view: View) -> tuple[Any, ...]:
         visit, uploads = self._visit(request), _uploads(view)
         blend = bool(view.get("blend"))
-        return _chosen(visit, lambda: visit.take_styles(uploads, blend))
+        return _chosen(visit, lambda: visit.take_styles(uploads, blend), uploads)
 
     def _choose(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         visit = self._visit(request)
         return _chosen(visit, lambda: visit.choose(event.name, event.blend))
+
+    def _keep_last(self, request: gr.Request) -> tuple[Any, ...]:
+        visit = self._visit(request)
+        return _chosen(visit, visit.keep_last)
 
     def _remove(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         visit = self._visit(request)
@@ -290,16 +298,23 @@ class Page:
         visit = self._visit(request)
         if visit.shown is None:
             return None, alert("Restyle the photo first.")
-        shown = visit.shown
-        return _file(visit, lambda: visit.download(shown, _FORMATS[format]))
+        try:
+            return visit.download(visit.shown, _FORMATS[format]), ""
+        except BAD_INPUT as error:
+            return None, alert(visit.sentence(error))
 
     def _look(self, request: gr.Request, *controls: Any) -> tuple[Any, str]:
         visit = self._visit(request)
-        return _file(visit, lambda: visit.look(_settings(*controls)))
+        try:
+            path, difference = visit.look(_settings(*controls))
+        except BAD_INPUT as error:
+            return None, alert(visit.sentence(error))
+        note = f"The LUT differs from the restyled photo by a CIEDE2000 of {difference:.1f}"
+        return path, status([f"{note} on average; 1 is just noticeable, 5 is plain to see."])
 
     def _take_batch(self, request: gr.Request, view: View) -> View:
         visit, uploads = self._visit(request), _uploads(view)
-        return photos_view(visit, _attempt(visit, lambda: visit.add_photos(uploads)))
+        return photos_view(visit, _attempt(visit, lambda: visit.add_photos(uploads), uploads))
 
     def _clear_batch(self, request: gr.Request) -> View:
         visit = self._visit(request)
@@ -336,7 +351,7 @@ def _previewed(
         compare_view(visit.photo, *preview),
         strip_view(visit),
         gr.Row(visible=False),
-        gr.Button(visible=bool(preview.url) and settings.photograph),
+        gr.Button(visible=bool(preview.url) and settings.photograph and not visit.has_masks),
         alert(error) or status(visit.notes()),
         {"command": visit.command(settings)},
     )
@@ -347,7 +362,7 @@ def _shown(visit: Visit, result: Result) -> tuple[Any, ...]:
         result_view(result),
         strip_view(visit),
         gr.Row(visible=True),
-        gr.Button(visible=result.settings.photograph),
+        gr.Button(visible=result.settings.photograph and not visit.has_masks),
         status(visit.notes()),
         {"command": result.command},
     )
@@ -374,38 +389,37 @@ def _uploads(view: View) -> list[Path]:
     return [Path(file["path"]) for file in marked]
 
 
-def _attempt(visit: Visit, change: Callable[[], None]) -> str:
-    """Change something, and return what is wrong with it."""
+def _attempt(visit: Visit, change: Callable[[], None], uploads: Sequence[Path] = ()) -> str:
+    """Change something, and return what is wrong with it; uploads are removed."""
     try:
         change()
     except BAD_INPUT as error:
         return visit.sentence(error)
+    finally:
+        for upload in uploads:
+            upload.unlink(missing_ok=True)
     return ""
 
 
-def _chosen(visit: Visit, change: Callable[[], None]) -> tuple[Any, ...]:
-    error = _attempt(visit, change)
+def _chosen(
+    visit: Visit, change: Callable[[], None], uploads: Sequence[Path] = ()
+) -> tuple[Any, ...]:
+    error = _attempt(visit, change, uploads)
     is_ours = not visit.has_preset
     brush = gr.Slider(interactive=is_ours, info=_BRUSH if is_ours else _NO_BRUSH)
     return styles_view(visit, error), regions_view(visit), brush
 
 
-def _file(visit: Visit, write: Callable[[], Path]) -> tuple[Any, str]:
-    try:
-        return write(), ""
-    except BAD_INPUT as error:
-        return None, alert(visit.sentence(error))
-
-
 def _run(visit: Visit, job: Callable[[Report], T]) -> Iterator[tuple[str, T | None]]:
     """Run a job in a thread: messages while it runs, and its result with the last one."""
-    done = 0.0
+    done, start = 0.0, time.monotonic()
 
     def report(part: float) -> None:
-        nonlocal done
+        nonlocal done, start
+        if not done:  # reading the picture is not counted
+            start = time.monotonic()
         done += part
 
-    start = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(job, report)
         try:

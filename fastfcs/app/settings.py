@@ -122,7 +122,7 @@ class Settings:
             words.append(f"own {'colours' if self.keep == 'colour' else 'luminance'}")
         if self.finer != default.finer:
             words.append("finer" if self.finer else "not finer")
-        return ", ".join(words) or "as it comes"
+        return ", ".join(words) or "default settings"
 
 
 def _file(name: str) -> str:

@@ -12,6 +12,7 @@ let tooLarge = '';
 
 function receive(more = () => ({})) {
   const input = find('.ff-file'), target = find('.ff-target');
+  input.accept = props.value.accept;
 
   async function take(files) {
     const {limit} = props.value, uploads = [];

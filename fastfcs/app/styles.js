@@ -1,6 +1,12 @@
 // The styles and their weights. value: {limit, chosen: [{name, thumb, weight, preset}], presets, error}
 const blend = find('.ff-blend');
 
+blend.addEventListener('change', () => { if (!blend.checked) trigger('clear'); });
+
+function share(style, all) {
+  return `${Math.round(100 * style.weight / (all.reduce((sum, {weight}) => sum + weight, 0) || 1))} %`;
+}
+
 function chosen(style, index, all) {
   const remove = make('button', {type: 'button', className: 'ff-remove', textContent: '×'});
   remove.setAttribute('aria-label', `Remove ${style.name}`);
@@ -10,6 +16,7 @@ function chosen(style, index, all) {
     const weight = make('input', {type: 'range', min: 0, max: 1, step: 0.05, value: style.weight});
     weight.setAttribute('aria-label', `Weight of ${style.name}`);
     weight.addEventListener('change', () => trigger('release', {index, weight: Number(weight.value)}));
+    remove.before(make('output', {}));
     item.append(weight);
   }
   return item;
@@ -33,10 +40,11 @@ shows((value) => {
     list.replaceChildren(...value.chosen.map(chosen));
     if (hadFocus) (find('.ff-remove') || find('.ff-file')).focus();
   }
+  list.querySelectorAll('output').forEach((output, k) => { output.textContent = share(value.chosen[k], value.chosen); });
   if (!presets.children.length) presets.replaceChildren(...value.presets.map(preset));
   const pressed = new Set(value.chosen.map((style) => style.preset));
   for (const button of presets.children) button.setAttribute('aria-pressed', pressed.has(button.value));
   find('.ff-caption').textContent = '';
   complain(value.error);
-  if (value.chosen.length > 1) blend.checked = true;
+  blend.checked ||= value.chosen.length > 1;
 });

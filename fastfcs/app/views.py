@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ..images import SUFFIXES
 from ..presets import shipped, title
 from ..regions import COLOURS
 from .items import Photo, Result
@@ -14,8 +16,10 @@ from .visit import Visit
 
 View = dict[str, Any]
 
+_FILES: View = {"limit": MAX_BYTES, "accept": ",".join(["image/*", *sorted(SUFFIXES)])}
+
 _UNPAINTED = "black"  # the colour of a mask where nothing is painted
-_SHARE = 0.02  # of the work, before which the time that is left is not known
+_KNOWN = 0.05  # of the work, before which the time that is left is not known
 
 
 def photo_view(visit: Visit | None = None, error: str = "") -> View:
@@ -34,7 +38,7 @@ def photo_view(visit: Visit | None = None, error: str = "") -> View:
         'not a picture'
     """
     photo = visit.photo if visit else None
-    view: View = {"limit": MAX_BYTES, "error": error}
+    view: View = {**_FILES, "error": error}
     if photo is None:
         return view
     width, height = photo.size
@@ -58,7 +62,7 @@ def photos_view(visit: Visit | None = None, error: str = "") -> View:
         []
     """
     names = [path.name for path in visit.photos] if visit else []
-    return {"limit": MAX_BYTES, "names": names, "error": error}
+    return {**_FILES, "names": names, "error": error}
 
 
 def styles_view(visit: Visit | None = None, error: str = "") -> View:
@@ -94,7 +98,7 @@ def styles_view(visit: Visit | None = None, error: str = "") -> View:
         }
         for path in shipped()
     ]
-    return {"limit": MAX_BYTES, "chosen": chosen, "presets": presets, "error": error}
+    return {**_FILES, "chosen": chosen, "presets": presets, "error": error}
 
 
 def regions_view(visit: Visit | None = None) -> View:
@@ -148,7 +152,8 @@ def compare_view(photo: Photo | None, after: str = "", is_last: bool = True) -> 
     if photo is None:
         return {}
     width, height = photo.size
-    shown = {"before": photo.thumbnail, "after": after, "busy": not is_last}
+    # With the time, so that it differs from the last one, which a script may have made busy.
+    shown = {"before": photo.thumbnail, "after": after, "busy": not is_last, "at": time.time()}
     return {**shown, "width": width, "height": height, "name": photo.path.name}
 
 
@@ -231,7 +236,7 @@ def progress(done: float, seconds: float) -> str:
 
     Args:
         done: fraction of the work.
-        seconds: that it has taken.
+        seconds: since the first step.
 
     Returns:
         HTML.
@@ -242,7 +247,7 @@ def progress(done: float, seconds: float) -> str:
         '25 % · about 30 s left</span></div>'
     """
     text = f"{done:.0%}".replace("%", " %")
-    if done > _SHARE and seconds > 1:
+    if done > _KNOWN and seconds > 1:
         left = seconds * (1 - done) / done
         text += f" · about {left:.0f} s left" if left < 90 else f" · about {left / 60:.0f} min left"
     bar = f'<progress max="1" value="{done:.3f}" aria-label="Progress"></progress>'

@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import images, presets
 from ..errors import BAD_INPUT, sentence
 from ..images import Picture
+from ..look import difference
 from ..pyramid import STYLE_SIDE
 from ..regions import read_regions, resize
 from ..statistics import Scales
@@ -190,6 +191,10 @@ class Visit:
         """Remove a style."""
         self._set_styles([s for k, s in enumerate(self.styles) if k != index])
 
+    def keep_last(self) -> None:
+        """Blend no longer: the last style stays."""
+        self._set_styles(self.styles[-1:])
+
     def weigh(self, index: int, weight: float) -> None:
         """Change the weight of a style, in [0, 1]."""
         self.styles[index].weight = min(max(float(weight), 0.0), 1.0)
@@ -203,6 +208,11 @@ class Visit:
     def can_paint(self) -> bool:
         """Whether regions make sense: with a photo and one reference picture."""
         return self.photo is not None and len(self.styles) == 1 and not self.has_preset
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether regions are painted."""
+        return self._masks is not None
 
     @property
     def mask_names(self) -> tuple[str, str]:
@@ -310,14 +320,14 @@ class Visit:
         images.write(replace(picture, depth=depth), path)
         return path
 
-    def look(self, settings: Settings) -> Path:
+    def look(self, settings: Settings) -> tuple[Path, float]:
         """Write the look of the photo in its style as a .cube file.
 
         Args:
             settings: the controls.
 
         Returns:
-            The file.
+            The file, and the mean difference by CIEDE2000 to the photo restyled.
 
         Raises:
             ValueError: see `previews`.
@@ -325,8 +335,11 @@ class Visit:
         photo, settings = self._ready(replace(settings, photograph=True, finer=True))
         path = self._new_file(f"{self._name()}.cube")
         with self._turns.short(), torch.inference_mode():
-            self._restyler(settings, with_masks=False).look(photo.picture).save(path)
-        return path
+            stylizer = self._restyler(settings, with_masks=False)
+            look = stylizer.look(photo.picture)
+            look.save(path)
+            found = difference(look(photo.picture), stylizer(photo.picture))
+        return path, found.mean().item()
 
     def restyle_batch(self, settings: Settings, report: Report) -> Batch:
         """Restyle the photos of the batch in the style.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
 from pathlib import Path
 from threading import Lock, Timer
@@ -37,6 +38,7 @@ class Visits:
         self._visits: dict[str, Visit] = {}
         self._leaving: dict[str, Timer] = {}
         self._lock = Lock()
+        atexit.register(self.end_all)
 
     def of(self, session: str) -> Visit:
         """Find the work of a visitor by their session, or begin it."""
@@ -59,6 +61,11 @@ class Visits:
             timer = self._leaving[session] = Timer(STAY, self.end, [session])
             timer.daemon = True
             timer.start()
+
+    def end_all(self) -> None:
+        """Remove all files."""
+        for session in list(self._visits):
+            self.end(session)
 
     def end(self, session: str) -> None:
         """Remove a visitor's files."""

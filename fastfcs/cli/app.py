@@ -13,11 +13,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from threading import Event
+from urllib.parse import urlsplit
 
 import click
 
 from .errors import sentences
 from .options import DEVICE, device_named
+
+_EVERYWHERE = "0.0.0.0", "::"  # the addresses of all networks
 
 
 @click.command()
@@ -39,10 +42,10 @@ from .options import DEVICE, device_named
 )
 @DEVICE
 def app(host: str, port: int | None, password: str | None, device: str | None) -> None:
-    """Open a page in the browser's reach, to try styles and dials on.
+    """Serve a page for trying styles in the browser.
 
-    It asks nothing of the network. Pictures are kept in a temporary folder, which is removed at
-    the end.
+    It asks nothing of the network. Pictures are kept in a temporary folder, which is removed when
+    the command ends.
     """
     with sentences():
         if password == "":
@@ -50,24 +53,24 @@ def app(host: str, port: int | None, password: str | None, device: str | None) -
         if password is None and not _is_loopback(host):
             raise ValueError(f"--password must be given with --host {host}: others can reach it")
         _check_address(host, port)
-        try:
-            import_module("gradio")
-        except ImportError as error:
-            raise ValueError(
-                "fastfcs app needs Gradio, which pip install 'fastfcs[app]' installs"
-            ) from error
-        from ..app import MAX_BYTES, build
-        from ..stylizer import Stylizer
-
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with tempfile.TemporaryDirectory(prefix="fastfcs-") as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder
+            try:
+                import_module("gradio")
+            except ImportError as error:
+                raise ValueError(
+                    "fastfcs app needs Gradio, which pip install 'fastfcs[app]' installs"
+                ) from error
+            from ..app import MAX_BYTES, build
+            from ..stylizer import Stylizer
+
             page = build(Stylizer(refine=True).to(device_named(device)))
             _, address, _ = page.launch(
                 server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
                 auth=_known_by(password) if password else None,
-                auth_message="Any user name will do.",
+                auth_message="Type any user name, and the password.",
                 max_file_size=MAX_BYTES,
                 share=False,
                 ssr_mode=False,
@@ -78,6 +81,8 @@ def app(host: str, port: int | None, password: str | None, device: str | None) -
                 prevent_thread_lock=True,
                 quiet=True,
             )
+            if host in _EVERYWHERE:
+                address = f"http://{socket.gethostname()}:{urlsplit(address).port}/"
             click.echo(f"fastfcs is at {address} until Ctrl-C is pressed.")
             with suppress(KeyboardInterrupt):
                 Event().wait()

@@ -28,9 +28,6 @@ from .pictures import message_console, open_content, set_style, write_result
 from .start import import_torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..images import Picture
     from ..look import Look
 
 _POINTS = "17", "33", "65"
@@ -83,7 +80,7 @@ def lut(
     import torch
 
     from .. import images
-    from ..look import suffix_of
+    from ..look import difference, suffix_of
     from ..stylizer import LOOK_SIZE, Stylizer
 
     with sentences():
@@ -106,25 +103,18 @@ def lut(
         with torch.inference_mode():
             look = stylizer.look(pictures, int(points))
             look.save(output)
-            differences = [_difference(look(each), stylizer(each)) for each in pictures]
+            differences = [difference(look(each), stylizer(each)) for each in pictures]
     console = message_console()
     for note in notes:
         console.print(note)
-    for path, difference in zip(content, differences, strict=True):
-        mean, high = difference.mean().item(), difference.quantile(0.95).item()
+    for path, found in zip(content, differences, strict=True):
+        mean, high = found.mean().item(), found.quantile(0.95).item()
         console.print(
             f"{path}: the LUT differs from restyling it by a CIEDE2000 of {mean:.1f} on average, "
             f"and {high:.1f} at the 95th percentile"
         )
     kind = "HALD image of 64 points" if output.lower().endswith(".png") else f"{points} points"
     console.print(f"{output}: {kind}")
-
-
-def _difference(first: Picture, second: Picture) -> Tensor:
-    from ..delta_e import delta_e
-
-    difference = delta_e(*(each.srgb.movedim(0, -1) for each in (first, second)))
-    return difference.flatten() if first.alpha is None else difference[first.alpha > 0]
 
 
 @click.command()

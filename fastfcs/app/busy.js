@@ -1,0 +1,4 @@
+(...controls) => {
+  document.querySelector('#ff-compare .ff-stage').ariaBusy = true;
+  return controls;
+}
