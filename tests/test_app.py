@@ -34,11 +34,17 @@ from fastfcs.app.items import Preview
 from fastfcs.app.settings import Settings
 from fastfcs.app.turns import Turns
 from fastfcs.app.views import progress, strip_view, styles_view
-from fastfcs.app.visit import CancelledError, Visit
+from fastfcs.app.visit import CancelledError, Upload, Visit
 from fastfcs.app.visits import Visits
 from fastfcs.cli import cli
+from fastfcs.cli.app import stay_offline
 
 PAINTING = Settings(photograph=False, finer=False)
+
+
+def sent(*paths: Path) -> list[Upload]:
+    """Files as visitors send them."""
+    return [Upload(path, path.name) for path in paths]
 
 
 def silent(part: float) -> None:
@@ -64,8 +70,8 @@ def folder(tmp_path: Path) -> Path:
 def visit(stylizer: Stylizer, folder: Path) -> Iterator[Visit]:
     """A visitor who has chosen a photo and a style."""
     made = Visit(stylizer, Turns(), folder.parent / "visit")
-    made.take_photo(folder / "chelsea.png")
-    made.take_styles([folder / "coffee.png"])
+    made.take_photo(*sent(folder / "chelsea.png"))
+    made.take_styles(sent(folder / "coffee.png"))
     yield made
     made.close()
     assert not (folder.parent / "visit").exists()
@@ -106,7 +112,7 @@ def test_the_command_makes_the_same_picture(
     visit.remove(0)
     for style in styles:
         if style.endswith(".png"):
-            visit.take_styles([folder / style], blend=True)
+            visit.take_styles(sent(folder / style), blend=True)
         else:
             visit.choose(style, blend=True)
     if len(styles) > 1:
@@ -114,7 +120,7 @@ def test_the_command_makes_the_same_picture(
     result = visit.restyle(settings, silent)
     page = np.asarray(Image.open(visit.download(result)), float)
     monkeypatch.chdir(folder)
-    program, *words = shlex.split(result.command)
+    program, *words = shlex.split(result.choice.command(result.settings))
     assert program == "fastfcs"
     assert CliRunner().invoke(cli, words).exit_code == 0
     command = np.asarray(Image.open(words[-1]), float)
@@ -134,9 +140,12 @@ def test_the_command_with_masks(
     result = visit.restyle(PAINTING, silent)
     page = np.asarray(Image.open(visit.download(result)), float)
     monkeypatch.chdir(folder)
-    for name, url in zip(visit.mask_names, masks, strict=True):
+    for name, url in zip(visit.choice.mask_names, masks, strict=True):
         Path(name).write_bytes(base64.b64decode(url.partition(",")[2]))
-    assert CliRunner().invoke(cli, shlex.split(result.command)[1:]).exit_code == 0
+    assert (
+        CliRunner().invoke(cli, shlex.split(result.choice.command(result.settings))[1:]).exit_code
+        == 0
+    )
     command = np.asarray(Image.open("chelsea-coffee.png"), float)
     assert np.abs(page - command).mean() < 0.3
 
@@ -153,8 +162,8 @@ def test_masks_of_different_colours_are_noted(visit: Visit) -> None:
 
 def test_another_photo_or_style_drops_the_masks(visit: Visit, folder: Path) -> None:
     for change in (
-        lambda: visit.take_photo(folder / "rocket.png"),
-        lambda: visit.take_styles([folder / "rocket.png"]),
+        lambda: visit.take_photo(*sent(folder / "rocket.png")),
+        lambda: visit.take_styles(sent(folder / "rocket.png")),
     ):
         visit.paint([mask("red"), mask("red")])
         assert "--mask" in visit.command(PAINTING)
@@ -162,7 +171,7 @@ def test_another_photo_or_style_drops_the_masks(visit: Visit, folder: Path) -> N
         assert "--mask" not in visit.command(PAINTING)
     visit.choose("udnie")
     visit.paint([mask("red"), mask("red")])
-    assert not visit.can_paint
+    assert not visit.choice.can_paint
     assert "--mask" not in visit.command(PAINTING)
 
 
@@ -201,19 +210,79 @@ def test_the_balance_is_monotonic() -> None:
     assert (structures[0], structures[-1]) == (1, 0)
 
 
+def test_results_are_of_what_was_chosen_when_they_began(visit: Visit, folder: Path) -> None:
+    def report(part: float) -> None:
+        visit.take_photo(*sent(folder / "rocket.png"))
+        visit.choose("udnie")
+
+    result = visit.restyle(PAINTING, report)
+    assert result.title == "Painting, coffee"
+    assert result.choice != visit.choice
+    assert visit.download(result).name == "chelsea-coffee.png"
+    assert result.choice.command(PAINTING).startswith("fastfcs stylize chelsea.png --style coffee")
+    visit.shown = result
+    assert visit.look(Settings())[0].name == "chelsea-coffee.cube"
+    visit.shown = None
+    assert visit.look(Settings())[0].name == "rocket-udnie.cube"
+
+
+def test_masks_of_pictures_with_like_names(visit: Visit, folder: Path) -> None:
+    visit.take_photo(Upload(folder / "rocket.png", "cat-style.jpg"))
+    visit.take_styles([Upload(folder / "coffee.png", "cat.jpg")])
+    assert len(set(visit.choice.mask_names)) == 2
+    visit.paint([mask("red"), mask("red", (0, 0, 96, 36))])
+    masks = visit.choice.masks
+    assert masks is not None
+    assert masks.content[0, 60, 90] != masks.style[0, 60, 90] or (
+        masks.content[0, 10, 90] != masks.style[0, 10, 90]
+    )
+
+
+def test_masks_of_another_size_are_refused(visit: Visit) -> None:
+    stream = io.BytesIO(png_of_size(13_000, 13_000))
+    bomb = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    with pytest.raises(ValueError, match=r"got \(13000, 13000\)"):
+        visit.paint([bomb, bomb])
+    assert visit.choice.masks is None
+
+
+def test_waiting_can_be_cancelled(stylizer: Stylizer, folder: Path) -> None:
+    turns = Turns()
+    visit = Visit(stylizer, turns, folder.parent / "visit")
+    visit.take_photo(*sent(folder / "rocket.png"))
+    visit.choose("udnie")
+    threading.Timer(0.3, visit.cancel).start()
+    with turns.long(), pytest.raises(CancelledError):
+        visit.restyle(PAINTING, silent)
+
+
+@pytest.mark.parametrize(
+    "name", ["é" * 120 + ".png", "n" * 250 + ".png", "q'u\"o`t $(x) <b>&\n%41.png", "..", ".png"]
+)
+def test_any_name(visit: Visit, folder: Path, name: str) -> None:
+    visit.take_photo(Upload(folder / "rocket.png", name))
+    visit.take_styles([Upload(folder / "coffee.png", name)])
+    result = visit.restyle(PAINTING, silent)
+    path = visit.download(result)
+    assert images.read(path).size == (96, 72)
+    assert path.parent.parent == visit._folder
+    assert visit.look(Settings())[0].exists()
+    assert len(shlex.split(visit.command(PAINTING))) == 7
+
+
 def test_names_like_options_and_with_blanks(visit: Visit, folder: Path) -> None:
     (folder / "coffee.png").rename(folder / "-v.png")
-    visit.take_styles([folder / "-v.png"])
+    visit.take_styles(sent(folder / "-v.png"))
     assert "--style ./-v.png" in visit.command(Settings())
     (folder / "rocket.png").rename(folder / "a rocket; rm.png")
-    visit.take_photo(folder / "a rocket; rm.png")
+    visit.take_photo(*sent(folder / "a rocket; rm.png"))
     assert shlex.split(visit.command(Settings()))[2] == "a rocket; rm.png"
 
 
 def test_previews_follow_the_controls(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     quick, finer = map(shown, visit.previews(Settings()))
     assert np.abs(quick - finer).mean() > 0.5
-    photo = shown(visit.photo.thumbnail)  # type: ignore[union-attr]
+    photo = shown(visit.choice.photo.thumbnail)  # type: ignore[union-attr]
     monkeypatch.setattr(Visit, "_restyler", None)  # neither is the photo restyled again
     (whole,) = map(shown, visit.previews(Settings()))
     np.testing.assert_array_equal(whole, finer)
@@ -247,7 +316,7 @@ def test_a_photo_and_a_style_are_asked_for(stylizer: Stylizer, folder: Path) -> 
     visit = Visit(stylizer, Turns(), folder.parent / "visit")
     with pytest.raises(ValueError, match=r"^Choose a photo\.$"):
         list(visit.previews(Settings()))
-    visit.take_photo(folder / "coffee.png")
+    visit.take_photo(*sent(folder / "coffee.png"))
     with pytest.raises(ValueError, match=r"^Choose a style: a reference picture or a preset\.$"):
         visit.restyle(Settings(), silent)
     with pytest.raises(ValueError, match="Choose a style"):
@@ -265,13 +334,13 @@ def test_choosing_styles(stylizer: Stylizer, folder: Path) -> None:
     visit = Visit(stylizer, Turns(), folder.parent / "visit")
 
     def names() -> list[str]:
-        return [style.name for style in visit.styles]
+        return [style.name for style in visit.choice.styles]
 
     visit.choose("udnie")
     visit.choose("mosaic")
     assert names() == ["mosaic"]
     visit.choose("udnie", blend=True)
-    visit.take_styles([folder / "coffee.png", folder / "rocket.png"], blend=True)
+    visit.take_styles(sent(folder / "coffee.png", folder / "rocket.png"), blend=True)
     assert names() == ["mosaic", "udnie", "coffee.png", "rocket.png"]
     with pytest.raises(ValueError, match=r"^At most 4 styles can be blended, got 5\.$"):
         visit.choose("pencil", blend=True)
@@ -280,7 +349,7 @@ def test_choosing_styles(stylizer: Stylizer, folder: Path) -> None:
     assert names() == ["mosaic", "coffee.png", "rocket.png"]
     visit.remove(0)
     assert names() == ["coffee.png", "rocket.png"]
-    visit.take_styles([folder / "chelsea.png"])
+    visit.take_styles(sent(folder / "chelsea.png"))
     assert names() == ["chelsea.png"]
     with pytest.raises(ValueError, match="preset must be one of"):
         visit.choose("../universal")
@@ -293,7 +362,7 @@ def test_choosing_styles(stylizer: Stylizer, folder: Path) -> None:
 def test_downloads_have_the_format_of_the_photo(visit: Visit, folder: Path, format: str) -> None:
     source = folder / f"photo.{format}"
     Image.open(folder / "rocket.png").save(source)
-    visit.take_photo(source)
+    visit.take_photo(*sent(source))
     result = visit.restyle(PAINTING, silent)
     path = visit.download(result)
     expected = "png" if format in ("gif", "bmp") else format
@@ -307,7 +376,7 @@ def test_downloads_keep_metadata_and_depth(visit: Visit, folder: Path) -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "Maker", 6  # turned by a quarter
     Image.open(folder / "rocket.png").save(folder / "photo.jpg", exif=exif, dpi=(300, 300))
-    visit.take_photo(folder / "photo.jpg")
+    visit.take_photo(*sent(folder / "photo.jpg"))
     result = visit.restyle(Settings(), silent)
     made = Image.open(visit.download(result))
     assert made.size == (72, 96)
@@ -325,7 +394,7 @@ def test_transparency_is_kept(visit: Visit, folder: Path) -> None:
     alpha.paste(0, (0, 0, 30, 72))
     image.putalpha(alpha)
     image.save(folder / "cutout.png")
-    visit.take_photo(folder / "cutout.png")
+    visit.take_photo(*sent(folder / "cutout.png"))
     assert shown(list(visit.previews(PAINTING))[-1]).shape == (72, 96, 4)
     made = Image.open(visit.download(visit.restyle(PAINTING, silent)))
     np.testing.assert_array_equal(np.asarray(made)[..., 3], np.asarray(alpha))
@@ -349,13 +418,13 @@ def test_cancelling(visit: Visit) -> None:
     def report(part: float) -> None:
         parts.append(part)
         if len(parts) == 2:
-            visit.cancelled.set()
+            visit.cancel()
 
     with pytest.raises(CancelledError):
         visit.restyle(PAINTING, report)
     assert visit.results == []
     assert 0 < sum(parts) < 0.9
-    visit.cancelled.clear()
+    visit.cancelled["picture"].clear()
     visit.restyle(PAINTING, silent)
     assert len(visit.results) == 1
 
@@ -366,12 +435,12 @@ def test_progress_adds_up(visit: Visit, folder: Path) -> None:
     assert len(parts) > 5
     assert sum(parts) == pytest.approx(1)
     parts.clear()
-    visit.add_photos([folder / "coffee.png", folder / "rocket.png"])
+    visit.add_photos(sent(folder / "coffee.png", folder / "rocket.png"))
     visit.restyle_batch(PAINTING, parts.append)
     assert sum(parts) == pytest.approx(1)
-    assert "left" not in progress(0.01, 5)
-    assert "25 % · about 30 s left" in progress(0.25, 10)
-    assert "about 10 min left" in progress(0.1, 67)
+    assert "left" not in progress(0.01, 5)["text"]
+    assert "25 % · about 30 s left" in progress(0.25, 10)["text"]
+    assert "about 10 min left" in progress(0.1, 67)["text"]
 
 
 def test_a_batch(visit: Visit, folder: Path) -> None:
@@ -381,7 +450,7 @@ def test_a_batch(visit: Visit, folder: Path) -> None:
     Image.open(folder / "rocket.png").save(again / "COFFEE.png")
     Image.open(folder / "rocket.png").save(folder / "small.gif")
     names = ["coffee.png", "broken.jpg", "again/COFFEE.png", "small.gif"]
-    visit.add_photos([folder / name for name in names])
+    visit.add_photos(sent(*(folder / name for name in names)))
     shutil.rmtree(again)  # as Gradio does in time
     archive, photos, errors = dataclasses.astuple(visit.restyle_batch(PAINTING, silent))
     assert archive.name == "restyled-coffee.zip"
@@ -393,13 +462,13 @@ def test_a_batch(visit: Visit, folder: Path) -> None:
         assert made.testzip() is None
         for name in made.namelist():
             assert Image.open(made.open(name)).size == (96, 72)
-    visit.take_photo(folder / "coffee.png")
+    visit.take_photo(*sent(folder / "coffee.png"))
     alone = np.asarray(Image.open(visit.download(visit.restyle(PAINTING, silent))), int)
     with zipfile.ZipFile(archive) as made:
         batched = np.asarray(Image.open(made.open("coffee.png")), int)
     assert np.abs(alone - batched).max() <= 1
     visit.clear_photos()
-    visit.add_photos([folder / "broken.jpg"])
+    visit.add_photos(sent(folder / "broken.jpg"))
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read"):
         visit.restyle_batch(PAINTING, silent)
     visit.clear_photos()
@@ -413,7 +482,7 @@ def test_a_lut(visit: Visit) -> None:
     from fastfcs.look import Look
 
     look = Look.read(path)
-    photo = visit.photo
+    photo = visit.choice.photo
     assert photo is not None
     moved = (look(photo.picture).srgb - photo.picture.srgb).abs().mean().item()
     assert moved > 0.01
@@ -421,23 +490,23 @@ def test_a_lut(visit: Visit) -> None:
 
 
 def test_hostile_files(visit: Visit, tmp_path: Path) -> None:
-    before = visit.photo
+    before = visit.choice.photo
     folder = tmp_path / "hostile"
     folder.mkdir()
     files = hostile_files(folder)
     assert len(files) >= 20
     for file in files:
         with pytest.raises(ValueError, match=re.escape(file.name)) as caught:
-            visit.take_photo(file)
+            visit.take_photo(*sent(file))
         sentence = visit.sentence(caught.value)
         assert sentence.startswith(file.name), sentence
         assert sentence.endswith(".")
         assert "\n" not in sentence
         assert str(tmp_path) not in sentence
-        assert visit.photo is before
+        assert visit.choice.photo is before
         with pytest.raises(ValueError, match=re.escape(file.name)):
-            visit.take_styles([file])
-    assert len(visit.styles) == 1
+            visit.take_styles(sent(file))
+    assert len(visit.choice.styles) == 1
 
 
 def test_limits(visit: Visit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +515,7 @@ def test_limits(visit: Visit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(
         ValueError, match=r"^large\.png must have at most 120 megapixels, got 130\.0"
     ):
-        visit.take_photo(folder / "large.png")
+        visit.take_photo(*sent(folder / "large.png"))
 
 
 def test_files_on_another_file_system(
@@ -456,19 +525,24 @@ def test_files_on_another_file_system(
         raise OSError("another file system")
 
     monkeypatch.setattr(visit_module.os, "link", refuse)
-    visit.take_photo(folder / "rocket.png")
-    assert visit.photo is not None
-    assert visit.photo.path.name == "rocket.png"
+    visit.take_photo(*sent(folder / "rocket.png"))
+    assert visit.choice.photo is not None
+    assert visit.choice.photo.path.name == "rocket.png"
 
 
-def test_visitors_are_apart(stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visitors_are_apart(
+    stylizer: Stylizer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(visits_module, "STAY", 0.2)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder.parent))
     visits = Visits(stylizer)
     first, second = visits.of("a"), visits.of("b")
+    for visit in (first, second):
+        visit.add_photos(sent(folder / "rocket.png"))
     assert first._folder != second._folder
     assert re.search(r"visit-[0-9a-f]{32}$", str(first._folder))
     visits.leave("a")
-    assert first.cancelled.is_set()
+    assert first.cancelled["picture"].is_set()
     assert visits.of("a") is first  # back in time
     time.sleep(0.4)
     assert first._folder.exists()
@@ -481,9 +555,9 @@ def test_visitors_are_apart(stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch)
         time.sleep(0.05)
     assert second._folder.exists()
     assert visits.of("a") is not first
-    for session in ("a", "b"):
-        visits.end(session)
+    visits.end_all()
     assert not second._folder.exists()
+    assert second.cancelled["batch"].is_set()
 
 
 def test_short_work_passes_long_work() -> None:
@@ -559,8 +633,8 @@ def test_its_stylizer_is_left_alone(folder: Path) -> None:
     stylizer = Stylizer(torch.rand(3, 32, 32), weights="tiny", refine=True, strength=0.5)
     before = {name: tensor.clone() for name, tensor in stylizer.state_dict().items()}
     visit = Visit(stylizer, Turns(), folder.parent / "visit")
-    visit.take_photo(folder / "rocket.png")
-    visit.take_styles([folder / "coffee.png"])
+    visit.take_photo(*sent(folder / "rocket.png"))
+    visit.take_styles(sent(folder / "coffee.png"))
     visit.restyle(Settings(), silent)
     assert stylizer.strength == 0.5
     assert stylizer.state_dict().keys() == before.keys()
@@ -595,6 +669,20 @@ def test_a_taken_port() -> None:
         result = CliRunner().invoke(cli, ["app", "--port", str(port)])
     assert result.exit_code == 2
     assert result.stderr.strip() == f"--port must be free and permitted, got {port}"
+
+
+def test_others_are_not_connected_to() -> None:
+    stay_offline("socket.connect", (None, ("127.0.0.1", 80)))
+    stay_offline("socket.connect", (None, ("::1", 80, 0, 0)))
+    stay_offline("socket.connect", (None, "/run/socket"))
+    stay_offline("socket.getaddrinfo", (None, 80))
+    stay_offline("open", ("example.org",))
+    for event, address in (("socket.connect", (None, ("192.0.2.1", 80))), _LOOKUP):
+        with pytest.raises(PermissionError, match="asks nothing of the network"):
+            stay_offline(event, address)
+
+
+_LOOKUP = "socket.getaddrinfo", ("example.org", 443)
 
 
 def test_there_is_no_share() -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -50,6 +51,8 @@ def watch(event, arguments):
         print("NETWORK", event, arguments, file=sys.stderr, flush=True)
 
 sys.addaudithook(watch)
+import fastfcs.app.page
+fastfcs.app.visits.STAY = 1  # second
 from fastfcs.cli import main
 sys.argv = ["fastfcs", "app", *sys.argv[1:]]
 main()
@@ -303,14 +306,14 @@ def test_painting_regions(visit: Open, folder: Path, tmp_path: Path) -> None:
     wait_for_another(page, preview)
     page.get_by_role("button", name="Command line").click()
     expect(command_of(page)).to_have_value(
-        re.compile("--mask chelsea-regions.png rocket-style-regions.png")
+        re.compile("--mask chelsea-photo-regions.png rocket-style-regions.png")
     )
     with page.expect_download() as found:
         page.get_by_role("link", name="Save the mask").first.click()
     found.value.save_as(tmp_path / "mask.png")
     mask = Image.open(tmp_path / "mask.png").convert("RGB")
     assert mask.size == (96, 72)
-    assert found.value.suggested_filename == "chelsea-regions.png"
+    assert found.value.suggested_filename == "chelsea-photo-regions.png"
     colours = {colour for _, colour in mask.getcolors() or []}
     assert colours == {(255, 0, 0), (0, 0, 0)}
     assert mask.getpixel((3, 36)) == (255, 0, 0)
@@ -348,7 +351,7 @@ def test_results_come_back_with_their_controls(visit: Open, folder: Path, tmp_pa
 
 
 def test_cancelling(visit: Open, tmp_path: Path) -> None:
-    large = Image.fromarray(images.to_samples(stretched_photo("rocket", 1500, 2000)[0], 8))
+    large = Image.fromarray(images.to_samples(stretched_photo("rocket", 1200, 1600)[0], 8))
     large.save(tmp_path / "large.jpg")
     page = visit()
     page.get_by_text("Painting", exact=True).click()
@@ -357,7 +360,8 @@ def test_cancelling(visit: Open, tmp_path: Path) -> None:
     preview = after(page)
     page.get_by_role("button", name="Restyle at full size").click()
     expect(page.get_by_role("progressbar")).to_be_visible()
-    expect(page.locator(".ff-progress")).to_contain_text("s left", timeout=PATIENCE)
+    progress = page.locator("#ff-message .ff-progress")
+    expect(progress).to_contain_text("s left", timeout=PATIENCE)
     page.get_by_label("range slider for Strength").fill("0.5")  # previews go on meanwhile
     wait_for_another(page, preview)
     page.get_by_role("button", name="Cancel").click()
@@ -372,9 +376,10 @@ def test_broken_uploads(visit: Open, folder: Path, tmp_path: Path) -> None:
     take_photo(page, folder / "chelsea.jpg")
     page.get_by_role("button", name="Udnie", exact=True).click()
     preview = after(page)
-    for place in ("#ff-drop", "#ff-styles"):
+    files = hostile_files(tmp_path)
+    for place, some in (("#ff-drop", files), ("#ff-styles", files[-3:])):
         error = page.locator(f"{place} .ff-error")
-        for file in hostile_files(tmp_path):
+        for file in some:
             page.set_input_files(f"{place} .ff-file", file)
             stem = re.escape(file.stem.strip("<>=()"))[:5]
             expect(error).to_have_text(re.compile(rf"{stem}.*\.$"), timeout=PATIENCE)
@@ -533,7 +538,7 @@ def test_by_keyboard_alone(visit: Open, folder: Path, tmp_path: Path) -> None:
     expect(page.get_by_role("link", name="Save the mask")).to_have_count(2)
     press_until(page, page.get_by_role("button", name="Command line"))
     page.keyboard.press("Enter")
-    expect(command_of(page)).to_have_value(re.compile("--mask chelsea-regions.png"))
+    expect(command_of(page)).to_have_value(re.compile("--mask chelsea-photo-regions.png"))
     press_until(page, page.get_by_role("button", name="Restyle at full size"), "Shift+Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#ff-message")).to_contain_text("96 × 72 pixels in", timeout=PATIENCE)
@@ -582,11 +587,121 @@ def test_dark_and_light(visit: Open) -> None:
 
 
 def test_files_are_removed_with_the_visitor(visit: Open, server: Server, folder: Path) -> None:
+    (temporary,) = server.temporary.glob("fastfcs-*")
+    assert temporary.stat().st_mode & 0o077 == 0
+
+    def copies() -> list[Path]:
+        return list(temporary.rglob("only-here.jpg"))
+
+    photo = folder / "only-here.jpg"
+    shutil.copy(folder / "chelsea.jpg", photo)
+    page = visit()
+    take_photo(page, photo)
+    (kept,) = copies()  # the upload is gone
+    assert kept.relative_to(temporary).parts[0].startswith("visit-")
+    page.close()
+    deadline = time.monotonic() + 30
+    while copies():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_other_pictures_while_one_is_made(visit: Open, folder: Path, tmp_path: Path) -> None:
+    large = Image.fromarray(images.to_samples(stretched_photo("rocket", 600, 800)[0], 8))
+    large.save(tmp_path / "large.jpg")
+    page = visit()
+    page.get_by_text("Painting", exact=True).click()
+    page.set_input_files("#ff-drop input", tmp_path / "large.jpg")
+    page.get_by_role("button", name="Pencil").click()
+    after(page)
+    page.get_by_role("button", name="Restyle at full size").click()
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    take_photo(page, folder / "chelsea.jpg")
+    done = "Painting, Pencil is among the recent results: 800 × 600 pixels"
+    expect(page.locator("#ff-message")).to_contain_text(done, timeout=PATIENCE)
+    expect(page.locator(".ff-before")).to_have_attribute("alt", "chelsea.jpg before")
+    expect(page.get_by_role("button", name="Download the picture")).to_be_hidden()
+    page.locator(".ff-strip button").click()
+    assert download(page, "Download the picture", tmp_path).name == "large-pencil.jpg"
+
+
+def test_forged_events(visit: Open, folder: Path) -> None:
     page = visit()
     take_photo(page, folder / "chelsea.jpg")
-    kept = list(server.temporary.glob("fastfcs-*/visit-*"))
-    assert kept
-    assert all(path.stat().st_mode & 0o077 == 0 for path in server.temporary.glob("fastfcs-*"))
+    take_style(page, folder / "coffee.jpg")
+    preview = after(page)
+    calls = page.evaluate(FORGERY)
+    assert len(calls) > 10
+    assert not any("Traceback" in call for call in calls)
+    assert sum("load it again" in call or "must have been uploaded" in call for call in calls) > 8
+    page.get_by_label("range slider for Strength").fill("0.5")
+    wait_for_another(page, preview)  # the page still works
+
+
+# Calls the handlers of events as a program would, with what they do not expect.
+FORGERY = """async () => {
+  const root = location.origin + '/gradio_api', answers = [];
+  const session_hash = 'forged' + Math.random().toString(36).slice(2);
+  const headers = {'Content-Type': 'application/json'};
+  const files = [{path: '/etc/passwd', name: 'a.png'}, {path: [1], name: 2}, {}, null];
+  const views = [{}, ...files.map((file) => ({uploads: [file], blend: 1}))];
+  const events = [null, {index: 99, weight: 'x', name: [1], masks: 5}];
+  const names = ['upload', 'select', 'delete', 'release', 'edit'];
+
+  async function call(fn_index, data, event_data) {
+    const body = JSON.stringify({fn_index, data, event_data, session_hash});
+    await fetch(`${root}/queue/join`, {method: 'POST', headers, body});
+    return new Promise((resolve) => {
+      const source = new EventSource(`${root}/queue/data?session_hash=${session_hash}`);
+      source.onmessage = ({data}) => {
+        if (!data.includes('process_completed')) return;
+        source.close();
+        resolve(data);
+      };
+    });
+  }
+
+  for (const {id, inputs, targets} of window.gradio_config.dependencies) {
+    if (!targets.some(([, name]) => names.includes(name))) continue;
+    for (const view of inputs.length ? views : [null]) {
+      for (const event of events) answers.push(await call(id, inputs.map(() => view), event));
+    }
+  }
+  return answers;
+}"""
+
+
+def test_the_focus_is_kept(visit: Open, folder: Path) -> None:
+    page = visit()
+    take_photo(page, folder / "chelsea.jpg")
+    page.get_by_role("button", name="Udnie", exact=True).click()
+    after(page)
+    restyle = page.get_by_role("button", name="Restyle at full size")
+    restyle.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#ff-message")).to_contain_text("96 × 72 pixels in", timeout=PATIENCE)
+    expect(restyle).to_be_focused()
+    page.get_by_role("button", name="Remove Udnie").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#ff-styles .ff-file")).to_be_focused()
+
+
+def test_drawings_go_with_the_masks(visit: Open, folder: Path) -> None:
+    page = visit()
+    take_photo(page, folder / "chelsea.jpg")
+    take_style(page, folder / "coffee.jpg")
+    after(page)
+    page.get_by_role("button", name="Regions").click()
+    canvas = page.get_by_label(re.compile("^Regions of the photo"))
+    is_painted = """(canvas) => canvas.getContext('2d')
+        .getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value)"""
+    canvas.click()
+    assert canvas.evaluate(is_painted)
+    page.get_by_role("button", name="Command line").click()
+    expect(command_of(page)).to_have_value(re.compile("--mask"))
+    take_style(page, folder / "rocket.jpg")
+    expect(command_of(page)).to_have_value(re.compile("--style rocket.jpg --photoreal"))
+    assert not page.get_by_label(re.compile("^Regions of the photo")).evaluate(is_painted)
 
 
 def test_a_password(browser: Browser, tmp_path: Path) -> None:

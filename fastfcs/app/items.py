@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from ..images import Picture
 from .settings import Settings
+
+_LONGEST = 100  # bytes of a part of a file's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,28 +45,115 @@ class Photo:
     thumbnail: str
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Style:
-    """One of the styles that are blended.
+    """A reference picture or a preset.
 
     Attributes:
         name: of the file or the preset.
         title: of the preset, or the file's name without its suffix.
         thumbnail: a data URL.
-        weight: in [0, 1].
         picture: reduced, or None for a preset.
 
     Examples:
         >>> from fastfcs.app.items import Style
-        >>> Style("udnie", "Udnie", "data:,").weight
-        1.0
+        >>> Style("udnie", "Udnie", "data:,").picture is None
+        True
     """
 
     name: str
     title: str
     thumbnail: str
-    weight: float = 1.0
     picture: Picture | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """Painted regions.
+
+    Attributes:
+        content: of the photo, (R, H, W).
+        style: of the style, (R, H', W').
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.app.items import Masks
+        >>> Masks(torch.ones(2, 16, 24), torch.ones(2, 20, 20)).content.shape
+        torch.Size([2, 16, 24])
+    """
+
+    content: Tensor
+    style: Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The pictures that a visitor has chosen, at one moment.
+
+    Attributes:
+        photo: the photo, if there is one.
+        styles: the styles that are blended.
+        weights: of the styles, in [0, 1].
+        masks: the painted regions of the photo and of the only style, if there are any.
+
+    Examples:
+        >>> from fastfcs.app.items import Choice, Style
+        >>> choice = Choice(styles=(Style("the-scream", "The Scream", "data:,"),), weights=(1.0,))
+        >>> choice.title, choice.label, choice.can_paint
+        ('The Scream', 'the-scream', False)
+    """
+
+    photo: Photo | None = None
+    styles: tuple[Style, ...] = ()
+    weights: tuple[float, ...] = ()
+    masks: Masks | None = None
+
+    @property
+    def has_preset(self) -> bool:
+        """Whether a style has strokes of its own."""
+        return any(style.picture is None for style in self.styles)
+
+    @property
+    def can_paint(self) -> bool:
+        """Whether regions make sense: with a photo and one reference picture."""
+        return self.photo is not None and len(self.styles) == 1 and not self.has_preset
+
+    @property
+    def title(self) -> str:
+        """The styles, for people."""
+        return " + ".join(style.title for style in self.styles)
+
+    @property
+    def label(self) -> str:
+        """The styles, for file names."""
+        return shortened("+".join(Path(style.name).stem for style in self.styles))
+
+    @property
+    def name(self) -> str:
+        """The name of a result's file, without a suffix."""
+        return f"{shortened(self.photo.path.stem) if self.photo else ''}-{self.label}"
+
+    @property
+    def mask_names(self) -> tuple[str, str]:
+        """The names of the masks' files."""
+        photo = shortened(self.photo.path.stem) if self.photo else ""
+        return f"{photo}-photo-regions.png", f"{self.label}-style-regions.png"
+
+    def command(self, settings: Settings) -> str:
+        """Write the command that makes the same picture.
+
+        Args:
+            settings: the controls.
+
+        Returns:
+            A line for a shell; it is empty without a photo and a style.
+        """
+        if self.photo is None or not self.styles:
+            return ""
+        styles = [(s.name, w) for s, w in zip(self.styles, self.weights, strict=True)]
+        masks = None if self.masks is None else self.mask_names
+        output = f"{self.name}{self.photo.suffix}"
+        return settings.command(self.photo.path.name, styles, output, masks)
 
 
 class Preview(NamedTuple):
@@ -86,31 +178,32 @@ class Result:
     """A picture that was made at full size.
 
     Attributes:
-        photo: that was restyled.
+        choice: the photo and the styles.
+        photo: the photo.
         settings: the controls.
-        name: of its file, without a suffix.
-        title: what it is.
-        command: that makes the same.
         before: the photo as a data URL.
         after: the result as a data URL.
         thumbnail: the result, small, as a data URL.
-        file: the picture as `torch.save` writes it, of 16 bits per channel.
+        file: the picture as `torch.save` writes it, with 16 bits per channel.
 
     Examples:
         >>> from fastfcs.app.items import Result
-        >>> Result.__match_args__[:2]
-        ('photo', 'settings')
+        >>> Result.__match_args__[:3]
+        ('choice', 'photo', 'settings')
     """
 
+    choice: Choice
     photo: Photo
     settings: Settings
-    name: str
-    title: str
-    command: str
     before: str
     after: str
     thumbnail: str
     file: Path
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"{'Photograph' if self.settings.photograph else 'Painting'}, {self.choice.title}"
 
 
 @dataclass(frozen=True)
@@ -132,3 +225,24 @@ class Batch:
     archive: Path
     photos: int
     errors: list[str]
+
+
+def shortened(name: str, longest: int = _LONGEST) -> str:
+    """Cut a file's name and keep its suffix; what no name may hold becomes "_".
+
+    Args:
+        name: the name.
+        longest: bytes of the result.
+
+    Returns:
+        The name of a file in any folder.
+
+    Examples:
+        >>> from fastfcs.app.items import shortened
+        >>> shortened("a/b.jpg"), shortened("é" * 10 + ".jpg", 10)
+        ('a_b.jpg', 'ééé.jpg')
+    """
+    name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", name)
+    suffix = Path(name).suffix[:10]
+    stem = name.removesuffix(suffix).encode()[: longest - len(suffix.encode())]
+    return f"{stem.decode(errors='ignore') or '_'}{suffix}" if name.strip(".") else "_"

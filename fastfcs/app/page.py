@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from ..errors import BAD_INPUT
 from ..stylizer import Stylizer
@@ -18,18 +20,17 @@ from .parts import part, source
 from .settings import KEPT, Settings
 from .views import (
     View,
-    alert,
     compare_view,
+    message,
     photo_view,
     photos_view,
     progress,
     regions_view,
     result_view,
-    status,
     strip_view,
     styles_view,
 )
-from .visit import CancelledError, Report, Visit
+from .visit import CancelledError, Report, Upload, Visit
 from .visits import STAY, Visits
 
 T = TypeVar("T")
@@ -41,8 +42,11 @@ _NO_BRUSH = "Presets have a stroke size of their own."
 _FINER = "Closer to the style, but slower. Photographs are finer by default."
 _SECONDS = 0.25  # between reports of progress
 _QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
-_SHORT: Any = {**_QUIET, "concurrency_id": "short"}
-_LONG: Any = {**_QUIET, "concurrency_id": "long"}
+# Who computes is decided by `Turns`; Gradio may let this many wait for it.
+_SHORT: Any = {**_QUIET, "concurrency_id": "short", "concurrency_limit": 8}
+_LONG: Any = {**_QUIET, "concurrency_id": "long", "concurrency_limit": 16}
+_FORGED = (LookupError, TypeError, AttributeError)  # what events raise that no page has sent
+_FOCUS = source("focus.js")
 _CLICK = "() => setTimeout(() => document.querySelector('#ff-file').click(), 100)"
 
 
@@ -87,7 +91,7 @@ class Page:
     """
 
     def __init__(self, visits: Visits) -> None:
-        self._visits = visits
+        self.visits = visits
         self.blocks = gr.Blocks(title="fastfcs", analytics_enabled=False, delete_cache=(STAY, STAY))
         with self.blocks:
             gr.HTML(f"<style>{source('page.css')}</style>{source('header.html')}", elem_id="ff-top")
@@ -112,9 +116,9 @@ class Page:
     def _lay_out_result(self) -> None:
         with gr.Column(elem_id="ff-result", min_width=0):
             self._compare = part("compare", compare_view(None))
-            self._notes = gr.HTML(elem_id="ff-notes")
-            self._message = gr.HTML(elem_id="ff-message")
-            with gr.Row(elem_id="ff-actions"):
+            self._notes = part("message", message(), "ff-notes")
+            self._message = part("message", message(), "ff-message")
+            with gr.Row(elem_classes="ff-job"):
                 self._make = gr.Button("Restyle at full size", variant="primary", elem_id="ff-make")
                 self._stop = gr.Button("Cancel", visible=False)
             with gr.Row(elem_id="ff-save", visible=False) as self._saving:
@@ -155,8 +159,8 @@ class Page:
         with gr.Column(elem_id="ff-batch", min_width=0):
             gr.HTML(source("batch.html"))
             self._photos = part("photos", photos_view())
-            self._batch_message = gr.HTML(elem_id="ff-batch-message")
-            with gr.Row():
+            self._batch_message = part("message", message(), "ff-batch-message")
+            with gr.Row(elem_classes="ff-job"):
                 self._make_all = gr.Button(
                     "Restyle all photos", variant="primary", elem_id="ff-make-all"
                 )
@@ -170,10 +174,10 @@ class Page:
         preview: Any = {
             "fn": self._preview,
             "inputs": self._controls,
-            "outputs": shown,
+            "outputs": [*shown, self._message],
+            "js": source("busy.js"),
             "trigger_mode": "always_last",
             **_SHORT,
-            "js": source("busy.js"),
         }
         take = self._take_photo, self._photo, [self._photo, self._regions]
         self._photo.upload(*take, **_QUIET).then(**preview)
@@ -183,15 +187,15 @@ class Page:
         self._styles.delete(self._remove, None, pictures, **_QUIET).then(**preview)
         self._styles.clear(self._keep_last, None, pictures, **_QUIET).then(**preview)
         self._styles.release(self._weigh, None, pictures, **_QUIET).then(**preview)
-        self._regions.edit(self._paint, None, None, **_QUIET).then(**preview)
+        self._regions.edit(self._paint, None, self._message, **_QUIET).then(**preview)
         turned = [self._finer, self._brush]
         self._kind.input(self._turn, self._kind, turned, **_QUIET).then(**preview)
         gr.on([control.input for control in self._controls[1:]], **preview)
 
         buttons = [self._message, self._make, self._stop]
         self._make.click(self._begin, None, buttons, queue=False, **_QUIET).then(
-            self._restyle, self._controls, [*shown, *buttons], **_LONG
-        )
+            js=_FOCUS, **_QUIET
+        ).then(self._restyle, self._controls, [*shown, *buttons], **_LONG).then(js=_FOCUS, **_QUIET)
         self._stop.click(self._cancel, None, self._stop, queue=False, **_QUIET)
         self._strip.select(self._show_again, None, [*shown, *self._controls], **_QUIET)
         saved = [self._file, self._message]
@@ -201,50 +205,55 @@ class Page:
         self.blocks.unload(self._leave)
 
     def _connect_batch(self) -> None:
+        self._photos.upload(self._add_photos, self._photos, self._photos, **_QUIET)
+        self._photos.clear(self._clear_photos, None, self._photos, **_QUIET)
         buttons = [self._batch_message, self._make_all, self._stop_all]
-        self._photos.upload(self._take_batch, self._photos, self._photos, **_QUIET)
-        self._photos.clear(self._clear_batch, None, self._photos, **_QUIET)
-        self._make_all.click(self._begin, None, buttons, queue=False, **_QUIET).then(
-            self._restyle_batch, self._controls, [self._zip, *buttons], **_LONG
+        self._make_all.click(self._begin_batch, None, buttons, queue=False, **_QUIET).then(
+            js=_FOCUS, **_QUIET
+        ).then(self._restyle_batch, self._controls, [self._zip, *buttons], **_LONG).then(
+            js=_FOCUS, **_QUIET
         )
-        self._stop_all.click(self._cancel, None, self._stop_all, queue=False, **_QUIET)
+        self._stop_all.click(self._cancel_batch, None, self._stop_all, queue=False, **_QUIET)
         saved = [self._file, self._batch_message]
-        self._zip.click(self._download_batch, None, saved, **_QUIET).then(js=_CLICK, **_QUIET)
+        self._zip.click(self._download_batch, None, saved, **_SHORT).then(js=_CLICK, **_QUIET)
 
     def _visit(self, request: gr.Request) -> Visit:
-        return self._visits.of(request.session_hash or "")
+        return self.visits.of(request.session_hash or "")
 
     def _leave(self, request: gr.Request) -> None:
-        self._visits.leave(request.session_hash or "")
+        self.visits.leave(request.session_hash or "")
 
     def _take_photo(self, request: gr.Request, view: View) -> tuple[View, View]:
-        visit, uploads = self._visit(request), _uploads(view)
-        error = _attempt(visit, lambda: visit.take_photo(uploads[0]), uploads)
+        visit = self._visit(request)
+        error = _take(visit, view, lambda uploads: visit.take_photo(uploads[0]))
         return photo_view(visit, error), regions_view(visit)
 
     def _take_styles(self, request: gr.Request, view: View) -> tuple[Any, ...]:
-        visit, uploads = self._visit(request), _uploads(view)
-        blend = bool(view.get("blend"))
-        return _chosen(visit, lambda: visit.take_styles(uploads, blend), uploads)
+        visit = self._visit(request)
+        error = _take(visit, view, lambda uploads: visit.take_styles(uploads, view["blend"]))
+        return _chosen(visit, error)
 
     def _choose(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         visit = self._visit(request)
-        return _chosen(visit, lambda: visit.choose(event.name, event.blend))
-
-    def _keep_last(self, request: gr.Request) -> tuple[Any, ...]:
-        visit = self._visit(request)
-        return _chosen(visit, visit.keep_last)
+        error = _attempt(visit, lambda: visit.choose(event.name, event.blend))
+        return _chosen(visit, error)
 
     def _remove(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         visit = self._visit(request)
-        return _chosen(visit, lambda: visit.remove(event.index))
+        return _chosen(visit, _attempt(visit, lambda: visit.remove(event.index)))
+
+    def _keep_last(self, request: gr.Request) -> tuple[Any, ...]:
+        visit = self._visit(request)
+        return _chosen(visit, _attempt(visit, visit.keep_last))
 
     def _weigh(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         visit = self._visit(request)
-        return _chosen(visit, lambda: visit.weigh(event.index, event.weight))
+        error = _attempt(visit, lambda: visit.weigh(event.index, event.weight))
+        return _chosen(visit, error)
 
-    def _paint(self, request: gr.Request, event: gr.EventData) -> None:
-        self._visit(request).paint(event.masks)
+    def _paint(self, request: gr.Request, event: gr.EventData) -> View:
+        visit = self._visit(request)
+        return _said(_attempt(visit, lambda: visit.paint(event.masks)))
 
     def _turn(self, kind: str) -> tuple[Any, ...]:
         is_photograph = kind == _PHOTOGRAPH
@@ -254,7 +263,8 @@ class Page:
         visit, settings = self._visit(request), _settings(*controls)
         visit.shown = None
         error = ""
-        if visit.photo is not None and visit.styles:
+        choice = visit.choice
+        if choice.photo is not None and choice.styles:
             try:
                 for preview in visit.previews(settings):
                     if visit.shown is not None:  # it has been overtaken by a result
@@ -266,94 +276,118 @@ class Page:
         yield _previewed(visit, settings, Preview(""), error)
 
     def _begin(self, request: gr.Request) -> tuple[Any, ...]:
-        self._visit(request).cancelled.clear()
-        waiting = status(["Waiting for its turn …"])
-        return waiting, gr.Button(interactive=False), gr.Button(visible=True, interactive=True)
+        return _started(self._visit(request), "picture")
 
     def _cancel(self, request: gr.Request) -> Any:
-        self._visit(request).cancelled.set()
+        self._visit(request).cancelled["picture"].set()
         return gr.Button(interactive=False)
 
     def _restyle(self, request: gr.Request, *controls: Any) -> Iterator[tuple[Any, ...]]:
         visit, settings = self._visit(request), _settings(*controls)
-        start, result, same = time.monotonic(), None, gr.skip()
+        start, result, said, same = time.monotonic(), None, message(), gr.skip()
         buttons = gr.Button(interactive=True), gr.Button(visible=False)
-        for message, made in _run(visit, partial(visit.restyle, settings)):
+        for said, made in _run(visit, "picture", partial(visit.restyle, settings)):
             result = made
-            yield *(same,) * 6, message, same, same
+            yield *(same,) * 6, said, same, same
         if result is None:
-            yield *(same,) * 7, *buttons
+            yield *(same,) * 6, said, *buttons  # once more: quick updates may be lost
+            return
+        width, height = result.photo.size
+        done = f"{width} × {height} pixels in {time.monotonic() - start:.1f} s."
+        if visit.choice != result.choice:  # other pictures are shown by now
+            done = f"{result.title} is among the recent results: {done}"
+            yield same, strip_view(visit), *(same,) * 4, message(notes=[done]), *buttons
             return
         visit.shown = result
-        width, height = result.photo.size
-        done = status([f"{width} × {height} pixels in {time.monotonic() - start:.1f} s."])
-        yield *_shown(visit, result), done, *buttons
+        yield *_shown(visit, result), message(notes=[done]), *buttons
 
     def _show_again(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         visit = self._visit(request)
-        visit.shown = visit.results[event.index]
+        try:
+            visit.shown = visit.results[event.index]
+        except _FORGED:
+            return (gr.skip(),) * (6 + len(self._controls))
         return *_shown(visit, visit.shown), *_positions(visit.shown.settings)
 
-    def _download(self, request: gr.Request, format: str) -> tuple[Any, str]:
+    def _download(self, request: gr.Request, format: str) -> tuple[Any, View]:
         visit = self._visit(request)
         if visit.shown is None:
-            return None, alert("Restyle the photo first.")
+            return None, message(["Restyle the photo first."])
         try:
-            return visit.download(visit.shown, _FORMATS[format]), ""
+            return visit.download(visit.shown, _FORMATS[format]), message()
         except BAD_INPUT as error:
-            return None, alert(visit.sentence(error))
+            return None, message([visit.sentence(error)])
 
-    def _look(self, request: gr.Request, *controls: Any) -> tuple[Any, str]:
+    def _look(self, request: gr.Request, *controls: Any) -> tuple[Any, View]:
         visit = self._visit(request)
         try:
             path, difference = visit.look(_settings(*controls))
         except BAD_INPUT as error:
-            return None, alert(visit.sentence(error))
+            return None, message([visit.sentence(error)])
         note = f"The LUT differs from the restyled photo by a CIEDE2000 of {difference:.1f}"
-        return path, status([f"{note} on average; 1 is just noticeable, 5 is plain to see."])
+        return path, message(notes=[f"{note} on average; 1 is just noticeable, 5 is plain to see."])
 
-    def _take_batch(self, request: gr.Request, view: View) -> View:
-        visit, uploads = self._visit(request), _uploads(view)
-        return photos_view(visit, _attempt(visit, lambda: visit.add_photos(uploads), uploads))
+    def _add_photos(self, request: gr.Request, view: View) -> View:
+        visit = self._visit(request)
+        return photos_view(visit, _take(visit, view, visit.add_photos))
 
-    def _clear_batch(self, request: gr.Request) -> View:
+    def _clear_photos(self, request: gr.Request) -> View:
         visit = self._visit(request)
         visit.clear_photos()
         return photos_view(visit)
 
+    def _begin_batch(self, request: gr.Request) -> tuple[Any, ...]:
+        return _started(self._visit(request), "batch")
+
+    def _cancel_batch(self, request: gr.Request) -> Any:
+        self._visit(request).cancelled["batch"].set()
+        return gr.Button(interactive=False)
+
     def _restyle_batch(self, request: gr.Request, *controls: Any) -> Iterator[tuple[Any, ...]]:
         visit, settings = self._visit(request), _settings(*controls)
-        visit.batch, same = None, gr.skip()
+        visit.batch, said, same = None, message(), gr.skip()
         yield gr.Button(visible=False), same, same, same
-        for message, batch in _run(visit, partial(visit.restyle_batch, settings)):
+        for said, batch in _run(visit, "batch", partial(visit.restyle_batch, settings)):
             visit.batch = batch
-            yield same, message, same, same
+            yield same, said, same, same
         buttons = gr.Button(interactive=True), gr.Button(visible=False)
         if visit.batch is None:
-            yield same, same, *buttons
+            yield same, said, *buttons
             return
         errors = visit.batch.errors
         made = visit.batch.photos - len(errors)
-        done = status([f"{made} of {visit.batch.photos} photos are in the zip file."])
-        yield gr.Button(visible=True), done + "".join(map(alert, errors)), *buttons
+        done = f"{made} of {visit.batch.photos} photos are in the zip file."
+        yield gr.Button(visible=True), message(errors, [done]), *buttons
 
     def _download_batch(self, request: gr.Request) -> tuple[Any, Any]:
         visit = self._visit(request)
         if visit.batch is None:
-            return None, alert("Restyle the photos first.")
+            return None, message(["Restyle the photos first."])
         return visit.link(visit.batch.archive), gr.skip()
+
+
+def _said(error: str) -> View:
+    return message([error] if error else [])
+
+
+def _started(visit: Visit, job: str) -> tuple[Any, ...]:
+    visit.cancelled[job].clear()
+    waiting = message(notes=["Waiting for its turn …"])
+    return waiting, gr.Button(interactive=False), gr.Button(visible=True, interactive=True)
 
 
 def _previewed(
     visit: Visit, settings: Settings, preview: Preview, error: str = ""
 ) -> tuple[Any, ...]:
+    is_photograph = bool(preview.url) and settings.photograph
     return (
-        compare_view(visit.photo, *preview),
+        compare_view(visit.choice.photo, *preview),
         strip_view(visit),
         gr.Row(visible=False),
-        gr.Button(visible=bool(preview.url) and settings.photograph and not visit.has_masks),
-        alert(error) or status(visit.notes()),
+        gr.Button(visible=is_photograph and visit.choice.masks is None),
+        message([error] if error else [], visit.notes()),
         {"command": visit.command(settings)},
+        gr.skip() if visit.running else message(),
     )
 
 
@@ -362,9 +396,9 @@ def _shown(visit: Visit, result: Result) -> tuple[Any, ...]:
         result_view(result),
         strip_view(visit),
         gr.Row(visible=True),
-        gr.Button(visible=result.settings.photograph and not visit.has_masks),
-        status(visit.notes()),
-        {"command": result.command},
+        gr.Button(visible=result.settings.photograph and result.choice.masks is None),
+        message(notes=result.photo.picture.notes),
+        {"command": result.choice.command(result.settings)},
     )
 
 
@@ -383,34 +417,47 @@ def _positions(settings: Settings) -> tuple[Any, ...]:
     return kind, settings.balance, settings.strength, brush, keep, settings.finer
 
 
-def _uploads(view: View) -> list[Path]:
-    """The files that a part has uploaded; Gradio has checked those with its mark."""
-    marked = [file for file in view["uploads"] if file["meta"] == {"_type": "gradio.FileData"}]
-    return [Path(file["path"]) for file in marked]
+def _uploads(view: View) -> list[Upload]:
+    """The files that a part has uploaded, in Gradio's folder, each in one of its own."""
+    uploads = [Upload(Path(file["path"]).resolve(), str(file["name"])) for file in view["uploads"]]
+    folder = Path(get_upload_folder()).resolve()
+    if not all(upload.path.parent.parent == folder for upload in uploads):
+        raise ValueError("A file must have been uploaded by the page.")
+    return uploads
 
 
-def _attempt(visit: Visit, change: Callable[[], None], uploads: Sequence[Path] = ()) -> str:
-    """Change something, and return what is wrong with it; uploads are removed."""
+def _take(visit: Visit, view: View, take: Callable[[list[Upload]], None]) -> str:
+    """Take uploads, which are then removed, and return what is wrong with them."""
+
+    def change() -> None:
+        uploads = _uploads(view)
+        try:
+            take(uploads)
+        finally:
+            for upload in uploads:
+                upload.path.unlink(missing_ok=True)
+
+    return _attempt(visit, change)
+
+
+def _attempt(visit: Visit, change: Callable[[], None]) -> str:
+    """Change something, and return what is wrong with it."""
     try:
         change()
     except BAD_INPUT as error:
         return visit.sentence(error)
-    finally:
-        for upload in uploads:
-            upload.unlink(missing_ok=True)
+    except _FORGED:
+        return "The page has sent what it never sends; load it again."
     return ""
 
 
-def _chosen(
-    visit: Visit, change: Callable[[], None], uploads: Sequence[Path] = ()
-) -> tuple[Any, ...]:
-    error = _attempt(visit, change, uploads)
-    is_ours = not visit.has_preset
+def _chosen(visit: Visit, error: str) -> tuple[Any, ...]:
+    is_ours = not visit.choice.has_preset
     brush = gr.Slider(interactive=is_ours, info=_BRUSH if is_ours else _NO_BRUSH)
     return styles_view(visit, error), regions_view(visit), brush
 
 
-def _run(visit: Visit, job: Callable[[Report], T]) -> Iterator[tuple[str, T | None]]:
+def _run(visit: Visit, name: str, job: Callable[[Report], T]) -> Iterator[tuple[View, T | None]]:
     """Run a job in a thread: messages while it runs, and its result with the last one."""
     done, start = 0.0, time.monotonic()
 
@@ -420,17 +467,26 @@ def _run(visit: Visit, job: Callable[[Report], T]) -> Iterator[tuple[str, T | No
             start = time.monotonic()
         done += part
 
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(job, report)
-        try:
-            while not wait([future], _SECONDS).done:
-                yield progress(done, time.monotonic() - start), None
-        except GeneratorExit:
-            visit.cancelled.set()
-            raise
+    future: Future[T] = Future()
+    Thread(target=_fulfil, args=(future, partial(job, report)), daemon=True).start()
+    visit.running += 1
     try:
-        yield "", future.result()
+        while not wait([future], _SECONDS).done:
+            yield message(progress=progress(done, time.monotonic() - start)), None
+        yield message(), future.result()
     except CancelledError:
-        yield status(["Cancelled."]), None
+        yield message(notes=["Cancelled."]), None
     except BAD_INPUT as error:
-        yield alert(visit.sentence(error)), None
+        yield message([visit.sentence(error)]), None
+    except GeneratorExit:  # the visitor has left
+        visit.cancelled[name].set()
+        raise
+    finally:
+        visit.running -= 1
+
+
+def _fulfil(future: Future[T], job: Callable[[], T]) -> None:
+    try:
+        future.set_result(job())
+    except BaseException as error:
+        future.set_exception(error)

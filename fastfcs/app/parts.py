@@ -14,13 +14,14 @@ import gradio as gr
 _FOLDER = Path(__file__).parent
 
 
-def part(name: str, value: dict[str, Any]) -> gr.HTML:
+def part(name: str, value: dict[str, Any], elem_id: str | None = None) -> gr.HTML:
     """Make a part of the page.
 
     Args:
-        name: of its files: "drop", "styles", "compare", "strip", "regions", "command"
-            or "photos".
+        name: of its files: "drop", "styles", "compare", "strip", "regions", "command",
+            "message" or "photos".
         value: what it shows at first.
+        elem_id: of its element, if "ff-" and its name is not enough.
 
     Returns:
         The component.
@@ -38,7 +39,7 @@ def part(name: str, value: dict[str, Any]) -> gr.HTML:
         html_template=source(f"{name}.html"),
         js_on_load=source("shared.js") + source(f"{name}.js"),
         apply_default_css=False,
-        elem_id=f"ff-{name}",
+        elem_id=elem_id or f"ff-{name}",
     )
 
 

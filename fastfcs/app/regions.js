@@ -1,7 +1,7 @@
-// Paints the regions of two pictures. value: {colours: [[name, css]], pictures: [{title, file, thumb}]}
+// Paints the regions of two pictures. value: {colours: [[name, css]], pictures: [{title, file, thumb, width, height}], round}
 const palette = find('.ff-palette'), sheets = find('.ff-sheets'), pen = find('.ff-pen');
 const group = `ff-${Math.random()}`;
-let colour = null, papers = [];
+let colour = null, papers = [], round = null;
 
 function choices(colours) {
   const all = [...colours, ['nothing', '']];
@@ -100,11 +100,14 @@ function paper({title, file, thumb, width, height}) {
   });
   clear.addEventListener('click', () => { context.clearRect(0, 0, canvas.width, canvas.height); changed(); });
   const figure = make('figure', {hidden: !thumb}, box, make('figcaption', {}, clear, link));
-  return {canvas, link, figure, thumb};
+  return {canvas, link, figure};
 }
 
-shows(({colours, pictures}) => {
+shows((value) => {
+  const {colours, pictures} = value;
   if (!palette.children.length) choices(colours);
-  papers = pictures.map((picture, k) => (papers[k] && papers[k].thumb === picture.thumb ? papers[k] : paper(picture)));
+  if (value.round === round) return;  // else the server has forgotten what was painted
+  round = value.round;
+  papers = pictures.map(paper);
   sheets.replaceChildren(...papers.map(({figure}) => figure));
 });

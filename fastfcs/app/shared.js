@@ -25,7 +25,7 @@ function receive(more = () => ({})) {
         const count = small.length > 1 ? ` (${uploads.length + 1} of ${small.length})` : '';
         find('.ff-caption').textContent = `Reading ${file.name}${count} …`;
         const {path} = await upload(file);
-        uploads.push({path, meta: {_type: 'gradio.FileData'}});
+        uploads.push({path, name: file.name});
       }
     } catch (error) {
       find('.ff-caption').textContent = '';

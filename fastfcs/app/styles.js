@@ -32,11 +32,13 @@ receive(() => ({blend: blend.checked}));
 shows((value) => {
   const list = find('.ff-chosen'), presets = find('.ff-presets');
   // Lists are made anew only if they differ, since what has the focus would lose it.
-  const names = value.chosen.map((style) => style.name).join('\n');
-  if (names !== list.dataset.names) {
+  const key = JSON.stringify(value.chosen.map(({name, thumb}) => [name, thumb]));
+  if (key !== list.dataset.key) {
     const hadFocus = list.contains(document.activeElement);
-    list.dataset.names = names;
-    list.hidden = !names;
+    const isFewer = value.chosen.length < list.children.length;
+    blend.checked = value.chosen.length > 1 || (blend.checked && !isFewer);
+    list.dataset.key = key;
+    list.hidden = !value.chosen.length;
     list.replaceChildren(...value.chosen.map(chosen));
     if (hadFocus) (find('.ff-remove') || find('.ff-file')).focus();
   }
@@ -46,5 +48,4 @@ shows((value) => {
   for (const button of presets.children) button.setAttribute('aria-pressed', pressed.has(button.value));
   find('.ff-caption').textContent = '';
   complain(value.error);
-  blend.checked ||= value.chosen.length > 1;
 });

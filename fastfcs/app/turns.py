@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition, Lock
+
+_PATIENCE = 0.2  # seconds between looks at whether a wait shall end
 
 
 class Turns:
@@ -27,10 +29,14 @@ class Turns:
         self._waiting = self._passed = 0
 
     @contextmanager
-    def long(self) -> Iterator[None]:
-        """Compute for as long as it takes."""
-        with self._computing:
+    def long(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Compute for as long as it takes; what ``check`` raises ends the wait for it."""
+        while not self._computing.acquire(timeout=_PATIENCE):
+            check()
+        try:
             yield
+        finally:
+            self._computing.release()
 
     @contextmanager
     def short(self) -> Iterator[None]:
@@ -55,3 +61,8 @@ class Turns:
             self._computing.release()
             self._counts.wait_for(lambda: self._passed > passed)
         self._computing.acquire()
+
+    def settle(self, seconds: float) -> None:
+        """Wait until nobody computes, at most for some seconds."""
+        if self._computing.acquire(timeout=seconds):
+            self._computing.release()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from ..images import SUFFIXES
 from ..presets import shipped, title
 from ..regions import COLOURS
-from .items import Photo, Result
+from .items import Choice, Photo, Result
 from .uploads import MAX_BYTES, preset_thumbnail, short_title
 from .visit import Visit
 
@@ -37,7 +36,7 @@ def photo_view(visit: Visit | None = None, error: str = "") -> View:
         >>> photo_view(error="not a picture")["error"]
         'not a picture'
     """
-    photo = visit.photo if visit else None
+    photo = visit.choice.photo if visit else None
     view: View = {**_FILES, "error": error}
     if photo is None:
         return view
@@ -80,14 +79,15 @@ def styles_view(visit: Visit | None = None, error: str = "") -> View:
         >>> styles_view()["presets"][0]["name"]
         'composition-vii'
     """
+    choice = visit.choice if visit else Choice()
     chosen = [
         {
             "name": style.title if style.picture is None else style.name,
             "thumb": style.thumbnail,
-            "weight": style.weight,
+            "weight": weight,
             "preset": style.name if style.picture is None else None,
         }
-        for style in (visit.styles if visit else [])
+        for style, weight in zip(choice.styles, choice.weights, strict=True)
     ]
     presets = [
         {
@@ -121,16 +121,19 @@ def regions_view(visit: Visit | None = None) -> View:
         if name != _UNPAINTED
     ]
     pictures: list[View] = [{"title": "photo"}, {"title": "reference"}]
-    if visit is not None and visit.photo is not None and visit.can_paint:
-        style = visit.styles[0]
-        shown = visit.photo.picture, style.picture or visit.photo.picture
-        thumbnails = visit.photo.thumbnail, style.thumbnail
+    if visit is None:
+        return {"colours": colours, "pictures": pictures, "round": 0}
+    choice = visit.choice
+    if choice.photo is not None and choice.can_paint:
+        style = choice.styles[0]
+        shown = choice.photo.picture, style.picture or choice.photo.picture
+        thumbnails = choice.photo.thumbnail, style.thumbnail
         for view, picture, thumbnail, file in zip(
-            pictures, shown, thumbnails, visit.mask_names, strict=True
+            pictures, shown, thumbnails, choice.mask_names, strict=True
         ):
             width, height = picture.size
             view |= {"thumb": thumbnail, "file": file, "width": width, "height": height}
-    return {"colours": colours, "pictures": pictures}
+    return {"colours": colours, "pictures": pictures, "round": visit.round}
 
 
 def compare_view(photo: Photo | None, after: str = "", is_last: bool = True) -> View:
@@ -167,9 +170,18 @@ def result_view(result: Result) -> View:
         The value of the part "compare".
 
     Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from fastfcs.app.items import Choice, Photo, Result
+        >>> from fastfcs.app.settings import Settings
         >>> from fastfcs.app.views import result_view
-        >>> result_view.__name__
-        'result_view'
+        >>> from fastfcs.images import Picture
+        >>> small = Picture(torch.rand(3, 16, 24))
+        >>> photo = Photo(Path("a.png"), small, (240, 160), 8, ".png", "data:,")
+        >>> urls = "data:,before", "data:,after", "data:,small"
+        >>> result = Result(Choice(photo), photo, Settings(), *urls, Path("a.pt"))
+        >>> result_view(result)["after"], result_view(result)["width"]
+        ('data:,after', 240)
     """
     view = compare_view(result.photo, result.after)
     return {**view, "before": result.before}
@@ -197,41 +209,28 @@ def strip_view(visit: Visit | None = None) -> View:
     return {"results": shown, "current": current}
 
 
-def alert(sentence: str) -> str:
-    """Show an error.
+def message(
+    errors: Sequence[str] = (), notes: Sequence[str] = (), progress: View | None = None
+) -> View:
+    """Say something.
 
     Args:
-        sentence: the error; "" for none.
+        errors: sentences.
+        notes: sentences.
+        progress: how far a job is.
 
     Returns:
-        HTML.
+        The value of a part "message".
 
     Examples:
-        >>> from fastfcs.app.views import alert
-        >>> alert("a < b")
-        '<p class="ff-error" role="alert">a &lt; b</p>'
+        >>> from fastfcs.app.views import message
+        >>> message(notes=["Done."])
+        {'errors': [], 'notes': ['Done.'], 'progress': None}
     """
-    return f'<p class="ff-error" role="alert">{escape(sentence)}</p>' if sentence else ""
+    return {"errors": [*errors], "notes": [*notes], "progress": progress}
 
 
-def status(sentences: Sequence[str]) -> str:
-    """Show notes.
-
-    Args:
-        sentences: the notes.
-
-    Returns:
-        HTML.
-
-    Examples:
-        >>> from fastfcs.app.views import status
-        >>> status(["Done."])
-        '<p class="ff-note" role="status">Done.</p>'
-    """
-    return "".join(f'<p class="ff-note" role="status">{escape(each)}</p>' for each in sentences)
-
-
-def progress(done: float, seconds: float) -> str:
+def progress(done: float, seconds: float) -> View:
     """Show how far a job is.
 
     Args:
@@ -239,16 +238,15 @@ def progress(done: float, seconds: float) -> str:
         seconds: since the first step.
 
     Returns:
-        HTML.
+        A progress for `message`.
 
     Examples:
         >>> from fastfcs.app.views import progress
-        >>> progress(0.25, 10).rpartition("<span>")[2]
-        '25 % · about 30 s left</span></div>'
+        >>> progress(0.25, 10)["text"]
+        '25 % · about 30 s left'
     """
-    text = f"{done:.0%}".replace("%", " %")
+    text = f"{100 * done:.0f} %"
     if done > _KNOWN and seconds > 1:
         left = seconds * (1 - done) / done
         text += f" · about {left:.0f} s left" if left < 90 else f" · about {left / 60:.0f} min left"
-    bar = f'<progress max="1" value="{done:.3f}" aria-label="Progress"></progress>'
-    return f'<div class="ff-progress">{bar}<span>{text}</span></div>'
+    return {"done": done, "text": text}

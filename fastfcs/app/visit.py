@@ -1,4 +1,4 @@
-"""What one visitor of the page works on: the photo, the styles, previews and results."""
+"""What one visitor of the page works on: photo, styles, previews and results."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from threading import Event
+from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .. import images, presets
@@ -26,7 +29,7 @@ from ..regions import read_regions, resize
 from ..statistics import Scales
 from ..steps import follow
 from ..stylizer import LOOK_SIZE, Stylizer
-from .items import Batch, Photo, Preview, Result, Style
+from .items import Batch, Choice, Masks, Photo, Preview, Result, Style, shortened
 from .settings import Settings
 from .turns import Turns
 from .uploads import data_url, deepened, preset_thumbnail, read_upload, short_title, suffix_of
@@ -42,6 +45,7 @@ _THUMBNAIL = 256
 _RESULTS = 8  # that are kept
 _CACHED = 8  # styles whose statistics are kept
 _UNMASKED = 0.005  # fraction of the photo outside all regions above which a note is shown
+_NAME = 200  # bytes
 
 Report = Callable[[float], None]
 
@@ -57,22 +61,41 @@ class CancelledError(Exception):
     """
 
 
+class Upload(NamedTuple):
+    """A file that a visitor has sent.
+
+    Attributes:
+        path: where it is.
+        name: what the visitor calls it.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from fastfcs.app.visit import Upload
+        >>> Upload(Path("a%22.png"), 'a".png').name
+        'a".png'
+    """
+
+    path: Path
+    name: str
+
+
 class Visit:
     """One visitor's work.
 
     Args:
         stylizer: whose network is used; it has a refinement.
         turns: among all visitors.
-        folder: for files; it is made, and removed at the end.
+        folder: for files, made with the first one and removed at the end.
 
     Attributes:
-        photo: the photo.
-        styles: that are blended.
+        choice: the photo and the styles.
+        round: changes whenever painted regions are dropped.
         results: the last ones, the latest first.
         shown: the result that the page shows, if it is not a preview.
         photos: of the batch.
         batch: what has become of the last one.
-        cancelled: whether the job that runs shall end.
+        cancelled: whether the picture, or the batch, that is being made is no longer wanted.
+        running: how many of the two are being made.
 
     Examples:
         >>> import tempfile
@@ -81,13 +104,13 @@ class Visit:
         >>> from fastfcs import Stylizer, images
         >>> from fastfcs.app.settings import Settings
         >>> from fastfcs.app.turns import Turns
-        >>> from fastfcs.app.visit import Visit
+        >>> from fastfcs.app.visit import Upload, Visit
         >>> folder = Path(tempfile.mkdtemp())
         >>> images.write(images.Picture(torch.rand(3, 48, 64)), folder / "photo.png")
         >>> images.write(images.Picture(torch.rand(3, 48, 64)), folder / "style.png")
         >>> visit = Visit(Stylizer(weights="tiny", refine=True), Turns(), folder / "visit")
-        >>> visit.take_photo(folder / "photo.png")
-        >>> visit.take_styles([folder / "style.png"])
+        >>> visit.take_photo(Upload(folder / "photo.png", "photo.png"))
+        >>> visit.take_styles([Upload(folder / "style.png", "style.png")])
         >>> [preview.is_last for preview in visit.previews(Settings())]
         [False, True]
         >>> result = visit.restyle(Settings(), lambda part: None)
@@ -97,27 +120,29 @@ class Visit:
     """
 
     def __init__(self, stylizer: Stylizer, turns: Turns, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self.photo: Photo | None = None
-        self.styles: list[Style] = []
+        self.choice, self.round = Choice(), 0
         self.results: list[Result] = []
         self.shown: Result | None = None
         self.photos: list[Path] = []
         self.batch: Batch | None = None
-        self.cancelled = Event()
-        self._masks: tuple[Path, Path] | None = None
-        self._painted = 0  # how often
+        self.cancelled = {"picture": Event(), "batch": Event()}
+        self.running = 0
         self._stylizer, self._turns, self._folder = stylizer, turns, folder
         self._numbers = count()
         self._statistics: dict[object, Scales] = {}
         self._previewed: tuple[object, Tensor] | None = None
 
+    def cancel(self) -> None:
+        """End what is being made."""
+        for event in self.cancelled.values():
+            event.set()
+
     def close(self) -> None:
         """End the work, and remove all files."""
-        self.cancelled.set()
+        self.cancel()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def take_photo(self, upload: Path) -> None:
+    def take_photo(self, upload: Upload) -> None:
         """Take the photo to restyle; the one so far stays if this one cannot be.
 
         Args:
@@ -126,15 +151,14 @@ class Visit:
         Raises:
             ValueError: it is no picture, too large or too small.
         """
-        picture = read_upload(upload)
-        path = self._keep(upload)
+        path, picture = self._read(upload)
         small = images.fit_picture(picture, images.least_side(picture.size, PREVIEW))
-        suffix = suffix_of(path, picture)
         thumbnail = data_url(small.srgb, small.alpha)
-        self.photo = Photo(path, small, picture.size, picture.depth, suffix, thumbnail)
-        self._masks = None
+        suffix = suffix_of(path, picture)
+        photo = Photo(path, small, picture.size, picture.depth, suffix, thumbnail)
+        self._choose(replace(self.choice, photo=photo))
 
-    def take_styles(self, uploads: Sequence[Path], blend: bool = False) -> None:
+    def take_styles(self, uploads: Sequence[Upload], blend: bool = False) -> None:
         """Take reference pictures as styles.
 
         Args:
@@ -146,10 +170,12 @@ class Visit:
         """
         new = []
         for upload in uploads:
-            picture = images.fit_picture(read_upload(upload), STYLE_SIDE)
+            path, picture = self._read(upload)
+            shutil.rmtree(path.parent)
+            picture = images.fit_picture(picture, STYLE_SIDE)
             thumbnail = data_url(picture.srgb, picture.alpha, _THUMBNAIL)
-            new.append(Style(upload.name, upload.stem, thumbnail, picture=picture))
-        self._set_styles([*(self.styles if blend else []), *new])
+            new.append(Style(path.name, path.stem, thumbnail, picture))
+        self._add_styles(new, blend)
 
     def choose(self, preset: str, blend: bool = False) -> None:
         """Choose a preset as a style, or no longer if it was chosen.
@@ -164,13 +190,55 @@ class Visit:
         path = next((path for path in presets.shipped() if path.stem == preset), None)
         if path is None:
             raise ValueError(f"preset must be one of {', '.join(presets.names())}, got {preset!r}")
-        others = [s for s in self.styles if s.name != preset or s.picture is not None]
-        if len(others) == len(self.styles):
-            style = Style(preset, short_title(path), preset_thumbnail(preset))
-            others = [*(others if blend else []), style]
-        self._set_styles(others)
+        for k, style in enumerate(self.choice.styles):
+            if style.name == preset and style.picture is None:
+                return self.remove(k)
+        self._add_styles([Style(preset, short_title(path), preset_thumbnail(preset))], blend)
 
-    def add_photos(self, uploads: Sequence[Path]) -> None:
+    def remove(self, index: int) -> None:
+        """Remove a style."""
+        kept = [k for k in range(len(self.choice.styles)) if k != index]
+        self._keep_styles(kept)
+
+    def keep_last(self) -> None:
+        """Remove all styles but the last one."""
+        self._keep_styles([*range(len(self.choice.styles))][-1:])
+
+    def weigh(self, index: int, weight: float) -> None:
+        """Change the weight of a style, in [0, 1]."""
+        weights = list(self.choice.weights)
+        weights[index] = min(max(float(weight), 0.0), 1.0)
+        self.choice = replace(self.choice, weights=tuple(weights))
+
+    def paint(self, masks: Sequence[str]) -> None:
+        """Take the regions of the photo and the style.
+
+        Args:
+            masks: two PNGs as data URLs, as large as the pictures that are shown, and black where
+                nothing is painted.
+
+        Raises:
+            ValueError: they are not such pictures.
+        """
+        photo, choice = self.choice.photo, self.choice
+        if photo is None or not choice.can_paint or choice.styles[0].picture is None:
+            return
+        sizes = photo.picture.size, choice.styles[0].picture.size
+        files = [self._new_file("mask.png") for _ in sizes]
+        for file, url, size in zip(files, masks, sizes, strict=True):
+            data = base64.b64decode(url.partition(",")[2], validate=True)
+            with Image.open(BytesIO(data), formats=["PNG"]) as image:  # reads the header alone
+                if image.size != size:
+                    raise ValueError(f"A mask must have {size} pixels, got {image.size}.")
+            file.write_bytes(data)
+        painted = any(bool(images.read(file, labels=True).samples.any()) for file in files)
+        regions = read_regions(files[0], files[1])
+        found = Masks(regions.content, regions.style) if painted else None
+        for file in files:
+            shutil.rmtree(file.parent)
+        self.choice = replace(choice, masks=found)
+
+    def add_photos(self, uploads: Sequence[Upload]) -> None:
         """Add photos to the batch.
 
         Args:
@@ -179,64 +247,13 @@ class Visit:
         Raises:
             OSError: a file is gone.
         """
-        self.photos += [self._keep(upload) for upload in uploads]
+        self.photos += [self._link(upload) for upload in uploads]
 
     def clear_photos(self) -> None:
         """Remove all photos from the batch."""
         for path in self.photos:
             shutil.rmtree(path.parent)
         self.photos = []
-
-    def remove(self, index: int) -> None:
-        """Remove a style."""
-        self._set_styles([s for k, s in enumerate(self.styles) if k != index])
-
-    def keep_last(self) -> None:
-        """Blend no longer: the last style stays."""
-        self._set_styles(self.styles[-1:])
-
-    def weigh(self, index: int, weight: float) -> None:
-        """Change the weight of a style, in [0, 1]."""
-        self.styles[index].weight = min(max(float(weight), 0.0), 1.0)
-
-    @property
-    def has_preset(self) -> bool:
-        """Whether a style has strokes of its own."""
-        return any(style.picture is None for style in self.styles)
-
-    @property
-    def can_paint(self) -> bool:
-        """Whether regions make sense: with a photo and one reference picture."""
-        return self.photo is not None and len(self.styles) == 1 and not self.has_preset
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether regions are painted."""
-        return self._masks is not None
-
-    @property
-    def mask_names(self) -> tuple[str, str]:
-        """The names of the masks' files."""
-        photo = self.photo.path.stem if self.photo else "photo"
-        return f"{photo}-regions.png", f"{self._label()}-style-regions.png"
-
-    def paint(self, masks: Sequence[str]) -> None:
-        """Take the regions of the photo and the style.
-
-        Args:
-            masks: two PNGs as data URLs, black where nothing is painted.
-
-        Raises:
-            ValueError: they are not two pictures.
-        """
-        if not self.can_paint or len(masks) != 2:
-            return
-        files = self._folder / self.mask_names[0], self._folder / self.mask_names[1]
-        for file, url in zip(files, masks, strict=True):
-            file.write_bytes(base64.b64decode(url.partition(",")[2], validate=True))
-        is_painted = any(bool(images.read(file, labels=True).samples.any()) for file in files)
-        self._masks = files if is_painted else None
-        self._painted += 1
 
     def previews(self, settings: Settings) -> Iterator[Preview]:
         """Restyle the photo at the size of a preview.
@@ -250,25 +267,22 @@ class Visit:
         Raises:
             ValueError: there is no photo or no style, or they do not go together.
         """
-        photo, settings = self._ready(settings)
+        choice, (photo, settings) = self.choice, self._ready(self.choice, settings)
         whole = replace(settings, strength=1.0)
-        key = whole, photo, self._styles_key()
-        if self._previewed is None or self._previewed[0] != key:
+        key = whole, choice
+        known = self._previewed
+        if known is None or known[0] != key:
             if settings.finer:
-                quick = self._small_result(photo, replace(whole, finer=False))
-                yield Preview(self._mixed(photo, quick, settings), is_last=False)
-            self._previewed = key, self._small_result(photo, whole)
-        yield Preview(self._mixed(photo, self._previewed[1], settings))
+                quick = self._small_result(choice, photo, replace(whole, finer=False))
+                yield Preview(_mixed(photo, quick, settings), is_last=False)
+            known = self._previewed = key, self._small_result(choice, photo, whole)
+        yield Preview(_mixed(photo, known[1], settings))
 
-    def _small_result(self, photo: Photo, settings: Settings) -> Tensor:
+    def _small_result(self, choice: Choice, photo: Photo, settings: Settings) -> Tensor:
         with self._turns.short(), torch.inference_mode():
-            regions = self._regions(photo.picture)
-            result: Picture = self._restyler(settings)(photo.picture, regions)
+            regions = _regions(choice.masks, photo.picture)
+            result: Picture = self._restyler(choice, settings)(photo.picture, regions)
         return result.srgb
-
-    def _mixed(self, photo: Photo, result: Tensor, settings: Settings) -> str:
-        pixels = torch.lerp(photo.picture.srgb, result, settings.strength)
-        return data_url(pixels, photo.picture.alpha)
 
     def restyle(self, settings: Settings, report: Report) -> Result:
         """Restyle the photo at full size.
@@ -282,22 +296,22 @@ class Visit:
 
         Raises:
             ValueError: see `previews`.
-            CancelledError: `cancelled` was set.
+            CancelledError: ``cancelled["picture"]`` was set.
         """
-        photo, settings = self._ready(settings)
-        title, command = self._title(settings), self.command(settings)
-        with self._turns.long(), torch.inference_mode():
+        choice, (photo, settings) = self.choice, self._ready(self.choice, settings)
+        check = self._check("picture")
+        with self._turns.long(check), torch.inference_mode():
             content = read_upload(photo.path)
-            restyler, regions = self._restyler(settings), self._regions(content)
-            result = self._follow(restyler, deepened(content), regions, report)
+            restyler, regions = self._restyler(choice, settings), _regions(choice.masks, content)
+            result = self._follow(restyler, deepened(content), regions, report, check)
             shown = [images.fit_picture(each, _SHOWN) for each in (content, result)]
         before, after = (data_url(each.srgb, each.alpha) for each in shown)
         thumbnail = data_url(shown[1].srgb, shown[1].alpha, _THUMBNAIL)
-        file = self._folder / f"{next(self._numbers)}.pt"
+        file = self._new_file("result.pt")
         torch.save(result, file)
-        made = Result(photo, settings, self._name(), title, command, before, after, thumbnail, file)
+        made = Result(choice, photo, settings, before, after, thumbnail, file)
         for old in self.results[_RESULTS - 1 :]:
-            old.file.unlink()
+            shutil.rmtree(old.file.parent)
         self.results = [made, *self.results[: _RESULTS - 1]]
         return made
 
@@ -316,15 +330,15 @@ class Visit:
         """
         picture: Picture = torch.load(result.file, weights_only=False)
         depth = 16 if suffix == ".tiff" else result.photo.depth
-        path = self._new_file(f"{result.name}{suffix or result.photo.suffix}")
+        path = self._new_file(f"{result.choice.name}{suffix or result.photo.suffix}")
         images.write(replace(picture, depth=depth), path)
         return path
 
     def look(self, settings: Settings) -> tuple[Path, float]:
-        """Write the look of the photo in its style as a .cube file.
+        """Write the look of what is shown as a .cube file.
 
         Args:
-            settings: the controls.
+            settings: the controls, if a preview is shown.
 
         Returns:
             The file, and the mean difference by CIEDE2000 to the photo restyled.
@@ -332,10 +346,14 @@ class Visit:
         Raises:
             ValueError: see `previews`.
         """
-        photo, settings = self._ready(replace(settings, photograph=True, finer=True))
-        path = self._new_file(f"{self._name()}.cube")
+        choice = self.shown.choice if self.shown else self.choice
+        settings = self.shown.settings if self.shown else settings
+        settings = replace(settings, photograph=True, finer=True)
+        choice = replace(choice, masks=None)
+        photo, settings = self._ready(choice, settings)
+        path = self._new_file(f"{choice.name}.cube")
         with self._turns.short(), torch.inference_mode():
-            stylizer = self._restyler(settings, with_masks=False)
+            stylizer = self._restyler(choice, settings)
             look = stylizer.look(photo.picture)
             look.save(path)
             found = difference(look(photo.picture), stylizer(photo.picture))
@@ -353,67 +371,56 @@ class Visit:
 
         Raises:
             ValueError: there is no style, or no picture could be restyled.
-            CancelledError: `cancelled` was set.
+            CancelledError: ``cancelled["batch"]`` was set.
         """
-        settings, photos = self._with_style(settings), list(self.photos)
+        choice, photos = replace(self.choice, masks=None), list(self.photos)
+        settings = _with_styles(choice, settings)
         if not photos:
             raise ValueError("Choose at least one photo.")
         errors = []
-        archive = self._new_file(f"restyled-{self._label()}.zip")
+        archive = self._new_file(f"restyled-{choice.label}.zip")
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as results:
             for photo in photos:
                 try:
-                    file = self._restyle_file(photo, settings, lambda p: report(p / len(photos)))
+                    file = self._restyle_file(
+                        photo, choice, settings, lambda p: report(p / len(photos))
+                    )
                 except BAD_INPUT as error:
                     errors.append(self.sentence(error))
                     continue
                 taken = {name.lower() for name in results.namelist()}
                 results.write(file, unused(file.name, taken))
-                file.unlink()
+                shutil.rmtree(file.parent)
         if len(errors) == len(photos):
             raise ValueError(" ".join(errors))
         return Batch(archive, len(photos), errors)
 
-    def _restyle_file(self, path: Path, settings: Settings, report: Report) -> Path:
-        with self._turns.long(), torch.inference_mode():
+    def _restyle_file(self, path: Path, choice: Choice, settings: Settings, report: Report) -> Path:
+        check = self._check("batch")
+        with self._turns.long(check), torch.inference_mode():
             content = read_upload(path)
-            restyler = self._restyler(settings, with_masks=False)
-            result = self._follow(restyler, content, None, report)
+            restyler = self._restyler(choice, settings)
+            result = self._follow(restyler, content, None, report, check)
         target = self._new_file(path.with_suffix(suffix_of(path, content)).name)
         images.write(result, target)
         return target
 
-    def link(self, path: Path) -> Path:
-        """Give a file another path, since Gradio removes what it has served."""
-        return self._keep(path)
-
     def command(self, settings: Settings) -> str:
-        """Write the command that makes the same picture.
-
-        Args:
-            settings: the controls.
-
-        Returns:
-            A line for a shell; it is empty without a photo and a style.
-        """
-        if self.photo is None or not self.styles:
-            return ""
-        styles = [(style.name, style.weight) for style in self.styles]
-        masks = None if self._masks is None else self.mask_names
-        output = f"{self._name()}{self.photo.suffix}"
-        return self._possible(settings).command(self.photo.path.name, styles, output, masks)
+        """Write the command that makes the same picture; see `Choice.command`."""
+        return self.choice.command(_possible(self.choice, settings))
 
     def notes(self) -> list[str]:
         """List what the visitor should know of the photo and its regions."""
-        notes = [] if self.photo is None else [*self.photo.picture.notes]
-        if self.photo is not None and self._masks is not None:
-            regions = self._regions(self.photo.picture)
-            unmasked = 0.0 if regions is None else 1 - regions.sum(0).mean().item()
-            if unmasked > _UNMASKED:
-                notes.append(
-                    f"{unmasked:.0%} of the photo is not restyled: its colour is painted on the "
-                    "photo only."
-                )
+        photo, masks = self.choice.photo, self.choice.masks
+        if photo is None:
+            return []
+        notes = [*photo.picture.notes]
+        unmasked = 0.0 if masks is None else 1 - masks.content.sum(0).mean().item()
+        if unmasked > _UNMASKED:
+            notes.append(
+                f"{unmasked:.0%} of the photo is not restyled: its colour is painted on the "
+                "photo only."
+            )
         return notes
 
     def sentence(self, error: Exception) -> str:
@@ -422,81 +429,95 @@ class Visit:
         text = re.sub(folders, "", sentence(error))
         return text if text.endswith(".") else f"{text}."
 
-    def _set_styles(self, styles: list[Style]) -> None:
-        if len(styles) > MAX_STYLES:
-            raise ValueError(f"At most {MAX_STYLES} styles can be blended, got {len(styles)}.")
-        self.styles = styles
-        self._masks = None
+    def link(self, path: Path) -> Path:
+        """Give a file another path, since Gradio removes what it has served."""
+        return self._link(Upload(path, path.name))
 
-    def _with_style(self, settings: Settings) -> Settings:
-        if not self.styles:
-            raise ValueError("Choose a style: a reference picture or a preset.")
-        if not any(style.weight for style in self.styles):
-            raise ValueError("At least one style must have a weight above 0.")
-        return self._possible(settings)
+    def _choose(self, choice: Choice) -> None:
+        self.choice = replace(choice, masks=None)
+        self.round += 1
 
-    def _possible(self, settings: Settings) -> Settings:
-        return replace(settings, brush=1.0) if self.has_preset else settings
+    def _add_styles(self, new: Sequence[Style], blend: bool) -> None:
+        old, weights = self.choice.styles if blend else (), self.choice.weights if blend else ()
+        if len(old) + len(new) > MAX_STYLES:
+            number = len(old) + len(new)
+            raise ValueError(f"At most {MAX_STYLES} styles can be blended, got {number}.")
+        weights = (*weights, *(1.0 for _ in new))
+        self._choose(replace(self.choice, styles=(*old, *new), weights=weights))
 
-    def _ready(self, settings: Settings) -> tuple[Photo, Settings]:
-        if self.photo is None:
+    def _keep_styles(self, kept: Sequence[int]) -> None:
+        styles = tuple(self.choice.styles[k] for k in kept)
+        weights = tuple(self.choice.weights[k] for k in kept)
+        self._choose(replace(self.choice, styles=styles, weights=weights))
+
+    def _ready(self, choice: Choice, settings: Settings) -> tuple[Photo, Settings]:
+        if choice.photo is None:
             raise ValueError("Choose a photo.")
-        return self.photo, self._with_style(settings)
+        return choice.photo, _with_styles(choice, settings)
 
-    def _keep(self, upload: Path) -> Path:
-        """A link to an uploaded file in a folder of its own, where others leave it alone."""
-        path = self._new_file(upload.name)
+    def _read(self, upload: Upload) -> tuple[Path, Picture]:
+        path = self._link(upload)
         try:
-            os.link(upload, path)
+            return path, read_upload(path)
+        except BAD_INPUT:
+            shutil.rmtree(path.parent)
+            raise
+
+    def _link(self, upload: Upload) -> Path:
+        """A link to a file, by the visitor's name for it, in a folder of its own."""
+        path = self._new_file(shortened(upload.name, _NAME))
+        try:
+            os.link(upload.path, path)
         except OSError:  # on another file system
-            shutil.copyfile(upload, path)
+            shutil.copyfile(upload.path, path)
         return path
 
     def _new_file(self, name: str) -> Path:
         path = self._folder / str(next(self._numbers)) / name
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True)
         return path
 
-    def _styles_key(self) -> object:
-        return tuple((style, style.weight) for style in self.styles), self._masks, self._painted
-
-    def _restyler(self, settings: Settings, with_masks: bool = True) -> Stylizer:
-        """A stylizer with these settings and the visitor's style."""
+    def _restyler(self, choice: Choice, settings: Settings) -> Stylizer:
+        """A stylizer with these settings and styles."""
         base = self._stylizer
         stylizer = base.sibling(
             **settings.arguments(), precision=base.precision, memory=base.memory
         )
-        masks = self._masks if with_masks else None
         brush = None if settings.photograph else settings.brush
-        key = settings.photograph, settings.finer, brush, masks, self._styles_key()
+        key = settings.photograph, settings.finer, brush, replace(choice, photo=None)
         known = self._statistics.get(key)
         if known is not None:
             stylizer.statistics.set(known)
             return stylizer
-        styles = [s.name if s.picture is None else s.picture for s in self.styles]
-        weights = [s.weight for s in self.styles] if len(styles) > 1 else None
+        styles = [s.name if s.picture is None else s.picture for s in choice.styles]
         regions = None
-        if masks is not None and self.styles[0].picture is not None:
-            width, height = self.styles[0].picture.size
-            regions = resize(read_regions(*masks).style, (height, width))
-        stylizer.set_style(styles, blend=weights, regions=regions)
+        if choice.masks is not None and choice.styles[0].picture is not None:
+            width, height = choice.styles[0].picture.size
+            regions = resize(choice.masks.style, (height, width))
+        blend = choice.weights if len(styles) > 1 else None
+        stylizer.set_style(styles, blend=blend, regions=regions)
         while len(self._statistics) >= _CACHED:
             del self._statistics[next(iter(self._statistics))]
         self._statistics[key] = stylizer.statistics.get() or ()
         return stylizer
 
-    def _regions(self, picture: Picture) -> Tensor | None:
-        if self._masks is None:
-            return None
-        width, height = picture.size
-        return resize(read_regions(*self._masks).content, (height, width))
+    def _check(self, job: str) -> Callable[[], None]:
+        def check() -> None:
+            if self.cancelled[job].is_set():
+                raise CancelledError
+
+        return check
 
     def _follow(
-        self, stylizer: Stylizer, content: Picture, regions: Tensor | None, report: Report
+        self,
+        stylizer: Stylizer,
+        content: Picture,
+        regions: Tensor | None,
+        report: Report,
+        check: Callable[[], None],
     ) -> Picture:
         def advance(part: float) -> None:
-            if self.cancelled.is_set():
-                raise CancelledError
+            check()
             report(part)
             self._turns.let_pass()
 
@@ -505,15 +526,29 @@ class Visit:
             result: Picture = stylizer(content, regions)
         return result
 
-    def _label(self) -> str:
-        return re.sub(r"[^\w.+-]+", "-", "+".join(Path(s.name).stem for s in self.styles))[:60]
 
-    def _name(self) -> str:
-        return f"{self.photo.path.stem if self.photo else ''}-{self._label()}"
+def _with_styles(choice: Choice, settings: Settings) -> Settings:
+    if not choice.styles:
+        raise ValueError("Choose a style: a reference picture or a preset.")
+    if not any(choice.weights):
+        raise ValueError("At least one style must have a weight above 0.")
+    return _possible(choice, settings)
 
-    def _title(self, settings: Settings) -> str:
-        kind = "Photograph" if settings.photograph else "Painting"
-        return f"{kind}, {' + '.join(style.title for style in self.styles)}"
+
+def _possible(choice: Choice, settings: Settings) -> Settings:
+    return replace(settings, brush=1.0) if choice.has_preset else settings
+
+
+def _regions(masks: Masks | None, picture: Picture) -> Tensor | None:
+    if masks is None:
+        return None
+    width, height = picture.size
+    return resize(masks.content, (height, width))
+
+
+def _mixed(photo: Photo, result: Tensor, settings: Settings) -> str:
+    pixels = torch.lerp(photo.picture.srgb, result, settings.strength)
+    return data_url(pixels, photo.picture.alpha)
 
 
 def unused(name: str, taken: set[str]) -> str:

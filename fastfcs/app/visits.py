@@ -16,6 +16,8 @@ from .visit import Visit
 STAY = 600
 """Seconds that files are kept after a visitor has left."""
 
+_LAST = 10  # seconds that work may take to end
+
 
 class Visits:
     """The visitors of one page.
@@ -57,15 +59,16 @@ class Visits:
             visit = self._visits.get(session)
             if visit is None or session in self._leaving:
                 return
-            visit.cancelled.set()
+            visit.cancel()
             timer = self._leaving[session] = Timer(STAY, self.end, [session])
             timer.daemon = True
             timer.start()
 
     def end_all(self) -> None:
-        """Remove all files."""
+        """End all work, and remove all files."""
         for session in list(self._visits):
             self.end(session)
+        self._turns.settle(_LAST)
 
     def end(self, session: str) -> None:
         """Remove a visitor's files."""

@@ -8,11 +8,13 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from threading import Event
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -53,7 +55,8 @@ def app(host: str, port: int | None, password: str | None, device: str | None) -
         if password is None and not _is_loopback(host):
             raise ValueError(f"--password must be given with --host {host}: others can reach it")
         _check_address(host, port)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         with tempfile.TemporaryDirectory(prefix="fastfcs-") as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder
             try:
@@ -62,11 +65,13 @@ def app(host: str, port: int | None, password: str | None, device: str | None) -
                 raise ValueError(
                     "fastfcs app needs Gradio, which pip install 'fastfcs[app]' installs"
                 ) from error
-            from ..app import MAX_BYTES, build
+            from ..app.page import Page
+            from ..app.uploads import MAX_BYTES
+            from ..app.visits import Visits
             from ..stylizer import Stylizer
 
-            page = build(Stylizer(refine=True).to(device_named(device)))
-            _, address, _ = page.launch(
+            page = Page(Visits(Stylizer(refine=True).to(device_named(device))))
+            _, address, _ = page.blocks.launch(
                 server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
                 auth=_known_by(password) if password else None,
@@ -81,12 +86,14 @@ def app(host: str, port: int | None, password: str | None, device: str | None) -
                 prevent_thread_lock=True,
                 quiet=True,
             )
+            sys.addaudithook(stay_offline)
             if host in _EVERYWHERE:
                 address = f"http://{socket.gethostname()}:{urlsplit(address).port}/"
             click.echo(f"fastfcs is at {address} until Ctrl-C is pressed.")
             with suppress(KeyboardInterrupt):
                 Event().wait()
-            page.close(verbose=False)
+            page.visits.end_all()
+            page.blocks.close(verbose=False)
 
 
 def _is_loopback(host: str) -> bool:
@@ -98,12 +105,36 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def stay_offline(event: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse to connect to others, whatever a visitor's request makes Gradio do.
+
+    Args:
+        event: of `sys.addaudithook`.
+        arguments: of the event.
+
+    Raises:
+        PermissionError: another computer would be asked for something.
+
+    Examples:
+        >>> from fastfcs.cli.app import stay_offline
+        >>> stay_offline("socket.getaddrinfo", ("localhost", 80))
+        >>> stay_offline("socket.getaddrinfo", ("example.org", 80))
+        Traceback (most recent call last):
+        PermissionError: fastfcs app asks nothing of the network
+    """
+    if event == "socket.connect":
+        host = arguments[1][0] if isinstance(arguments[1], tuple) else None
+    else:
+        host = arguments[0] if event == "socket.getaddrinfo" else None
+    if host is not None and not _is_loopback(host):
+        raise PermissionError("fastfcs app asks nothing of the network")
+
+
 def _check_address(host: str, port: int | None) -> None:
     """Raise an error if nothing can listen there."""
     try:
-        family, kind, _, _, (address, *_) = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[
-            0
-        ]
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        family, kind, _, _, (address, *_) = found[0]
         with socket.socket(family, kind) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((address, port or 0))
