@@ -246,6 +246,18 @@ def test_masks_of_another_size_are_refused(visit: Visit) -> None:
     assert visit.choice.masks is None
 
 
+def test_nothing_is_written_after_the_end(visit: Visit, folder: Path) -> None:
+    def report(part: float) -> None:
+        visit.close()
+        visit.cancelled["picture"].clear()  # as late as can be
+
+    with pytest.raises(CancelledError):
+        visit.restyle(PAINTING, report)
+    with pytest.raises(CancelledError):
+        visit.take_photo(*sent(folder / "rocket.png"))
+    assert not visit._folder.exists()
+
+
 def test_waiting_can_be_cancelled(stylizer: Stylizer, folder: Path) -> None:
     turns = Turns()
     visit = Visit(stylizer, turns, folder.parent / "visit")

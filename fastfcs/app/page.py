@@ -140,7 +140,9 @@ class Page:
             )
             keep = gr.Radio(list(KEPT), value="Nothing", label="Keep from the photo")
             self._finer = gr.Checkbox(
-                True, label="Finer", info="Closer to the style, but slower; usual for photographs."
+                True,
+                label="Finer",
+                info="Closer to the style, but slower; the default for photographs.",
             )
             self._controls: list[Any] = [
                 self._kind,

@@ -128,7 +128,7 @@ class Visit:
         self.cancelled = {"picture": Event(), "batch": Event()}
         self.running = 0
         self._stylizer, self._turns, self._folder = stylizer, turns, folder
-        self._numbers = count()
+        self._numbers, self._is_closed = count(), False
         self._statistics: dict[object, Scales] = {}
         self._previewed: tuple[object, Tensor] | None = None
 
@@ -140,6 +140,7 @@ class Visit:
     def close(self) -> None:
         """End the work, and remove all files."""
         self.cancel()
+        self._is_closed = True
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def take_photo(self, upload: Upload) -> None:
@@ -473,6 +474,8 @@ class Visit:
         return path
 
     def _new_file(self, name: str) -> Path:
+        if self._is_closed:
+            raise CancelledError
         path = self._folder / str(next(self._numbers)) / name
         path.parent.mkdir(parents=True)
         return path
