@@ -451,6 +451,7 @@ def test_progress_adds_up(visit: Visit, folder: Path) -> None:
     visit.restyle_batch(PAINTING, parts.append)
     assert sum(parts) == pytest.approx(1)
     assert "left" not in progress(0.01, 5)["text"]
+    assert "about 10 min left" in progress(0.01, 6)["text"]
     assert "25 % · about 30 s left" in progress(0.25, 10)["text"]
     assert "about 10 min left" in progress(0.1, 67)["text"]
 

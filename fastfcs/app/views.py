@@ -18,7 +18,7 @@ View = dict[str, Any]
 _FILES: View = {"limit": MAX_BYTES, "accept": ",".join(["image/*", *sorted(SUFFIXES)])}
 
 _UNPAINTED = "black"  # the colour of a mask where nothing is painted
-_KNOWN = 0.05  # of the work, before which the time that is left is not known
+_KNOWN = 0.05, 5  # of the work, or seconds, before which the time that is left is not known
 
 
 def photo_view(visit: Visit | None = None, error: str = "") -> View:
@@ -246,7 +246,7 @@ def progress(done: float, seconds: float) -> View:
         '25 % · about 30 s left'
     """
     text = f"{100 * done:.0f} %"
-    if done > _KNOWN and seconds > 1:
+    if done > 0 and seconds > 1 and (done > _KNOWN[0] or seconds > _KNOWN[1]):
         left = seconds * (1 - done) / done
         text += f" · about {left:.0f} s left" if left < 90 else f" · about {left / 60:.0f} min left"
     return {"done": done, "text": text}
