@@ -568,8 +568,10 @@ def test_visitors_are_apart(
         time.sleep(0.05)
     assert second._folder.exists()
     assert visits.of("a") is not first
-    visits.end_all()
+    monkeypatch.setattr(visits_module, "_STALE", -1)  # as if a day had passed
+    visits.of("c")
     assert not second._folder.exists()
+    visits.end_all()
     assert second.cancelled["batch"].is_set()
 
 

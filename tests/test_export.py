@@ -16,6 +16,8 @@ from torch.export import Dim, export
 from fastfcs import LowPass, MattingLaplacian, Stylizer
 from fastfcs.constraints.registry import Name
 from fastfcs.network import UnrolledSolver
+from fastfcs.refinement import RefinedSolver, Refinement
+from fastfcs.weights import load_network
 
 OUTSIDE = r"content must be finite and in \[0, 1\]"
 
@@ -152,9 +154,9 @@ torch.testing.assert_close(torch.export.load("program.pt2").module()(content), e
 @pytest.mark.parametrize("constraint", [None, "photoreal"])
 def test_weights_that_ship(constraint: Name | None) -> None:
     style, content = torch.rand(2, 3, 32, 32)
-    module = Stylizer(
-        style, weights="tiny", precision="float32", refine=True, constraint=constraint
-    )
+    solver = RefinedSolver(load_network("tiny"), Refinement(updates=2)).eval()
+    solver.requires_grad_(False)
+    module = Stylizer(style, weights=solver, precision="float32", constraint=constraint)
     program = export(module, (content,)).module()
     # In a photograph, the rounding of small gradients is seen, which Adam enlarges.
     assert_same(program, module, torch.rand(3, 32, 32), atol=5e-4 if constraint else 1e-5)

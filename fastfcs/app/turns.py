@@ -24,19 +24,20 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._computing = Lock()
+        self._long, self._computing = Lock(), Lock()
         self._counts = Condition()
         self._waiting = self._passed = 0
 
     @contextmanager
     def long(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Compute for as long as it takes; what ``check`` raises ends the wait for it."""
-        while not self._computing.acquire(timeout=_PATIENCE):
+        while not self._long.acquire(timeout=_PATIENCE):
             check()
         try:
-            yield
+            with self._computing:
+                yield
         finally:
-            self._computing.release()
+            self._long.release()
 
     @contextmanager
     def short(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import secrets
+import time
 from pathlib import Path
 from threading import Lock, Timer
 
@@ -16,6 +17,7 @@ from .visit import Visit
 STAY = 600
 """Seconds that files are kept after a visitor has left."""
 
+_STALE = 86_400  # seconds after which a visitor has left who never said so
 _LAST = 10  # seconds that work may take to end
 
 
@@ -38,13 +40,19 @@ class Visits:
     def __init__(self, stylizer: Stylizer) -> None:
         self._stylizer, self._turns = stylizer, Turns()
         self._visits: dict[str, Visit] = {}
+        self._used: dict[str, float] = {}
         self._leaving: dict[str, Timer] = {}
         self._lock = Lock()
         atexit.register(self.end_all)
 
     def of(self, session: str) -> Visit:
         """Find the work of a visitor by their session, or begin it."""
+        now = time.monotonic()
+        for other, used in list(self._used.items()):
+            if now - used > _STALE:
+                self.end(other)
         with self._lock:
+            self._used[session] = now
             if timer := self._leaving.pop(session, None):
                 timer.cancel()
             if session not in self._visits:
@@ -74,6 +82,7 @@ class Visits:
         """Remove a visitor's files."""
         with self._lock:
             self._leaving.pop(session, None)
+            self._used.pop(session, None)
             visit = self._visits.pop(session, None)
         if visit:
             visit.close()
