@@ -119,7 +119,7 @@ class Settings:
         if not self.photograph and self.brush != default.brush:
             words.append(f"brush {self.brush:g}")
         if self.keep:
-            words.append(f"own {'colours' if self.keep == 'colour' else 'luminance'}")
+            words.append(f"the photo's {'colours' if self.keep == 'colour' else 'luminance'}")
         if self.finer != default.finer:
             words.append("finer" if self.finer else "not finer")
         return ", ".join(words) or "default settings"

@@ -237,7 +237,8 @@ class Visit:
         found = Masks(regions.content, regions.style) if painted else None
         for file in files:
             shutil.rmtree(file.parent)
-        self.choice = replace(choice, masks=found)
+        if replace(self.choice, masks=choice.masks) == choice:  # nothing else was chosen meanwhile
+            self.choice = replace(choice, masks=found)
 
     def add_photos(self, uploads: Sequence[Upload]) -> None:
         """Add photos to the batch.
