@@ -582,8 +582,7 @@ def test_short_work_passes_long_work() -> None:
     def preview() -> None:
         started.wait(10)
         asked.set()
-        with turns.short():
-            order.append("short")
+        turns.short(lambda: order.append("short"))
 
     thread = threading.Thread(target=preview)
     thread.start()
@@ -604,18 +603,23 @@ def test_one_computation_at_a_time() -> None:
     turns, running, most = Turns(), 0, 0
     lock = threading.Lock()
 
-    def work(is_long: bool) -> None:
+    def compute() -> None:
         nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.001)
+        with lock:
+            running -= 1
+
+    def work(is_long: bool) -> None:
         for _ in range(20):
-            with turns.long() if is_long else turns.short():
-                with lock:
-                    running += 1
-                    most = max(most, running)
-                time.sleep(0.001)
-                with lock:
-                    running -= 1
-                if is_long:
-                    turns.let_pass()
+            if not is_long:
+                turns.short(compute)
+                continue
+            with turns.long():
+                compute()
+                turns.let_pass()
 
     threads = [threading.Thread(target=work, args=(k < 2,)) for k in range(5)]
     for thread in threads:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -18,6 +17,7 @@ from ..stylizer import Stylizer
 from .items import Preview, Result
 from .parts import part, source
 from .settings import KEPT, Settings
+from .turns import start
 from .views import (
     View,
     compare_view,
@@ -286,7 +286,7 @@ class Page:
 
     def _restyle(self, request: gr.Request, *controls: Any) -> Iterator[tuple[Any, ...]]:
         visit, settings = self._visit(request), _settings(*controls)
-        start, result, said, same = time.monotonic(), None, message(), gr.skip()
+        began, result, said, same = time.monotonic(), None, message(), gr.skip()
         buttons = gr.Button(interactive=True), gr.Button(visible=False)
         for said, made in _run(visit, "picture", partial(visit.restyle, settings)):
             result = made
@@ -295,7 +295,7 @@ class Page:
             yield *(same,) * 6, said, *buttons  # once more: quick updates may be lost
             return
         width, height = result.photo.size
-        done = f"{width} × {height} pixels in {time.monotonic() - start:.1f} s."
+        done = f"{width} × {height} pixels in {time.monotonic() - began:.1f} s."
         if visit.choice != result.choice:  # other pictures are shown by now
             done = f"{result.title} is among the recent results: {done}"
             yield same, strip_view(visit), *(same,) * 4, message(notes=[done]), *buttons
@@ -316,7 +316,8 @@ class Page:
         if visit.shown is None:
             return None, message(["Restyle the photo first."])
         try:
-            return visit.download(visit.shown, _FORMATS[format]), message()
+            download = partial(visit.download, visit.shown, _FORMATS[format])
+            return start(download).result(), message()
         except BAD_INPUT as error:
             return None, message([visit.sentence(error)])
 
@@ -445,7 +446,7 @@ def _take(visit: Visit, view: View, take: Callable[[list[Upload]], None]) -> str
 def _attempt(visit: Visit, change: Callable[[], None]) -> str:
     """Change something, and return what is wrong with it."""
     try:
-        change()
+        start(change).result()
     except BAD_INPUT as error:
         return visit.sentence(error)
     except _FORGED:
@@ -461,20 +462,19 @@ def _chosen(visit: Visit, error: str) -> tuple[Any, ...]:
 
 def _run(visit: Visit, name: str, job: Callable[[Report], T]) -> Iterator[tuple[View, T | None]]:
     """Run a job in a thread: messages while it runs, and its result with the last one."""
-    done, start = 0.0, time.monotonic()
+    done, began = 0.0, time.monotonic()
 
     def report(part: float) -> None:
-        nonlocal done, start
+        nonlocal done, began
         if not done:  # reading the picture is not counted
-            start = time.monotonic()
+            began = time.monotonic()
         done += part
 
-    future: Future[T] = Future()
-    Thread(target=_fulfil, args=(future, partial(job, report)), daemon=True).start()
+    future = start(partial(job, report))
     visit.running += 1
     try:
         while not wait([future], _SECONDS).done:
-            yield message(progress=progress(done, time.monotonic() - start)), None
+            yield message(progress=progress(done, time.monotonic() - began)), None
         yield message(), future.result()
     except CancelledError:
         yield message(notes=["Cancelled."]), None
@@ -485,10 +485,3 @@ def _run(visit: Visit, name: str, job: Callable[[Report], T]) -> Iterator[tuple[
         raise
     finally:
         visit.running -= 1
-
-
-def _fulfil(future: Future[T], job: Callable[[], T]) -> None:
-    try:
-        future.set_result(job())
-    except BaseException as error:
-        future.set_exception(error)

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -271,19 +272,22 @@ class Visit:
         """
         choice, (photo, settings) = self.choice, self._ready(self.choice, settings)
         whole = replace(settings, strength=1.0)
-        key = whole, choice
-        known = self._previewed
-        if known is None or known[0] != key:
-            if settings.finer:
-                quick = self._small_result(choice, photo, replace(whole, finer=False))
-                yield Preview(_mixed(photo, quick, settings), is_last=False)
-            known = self._previewed = key, self._small_result(choice, photo, whole)
-        yield Preview(_mixed(photo, known[1], settings))
 
+        def preview(whole: Settings) -> Preview:
+            key, known = (whole, choice), self._previewed
+            if known is None or known[0] != key:
+                known = self._previewed = key, self._small_result(choice, photo, whole)
+            pixels = torch.lerp(photo.picture.srgb, known[1], settings.strength)
+            return Preview(data_url(pixels, photo.picture.alpha), whole.finer == settings.finer)
+
+        if settings.finer and (self._previewed is None or self._previewed[0] != (whole, choice)):
+            yield self._turns.short(partial(preview, replace(whole, finer=False)))
+        yield self._turns.short(partial(preview, whole))
+
+    @torch.inference_mode()
     def _small_result(self, choice: Choice, photo: Photo, settings: Settings) -> Tensor:
-        with self._turns.short(), torch.inference_mode():
-            regions = _regions(choice.masks, photo.picture)
-            result: Picture = self._restyler(choice, settings)(photo.picture, regions)
+        regions = _regions(choice.masks, photo.picture)
+        result: Picture = self._restyler(choice, settings)(photo.picture, regions)
         return result.srgb
 
     def restyle(self, settings: Settings, report: Report) -> Result:
@@ -354,12 +358,15 @@ class Visit:
         choice = replace(choice, masks=None)
         photo, settings = self._ready(choice, settings)
         path = self._new_file(f"{choice.name}.cube")
-        with self._turns.short(), torch.inference_mode():
+
+        @torch.inference_mode()
+        def write() -> float:
             stylizer = self._restyler(choice, settings)
             look = stylizer.look(photo.picture)
             look.save(path)
-            found = difference(look(photo.picture), stylizer(photo.picture))
-        return path, found.mean().item()
+            return difference(look(photo.picture), stylizer(photo.picture)).mean().item()
+
+        return path, self._turns.short(write)
 
     def restyle_batch(self, settings: Settings, report: Report) -> Batch:
         """Restyle the photos of the batch in the style.
@@ -548,11 +555,6 @@ def _regions(masks: Masks | None, picture: Picture) -> Tensor | None:
         return None
     width, height = picture.size
     return resize(masks.content, (height, width))
-
-
-def _mixed(photo: Photo, result: Tensor, settings: Settings) -> str:
-    pixels = torch.lerp(photo.picture.srgb, result, settings.strength)
-    return data_url(pixels, photo.picture.alpha)
 
 
 def unused(name: str, taken: set[str]) -> str:

@@ -66,11 +66,13 @@ def app(host: str, port: int | None, password: str | None, device: str | None) -
                     "fastfcs app needs Gradio, which pip install 'fastfcs[app]' installs"
                 ) from error
             from ..app.page import Page
+            from ..app.turns import start
             from ..app.uploads import MAX_BYTES
             from ..app.visits import Visits
             from ..stylizer import Stylizer
 
-            page = Page(Visits(Stylizer(refine=True).to(device_named(device))))
+            place = device_named(device)
+            page = Page(Visits(start(lambda: Stylizer(refine=True).to(place)).result()))
             _, address, _ = page.blocks.launch(
                 server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
