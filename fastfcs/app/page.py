@@ -42,6 +42,8 @@ _NO_BRUSH = "Presets have a stroke size of their own."
 _FINER = "Closer to the style, but slower. Photographs are finer by default."
 _SECONDS = 0.25  # between reports of progress
 _QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
+# Events in quick succession all count; by default, Gradio drops those that come too early.
+_EVERY: Any = {**_QUIET, "trigger_mode": "multiple"}
 # Who computes is decided by `Turns`; Gradio may let this many wait for it.
 _SHORT: Any = {**_QUIET, "concurrency_id": "short", "concurrency_limit": 8}
 _LONG: Any = {**_QUIET, "concurrency_id": "long", "concurrency_limit": 16}
@@ -182,16 +184,16 @@ class Page:
             **_SHORT,
         }
         take = self._take_photo, self._photo, [self._photo, self._regions]
-        self._photo.upload(*take, **_QUIET).then(**preview)
+        self._photo.upload(*take, **_EVERY).then(**preview)
         pictures = [self._styles, self._regions, self._brush]
-        self._styles.upload(self._take_styles, self._styles, pictures, **_QUIET).then(**preview)
-        self._styles.select(self._choose, None, pictures, **_QUIET).then(**preview)
-        self._styles.delete(self._remove, None, pictures, **_QUIET).then(**preview)
-        self._styles.clear(self._keep_last, None, pictures, **_QUIET).then(**preview)
-        self._styles.release(self._weigh, None, pictures, **_QUIET).then(**preview)
-        self._regions.edit(self._paint, None, self._message, **_QUIET).then(**preview)
+        self._styles.upload(self._take_styles, self._styles, pictures, **_EVERY).then(**preview)
+        self._styles.select(self._choose, None, pictures, **_EVERY).then(**preview)
+        self._styles.delete(self._remove, None, pictures, **_EVERY).then(**preview)
+        self._styles.clear(self._keep_last, None, pictures, **_EVERY).then(**preview)
+        self._styles.release(self._weigh, None, pictures, **_EVERY).then(**preview)
+        self._regions.edit(self._paint, None, self._message, **_EVERY).then(**preview)
         turned = [self._finer, self._brush]
-        self._kind.input(self._turn, self._kind, turned, **_QUIET).then(**preview)
+        self._kind.input(self._turn, self._kind, turned, **_EVERY).then(**preview)
         gr.on([control.input for control in self._controls[1:]], **preview)
 
         buttons = [self._message, self._make, self._stop]
@@ -199,7 +201,7 @@ class Page:
             js=_FOCUS, **_QUIET
         ).then(self._restyle, self._controls, [*shown, *buttons], **_LONG).then(js=_FOCUS, **_QUIET)
         self._stop.click(self._cancel, None, self._stop, queue=False, **_QUIET)
-        self._strip.select(self._show_again, None, [*shown, *self._controls], **_QUIET)
+        self._strip.select(self._show_again, None, [*shown, *self._controls], **_EVERY)
         saved = [self._file, self._message]
         self._save.click(self._download, self._format, saved, **_SHORT).then(js=_CLICK, **_QUIET)
         self._lut.click(self._look, self._controls, saved, **_SHORT).then(js=_CLICK, **_QUIET)
@@ -207,8 +209,8 @@ class Page:
         self.blocks.unload(self._leave)
 
     def _connect_batch(self) -> None:
-        self._photos.upload(self._add_photos, self._photos, self._photos, **_QUIET)
-        self._photos.clear(self._clear_photos, None, self._photos, **_QUIET)
+        self._photos.upload(self._add_photos, self._photos, self._photos, **_EVERY)
+        self._photos.clear(self._clear_photos, None, self._photos, **_EVERY)
         buttons = [self._batch_message, self._make_all, self._stop_all]
         self._make_all.click(self._begin_batch, None, buttons, queue=False, **_QUIET).then(
             js=_FOCUS, **_QUIET

@@ -53,8 +53,8 @@ class Visits:
                 self.end(other)
         with self._lock:
             self._used[session] = now
-            if timer := self._leaving.pop(session, None):
-                timer.cancel()
+            if session in self._leaving:
+                self._end_later(session)
             if session not in self._visits:
                 # In Gradio's folder, the one that it serves files from. The name is a secret.
                 folder = Path(get_upload_folder()) / f"visit-{secrets.token_hex(16)}"
@@ -62,15 +62,21 @@ class Visits:
             return self._visits[session]
 
     def leave(self, session: str) -> None:
-        """Remove a visitor's files in ten minutes; a telephone may lose its connection."""
+        """Remove a visitor's files in ten minutes, or ten minutes after what still comes.
+
+        A telephone may have lost its connection, and a closed page has events under way.
+        """
         with self._lock:
-            visit = self._visits.get(session)
-            if visit is None or session in self._leaving:
-                return
-            visit.cancel()
-            timer = self._leaving[session] = Timer(STAY, self.end, [session])
-            timer.daemon = True
-            timer.start()
+            if session in self._visits:
+                self._visits[session].cancel()
+                self._end_later(session)
+
+    def _end_later(self, session: str) -> None:
+        if session in self._leaving:
+            self._leaving[session].cancel()
+        timer = self._leaving[session] = Timer(STAY, self.end, [session])
+        timer.daemon = True
+        timer.start()
 
     def end_all(self) -> None:
         """End all work, and remove all files."""
