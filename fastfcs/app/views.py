@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from ..images import SUFFIXES
@@ -89,7 +90,12 @@ def styles_view(visit: Visit | None = None, error: str = "") -> View:
         }
         for style, weight in zip(choice.styles, choice.weights, strict=True)
     ]
-    presets = [
+    return {**_FILES, "chosen": chosen, "presets": _presets(), "error": error}
+
+
+@cache
+def _presets() -> list[View]:
+    return [
         {
             "name": path.stem,
             "title": title(path),
@@ -98,7 +104,6 @@ def styles_view(visit: Visit | None = None, error: str = "") -> View:
         }
         for path in shipped()
     ]
-    return {**_FILES, "chosen": chosen, "presets": presets, "error": error}
 
 
 def regions_view(visit: Visit | None = None) -> View:
