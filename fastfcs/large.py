@@ -32,13 +32,37 @@ SOLVE_SIZE = 768
 _RADIUS, _EPS = 4, 1e-5
 
 
-def apply_change(large: ImageBatch, small: ImageBatch, restyled: Tensor) -> Tensor:
+def fit_change(small: ImageBatch, restyled: Tensor) -> Tensor:
+    """Fit the models of a change.
+
+    Args:
+        small: the picture that was restyled (`ImageBatch.reduced`).
+        restyled: the result, (B, 3, h, w), floating in [0, 1], in sRGB.
+
+    Returns:
+        (B, 12, h, w): a as rows of 3, each followed by its b, as `fastfcs.ops.affine_fit` does.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.images import image_to_tensor
+        >>> from fastfcs.large import fit_change
+        >>> small = image_to_tensor("content", 0.4 * torch.ones(1, 3, 32, 48))
+        >>> models = fit_change(small, small.pixels + 0.1)
+        >>> models.shape, round(models[0, 3].mean().item(), 3)
+        (torch.Size([1, 12, 32, 48]), 0.1)
+    """
+    guide = small.samples.to(torch.promote_types(small.samples.dtype, torch.float32))
+    # Without alpha: hidden pixels, which would not change, would hold back their neighbours.
+    result = replace(small, alpha=None).encode(restyled).to(guide)
+    return affine_fit(guide.detach(), SoftClip(guide).inverse(result) - guide, _RADIUS, _EPS)
+
+
+def apply_change(large: ImageBatch, models: Tensor) -> Tensor:
     """Apply the change of a small picture to the large one.
 
     Args:
         large: the picture, of any size.
-        small: the same, reduced (`ImageBatch.reduced`).
-        restyled: the result for ``small``, (B, 3, h, w), floating in [0, 1], in sRGB.
+        models: from `fit_change` of the same picture reduced.
 
     Returns:
         The large picture restyled: samples of its dtype, (B, 3, H, W), in its own encoding. Hidden
@@ -47,17 +71,13 @@ def apply_change(large: ImageBatch, small: ImageBatch, restyled: Tensor) -> Tens
     Examples:
         >>> import torch
         >>> from fastfcs.images import image_to_tensor
-        >>> from fastfcs.large import apply_change
+        >>> from fastfcs.large import apply_change, fit_change
         >>> large = image_to_tensor("content", 0.4 * torch.ones(1, 3, 64, 96))
         >>> small = large.reduced(48)
-        >>> apply_change(large, small, small.pixels + 0.1).unique().mul(1000).round()
+        >>> apply_change(large, fit_change(small, small.pixels + 0.1)).unique().mul(1000).round()
         tensor([500.])
     """
     samples = large.samples
-    guide = small.samples.to(torch.promote_types(small.samples.dtype, torch.float32))
-    # Without alpha: hidden pixels, which would not change, would hold back their neighbours.
-    result = replace(small, alpha=None).encode(restyled).to(guide)
-    models = affine_fit(guide.detach(), SoftClip(guide).inverse(result) - guide, _RADIUS, _EPS)
     identity = models.new_tensor([1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]).view(1, -1, 1, 1)
     models = (models + identity).to(samples.device)
     if samples.is_floating_point():

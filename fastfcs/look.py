@@ -37,6 +37,8 @@ _SMOOTHNESS, _IDENTITY = 1.0, 0.01  # weights beside that of a picture's mean co
 _ITERATIONS = 200
 _HALD = 8  # level of the files: 64 points per side, 512 x 512 pixels
 _BAND = 1 << 19  # pixels that are mapped at a time
+_THUMBNAIL = 64  # longer side, in pixels, at which pictures of a series are compared
+_ALIKE = 0.02  # distance of means and deviations below which two pictures need one look
 
 
 class Look:
@@ -115,6 +117,21 @@ class Look:
         size = (points,) * 3
         grid = F.interpolate(self.grid[None], size, mode="trilinear", align_corners=True)
         return Look(grid[0])
+
+    def encoded(self, icc: bytes | None) -> Look:
+        """Convert the look, which maps sRGB, to the encoding of a profile.
+
+        Args:
+            icc: an RGB profile; None stands for sRGB.
+
+        Returns:
+            The look that maps colours of that encoding as ``self`` maps pictures with the profile.
+        """
+        if icc is None:
+            return self
+        colours = self.identity(self.points).grid
+        whole = Picture(colours.reshape(3, self.points, -1), icc=icc, depth=16)
+        return Look(self(whole).pixels.reshape(colours.shape))
 
     def map(self, colours: Tensor) -> Tensor:
         """Map colours.
@@ -277,6 +294,39 @@ def _read_cube(path: Path) -> Tensor:
     if not table.isfinite().all():
         raise ValueError(f"{path} must hold finite numbers, got at least one NaN or infinity")
     return table.T.reshape(3, points, points, points)
+
+
+def representatives(pictures: Sequence[Picture], count: int) -> list[int]:
+    """Choose a few pictures that stand for a series: the most typical one, and those that differ.
+
+    Args:
+        pictures: the series, not empty.
+        count: the largest number to choose, at least 1.
+
+    Returns:
+        Indices: the picture nearest to the mean of the series, and then always the one farthest
+        from those chosen, by the means and deviations of colours; fewer if the others are alike.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.images import Picture
+        >>> from fastfcs.look import representatives
+        >>> series = [Picture(torch.full((3, 16, 24), grey)) for grey in (0.1, 0.5, 0.5, 0.7)]
+        >>> representatives(series, 3)
+        [1, 0, 3]
+    """
+    moments = []
+    for picture in pictures:
+        colours = images.fit_picture(picture, _THUMBNAIL).srgb.flatten(1)
+        moments.append(torch.cat([colours.mean(1), colours.std(1)]))
+    points = torch.stack(moments)
+    chosen = [int((points - points.mean(0)).norm(dim=1).argmin())]
+    while len(chosen) < count:
+        distances = (points[:, None] - points[chosen]).norm(dim=2).amin(1)
+        if distances.max() < _ALIKE:
+            break
+        chosen.append(int(distances.argmax()))
+    return chosen
 
 
 def difference(first: Picture, second: Picture) -> Tensor:

@@ -238,6 +238,7 @@ def restyle(
         first = constraint.start(statistics.colours, weights)
         if coarse is not None:
             first = c + resize(coarse[1] - coarse[0], size) if beyond else start(c, *coarse, share)
+        first = constraint.begin(c if first is None else first)
         x = _solved(
             partial(solver, c.to(dtype), statistics, constraint, masks, first, weights, arithmetic),
             size,
@@ -246,7 +247,7 @@ def restyle(
         )
         if len(scales) > 1:
             x = without_weave(x, c)
-            if beyond and coarse is not None and first is not None:
+            if beyond and coarse is not None:
                 x = (x - first).mul_(_KEPT).add_(first)
                 x = x.add_(resize(coarse[1] - resize(x, coarse[1].shape[-2:]), size))
             del first

@@ -19,7 +19,7 @@ from .constraints.registry import BetweenUpdates, Part, is_photoreal, parse
 from .filters import LowPass, capped
 from .grading import Appearance, load_grading
 from .images import AnyImage, ImageBatch, Picture
-from .large import SOLVE_SIZE, apply_change
+from .large import SOLVE_SIZE, apply_change, fit_change
 from .look import POINTS, Look, fit_look
 from .losses import luma, visible_masks
 from .memory import free_memory, return_freed
@@ -392,8 +392,44 @@ class Stylizer(nn.Module):
         Warns:
             UserWarning: memory was exhausted, so that a scale began again, in smaller tiles.
         """
-        statistics = self._known_statistics()
         batch = images.image_to_tensor("content", content)
+        size = batch.samples.shape[-2:]
+        if self.solved_at(*size) == size:
+            _, restyled = self._restyle_reduced(batch, regions)
+            return cast(T, batch.convert_back(restyled))
+        return cast(T, batch.wrap(apply_change(batch, self._models(batch, regions))))
+
+    def models(self, content: AnyImage, regions: Tensor | None = None) -> Tensor:
+        """Restyle a photograph, and describe its change near every pixel by an affine model.
+
+        Args:
+            content, regions: see `forward`.
+
+        Returns:
+            The models, (B, 12, h, w), for `fastfcs.large.apply_change`; h and w are the size at
+            which the content is restyled, see `solved_at`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: see `forward`.
+
+        Examples:
+            >>> import torch
+            >>> from fastfcs import Stylizer
+            >>> style, content = torch.rand(2, 3, 24, 32)
+            >>> stylizer = Stylizer(style, weights="tiny", constraint="photoreal", solve_size=24)
+            >>> stylizer.models(content).shape
+            torch.Size([1, 12, 18, 24])
+        """
+        return self._models(images.image_to_tensor("content", content), regions)
+
+    def _models(self, batch: ImageBatch, regions: Tensor | None) -> Tensor:
+        return fit_change(*self._restyle_reduced(batch, regions))
+
+    def _restyle_reduced(
+        self, batch: ImageBatch, regions: Tensor | None
+    ) -> tuple[ImageBatch, Tensor]:
+        """The batch at the size at which it is restyled, and the result."""
+        statistics = self._known_statistics()
         image, styles = batch.samples, statistics[0].styles
         if regions is None and styles not in (1, image.shape[0]):
             raise ValueError(
@@ -401,17 +437,16 @@ class Stylizer(nn.Module):
                 f"got a batch of {len(image)}"
             )
         check_regions("content", image, regions, styles)
-        height, width = image.shape[-2:]
-        size = self.solved_at(height, width)
-        if size == (height, width):
-            restyled = self._restyle(batch, statistics, regions, self.strength)
-            return cast(T, batch.convert_back(restyled))
+        whole = image.shape[-2:]
+        size = self.solved_at(*whole)
+        if size == whole:
+            return batch, self._restyle(batch, statistics, regions, self.strength)
         small = batch.reduced(max(size))
         masks = None if regions is None else resize(regions, size)
         return_freed()
         restyled = self._restyle(small, statistics, masks, self.strength)
         return_freed()
-        return cast(T, batch.wrap(apply_change(batch, small, restyled)))
+        return small, restyled
 
     def _restyle(
         self, batch: ImageBatch, statistics: Scales, regions: Tensor | None, strength: float

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from fastfcs import images
 from fastfcs.constraints import SoftClip
 from fastfcs.images import Picture, cicp, image_to_tensor
-from fastfcs.large import apply_change
+from fastfcs.large import apply_change, fit_change
 from fastfcs.losses import gradient_ssim
 from fastfcs.network import UnrolledSolver
 from fastfcs.stylizer import Stylizer
@@ -142,7 +142,7 @@ def test_the_rim_of_a_cut_out_changes_like_its_middle(depth: int) -> None:
     samples = torch.tensor(images.to_samples(grey, depth)).movedim(-1, 0)
     large = image_to_tensor("content", Picture(samples, alpha, depth=depth))
     reduced = large.reduced(80)
-    result = apply_change(large, reduced, reduced.pixels + 0.2)[0, 0].int()
+    result = apply_change(large, fit_change(reduced, reduced.pixels + 0.2))[0, 0].int()
     assert (result[:, :200] == samples[0, 0, 0]).all()
     assert (result[:, 200:] - result[0, 399]).abs().max() <= 1
     assert result[0, 399] > 1.4 * int(samples[0, 0, 0])
@@ -231,7 +231,7 @@ def test_what_the_small_picture_cannot_show_is_bent_and_not_cut() -> None:
     content[..., 100:103, 100] = torch.tensor([0.85, 0.88, 0.91])
     large = image_to_tensor("content", content)
     reduced = large.reduced(60)
-    result = apply_change(large, reduced, (reduced.pixels + 0.1).clamp(0, 1))
+    result = apply_change(large, fit_change(reduced, (reduced.pixels + 0.1).clamp(0, 1)))
     bright = result[0, 0, 100:103, 100]
     assert bright.diff().gt(0).all()
     assert result.max() < 1

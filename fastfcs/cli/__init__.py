@@ -14,6 +14,7 @@ from .optimize import optimize
 from .presets import presets
 from .stylize import stylize
 from .train import train, tune
+from .video import video
 
 
 def main() -> None:
@@ -28,5 +29,5 @@ def cli() -> None:
     """Give a picture the style of another, as a painting or as a photograph."""
 
 
-for command in (stylize, app, lut, apply, presets, train, tune, optimize, evaluate, info):
+for command in (stylize, video, app, lut, apply, presets, train, tune, optimize, evaluate, info):
     cli.add_command(command)

@@ -92,6 +92,7 @@ PICTURE = click.Path(dir_okay=False, allow_dash=True)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 INTEGERS = separated_by_commas(int, "integers")
 NUMBERS = separated_by_commas(float, "numbers")
+PHOTOREAL = click.option("--photoreal", is_flag=True, help="Keep the result a photograph.")
 CUTOFF = click.option(
     "--cutoff",
     type=float,
@@ -124,6 +125,24 @@ BLEND = click.option(
     type=NUMBERS,
     metavar="W[,W...]",
     help="One weight per style, for example 0.7,0.3; equal by default.",
+)
+BRUSH = click.option(
+    "--brush",
+    type=float,
+    help="Size of the strokes relative to the picture, 0.25 to 4. By default 1: as in the style "
+    "picture.",
+)
+LEVELS = click.option(
+    "--levels",
+    type=click.IntRange(min=1),
+    help="Scales from coarse to fine, at most; 1 paints at the picture's own size alone, with "
+    "strokes of 30 pixels. By default as many as the picture's size allows.",
+)
+STRUCTURE = click.option(
+    "--structure",
+    type=float,
+    help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting. "
+    "By default 0.25.",
 )
 KEEP = click.option(
     "--keep",
@@ -159,6 +178,13 @@ REFINE = click.option(
     default=None,
     help="Further updates with VGG-like features: closer to the style, but slower. Without either, "
     "photographs are refined and paintings are not.",
+)
+ARITHMETIC = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the network; auto is the fastest that is as good as float32.",
 )
 PRECISION = click.option(
     "--precision",

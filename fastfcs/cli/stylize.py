@@ -17,21 +17,25 @@ from .errors import sentences
 from .jobs import plan
 from .look import apply_look
 from .options import (
+    ARITHMETIC,
     BLEND,
+    BRUSH,
     CUTOFF,
     DEVICE,
     FORCE,
     JSON,
     KEEP,
+    LEVELS,
     MASK,
     MEMORY,
+    PHOTOREAL,
     RECURSIVE,
     REFINE,
     SKIP_EXISTING,
     STRENGTH,
+    STRUCTURE,
     STYLE,
     WEIGHTS,
-    device_named,
     pixels_or_full,
 )
 from .pictures import (
@@ -44,10 +48,9 @@ from .pictures import (
     write_result,
 )
 from .start import import_torch
+from .styling import make_stylizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..images import Picture
     from ..look import Look
     from ..stylizer import Stylizer
@@ -56,7 +59,6 @@ _UNMASKED = 0.005  # fraction of the content outside all regions above which a n
 _NIGHT = 0.5  # fraction of a content that is nearly black from which it is called a night
 _BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
 _CANDIDATES, _REPRESENTATIVES = 32, 6  # pictures of a series, to choose from and chosen
-_THUMBNAIL = 64  # pixels
 
 
 @click.command()
@@ -68,28 +70,13 @@ _THUMBNAIL = 64  # pixels
     required=True,
     help="A file (its suffix sets the format), a folder, or - for standard output (PNG).",
 )
-@click.option("--photoreal", is_flag=True, help="Keep the result a photograph.")
+@PHOTOREAL
 @CUTOFF
 @BLEND
 @MASK
-@click.option(
-    "--brush",
-    type=float,
-    help="Size of the strokes relative to the picture, 0.25 to 4. By default 1: as in the style "
-    "picture.",
-)
-@click.option(
-    "--levels",
-    type=click.IntRange(min=1),
-    help="Scales from coarse to fine, at most; 1 paints at the picture's own size alone, with "
-    "strokes of 30 pixels. By default as many as the picture's size allows.",
-)
-@click.option(
-    "--structure",
-    type=float,
-    help="How much of the content's structure to keep, 0 to 1: less gives a bolder painting. "
-    "By default 0.25.",
-)
+@BRUSH
+@LEVELS
+@STRUCTURE
 @KEEP
 @STRENGTH
 @click.option(
@@ -112,13 +99,7 @@ _THUMBNAIL = 64  # pixels
 )
 @WEIGHTS
 @REFINE
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Arithmetic of the network; auto is the fastest that is as good as float32.",
-)
+@ARITHMETIC
 @MEMORY
 @DEVICE
 @FORCE
@@ -161,15 +142,8 @@ def stylize(
     import_torch()
     from ..large import SOLVE_SIZE
     from ..steps import follow
-    from ..stylizer import Stylizer
 
     with sentences():
-        if cutoff is not None and not photoreal:
-            raise ValueError("--cutoff must be given with --photoreal")
-        options = ("brush", brush), ("levels", levels), ("structure", structure)
-        painting: dict[str, Any] = {name: value for name, value in options if value is not None}
-        if painting and photoreal:
-            raise ValueError(f"--{next(iter(painting))} must be given without --photoreal")
         if solve_size is not None and not photoreal:
             raise ValueError("--solve-size must be given with --photoreal")
         if one_look and (not photoreal or mask):
@@ -184,8 +158,6 @@ def stylize(
         for name, is_given in without.items():
             if one_look and is_given:
                 raise ValueError(f"--one-look must be given without {name}")
-        if memory is not None and photoreal:
-            raise ValueError("--memory must be given without --photoreal")
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
         jobs = plan(content, output, force, recursive=recursive, skip_existing=skip_existing)
@@ -197,21 +169,21 @@ def stylize(
                 f"got {len(jobs)} and {len(style)}"
             )
         content_mask, style_mask = open_masks(*mask) if mask else (None, None)
-        constraint: list[Any] = [
-            *(["photoreal"] if photoreal else []),
-            *([f"keep-{keep}"] if keep else []),
-        ]
-        stylizer = Stylizer(
+        stylizer = make_stylizer(
+            photoreal=photoreal,
+            keep=keep,
+            cutoff=cutoff,
+            brush=brush,
+            levels=levels,
+            structure=structure,
+            memory=memory,
+            device=device,
             weights=weights,
             refine=refine,
-            constraint=constraint,
             strength=strength,
-            cutoff=cutoff,
             precision=precision,
-            memory=memory,
             solve_size=SOLVE_SIZE if solve_size is None else solve_size or None,
-            **painting,
-        ).to(device_named(device))
+        )
         notes = set_style(stylizer, style, blend, style_mask)
         look = _one_look(stylizer, jobs) if one_look else None
 
@@ -269,6 +241,7 @@ def _one_look(stylizer: Stylizer, jobs: Sequence[tuple[str, str]]) -> Look:
 
     from .. import images
     from ..checks import MIN_SIDE
+    from ..look import representatives
     from ..stylizer import LOOK_SIZE
 
     step = -(-len(jobs) // _CANDIDATES)
@@ -282,21 +255,9 @@ def _one_look(stylizer: Stylizer, jobs: Sequence[tuple[str, str]]) -> Look:
                 candidates.append(images.fit_picture(picture, side))
     if not candidates:
         raise ValueError("content must hold pictures that can be restyled, got none")
-    moments = []
-    for candidate in candidates:
-        colours = images.fit_picture(candidate, _THUMBNAIL).srgb.flatten(1)
-        moments.append(torch.cat([colours.mean(1), colours.std(1)]))
+    chosen = representatives(candidates, _REPRESENTATIVES)
     with torch.inference_mode():
-        return stylizer.look([candidates[k] for k in _most_different(torch.stack(moments))])
-
-
-def _most_different(points: Tensor) -> list[int]:
-    """Indices of a few points: the one nearest to the mean, and then always the farthest."""
-    chosen = [int((points - points.mean(0)).norm(dim=1).argmin())]
-    while len(chosen) < min(_REPRESENTATIVES, len(points)):
-        distances = (points[:, None] - points[chosen]).norm(dim=2).amin(1)
-        chosen.append(int(distances.argmax()))
-    return chosen
+        return stylizer.look([candidates[k] for k in chosen])
 
 
 def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:

@@ -1,6 +1,7 @@
 """Constraints made from other constraints."""
 
 from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -9,6 +10,29 @@ from ..checks import check_range
 
 Constraint = Callable[[Tensor], Tensor]
 """A map X -> X on images (B,3,H,W), enforced after an update."""
+
+
+@runtime_checkable
+class AcrossScales(Protocol):
+    """A constraint that a painting has at each of its scales, and at X^(0) of each.
+
+    Examples:
+        >>> from fastfcs.constraints.combine import AcrossScales
+        >>> class Still:
+        ...     def __call__(self, x):
+        ...         return x
+        ...
+        ...     def at(self, size):
+        ...         return self
+        >>> isinstance(Still(), AcrossScales), isinstance(lambda x: x, AcrossScales)
+        (True, False)
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """X -> X, for X^(0), after every update and at the end of the scale."""
+
+    def at(self, size: tuple[int, int]) -> Constraint:
+        """The constraint of the scale of this height and width, with the same interface."""
 
 
 class ResidualProjection:

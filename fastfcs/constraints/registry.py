@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from ..filters import LowPass
-from .combine import Constraint, compose
+from .combine import AcrossScales, Constraint, compose
 from .ground import EvenGround
 from .photoreal import Photoreal
 from .pixels import Clip, KeepColour, KeepLuminance
@@ -218,12 +218,29 @@ class BetweenUpdates:
             content: C at that scale, (B,3,h,w), floating in [0,1].
 
         Returns:
-            The same constraints without callables, which may know of C's own size only, and
-            without "photoreal", which has one scale.
+            The same constraints, without "photoreal", which has one scale, and without callables,
+            which may know of C's own size only, unless they are `AcrossScales`.
         """
-        names = tuple(p for p in self._parts if isinstance(p, str) and not is_photoreal((p,)))
+        height, width = content.shape[-2:]
+        parts: list[Part] = []
+        for part in self._parts:
+            if isinstance(part, AcrossScales):
+                parts.append(part.at((height, width)))
+            elif isinstance(part, str) and not is_photoreal((part,)):
+                parts.append(part)
         ground = self._ground and self._ground.reduced(content)
-        return BetweenUpdates(names, content, ground=ground)
+        return BetweenUpdates(tuple(parts), content, ground=ground)
+
+    def begin(self, x: Tensor) -> Tensor:
+        """Enforce the constraints that X^(0) has, too: those that are `AcrossScales`.
+
+        Args:
+            x: X^(0), (B,3,H,W), of the content's height and width.
+
+        Returns:
+            (B,3,H,W).
+        """
+        return self._enforce([c for c in self._constraints if isinstance(c, AcrossScales)], x)
 
     def refining(
         self,

@@ -1,0 +1,198 @@
+"""Optical flow between two frames, and how far it can be trusted.
+
+The flow w of a frame is a displacement per pixel: what is at p was at p + w(p) in the frame before.
+It is trusted where
+
+    |w(p) + w'(p + w(p))|^2 < 0.01 (|w|^2 + |w'|^2) + 0.5
+
+with the flow w' from the frame before to this one (Sundaram, Brox and Keutzer, ECCV 2010, section
+3): both agree, so the pixel was visible there. The trust falls with the difference of colours
+there, too, since light that has changed must be painted afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+Flow: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]
+"""A function of two frames, (H, W, 3) in sRGB, that finds the displacements (H, W, 2), x first, in
+pixels, by which the pixels of the first lie elsewhere in the second."""
+
+_RELATIVE, _ABSOLUTE = 0.01, 0.5  # of the check forward and back, in squared pixels
+_RADIUS = 2  # of a blur, in pixels, that takes noise from the comparison of colours
+_SIMILAR = 0.04  # a difference of colours, in [0, 1], at which the trust is 1 / e
+
+
+def dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Find the optical flow by dense inverse search (Kroeger et al., ECCV 2016), with OpenCV.
+
+    Args:
+        first: a frame, (H, W, 3), in sRGB.
+        second: another one of the same size.
+
+    Returns:
+        Displacements (H, W, 2) in pixels, x first: what ``first`` shows at p is at p + flow(p) in
+        ``second``.
+
+    Raises:
+        ImportError: OpenCV is not installed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastfcs.video.flow import dis_flow
+        >>> picture = np.random.default_rng(0).integers(0, 255, (8, 12, 3)).astype(np.uint8)
+        >>> picture = picture.repeat(12, 0).repeat(12, 1)
+        >>> flow = dis_flow(picture, np.roll(picture, 3, axis=1))
+        >>> np.median(flow, (0, 1)).round().tolist()
+        [3.0, 0.0]
+    """
+    try:
+        cv2: Any = import_module("cv2")
+    except ImportError as error:
+        raise ImportError("optical flow needs OpenCV: pip install 'fastfcs[video]'") from error
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
+    flow: NDArray[np.float32] = search.calc(*grey, None)
+    return flow
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where the pixels of a frame were in the frame before.
+
+    Attributes:
+        flow: displacements (1, 2, H, W) in pixels, x first.
+        trust: (1, 1, H, W) in [0, 1]; 0 where a pixel was hidden or looked otherwise.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.video.flow import Motion
+        >>> right = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 16, 24)
+        >>> motion = Motion(right, torch.ones(1, 1, 16, 24))
+        >>> before = torch.arange(24.0).expand(1, 1, 16, 24)
+        >>> motion.moved(before)[0, 0, 0, :3].round()
+        tensor([1., 2., 3.])
+    """
+
+    flow: Tensor
+    trust: Tensor
+
+    @classmethod
+    def between(
+        cls, before: NDArray[np.uint8], now: NDArray[np.uint8], flow: Flow = dis_flow
+    ) -> Motion:
+        """Find the motion between two frames.
+
+        Args:
+            before: the frame before, (H, W, 3), in sRGB.
+            now: a frame of the same size.
+            flow: finds the optical flow.
+
+        Returns:
+            The motion, on the CPU.
+
+        Raises:
+            ValueError: ``flow`` returned something of another shape.
+        """
+        there, back = _checked(flow, now, before), _checked(flow, before, now)
+        unsure = cls(there, torch.ones_like(there[:, :1]))
+        returned = unsure.moved(back, "bilinear")
+        error = (there + returned).square().sum(1, keepdim=True)
+        length = (there.square() + returned.square()).sum(1, keepdim=True)
+        seen = error < _RELATIVE * length + _ABSOLUTE
+        height, width = now.shape[:2]
+        place = there + _places(height, width).to(there)
+        bound = place.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
+        seen &= ((place >= 0) & (place <= bound)).all(1, keepdim=True)
+        # The flow next to what was hidden mixes both sides.
+        hidden = F.max_pool2d(1 - seen.float(), 2 * _RADIUS + 1, 1, _RADIUS)
+        colours, earlier = (_blurred(_planes(frame)) for frame in (now, before))
+        apart = (colours - unsure.moved(earlier, "bilinear")).abs().amax(1, keepdim=True)
+        return cls(there, (1 - hidden) * torch.exp(-((apart / _SIMILAR) ** 2)))
+
+    def at(self, size: tuple[int, int]) -> Motion:
+        """Resize the motion.
+
+        Args:
+            size: height and width.
+
+        Returns:
+            The same motion in pixels of that size.
+        """
+        height, width = self.flow.shape[-2:]
+        if size == (height, width):
+            return self
+        flow, trust = (
+            F.interpolate(x, size, mode="bilinear", antialias=True) for x in (self.flow, self.trust)
+        )
+        scale = flow.new_tensor([size[1] / width, size[0] / height]).view(1, 2, 1, 1)
+        return Motion(flow * scale, trust)
+
+    def to(self, device: torch.device) -> Motion:
+        """Copy the motion to a device."""
+        return Motion(self.flow.to(device), self.trust.to(device))
+
+    def moved(self, before: Tensor, mode: str = "bicubic") -> Tensor:
+        """Bring something from the frame before to the places where it is now.
+
+        Args:
+            before: (1, C, H, W), floating.
+            mode: the interpolation of `torch.nn.functional.grid_sample`.
+
+        Returns:
+            (1, C, H, W).
+        """
+        height, width = before.shape[-2:]
+        place = self.flow.to(before) + _places(height, width).to(before)
+        scale = place.new_tensor([2 / max(1, width - 1), 2 / max(1, height - 1)])
+        grid = place.movedim(1, -1) * scale - 1
+        return F.grid_sample(before, grid, mode, padding_mode="border", align_corners=True)
+
+    def pull(self, now: Tensor, before: Tensor, share: float, mode: str = "bicubic") -> Tensor:
+        """Pull something towards what it was in the frame before, where the flow can be trusted.
+
+        Args:
+            now: (1, C, H, W), floating.
+            before: the same of the frame before.
+            share: in [0, 1]; of what it was.
+            mode: see `moved`.
+
+        Returns:
+            (1, C, H, W).
+        """
+        moved = self.moved(before.to(now), mode)
+        return torch.addcmul(now, share * self.trust.to(now), moved - now)
+
+
+def _checked(flow: Flow, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Tensor:
+    found = np.asarray(flow(first, second), np.float32)
+    if found.shape != (*first.shape[:2], 2):
+        raise ValueError(
+            f"flow must return an array {(*first.shape[:2], 2)}, got shape {found.shape}"
+        )
+    return torch.from_numpy(found).movedim(-1, 0)[None]
+
+
+def _places(height: int, width: int) -> Tensor:
+    """The places of pixels themselves, (2, H, W)."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x, y])
+
+
+def _planes(frame: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None] / 255
+
+
+def _blurred(x: Tensor) -> Tensor:
+    side = 2 * _RADIUS + 1
+    padded = F.pad(x, (_RADIUS,) * 4, mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(padded, (side, 1), 1), (1, side), 1)

@@ -1,0 +1,138 @@
+"""Cuts of a video, and one look per scene.
+
+A cut is a frame that differs from the one before far more than frames have differed lately, and
+that is not a flash: the frames after it differ, too. Frames are compared as thumbnails, so that
+neither noise nor the movement of small things counts. Dissolves are not cuts: both scenes share a
+look, made for frames of both.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from ..images import Picture
+from ..look import Look, representatives
+from ..stylizer import LOOK_SIZE
+
+THUMBNAIL = 32
+"""Longer side of a thumbnail, in pixels."""
+
+_DIFFERENT = 0.06  # mean absolute difference of thumbnails in [0, 1], at a cut
+_TIMES = 3.0  # that a cut differs more than frames lately
+_LATELY = 12  # frames
+_FLASH = 3  # frames that a flash may last
+_CANDIDATES, _REPRESENTATIVES = 16, 4  # frames per scene, to choose from and chosen
+
+
+class Scene(NamedTuple):
+    """The frames from one cut to the next.
+
+    Attributes:
+        start: index of the first frame.
+        pictures: a few of its frames that represent it.
+
+    Examples:
+        >>> from fastfcs.video.scenes import Scene
+        >>> Scene(24, []).start
+        24
+    """
+
+    start: int
+    pictures: list[Picture]
+
+
+Frame: TypeAlias = Callable[[int], Picture]
+"""A function that returns a frame, reduced to this longer side in pixels."""
+
+
+def find_scenes(frames: Iterable[Frame]) -> Iterator[Scene]:
+    """Find the scenes of a video, in memory that does not grow with their length.
+
+    Args:
+        frames: all frames, in order.
+
+    Yields:
+        Every scene, once it is over.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.images import Picture
+        >>> from fastfcs.video.scenes import find_scenes
+        >>> day, night = (Picture(torch.full((3, 18, 32), grey)) for grey in (0.7, 0.2))
+        >>> frames = [lambda side: day] * 12 + [lambda side: night] * 8
+        >>> [scene.start for scene in find_scenes(frames)]
+        [0, 12]
+    """
+    scene, last = _Candidates(0), None
+    lately: deque[float] = deque(maxlen=_LATELY)
+    cut: _Candidates | None = None  # the scene that begins if a difference was no flash
+    before: Tensor | None = None  # the frame before it
+    for index, frame in enumerate(frames):
+        thumbnail = frame(THUMBNAIL).srgb
+        change = 0.0 if last is None else _difference(thumbnail, last)
+        usual = median(lately) if lately else 0.0
+        if cut is None and change > max(_DIFFERENT, _TIMES * usual):
+            cut, before = _Candidates(index), last
+        lately.append(change)
+        if cut is not None and before is not None:
+            if _difference(thumbnail, before) < _DIFFERENT:
+                cut = None
+            elif index - cut.start == _FLASH:
+                yield scene.chosen()
+                scene, cut = cut, None
+        (cut or scene).add(index, frame)
+        last = thumbnail
+    yield from (each.chosen() for each in (scene, cut) if each is not None and each.frames)
+
+
+class _Candidates:
+    """Some frames of a scene, evenly spaced."""
+
+    def __init__(self, start: int) -> None:
+        self.start, self._stride = start, 1
+        self.frames: list[Picture] = []
+
+    def add(self, index: int, frame: Frame) -> None:
+        if (index - self.start) % self._stride == 0:
+            self.frames.append(frame(LOOK_SIZE))
+            if len(self.frames) > _CANDIDATES:
+                self._stride *= 2
+                self.frames = self.frames[::2]
+
+    def chosen(self) -> Scene:
+        chosen = representatives(self.frames, _REPRESENTATIVES)
+        return Scene(self.start, [self.frames[k] for k in chosen])
+
+
+class Looks:
+    """The looks of all scenes.
+
+    Args:
+        starts: index of the first frame of every scene, increasing from 0.
+        looks: one per scene.
+
+    Examples:
+        >>> from fastfcs.look import Look
+        >>> from fastfcs.video.scenes import Looks
+        >>> day, night = Look.identity(2), Look.identity(3)
+        >>> looks = Looks([0, 24], [day, night])
+        >>> looks.of(23) is day, looks.of(24) is night
+        (True, True)
+    """
+
+    def __init__(self, starts: Sequence[int], looks: Sequence[Look]) -> None:
+        self.starts, self.looks = list(starts), list(looks)
+
+    def of(self, index: int) -> Look:
+        """The look of a frame, by its index."""
+        return self.looks[bisect_right(self.starts, index) - 1]
+
+
+def _difference(first: Tensor, second: Tensor) -> float:
+    return (first - second).abs().mean().item()
