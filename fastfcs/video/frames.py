@@ -151,8 +151,8 @@ class Converter:
         name = _PACKED[depth, kind.has_alpha]
         scale = 1.0 if longest is None else min(1.0, longest / max(kind.width, kind.height))
         size = max(1, round(scale * kind.width)), max(1, round(scale * kind.height))
-        array = np.rot90(self._to_rgb(frame, name, size).to_ndarray(), kind.turns)
-        array = np.ascontiguousarray(array)
+        array: Any = self._to_rgb(frame, name, size).to_ndarray()
+        array = np.ascontiguousarray(np.rot90(array, kind.turns))
         return Picture(
             as_planes(array[..., :3]),
             from_samples(array[..., 3:])[0] if kind.has_alpha else None,

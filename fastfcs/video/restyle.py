@@ -35,7 +35,7 @@ from .file import (
 )
 from .folder import numbered, output_of
 from .frames import Converter
-from .scenes import Frame, Looks, find_scenes
+from .scenes import Frame, Looks, calmed, find_scenes
 from .sequence import STEADINESS, Sequence
 
 Hold: TypeAlias = Literal["scene", "flow"]
@@ -258,7 +258,7 @@ def _find_looks(
         for scene in find_scenes(counted(advance)):
             visible = [p for p in scene.pictures if p.alpha is None or p.alpha.any()]
             starts.append(scene.start)
-            looks.append(stylizer.look(visible) if visible else Look.identity())
+            looks.append(calmed(stylizer.look(visible), visible) if visible else Look.identity())
     return Looks(starts, looks)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from ..images import Picture
@@ -28,6 +29,10 @@ _TIMES = 3.0  # that a cut differs more than frames lately
 _LATELY = 12  # frames
 _FLASH = 3  # frames that a flash may last
 _CANDIDATES, _REPRESENTATIVES = 16, 4  # frames per scene, to choose from and chosen
+
+_GAIN = 1.03  # at most
+_NOISE, _CHROMA_NOISE = 4 / 255, 0.5  # its size, and the share that is not grey
+_SAMPLES, _BISECTIONS = 20_000, 8
 
 
 class Scene(NamedTuple):
@@ -108,6 +113,71 @@ class _Candidates:
     def chosen(self) -> Scene:
         chosen = representatives(self.frames, _REPRESENTATIVES)
         return Scene(self.start, [self.frames[k] for k in chosen])
+
+
+def calmed(look: Look, pictures: Sequence[Picture]) -> Look:
+    """Bound how much a look amplifies what flickers in a video: noise, and fine detail that moves.
+
+    A look c + u(c) with more contrast than the scene amplifies both. Then u is mixed with its mean
+    over the scene, which amplifies nothing, as far as necessary.
+
+    Args:
+        look: the look.
+        pictures: some frames of the scene.
+
+    Returns:
+        A look that amplifies noise, and the differences between neighbouring pixels, by at most
+        3 %, in the root mean square.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.images import Picture
+        >>> from fastfcs.look import Look
+        >>> from fastfcs.video.scenes import calmed
+        >>> harsh = Look(2 * Look.identity(9).grid - 0.5)
+        >>> calm = calmed(harsh, [Picture(0.4 + 0.2 * torch.rand(3, 16, 24))])
+        >>> 1.0 < (calm.grid[0, 4, 4, 5] - calm.grid[0, 4, 4, 4]).item() * 8 < 1.1
+        True
+    """
+    pairs = _noisy_pairs(pictures), _neighbours(pictures)
+    colours, _ = pairs[0]
+    mean = (look.map(colours) - colours).mean(1, keepdim=True)
+    even = look.identity(look.points).grid + mean[..., None]
+
+    def mixed(share: float) -> Look:
+        return Look(torch.lerp(look.grid, even, share))
+
+    def is_harsh(look: Look) -> bool:
+        changes = ((look.map(x) - look.map(y), x - y) for x, y in pairs)
+        return any(bool(after.norm() > _GAIN * before.norm()) for after, before in changes)
+
+    if not is_harsh(look):
+        return look
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_harsh(mixed(middle)) else (low, middle)
+    return mixed(high)
+
+
+def _noisy_pairs(pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    """Colours of pictures without and with noise, (3, n, 1) each."""
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.cat([picture.srgb.flatten(1) for picture in pictures], 1)
+    chosen = torch.randint(colours.shape[1], (_SAMPLES,), generator=generator)
+    colours = colours[:, chosen, None]
+    noise = torch.randn(colours.shape, generator=generator)
+    grey = torch.randn(colours.shape[1:], generator=generator)
+    return colours, (colours + _NOISE * torch.lerp(grey, noise, _CHROMA_NOISE)).clamp(0, 1)
+
+
+def _neighbours(pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    """Colours of pixels, and of those to their right, (3, n, 1) each."""
+    planes = [picture.srgb for picture in pictures]
+    return (
+        torch.cat([plane[:, :, :-1].flatten(1) for plane in planes], 1)[..., None],
+        torch.cat([plane[:, :, 1:].flatten(1) for plane in planes], 1)[..., None],
+    )
 
 
 class Looks:
