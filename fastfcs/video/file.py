@@ -10,13 +10,16 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain, islice, pairwise
+from math import floor
 from pathlib import Path
 from typing import Any
 
 import av
 from av import CodecContext, FFmpegError, VideoFrame
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -28,12 +31,17 @@ from .frames import Kind
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """FFmpeg's name of the container of every suffix that is written."""
 
-_FRAGMENTED = {"movflags": "frag_keyframe+delay_moov"}  # playable up to the last whole fragment
+# A partial file is playable up to its last key frame, whenever the program ends.
+_FRAGMENTED = {"flush_packets": "1", "movflags": "frag_keyframe+delay_moov"}
+_CLUSTERED = {"flush_packets": "1", "cluster_time_limit": "500"}  # milliseconds
 _INDEX_FIRST = {"movflags": "faststart"}
 _IS_MOV = {"mp4", "mov"}
 # Options of the encoders that take a constant quality, with the default one of each.
 _QUALITY = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libaom-av1": 24, "libsvtav1": 24}
 _OPTIONS = {"libvpx-vp9": {"b": "0", "cpu-used": "4", "row-mt": "1", "deadline": "good"}}
+_ALPHA_CHROMA = {"libvpx-vp9": "420"}  # the only one that it takes with alpha
+# Containers store these codecs in another form than encoders give them.
+_TO_ENCODED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _WHOLE_PAIRS = {"libx264", "libx265"}  # their frames consist of whole chroma samples
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own ones ignore it
 _KEY_SECONDS = 2  # between key frames, at most: what a killed run may lose
@@ -78,11 +86,10 @@ class Video:
         self.path = str(path)
         with self._opened() as container:
             stream = _main_stream(container, self.path)
-            self.index = stream.index
+            self.index, codec = stream.index, stream.codec_context.name
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.time_base = stream.time_base or 1 / self.rate
             self.aspect = stream.sample_aspect_ratio
-            self.tags = _colour_tags(stream)
             seconds = None if container.duration is None else container.duration / av.time_base
             self._length = seconds if container.format.name in _KNOW_LENGTH else None
             self.count = stream.frames or (seconds and round(seconds * float(self.rate)))
@@ -93,6 +100,8 @@ class Video:
         if first is None:
             raise VideoError(f"{self.path} must hold at least one frame, got none")
         self.kind = Kind.of(first)
+        if codec == "gif" and not self._is_transparent():  # its decoder always adds alpha
+            self.kind = replace(self.kind, has_alpha=False)
 
     def frames(self) -> Iterator[VideoFrame]:
         """Decode the frames in the order of their times, from the first.
@@ -103,6 +112,14 @@ class Video:
         Raises:
             VideoError: the file is damaged or ends early, or the size changes.
         """
+        # Decoders pass durations on in the order of packets, which is not that of frames.
+        for frame, following in pairwise(chain(self._checked(), [None])):
+            assert frame is not None
+            if following is not None:
+                frame.duration = max(0, _ticks(following) - _ticks(frame))
+            yield frame
+
+    def _checked(self) -> Iterator[VideoFrame]:
         count = 0
         size = self.kind.width, self.kind.height
         with self._opened() as container:
@@ -126,6 +143,9 @@ class Video:
                     f"{self.path} is damaged after {count} frames: {error.strerror}"
                 ) from error
 
+    def _is_transparent(self) -> bool:
+        return any((frame.to_ndarray(format="rgba")[..., 3] < 255).any() for frame in self.frames())
+
     def _opened(self) -> InputContainer:
         try:
             return av.open(self.path, metadata_errors="replace")
@@ -141,19 +161,22 @@ class Video:
         if with_alpha and stream.metadata.get("alpha_mode") == "1":
             codec = CodecContext.create(with_alpha, "r")
         codec.thread_type = "AUTO"
-        end = 0.0
+        end = Fraction(0)
         for packet in container.demux():
             if packet.size:
-                end = max(end, _time(packet) + float((packet.duration or 0) * packet.time_base))
+                end = max(end, _time(packet) + (packet.duration or 0) * packet.time_base)
             if packet.stream.index == stream.index:
                 for frame in codec.decode(packet if packet.size else None):
                     assert isinstance(frame, VideoFrame)
+                    if frame.time_base is None:  # of the last ones
+                        frame.time_base = self.time_base
                     yield frame
         if self._length is not None:
-            end -= (container.start_time or 0) / av.time_base
+            end -= Fraction(container.start_time or 0, av.time_base)
             if end < self._length - _TOLERANCE - _SHARE * self._length:
                 raise VideoError(
-                    f"{self.path} is damaged: it ends after {end:.1f} of {self._length:.1f} seconds"
+                    f"{self.path} is damaged: it ends after {float(end):.1f} of "
+                    f"{self._length:.1f} seconds"
                 )
 
 
@@ -226,6 +249,8 @@ def choose_encoding(
     # encoder takes, in the order of what it loses.
     depths = sorted((8, 10, 12), key=lambda depth: (depth < kind.depth, abs(depth - kind.depth)))
     chromas = [each for each in ("420", "422", "444") if _holds_sides(codec, each, kind)]
+    if kind.has_alpha and codec in _ALPHA_CHROMA:
+        chromas = [_ALPHA_CHROMA[codec]]
     chromas.sort(key=lambda each: (each < kind.chroma, abs(int(each) - int(kind.chroma))))
     found = [
         (depth, chroma, format)
@@ -303,7 +328,8 @@ class Encoder:
         resume: whether to continue an existing file of the same settings.
 
     Attributes:
-        done: number of frames that the file already has.
+        done: number of frames that the file has had already.
+        end: time in seconds at which the last frame ends, or None.
 
     Raises:
         VideoError: the encoder does not take such a video, or the existing file has other settings.
@@ -318,18 +344,24 @@ class Encoder:
     def __init__(
         self, path: str | Path, video: Video, encoding: Encoding, resume: bool = False
     ) -> None:
-        self.done, self._path = 0, path
+        self.done, self._path, self._time_base = 0, path, video.time_base
+        self.end: Fraction | None = None
         self._durations: dict[int, int] = {}
         self._last_dts: int | None = None
         self._stack = ExitStack()
         new = Path(path)
-        kept = _whole_groups(new, encoding.settings) if resume and new.exists() else 0
+        kept = _kept(new, encoding.settings) if resume and new.exists() else 0
         if kept:
             new = new.with_name(f".{new.name}")
         format = CONTAINERS[new.suffix.lower()]
         try:
             self._container: OutputContainer = self._stack.enter_context(
-                av.open(str(new), "w", format, options=_FRAGMENTED if format in _IS_MOV else {})
+                av.open(
+                    str(new),
+                    "w",
+                    format,
+                    container_options=_FRAGMENTED if format in _IS_MOV else _CLUSTERED,
+                )
             )
             self._container.metadata[_SETTINGS] = encoding.settings
             self._stream = self._add_stream(video, encoding)
@@ -367,6 +399,7 @@ class Encoder:
         """
         if frame.pts is not None and duration:
             self._durations[frame.pts] = duration
+            self.end = (frame.pts + duration) * self._time_base
         try:
             self._mux(self._stream.encode(frame))
         except FFmpegError as error:
@@ -392,7 +425,7 @@ class Encoder:
         stream.codec_context.thread_type = "AUTO"
         if video.aspect:
             stream.codec_context.sample_aspect_ratio = video.aspect
-        for name, value in video.tags.items():
+        for name, value in video.kind.tags.items():
             setattr(stream.codec_context, name, value)
         if encoding.codec == "libx265" and self._container.format.name in _IS_MOV:
             stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
@@ -402,34 +435,64 @@ class Encoder:
 
     def _copy(self, path: str | Path, count: int) -> None:
         with av.open(str(path)) as container:
-            for packet in container.demux(_main_stream(container, str(path))):
-                if self.done == count:
-                    break
-                packet.stream = self._stream
-                self._last_dts = packet.dts
-                self._container.mux(packet)
+            stream = _main_stream(container, str(path))
+            filter = _TO_ENCODED.get(stream.codec_context.name)
+            convert = None if filter is None else BitStreamFilterContext(filter, stream)
+            for packet in islice(_packets(path), count):
+                # Of the encoder's own packets and of these, decoding times increase.
+                self._last_dts = floor(_time(packet) / self._time_base)
+                for each in [packet] if convert is None else convert.filter(packet):
+                    each.stream = self._stream
+                    self._container.mux(each)
                 self.done += 1
 
 
-def _whole_groups(path: Path, settings: str) -> int:
-    """The number of frames before the last key frame, after which a killed run may have lost some.
+def _packets(path: str | Path, end: Fraction | None = None) -> Iterator[Packet[Any]]:
+    """The packets of an encoded video, with decoding times, which Matroska does not store.
 
-    Groups are closed, so as many packets hold as many frames.
+    The last one lasts until the video has the length that ``end`` gives it, in seconds.
+    """
+    with suppress(FFmpegError), av.open(str(path)) as container:  # the end may be truncated
+        stream = _main_stream(container, str(path))
+        times: list[int] = [packet.pts or 0 for packet in container.demux(stream) if packet.size]
+    ordered = sorted(times)
+    rank = {time: index for index, time in enumerate(ordered)}
+    delay = max((index - rank[time] for index, time in enumerate(times)), default=0)
+    step = ordered[1] - ordered[0] if len(ordered) > 1 else 1
+    with av.open(str(path)) as container:
+        stream = _main_stream(container, str(path))
+        for index, packet in enumerate(container.demux(stream)):
+            if index == len(times):
+                return
+            early = index - delay
+            packet.dts = ordered[early] if early >= 0 else ordered[0] + early * step
+            if end is not None and index == len(times) - 1 and packet.time_base:
+                length = round(end / packet.time_base) - packet.dts - delay * step
+                packet.duration = max(0, length)
+            yield packet
+
+
+def _kept(path: Path, settings: str) -> int:
+    """The number of frames in a partial file that can be kept.
+
+    A file that was ended in order says how many it has. After a kill some of the last group may be
+    lost; groups are closed, so as many packets before it hold as many frames.
     """
     try:
         with av.open(str(path)) as container:
-            if container.metadata.get(_SETTINGS) != settings:
-                raise VideoError(
-                    f"{path} must come from the same video and settings to be resumed: "
-                    "--force starts again"
-                )
-            last = 0
-            with suppress(FFmpegError):  # a truncated end
-                for index, packet in enumerate(container.demux(_main_stream(container, str(path)))):
-                    if packet.is_keyframe:
-                        last = index
-            return last
-    except (FFmpegError, IndexError):
+            mark = next((v for v in container.metadata.values() if v.startswith(settings)), None)
+        if mark is None:
+            raise VideoError(
+                f"{path} must come from the same video and settings to be resumed: "
+                "--force starts again"
+            )
+        if mark != settings:
+            return int(mark.removeprefix(settings))
+        keys = (index for index, packet in enumerate(_packets(path)) if packet.is_keyframe)
+        return max(keys, default=0)
+    except (FFmpegError, ValueError) as error:
+        if isinstance(error, VideoError):
+            raise
         return 0  # killed before the first group was written
 
 
@@ -460,9 +523,10 @@ def check_streams(video: Video, target: str | Path) -> list[str]:
             if kind in ("data", "attachment") and not _is_copied(stream, target):
                 notes.append(f"stream {stream.index}, {kind}, is left out: {target} cannot hold it")
             elif not _is_copied(stream, target):
+                able = [suffix for suffix, each in CONTAINERS.items() if codec in _supported(each)]
                 raise VideoError(
-                    f"{target} cannot hold the {_NAMES.get(kind, kind)} ({codec}) of "
-                    f"{video.path}; .mkv can"
+                    f"{target} cannot hold the {_NAMES.get(kind, kind)} ({codec}) of {video.path}"
+                    + (f"; {' and '.join(able)} can" if able else "")
                 )
     return notes
 
@@ -491,7 +555,11 @@ def _supported(format: str) -> set[str]:
 
 
 def assemble(
-    partial: str | Path, video: Video, target: str | Path, settings: str | None = None
+    partial: str | Path,
+    video: Video,
+    target: str | Path,
+    end: Fraction | None = None,
+    settings: str | None = None,
 ) -> None:
     """Put the restyled video and the other streams of its source together, atomically.
 
@@ -499,6 +567,7 @@ def assemble(
         partial: the encoded video.
         video: the source.
         target: the output.
+        end: time in seconds at which the last frame ends, if it is known.
         settings: of an encoding that is not at its end, see `Encoding`: the other streams end with
             the video, and the output can be resumed. None copies them whole.
 
@@ -516,14 +585,14 @@ def assemble(
             video._opened() as source,
             av.open(str(partial)) as restyled,
             av.open(
-                str(path), "w", format, options=_INDEX_FIRST if format in _IS_MOV else {}
+                str(path), "w", format, container_options=_INDEX_FIRST if format in _IS_MOV else {}
             ) as output,
         ):
             output.metadata.update(_common_metadata(source))
-            end = float("inf")
+            last: Fraction | float = float("inf")
             if settings is not None:
                 output.metadata[_SETTINGS] = settings
-                end = _last_time(partial)
+                last = max(map(_time, _packets(partial)))
             new: dict[int, Stream] = {}
             for stream in source.streams:
                 if stream.index == video.index:
@@ -539,17 +608,17 @@ def assemble(
                 copy.disposition = stream.disposition
             if source.chapters():
                 output.set_chapters(source.chapters())
-            main, own = new[video.index], _main_stream(restyled, str(partial))
+            main = new[video.index]
             others = [source.streams[index] for index in new if index != video.index]
             packets = heapq.merge(
-                ((_time(p), p, main) for p in restyled.demux(own) if p.size),
+                ((_time(p), p, main) for p in _packets(partial, end)),
                 ((_time(p), p, new[p.stream.index]) for p in source.demux(*others) if p.size)
                 if others
                 else (),
                 key=lambda each: each[0],
             )
             for time, packet, stream in packets:
-                if stream is not main and time > end:
+                if stream is not main and time > last:
                     continue
                 packet.stream = stream
                 output.mux(packet)
@@ -557,19 +626,14 @@ def assemble(
         raise VideoError(f"{target} cannot be written: {_reason(error)}") from error
 
 
-def _time(packet: Packet[Any]) -> float:
-    time = packet.dts if packet.dts is not None else packet.pts
-    return (
-        float("-inf")
-        if time is None or packet.time_base is None
-        else float(time * packet.time_base)
-    )
+def _time(packet: Packet[Any]) -> Fraction:
+    """The decoding time in seconds, or that of presentation."""
+    time = packet.pts if packet.dts is None else packet.dts
+    return Fraction(0) if time is None or packet.time_base is None else time * packet.time_base
 
 
-def _last_time(path: str | Path) -> float:
-    with av.open(str(path)) as container:
-        packets = container.demux(_main_stream(container, str(path)))
-        return max((_time(packet) for packet in packets if packet.size), default=0.0)
+def _ticks(frame: VideoFrame) -> int:
+    return frame.pts or 0
 
 
 def _common_metadata(container: InputContainer) -> dict[str, str]:
@@ -579,16 +643,13 @@ def _common_metadata(container: InputContainer) -> dict[str, str]:
 
 def _main_stream(container: InputContainer, path: str) -> VideoStream:
     """The first stream of moving pictures; covers of albums are not."""
+    if container.format.name.endswith("_pipe") or container.format.name == "image2":
+        raise VideoError(f"{path} must be a video, got a picture, which fastfcs stylize restyles")
     streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not streams:
         kinds: list[str] = sorted({stream.type for stream in container.streams}) or ["nothing"]
         raise VideoError(f"{path} must hold video, got {' and '.join(kinds)}")
     return streams[0]
-
-
-def _colour_tags(stream: VideoStream) -> dict[str, Any]:
-    names = ("color_range", "color_primaries", "color_trc", "colorspace")
-    return {name: getattr(stream.codec_context, name) for name in names}
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from ..images.samples import as_planes
 
 _HD = 720  # height in pixels from which colours that are not tagged are those of BT.709
 _UNKNOWN = 2  # of ITU-T H.273, for matrices, primaries and curves
+_TAGS = "color_range", "color_primaries", "color_trc", "colorspace"
 _ONE = 1 << 16  # in the fixed-point numbers of a display matrix
 _PACKED = {
     (8, False): "rgb24",
@@ -38,6 +39,7 @@ class Kind:
         chroma: the subsampling of the chroma, "420", "422" or "444".
         matrix: code point of the matrix from RGB to YUV (ITU-T H.273).
         full_range: whether samples span all values.
+        tags: the code points of range, primaries, transfer and matrix that a result is tagged with.
         icc: colour profile, or None for sRGB.
         matrix_of_display: the nine numbers by which a player turns frames, or None.
         notes: sentences on what is understood in another way than it is tagged.
@@ -57,6 +59,7 @@ class Kind:
     chroma: str
     matrix: int
     full_range: bool
+    tags: dict[str, int]
     icc: bytes | None
     matrix_of_display: tuple[int, ...] | None
     notes: tuple[str, ...] = ()
@@ -65,11 +68,14 @@ class Kind:
     def of(cls, frame: VideoFrame) -> Kind:
         """Find the kind of a video from its first frame."""
         format, matrix = frame.format, int(frame.colorspace)
+        tags = {name: int(getattr(frame, name)) for name in _TAGS}
         is_rgb = format.is_rgb or format.has_palette
-        if is_rgb:
-            matrix = Colorspace.ITU709  # of the result
+        if is_rgb:  # the result is not
+            matrix = tags["colorspace"] = int(Colorspace.ITU709)
+            tags["color_range"] = int(ColorRange.MPEG)
         elif matrix == _UNKNOWN:
-            matrix = Colorspace.ITU709 if frame.height >= _HD else Colorspace.ITU601
+            matrix = int(Colorspace.ITU709 if frame.height >= _HD else Colorspace.ITU601)
+        full_range = tags["color_range"] == ColorRange.JPEG or format.name.startswith("yuvj")
         icc, notes = profile(int(frame.color_primaries), int(frame.color_trc))
         display, beside = None, cast(Mapping[str, bytes], frame.side_data)
         if "DISPLAYMATRIX" in beside:
@@ -84,8 +90,9 @@ class Kind:
             max(component.bits for component in format.components),
             any(component.is_alpha for component in format.components) or format.has_palette,
             _chroma(format),
-            int(matrix),
-            not is_rgb and (frame.color_range == ColorRange.JPEG or format.name.startswith("yuvj")),
+            matrix,
+            full_range,
+            tags,
             icc,
             display,
             tuple(notes),
@@ -189,9 +196,11 @@ class Converter:
             dst_color_range=ColorRange.JPEG if self.kind.full_range else ColorRange.MPEG,
             interpolation="BICUBIC",
         )
-        frame.pts = like.pts
+        frame.pts, frame.duration = like.pts, like.duration
         if like.time_base is not None:
             frame.time_base = like.time_base
+        for name, value in self.kind.tags.items():  # some encoders look at frames
+            setattr(frame, name, value)
         frame.pict_type = PictureType.NONE  # the encoder chooses
         return frame
 

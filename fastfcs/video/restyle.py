@@ -190,13 +190,13 @@ def _restyle_file(
     except (KeyboardInterrupt, VideoError) as error:
         if not done:
             raise
-        assemble(unfinished, video, unfinished, encoding.settings)
+        assemble(unfinished, video, unfinished, settings=f"{encoding.settings} {done}")
         of = f" of about {video.count}" if video.count else ""
         kept = f"{done}{of} frames are in {unfinished}"
         if isinstance(error, VideoError):
             raise VideoError(f"{error}; {kept}") from error
         raise Stopped(f"stopped: {kept}, and --resume continues it") from error
-    assemble(unfinished, video, target)
+    assemble(unfinished, video, target, encoder.end)
     unfinished.unlink()
     scenes = None if looks is None else len(looks.starts)
     return Report(done, (kind.width, kind.height), scenes, notes)
@@ -302,7 +302,7 @@ class _Lut:
             "buffer",
             video_size=f"{like.width}x{like.height}",
             pix_fmt=like.format.name,
-            time_base="1/1",
+            time_base=str(like.time_base),
             colorspace="gbr",
             range="pc",
         )
