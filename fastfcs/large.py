@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .constraints.pixels import SoftClip
 from .images import ImageBatch
+from .images.samples import to_floats
 from .ops import affine_apply, affine_fit
 
 SOLVE_SIZE = 768
@@ -36,7 +37,7 @@ def fit_change(small: ImageBatch, restyled: Tensor) -> Tensor:
     """Fit the models of a change.
 
     Args:
-        small: the picture that was restyled (`ImageBatch.reduced`).
+        small: the picture as it was restyled, `ImageBatch.reduced` or not.
         restyled: the result, (B, 3, h, w), floating in [0, 1], in sRGB.
 
     Returns:
@@ -51,7 +52,11 @@ def fit_change(small: ImageBatch, restyled: Tensor) -> Tensor:
         >>> models.shape, round(models[0, 3].mean().item(), 3)
         (torch.Size([1, 12, 32, 48]), 0.1)
     """
-    guide = small.samples.to(torch.promote_types(small.samples.dtype, torch.float32))
+    samples = small.samples
+    if samples.is_floating_point():
+        guide = samples.to(torch.promote_types(samples.dtype, torch.float32))
+    else:
+        guide = to_floats(samples[0])[None]
     # Without alpha: hidden pixels, which would not change, would hold back their neighbours.
     result = replace(small, alpha=None).encode(restyled).to(guide)
     return affine_fit(guide.detach(), SoftClip(guide).inverse(result) - guide, _RADIUS, _EPS)

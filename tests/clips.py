@@ -24,7 +24,8 @@ class Clip(NamedTuple):
 
 
 # Camera moves: the place of the middle of the frame in the photograph, relative to half its sides,
-# the angle in radians and the scale, at a time t in [0, 1).
+# the angle in radians and the scale, at a time t, which is 0 at first and 1 after `LENGTH` frames.
+LENGTH = 60
 MOVES: dict[str, Callable[[float], tuple[float, float, float, float]]] = {
     "still": lambda t: (0, 0, 0, 1),
     "pan": lambda t: (0.3 * (2 * t - 1), 0.1 * (2 * t - 1), 0, 1),
@@ -64,7 +65,7 @@ def make_clip(
     frames, motions = [], []
     before: tuple[Tensor, Tensor, Tensor] | None = None
     for index in range(count):
-        t = index / count
+        t = index / LENGTH
         x, y, angle, scale = MOVES[move](t)
         middle = photo.new_tensor([(1 + x) * photo.shape[2] / 2, (1 + y) * photo.shape[1] / 2])
         camera = extent * scale * _rotation(angle), middle

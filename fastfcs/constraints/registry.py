@@ -149,7 +149,8 @@ class BetweenUpdates:
     """All constraints that are enforced after each update of the network.
 
     An update may leave [0,1], so X is brought back first: softly by `Photoreal`, if it is among the
-    constraints, else by clipping. The constraints then follow in order. Even grounds stay even,
+    constraints, else by clipping. The constraints then follow in order, those that are
+    `AcrossScales` at last. Even grounds stay even,
     too: `Photoreal` sees to it itself; otherwise X is evened out before it is clipped, but only on
     white, grey and black grounds, since a painting of flat colours should be painted.
 
@@ -188,6 +189,9 @@ class BetweenUpdates:
         chroma: Tensor | None = None,
     ) -> None:
         self._parts = parts
+        # They may hold X where it leaves [0,1], so X is not clipped for them alone.
+        self._across = [part for part in parts if isinstance(part, AcrossScales)]
+        parts = tuple(part for part in parts if not isinstance(part, AcrossScales))
         # Constraints split colours, which takes far longer in channels_last memory.
         content = content.contiguous()
         self._constraints = build(
@@ -240,7 +244,7 @@ class BetweenUpdates:
         Returns:
             (B,3,H,W).
         """
-        return self._enforce([c for c in self._constraints if isinstance(c, AcrossScales)], x)
+        return self._enforce(self._across, x)
 
     def refining(
         self,
@@ -291,11 +295,11 @@ class BetweenUpdates:
         x = x.contiguous()
         if self._ground:
             x = self._ground(x)
-        if not self._constraints:
-            return x
-        x = self._bound(x)
-        self._left -= 1
-        return self._enforce(self._early if self._left > 0 else self._last, x)
+        if self._constraints:
+            x = self._bound(x)
+            self._left -= 1
+            x = self._enforce(self._early if self._left > 0 else self._last, x)
+        return self._enforce(self._across, x)
 
     def project(self, x: Tensor, lowpass: LowPass, luma_lowpass: LowPass) -> Tensor:
         """Enforce the constraints on an X that need not be bounded first.

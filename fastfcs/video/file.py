@@ -43,6 +43,7 @@ _ALPHA_CHROMA = {"libvpx-vp9": "420"}  # the only one that it takes with alpha
 # Containers store these codecs in another form than encoders give them.
 _TO_ENCODED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _WHOLE_PAIRS = {"libx264", "libx265"}  # their frames consist of whole chroma samples
+_ALPHA_MODE = "alpha_mode"  # metadata of a stream in Matroska whose packets have alpha beside them
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own ones ignore it
 _KEY_SECONDS = 2  # between key frames, at most: what a killed run may lose
 # Containers that say how long they are, and by how many seconds and what share that may be wrong.
@@ -158,7 +159,7 @@ class Video:
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         codec: Any = stream.codec_context
         with_alpha = _ALPHA_DECODERS.get(codec.name)
-        if with_alpha and stream.metadata.get("alpha_mode") == "1":
+        if with_alpha and _ALPHA_MODE in map(str.lower, stream.metadata):
             codec = CodecContext.create(with_alpha, "r")
         codec.thread_type = "AUTO"
         end = Fraction(0)
@@ -329,7 +330,6 @@ class Encoder:
 
     Attributes:
         done: number of frames that the file has had already.
-        end: time in seconds at which the last frame ends, or None.
 
     Raises:
         VideoError: the encoder does not take such a video, or the existing file has other settings.
@@ -345,7 +345,6 @@ class Encoder:
         self, path: str | Path, video: Video, encoding: Encoding, resume: bool = False
     ) -> None:
         self.done, self._path, self._time_base = 0, path, video.time_base
-        self.end: Fraction | None = None
         self._durations: dict[int, int] = {}
         self._last_dts: int | None = None
         self._stack = ExitStack()
@@ -399,7 +398,6 @@ class Encoder:
         """
         if frame.pts is not None and duration:
             self._durations[frame.pts] = duration
-            self.end = (frame.pts + duration) * self._time_base
         try:
             self._mux(self._stream.encode(frame))
         except FFmpegError as error:
@@ -447,11 +445,8 @@ class Encoder:
                 self.done += 1
 
 
-def _packets(path: str | Path, end: Fraction | None = None) -> Iterator[Packet[Any]]:
-    """The packets of an encoded video, with decoding times, which Matroska does not store.
-
-    The last one lasts until the video has the length that ``end`` gives it, in seconds.
-    """
+def _packets(path: str | Path) -> Iterator[Packet[Any]]:
+    """The packets of an encoded video, with decoding times, which Matroska does not store."""
     with suppress(FFmpegError), av.open(str(path)) as container:  # the end may be truncated
         stream = _main_stream(container, str(path))
         times: list[int] = [packet.pts or 0 for packet in container.demux(stream) if packet.size]
@@ -466,9 +461,6 @@ def _packets(path: str | Path, end: Fraction | None = None) -> Iterator[Packet[A
                 return
             early = index - delay
             packet.dts = ordered[early] if early >= 0 else ordered[0] + early * step
-            if end is not None and index == len(times) - 1 and packet.time_base:
-                length = round(end / packet.time_base) - packet.dts - delay * step
-                packet.duration = max(0, length)
             yield packet
 
 
@@ -558,7 +550,6 @@ def assemble(
     partial: str | Path,
     video: Video,
     target: str | Path,
-    end: Fraction | None = None,
     settings: str | None = None,
 ) -> None:
     """Put the restyled video and the other streams of its source together, atomically.
@@ -567,7 +558,6 @@ def assemble(
         partial: the encoded video.
         video: the source.
         target: the output.
-        end: time in seconds at which the last frame ends, if it is known.
         settings: of an encoding that is not at its end, see `Encoding`: the other streams end with
             the video, and the output can be resumed. None copies them whole.
 
@@ -605,13 +595,15 @@ def assemble(
                 copy.metadata.update(
                     (k, v) for k, v in stream.metadata.items() if k in ("language", "title")
                 )
+                if _ALPHA_MODE in map(str.lower, template.metadata):
+                    copy.metadata[_ALPHA_MODE] = "1"
                 copy.disposition = stream.disposition
             if source.chapters():
                 output.set_chapters(source.chapters())
             main = new[video.index]
             others = [source.streams[index] for index in new if index != video.index]
             packets = heapq.merge(
-                ((_time(p), p, main) for p in _packets(partial, end)),
+                ((_time(p), p, main) for p in _packets(partial)),
                 ((_time(p), p, new[p.stream.index]) for p in source.demux(*others) if p.size)
                 if others
                 else (),

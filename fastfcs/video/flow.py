@@ -3,7 +3,7 @@
 The flow w of a frame is a displacement per pixel: what is at p was at p + w(p) in the frame before.
 It is trusted where
 
-    |w(p) + w'(p + w(p))|^2 < 0.01 (|w|^2 + |w'|^2) + 0.5
+    |w(p) + w'(p + w(p))|^2 < 0.01 (|w|^2 + |w'|^2) + 1
 
 with the flow w' from the frame before to this one (Sundaram, Brox and Keutzer, ECCV 2010, section
 3): both agree, so the pixel was visible there. The trust falls with the difference of colours
@@ -27,13 +27,19 @@ Flow: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.fl
 """A function of two frames, (H, W, 3) in sRGB, that finds the displacements (H, W, 2), x first, in
 pixels, by which the pixels of the first lie elsewhere in the second."""
 
-_RELATIVE, _ABSOLUTE = 0.01, 0.5  # of the check forward and back, in squared pixels
-_RADIUS = 2  # of a blur, in pixels, that takes noise from the comparison of colours
-_SIMILAR = 0.04  # a difference of colours, in [0, 1], at which the trust is 1 / e
+_RELATIVE, _ABSOLUTE = 0.01, 1.0  # of the check forward and back, in squared pixels
+_RADIUS = 2  # of blurs, in pixels, that take noise from comparisons
+_POINTS, _FOLLOWS, _MOST = 4000, 0.5, 0.2  # points, pixels, and their share, of a camera's motion
+_AS_GOOD, _NOISE = 1.3, 4.0  # a cost that is as good: relatively, and in squared grey levels
+_SIMILAR = 0.06  # a difference of colours, in [0, 1], at which the trust is 1 / e
 
 
 def dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Find the optical flow by dense inverse search (Kroeger et al., ECCV 2016), with OpenCV.
+
+    Noise moves the flow of areas without texture, and strokes with it. An affine motion of the
+    camera is therefore fitted to the flow of textured points, and taken wherever it explains the
+    second frame about as well.
 
     Args:
         first: a frame, (H, W, 3), in sRGB.
@@ -60,9 +66,53 @@ def dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.
     except ImportError as error:
         raise ImportError("optical flow needs OpenCV: pip install 'fastfcs[video]'") from error
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
-    flow: NDArray[np.float32] = search.calc(*grey, None)
+    one, other = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
+    flow: NDArray[np.float32] = search.calc(one, other, None)
+    camera = _camera_motion(cv2, one, flow)
+    if camera is None:
+        return flow
+    costs = (_cost(cv2, one, other, each) for each in (camera, flow))
+    as_good = next(costs) < _AS_GOOD * next(costs) + _NOISE
+    share = cv2.GaussianBlur(as_good.astype(np.float32), (0, 0), _RADIUS)[..., None]
+    flow += share * (camera - flow)
     return flow
+
+
+def _camera_motion(
+    cv2: Any, grey: NDArray[np.uint8], flow: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    """The affine motion that most of a flow follows, as a flow; None if there is none."""
+    height, width = grey.shape
+    slopes = (cv2.Sobel(grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+    texture = cv2.GaussianBlur(sum(slope**2 for slope in slopes), (0, 0), _RADIUS)
+    step = max(4, int((height * width / _POINTS) ** 0.5))
+    y, x = np.mgrid[step // 2 : height : step, step // 2 : width : step]
+    textured = texture[y, x] >= np.median(texture[y, x])
+    y, x = y[textured], x[textured]
+    start = np.stack([x, y], -1).astype(np.float32)
+    matrix, followed = cv2.estimateAffine2D(
+        start, start + flow[y, x], method=cv2.RANSAC, ransacReprojThreshold=_FOLLOWS
+    )
+    if matrix is None or followed.mean() < _MOST:
+        return None
+    y, x = np.mgrid[:height, :width]
+    places = np.stack([x, y], -1).astype(np.float32)
+    moved = places @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32)
+    motion: NDArray[np.float32] = moved - places
+    return motion
+
+
+def _cost(
+    cv2: Any, one: NDArray[np.uint8], other: NDArray[np.uint8], flow: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Mean squared differences around every pixel, in grey levels."""
+    height, width = one.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    place = x + flow[..., 0], y + flow[..., 1]
+    moved = cv2.remap(other, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    error = (one.astype(np.float32) - moved.astype(np.float32)) ** 2
+    cost: NDArray[np.float32] = cv2.blur(error, (4 * _RADIUS + 1,) * 2)
+    return cost
 
 
 @dataclass(frozen=True)
@@ -112,9 +162,9 @@ class Motion:
         height, width = now.shape[:2]
         place = there + _places(height, width).to(there)
         bound = place.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
-        seen &= ((place >= 0) & (place <= bound)).all(1, keepdim=True)
+        seen &= ((place > -0.5) & (place < bound + 0.5)).all(1, keepdim=True)
         # The flow next to what was hidden mixes both sides.
-        hidden = F.max_pool2d(1 - seen.float(), 2 * _RADIUS + 1, 1, _RADIUS)
+        hidden = F.max_pool2d(1 - seen.float(), 3, 1, 1)
         colours, earlier = (_blurred(_planes(frame)) for frame in (now, before))
         apart = (colours - unsure.moved(earlier, "bilinear")).abs().amax(1, keepdim=True)
         return cls(there, (1 - hidden) * torch.exp(-((apart / _SIMILAR) ** 2)))

@@ -196,7 +196,7 @@ def _restyle_file(
         if isinstance(error, VideoError):
             raise VideoError(f"{error}; {kept}") from error
         raise Stopped(f"stopped: {kept}, and --resume continues it") from error
-    assemble(unfinished, video, target, encoder.end)
+    assemble(unfinished, video, target)
     unfinished.unlink()
     scenes = None if looks is None else len(looks.starts)
     return Report(done, (kind.width, kind.height), scenes, notes)

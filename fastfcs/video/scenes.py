@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ _DIFFERENT = 0.06  # mean absolute difference of thumbnails in [0, 1], at a cut
 _TIMES = 3.0  # that a cut differs more than frames lately
 _LATELY = 12  # frames
 _FLASH = 3  # frames that a flash may last
-_CANDIDATES, _REPRESENTATIVES = 16, 4  # frames per scene, to choose from and chosen
+_CANDIDATES, _REPRESENTATIVES = 16, 3  # frames per scene, to choose from and chosen
 
 _GAIN = 1.03  # at most
 _NOISE, _CHROMA_NOISE = 4 / 255, 0.5  # its size, and the share that is not grey
@@ -162,12 +163,14 @@ def calmed(look: Look, pictures: Sequence[Picture]) -> Look:
 
 def _noisy_pairs(pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
     """Colours of pictures without and with noise, (3, n, 1) each."""
-    generator = torch.Generator().manual_seed(0)
+    random = np.random.default_rng(0)
     colours = torch.cat([picture.srgb.flatten(1) for picture in pictures], 1)
-    chosen = torch.randint(colours.shape[1], (_SAMPLES,), generator=generator)
+    chosen = torch.from_numpy(random.integers(colours.shape[1], size=_SAMPLES))
     colours = colours[:, chosen, None]
-    noise = torch.randn(colours.shape, generator=generator)
-    grey = torch.randn(colours.shape[1:], generator=generator)
+    noise, grey = (
+        torch.from_numpy(random.standard_normal((channels, _SAMPLES, 1))).to(colours)
+        for channels in (3, 1)
+    )
     return colours, (colours + _NOISE * torch.lerp(grey, noise, _CHROMA_NOISE)).clamp(0, 1)
 
 
