@@ -6,6 +6,7 @@ import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ def test_every_example_is_short_and_tested() -> None:
         "gatys.py",
         "operators.py",
         "regions.py",
+        "webcam.py",
     ]
     for script in scripts:
         assert len(script.read_text().splitlines()) < 40
@@ -109,3 +111,28 @@ def test_regions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     red, _, blue = read("out.png").transpose(2, 0, 1)
     assert (red - blue)[:, :60].mean() > 0.1
     assert (blue - red)[:, 60:].mean() > 0.1
+
+
+def test_webcam(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frame is painted and shown, until q is pressed."""
+    shown: list[Any] = []
+
+    class Camera:
+        def __init__(self, index: int) -> None:
+            assert index == 0
+
+        def read(self) -> tuple[bool, Any]:
+            return True, np.array(Image.open("photo.png").resize((96, 64)))
+
+    monkeypatch.setattr("cv2.VideoCapture", Camera)
+    monkeypatch.setattr("cv2.imshow", lambda name, frame: shown.append(frame), raising=False)
+    monkeypatch.setattr(
+        "cv2.waitKey", lambda wait: ord("q") if len(shown) == 2 else -1, raising=False
+    )
+    run("webcam.py", "style.png", "48", monkeypatch=monkeypatch)
+    assert [frame.shape for frame in shown] == [(32, 48, 3)] * 2
+    assert abs(shown[0].astype(int) - Camera(0).read()[1][::2, ::2]).mean() > 3
+    monkeypatch.setattr(Camera, "read", lambda self: (False, None))
+    shown.clear()
+    with pytest.raises(SystemExit, match="no camera"):
+        run("webcam.py", "style.png", monkeypatch=monkeypatch)

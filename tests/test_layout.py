@@ -24,7 +24,7 @@ LAYERS = (
     "refinement",
     "weights",
     "stylizer solvers",
-    "steps",
+    "steps video",
     "app",
     "evaluation",
     "training",

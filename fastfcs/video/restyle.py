@@ -21,6 +21,7 @@ from .. import images
 from ..checks import MIN_SIDE
 from ..constraints.registry import is_photoreal
 from ..look import Look
+from ..memory import return_freed
 from ..stylizer import Stylizer
 from .ahead import ahead
 from .file import (
@@ -259,6 +260,7 @@ def _find_looks(
             visible = [p for p in scene.pictures if p.alpha is None or p.alpha.any()]
             starts.append(scene.start)
             looks.append(calmed(stylizer.look(visible), visible) if visible else Look.identity())
+    return_freed()  # encoders take memory, too
     return Looks(starts, looks)
 
 
