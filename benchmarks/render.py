@@ -7,7 +7,7 @@ the report.json of `fastfcs evaluate PAIRS`, with the medians of --refine and --
 into it as "artistic, refined" and so on; iterations-*.json are the iterations.json of
 --equivalent-iterations without their rows of single pairs; command-cpu.json is written by
 command.py, networks.json by networks.py, large.json by large.py, known-edits.json by
-known_edits.py, and one file per machine by laplacian.py, gram.py and stylizer.py.
+known_edits.py, video.json by video.py, and one file per machine by laplacian.py, gram.py and stylizer.py.
 """
 
 from __future__ import annotations
@@ -307,6 +307,34 @@ def known_edits(report: dict[str, Any]) -> str:
     return table(["PSNR in dB, CIEDE2000", *(f"seed {seed}" for seed in report)], rows)
 
 
+def video(report: dict[str, Any]) -> str:
+    """Warping errors of photographs and of paintings, and the speed of the command."""
+    photographs = [
+        [clip, f"{row['source']:.4f}"]
+        + [f"{row[key]:.2f}" for key in ("scene", "scene, largest", "flow", "frame by frame")]
+        for clip, row in report["photographs"].items()
+    ]
+    paintings = [
+        [clip, f"{row['frame by frame']:.3f}"]
+        + [f"{row[key]:.2f}" for key in ("iterates", "iterates, gram", "result", "result, gram")]
+        for clip, row in report["paintings"].items()
+    ]
+    speed = [
+        [name, f"{row['frames per second']:.1f}", f"{row['peak_mb']:.0f}"]
+        for name, row in report["speed"].items()
+    ]
+    held = ["`--hold scene`, median", "largest", "`--hold flow`", "frame by frame"]
+    pulled = ["held", "its Gram distance", "held to the result", "its Gram distance"]
+    return "\n".join(
+        [
+            table(["photographs, error over the source's", "source", *held], photographs),
+            table(["paintings, over frame by frame", "frame by frame", *pulled], paintings),
+            f"{machine_name(report['machine'])}, the whole command, from file to file:\n",
+            table(["", "frames per second", "peak MB"], speed),
+        ]
+    )
+
+
 def benchmarks(machines: list[Sections]) -> str:
     """The goals that were measured, the Stylizer's times, and the goals that were not measured."""
     text = goals(machines)
@@ -339,6 +367,7 @@ def documents() -> dict[Path, str]:
             "benchmarks": benchmarks(machines),
             "large": large(results["large"]),
         },
+        "docs/video.md": {"video": video(results["video"])},
         "docs/evaluation.md": {"known edits": known_edits(results["known-edits"])},
     }
     texts = {}

@@ -111,7 +111,7 @@ def _cost(
     place = x + flow[..., 0], y + flow[..., 1]
     moved = cv2.remap(other, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     error = (one.astype(np.float32) - moved.astype(np.float32)) ** 2
-    cost: NDArray[np.float32] = cv2.blur(error, (4 * _RADIUS + 1,) * 2)
+    cost: NDArray[np.float32] = cv2.blur(error, (2 * _RADIUS + 1,) * 2)
     return cost
 
 
