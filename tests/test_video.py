@@ -227,6 +227,7 @@ def test_what_is_kept(tmp_path: Path, painter: Stylizer) -> None:
 
 
 def test_subtitles_chapters_and_covers(tmp_path: Path, clip: Path, painter: Stylizer) -> None:
+    """Also an attachment, such as a font."""
     (tmp_path / "s.srt").write_text("1\n00:00:00,000 --> 00:00:00,400\nHello\n")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "cover.jpg")
     source = tmp_path / "a.mkv"
@@ -242,6 +243,7 @@ def test_subtitles_chapters_and_covers(tmp_path: Path, clip: Path, painter: Styl
         pairs[-1][1].metadata["language"] = "fre"
         pairs.append((c.streams[0], output.add_stream_from_template(c.streams[0])))
         pairs[-1][1].disposition |= av.stream.Disposition.attached_pic
+        output.add_attachment("font.ttf", "application/x-truetype-font", b"letters")
         output.set_chapters([{**chapter, "metadata": {"title": "One"}}])
         for container in (a, s, c):
             for packet in container.demux():
@@ -252,7 +254,8 @@ def test_subtitles_chapters_and_covers(tmp_path: Path, clip: Path, painter: Styl
     assert want["languages"][2] == "fre"
     restyle(source, tmp_path / "b.mkv", painter)
     got = facts(tmp_path / "b.mkv")
-    assert got["streams"] == want["streams"] == ["video", "audio", "subtitle", "video"]
+    assert got["streams"] == want["streams"]
+    assert got["streams"] == ["video", "audio", "subtitle", "video", "attachment"]
     for name in ("times", "languages", "chapters", "others"):
         assert got[name] == want[name], name
     for target, sentence in {
@@ -456,6 +459,14 @@ def test_interrupted_and_resumed(tmp_path: Path, painter: Stylizer, suffix: str)
     whole, resumed = read_video(tmp_path / f"whole{suffix}"), read_video(target)
     for x, y in zip(whole, resumed, strict=True):
         assert np.abs(x.astype(int) - y).mean() < 3
+
+
+def test_interrupted_after_the_last_frame(tmp_path: Path, clip: Path, painter: Stylizer) -> None:
+    target = tmp_path / "out.mp4"
+    with pytest.raises(Stopped, match=f"{COUNT} of about {COUNT} frames"):
+        restyle(clip, target, painter, progress=Interrupter(COUNT, interrupt))
+    assert restyle(clip, target, painter, resume=True).frames == COUNT
+    assert facts(target)["times"] == facts(clip)["times"]
 
 
 def test_interrupted_before_the_first_frame(tmp_path: Path, clip: Path, painter: Stylizer) -> None:

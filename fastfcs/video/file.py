@@ -165,7 +165,8 @@ class Video:
         end = Fraction(0)
         for packet in container.demux():
             if packet.size:
-                end = max(end, _time(packet) + (packet.duration or 0) * packet.time_base)
+                length = (packet.duration or 0) * (packet.time_base or 0)
+                end = max(end, _time(packet) + length)
             if packet.stream.index == stream.index:
                 for frame in codec.decode(packet if packet.size else None):
                     assert isinstance(frame, VideoFrame)
@@ -386,18 +387,18 @@ class Encoder:
             if kind is None:
                 raise VideoError(f"{self._path} cannot be written: {_reason(failed)}") from failed
 
-    def write(self, frame: VideoFrame, duration: int) -> None:
+    def write(self, frame: VideoFrame) -> None:
         """Encode a frame.
 
         Args:
-            frame: in the encoding's pixel format, with its time in the source's time base.
-                duration: in units of the time base; 0 if it is not known.
+            frame: in the encoding's pixel format, with its time and duration in the source's time
+                base; a duration of 0 is not known.
 
         Raises:
             VideoError: the file cannot be written.
         """
-        if frame.pts is not None and duration:
-            self._durations[frame.pts] = duration
+        if frame.pts is not None and frame.duration:
+            self._durations[frame.pts] = frame.duration
         try:
             self._mux(self._stream.encode(frame))
         except FFmpegError as error:
@@ -512,18 +513,21 @@ def check_streams(video: Video, target: str | Path) -> list[str]:
             if stream.index == video.index:
                 continue
             kind, codec = stream.type, _codec_name(stream)
-            if kind in ("data", "attachment") and not _is_copied(stream, target):
+            if _is_copied(stream, target):
+                continue
+            if kind not in _NAMES:
                 notes.append(f"stream {stream.index}, {kind}, is left out: {target} cannot hold it")
-            elif not _is_copied(stream, target):
+            else:
                 able = [suffix for suffix, each in CONTAINERS.items() if codec in _supported(each)]
                 raise VideoError(
-                    f"{target} cannot hold the {_NAMES.get(kind, kind)} ({codec}) of {video.path}"
+                    f"{target} cannot hold the {_NAMES[kind]} ({codec}) of {video.path}"
                     + (f"; {' and '.join(able)} can" if able else "")
                 )
     return notes
 
 
-_NAMES = {"subtitle": "subtitles", "video": "second video"}
+_STREAM_METADATA = {"language", "title", "filename", "mimetype"}  # the latter of attachments
+_NAMES = {"audio": "audio", "subtitle": "subtitles", "video": "second video"}
 
 
 def _codec_name(stream: Stream) -> str:
@@ -593,7 +597,7 @@ def assemble(
                     continue
                 copy = new[stream.index] = output.add_stream_from_template(template)
                 copy.metadata.update(
-                    (k, v) for k, v in stream.metadata.items() if k in ("language", "title")
+                    (k, v) for k, v in stream.metadata.items() if k.lower() in _STREAM_METADATA
                 )
                 if _ALPHA_MODE in map(str.lower, template.metadata):
                     copy.metadata[_ALPHA_MODE] = "1"

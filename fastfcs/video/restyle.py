@@ -181,9 +181,10 @@ def _restyle_file(
             Encoder(unfinished, video, encoding, resume) as encoder,
             progress("restyling", video.count) as advance,
         ):
+            done = encoder.done
             for index, frame in enumerate(ahead(video.frames())):
                 if index >= encoder.done:
-                    encoder.write(restyled(index, frame), frame.duration)
+                    encoder.write(restyled(index, frame))
                     done = index + 1
                 elif sequence is not None and index >= encoder.done - _WARM_UP:
                     restyled(index, frame)
