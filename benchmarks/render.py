@@ -7,7 +7,8 @@ the report.json of `fastfcs evaluate PAIRS`, with the medians of --refine and --
 into it as "artistic, refined" and so on; iterations-*.json are the iterations.json of
 --equivalent-iterations without their rows of single pairs; command-cpu.json is written by
 command.py, networks.json by networks.py, large.json by large.py, known-edits.json by
-known_edits.py, video.json by video.py, and one file per machine by laplacian.py, gram.py and stylizer.py.
+known_edits.py, video.json by video.py, and one file per machine by laplacian.py, gram.py and
+stylizer.py.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ Frame = NDArray[np.uint8]
 class ToResult(sequences.Hold):
     """X_k is pulled towards the result of the frame before, for every k (Puy and Pérez)."""
 
-    def at(self, size: tuple[int, int]) -> ToResult:
+    def at_scale(self, size: tuple[int, int]) -> ToResult:
         motion = self._motion and self._motion.at(size)
         return ToResult(motion, self._share, self._before, self._now)
 

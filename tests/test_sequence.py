@@ -218,7 +218,7 @@ def test_what_sequences_raise(painter: Stylizer) -> None:
 
 
 def test_constraints_across_scales() -> None:
-    """A constraint with `at` acts at every scale, at X^(0) too; other callables at the last."""
+    """With `at_scale` a constraint acts at every scale and X^(0); other callables at the last."""
     sizes: list[tuple[int, int]] = []
 
     class Everywhere:
@@ -226,7 +226,7 @@ def test_constraints_across_scales() -> None:
             sizes.append((x.shape[-2], x.shape[-1]))
             return x
 
-        def at(self, size: tuple[int, int]) -> Everywhere:
+        def at_scale(self, size: tuple[int, int]) -> Everywhere:
             return self
 
     torch.manual_seed(0)
@@ -248,7 +248,7 @@ def test_hold() -> None:
     assert hold(torch.ones(1, 3, *SIZE)).mean() == 0.5
     assert hold(torch.ones(1, 3, *SIZE)).mean() == 1  # there was no second one
     assert len(now[SIZE]) == 2
-    smaller = hold.at((48, 80))
+    smaller = hold.at_scale((48, 80))
     assert smaller(torch.ones(1, 3, 48, 80)).mean() == 1
     assert len(now[48, 80]) == 1
 

@@ -99,6 +99,7 @@ def facts(path: Path) -> dict[str, Any]:
             "languages": [each.metadata.get("language", "und") for each in container.streams],
             "title": container.metadata.get("title"),
             "chapters": [(c["start"], c["end"], c["metadata"]) for c in container.chapters()],
+            "covers": [bool(each.disposition & 1024) for each in container.streams].count(True),
             "others": others(path),
         }
 

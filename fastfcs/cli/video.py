@@ -62,8 +62,8 @@ _INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 @click.option(
     "--steadiness",
     type=float,
-    help="How much of a frame comes from the one before, 0 to below 1; less follows changes of "
-    "light sooner. By default 0.9.",
+    help="The share of each frame that is taken from the previous one, from 0 to below 1; less "
+    "follows changes of light sooner. By default 0.9.",
 )
 @CUTOFF
 @BLEND
@@ -115,8 +115,8 @@ def video(
     """Restyle the video CONTENT in the style of a picture, without flicker.
 
     CONTENT is a video file, or a folder of numbered pictures. Times, sound, subtitles, rotation and
-    colour tags are kept. Until it is whole, the result is in a partial file beside OUTPUT, which
-    can be played; --resume continues it.
+    colour tags are kept. Until the result is complete, it is kept in a playable partial file beside
+    OUTPUT, which --resume continues.
     """
     import_torch()
 

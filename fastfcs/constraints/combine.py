@@ -22,7 +22,7 @@ class AcrossScales(Protocol):
         ...     def __call__(self, x):
         ...         return x
         ...
-        ...     def at(self, size):
+        ...     def at_scale(self, size):
         ...         return self
         >>> isinstance(Still(), AcrossScales), isinstance(lambda x: x, AcrossScales)
         (True, False)
@@ -31,7 +31,7 @@ class AcrossScales(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """X -> X, for X^(0), after every update and at the end of the scale."""
 
-    def at(self, size: tuple[int, int]) -> Constraint:
+    def at_scale(self, size: tuple[int, int]) -> Constraint:
         """The constraint of the scale of this height and width, with the same interface."""
 
 

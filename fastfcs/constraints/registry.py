@@ -229,7 +229,7 @@ class BetweenUpdates:
         parts: list[Part] = []
         for part in self._parts:
             if isinstance(part, AcrossScales):
-                parts.append(part.at((height, width)))
+                parts.append(part.at_scale((height, width)))
             elif isinstance(part, str) and not is_photoreal((part,)):
                 parts.append(part)
         ground = self._ground and self._ground.reduced(content)

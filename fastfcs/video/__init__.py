@@ -2,8 +2,9 @@
 
 - `Sequence` restyles frames one after the other, along the optical flow (`fastfcs.video.flow`).
 - `fastfcs.video.scenes` finds cuts and the frames from which one look per scene is made.
-- `fastfcs.video.file` reads and writes video files with PyAV, `fastfcs.video.folder` folders of
-  numbered pictures.
+- `fastfcs.video.restyle` does whole files and folders: `source` decodes a file with PyAV, `frames`
+  converts its frames to pictures and back, `encoding` and `partial` write the result, and `streams`
+  adds audio, subtitles and the rest.
 """
 
 from .flow import Motion, dis_flow

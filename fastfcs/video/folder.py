@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 from ..images import SUFFIXES, PictureError, format_of
-from .file import VideoError
+from .container import VideoError
 
 
 def numbered(folder: Path) -> list[Path]:
     """List the frames in a folder.
 
     Args:
-        folder: a folder of pictures whose names contain their numbers.
+        folder: a folder of pictures whose names contain their numbers; other files are ignored.
 
     Returns:
         The pictures in the order of their numbers, with or without leading zeros.
@@ -34,7 +34,10 @@ def numbered(folder: Path) -> list[Path]:
     paths = [
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and re.search(r"\d", path.stem)
+        and path.is_file()
     ]
     if not paths:
         raise VideoError(f"{folder} must contain numbered pictures, got none")

@@ -18,7 +18,14 @@ from ..images.samples import as_planes
 
 _HD = 720  # height in pixels from which colours that are not tagged are those of BT.709
 _UNKNOWN = 2  # of ITU-T H.273, for matrices, primaries and curves
-_TAGS = "color_range", "color_primaries", "color_trc", "colorspace"
+TAGS = "color_range", "color_primaries", "color_trc", "colorspace"
+"""The attributes of frames and codecs that tag colours."""
+
+_MATRICES = {1, 4, 5, 6, 7, 9}  # of ITU-T H.273, those that FFmpeg converts
+_HDR_DATA = {
+    *("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS"),
+    *("DYNAMIC_HDR_VIVID", "DOVI_METADATA", "DOVI_RPU_BUFFER"),
+}
 _ONE = 1 << 16  # in the fixed-point numbers of a display matrix
 _PACKED = {
     (8, False): "rgb24",
@@ -66,24 +73,42 @@ class Kind:
 
     @classmethod
     def of(cls, frame: VideoFrame) -> Kind:
-        """Find the kind of a video from its first frame."""
+        """Find the kind of a video from its first frame.
+
+        Args:
+            frame: the frame.
+
+        Returns:
+            The kind.
+
+        Raises:
+            ValueError: the colours are encoded in a way that FFmpeg does not convert.
+        """
         format, matrix = frame.format, int(frame.colorspace)
-        tags = {name: int(getattr(frame, name)) for name in _TAGS}
+        tags = {name: int(getattr(frame, name)) for name in TAGS}
         is_rgb = format.is_rgb or format.has_palette
         if is_rgb:  # the result is not
             matrix = tags["colorspace"] = int(Colorspace.ITU709)
             tags["color_range"] = int(ColorRange.MPEG)
         elif matrix == _UNKNOWN:
             matrix = int(Colorspace.ITU709 if frame.height >= _HD else Colorspace.ITU601)
+        if matrix not in _MATRICES:
+            raise ValueError(
+                f"its colours must be encoded by one of the matrices {sorted(_MATRICES)} of "
+                f"ITU-T H.273, got {matrix}"
+            )
         full_range = tags["color_range"] == ColorRange.JPEG or format.name.startswith("yuvj")
         icc, notes = profile(int(frame.color_primaries), int(frame.color_trc))
         display, beside = None, cast(Mapping[str, bytes], frame.side_data)
         if "DISPLAYMATRIX" in beside:
             display = tuple(np.frombuffer(bytes(beside["DISPLAYMATRIX"]), "<i4").tolist())
-        if "MASTERING_DISPLAY_METADATA" in beside:
-            notes.append("the data on its mastering display are left out")
+        if any(name in beside for name in _HDR_DATA):
+            notes.append("its HDR metadata are left out")
         if frame.interlaced_frame:
-            notes.append("it is interlaced: both fields of a frame are restyled as one picture")
+            notes.append(
+                "it is interlaced: both fields of a frame are restyled as one picture, and the "
+                "result is progressive"
+            )
         return cls(
             frame.width,
             frame.height,
@@ -103,7 +128,7 @@ class Kind:
         """Quarter turns, counterclockwise, that make a frame upright."""
         if self.matrix_of_display is None:
             return 0
-        a, b, _, c, d = (number // _ONE for number in self.matrix_of_display[:5])
+        a, b, _, c, d = (round(number / _ONE) for number in self.matrix_of_display[:5])
         turns = {(1, 0, 0, 1): 0, (0, 1, -1, 0): 3, (-1, 0, 0, -1): 2, (0, -1, 1, 0): 1}
         return turns.get((a, b, c, d), 0)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import current_thread, main_thread
 from typing import Literal, TypeAlias
 
 import torch
@@ -24,20 +26,15 @@ from ..look import Look
 from ..memory import return_freed
 from ..stylizer import Stylizer
 from .ahead import ahead
-from .file import (
-    Encoder,
-    Encoding,
-    Video,
-    VideoError,
-    assemble,
-    check_streams,
-    choose_encoding,
-    partial_path,
-)
+from .container import CONTAINERS, VideoError
+from .encoding import Encoding, choose_encoding
 from .folder import numbered, output_of
 from .frames import Converter
+from .partial import Encoder, partial_path
 from .scenes import Frame, Looks, calmed, find_scenes
 from .sequence import STEADINESS, Sequence
+from .source import Video
+from .streams import assemble, check_streams
 
 Hold: TypeAlias = Literal["scene", "flow"]
 Progress: TypeAlias = Callable[[str, int | None], AbstractContextManager[Callable[[], None]]]
@@ -100,7 +97,7 @@ def restyle(
 
     Args:
         source: a video file, or a folder of numbered pictures.
-        target: a file that ends in one of `fastfcs.video.file.CONTAINERS`, or a folder for a
+        target: a file that ends in one of `fastfcs.video.container.CONTAINERS`, or a folder for a
             folder. A file gets the source's times, size, rotation, colour tags, audio, subtitles,
             chapters and metadata.
         stylizer: with one style.
@@ -108,7 +105,7 @@ def restyle(
             scene on a few of its frames and applies it to all; "flow" restyles every frame and
             smooths the change along the optical flow (`Sequence`). None for paintings.
         steadiness: see `Sequence`; without effect on "scene".
-        codec, crf: see `fastfcs.video.file.choose_encoding`.
+        codec, crf: see `fastfcs.video.encoding.choose_encoding`.
         resume: whether to continue what an interrupted run has left.
         overwrite: whether to replace an existing output, or to start again.
         progress: is told of every frame.
@@ -127,8 +124,11 @@ def restyle(
         >>> from fastfcs.video.restyle import restyle
         >>> restyle("gone.mp4", "out.mp4", Stylizer(weights="tiny"))
         Traceback (most recent call last):
-        fastfcs.video.file.VideoError: gone.mp4 cannot be read: No such file or directory
+        fastfcs.video.container.VideoError: gone.mp4 cannot be read: No such file or directory
     """
+    statistics = stylizer.statistics.get()
+    if statistics is not None and statistics[0].styles != 1:
+        raise ValueError(f"style must be a single one for a video, got {statistics[0].styles}")
     photoreal = is_photoreal(stylizer.constraint)
     if hold is not None and not photoreal:
         raise ValueError(f"hold must be None for a painting, got {hold!r}")
@@ -166,42 +166,75 @@ def _restyle_file(
             f"got {kind.width} x {kind.height}"
         )
     _check_output(video.path, target, overwrite)
+    if unfinished.exists() and os.path.samefile(video.path, unfinished):
+        raise VideoError(f"output must not be {target}: {unfinished} is the video itself")
     if unfinished.exists() and not (resume or overwrite):
         raise VideoError(f"{unfinished} exists already: --resume continues it, --force replaces it")
-    notes = (*kind.notes, *encoding.notes, *check_streams(video, target))
+    notes = (*kind.notes, *encoding.notes, *check_streams(video, target, encoding))
     converter = Converter(kind, encoding.format)
     looks = None
     if sequence is None:
         frames = (partial(converter.picture, frame) for frame in ahead(video.frames()))
         looks = _find_looks(frames, stylizer, video.count, progress)
-    done = 0
+    with (
+        _restyled(converter, looks, sequence) as restyled,
+        Encoder(unfinished, video, encoding, resume) as encoder,
+    ):
+        done = encoder.done
+        try:
+            with progress("restyling", video.count) as advance:
+                for index, frame in enumerate(ahead(video.frames())):
+                    if index >= encoder.done:
+                        result = restyled(index, frame)
+                        with _uninterrupted():
+                            encoder.write(result)
+                            done = index + 1
+                    elif sequence is not None and index >= encoder.done - _WARM_UP:
+                        restyled(index, frame)
+                    advance()
+        except BaseException as error:
+            failed: BaseException | None = error
+        else:
+            failed = None
+    of = f" of about {video.count}" if video.count else ""
+    kept = f"{done}{of} frames are in {unfinished}"
     try:
-        with (
-            _restyled(converter, encoding, looks, sequence) as restyled,
-            Encoder(unfinished, video, encoding, resume) as encoder,
-            progress("restyling", video.count) as advance,
-        ):
-            done = encoder.done
-            for index, frame in enumerate(ahead(video.frames())):
-                if index >= encoder.done:
-                    encoder.write(restyled(index, frame))
-                    done = index + 1
-                elif sequence is not None and index >= encoder.done - _WARM_UP:
-                    restyled(index, frame)
-                advance()
-    except (KeyboardInterrupt, VideoError) as error:
-        if not done:
+        if failed is None:
+            assemble(unfinished, video, target)
+            unfinished.unlink()
+        elif not done:
+            unfinished.unlink()
+        else:
+            assemble(unfinished, video, unfinished, f"{encoding.settings} {done}")
+    except KeyboardInterrupt as error:
+        failed = error
+    except VideoError:
+        if failed is None:
             raise
-        assemble(unfinished, video, unfinished, settings=f"{encoding.settings} {done}")
-        of = f" of about {video.count}" if video.count else ""
-        kept = f"{done}{of} frames are in {unfinished}"
-        if isinstance(error, VideoError):
-            raise VideoError(f"{error}; {kept}") from error
-        raise Stopped(f"stopped: {kept}, and --resume continues it") from error
-    assemble(unfinished, video, target)
-    unfinished.unlink()
+    if isinstance(failed, KeyboardInterrupt) and done:
+        raise Stopped(f"stopped: {kept}, and --resume continues it") from failed
+    if isinstance(failed, VideoError) and done:
+        raise VideoError(f"{failed}; {kept}") from failed
+    if failed is not None:
+        raise failed
     scenes = None if looks is None else len(looks.starts)
     return Report(done, (kind.width, kind.height), scenes, notes)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the block, so that no packet is lost."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _restyle_folder(
@@ -215,15 +248,17 @@ def _restyle_folder(
 ) -> Report:
     paths = numbered(source)
     outputs = [target / output_of(path) for path in paths]
-    if target.exists() and not target.is_dir():
-        raise VideoError(f"output must be a folder for a folder, got {target}")
+    is_file = target.exists() or target.suffix.lower() in CONTAINERS
+    if is_file and not target.is_dir():
+        raise VideoError(f"output must be a folder for a folder of pictures, got {target}")
+    if len(set(outputs)) < len(outputs):
+        twice = next(path for path in outputs if outputs.count(path) > 1)
+        raise VideoError(f"{source} must have one picture per number, got two for {twice.name}")
     if target.resolve() == source.resolve():
         raise VideoError(f"output must be another folder than the source, got {target}")
     existing = [path for path in outputs if path.exists()]
     if existing and not (resume or overwrite):
-        raise VideoError(
-            f"{existing[0]} exists already: --resume leaves it out, --force replaces it"
-        )
+        raise VideoError(f"{existing[0]} exists already: --resume keeps it, --force replaces it")
     target.mkdir(parents=True, exist_ok=True)
     done = [resume and path.exists() for path in outputs]
     first = images.read(paths[0])
@@ -232,15 +267,23 @@ def _restyle_folder(
     if sequence is None and not all(done):
         frames = (partial(images.fit_picture, p) for p in ahead(map(images.read, paths)))
         looks = _find_looks(frames, stylizer, len(paths), progress)
-    with progress("restyling", len(paths)) as advance, torch.inference_mode():
-        for index, picture in enumerate(ahead(map(images.read, paths))):
-            if looks is not None and not done[index]:
-                images.write(looks.of(index)(picture), outputs[index])
-            elif sequence is not None and not all(done[index : index + _WARM_UP]):
-                result = sequence(picture)
-                if not done[index]:
-                    images.write(result, outputs[index])
-            advance()
+    count = 0
+    try:
+        with progress("restyling", len(paths)) as advance, torch.inference_mode():
+            for index, picture in enumerate(ahead(map(images.read, paths))):
+                if looks is not None and not done[index]:
+                    images.write(looks.of(index)(picture), outputs[index])
+                elif sequence is not None and not all(done[index : index + _WARM_UP]):
+                    result = sequence(picture)
+                    if not done[index]:
+                        images.write(result, outputs[index])
+                count = index + 1
+                advance()
+    except KeyboardInterrupt as error:
+        if not count:
+            raise
+        kept = f"{count} of {len(paths)} pictures are in {target}"
+        raise Stopped(f"stopped: {kept}, and --resume continues") from error
     scenes = None if looks is None else len(looks.starts)
     return Report(len(paths), first.size, scenes, notes)
 
@@ -267,11 +310,9 @@ def _find_looks(
 
 @contextmanager
 def _restyled(
-    converter: Converter, encoding: Encoding, looks: Looks | None, sequence: Sequence | None
+    converter: Converter, looks: Looks | None, sequence: Sequence | None
 ) -> Iterator[Callable[[int, VideoFrame], VideoFrame]]:
     """A function that restyles the frame of an index."""
-    drops_alpha = converter.kind.has_alpha and "a" not in encoding.format
-    assert not drops_alpha  # `choose_encoding` sees to it
     if looks is None:
         assert sequence is not None
 
@@ -340,7 +381,7 @@ def _fingerprint(
     steadiness: float,
     encoding: Encoding,
 ) -> str:
-    """What a partial file must agree in to be resumed."""
+    """Identify the source and the settings: a partial file is resumed only if they match."""
     status = os.stat(source)
     digest = hashlib.sha256()
     for tensor in stylizer.state_dict().values():

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..constraints.combine import Constraint
 from ..constraints.registry import Part, is_photoreal
-from ..images import Picture, image_to_tensor, to_samples
+from ..images import Picture, image_to_tensor, least_side, to_samples
 from ..large import apply_change
 from ..stylizer import Stylizer
 from .flow import Flow, Motion, dis_flow
@@ -70,7 +70,7 @@ class Hold:
         self._motion, self._share = motion, share
         self._before, self._now = before, now
 
-    def at(self, size: tuple[int, int]) -> Constraint:
+    def at_scale(self, size: tuple[int, int]) -> Constraint:
         """The same for the scale of this height and width, see `AcrossScales`."""
         motion = self._motion and self._motion.at(size)
         return Hold(motion, self._share, self._before, self._now)
@@ -151,7 +151,8 @@ class Sequence:
         if len(batch.samples) != 1:
             raise ValueError(f"frame must be a single image, got a batch of {len(batch.samples)}")
         height, width = batch.samples.shape[-2:]
-        small = batch if max(height, width) <= FLOW_SIDE else batch.reduced(FLOW_SIDE)
+        side = least_side((height, width), FLOW_SIDE)
+        small = batch if max(height, width) <= side else batch.reduced(side)
         seen = to_samples(small.pixels[0], 8)
         past, motion = self._past, None
         if past is not None and past.size == (height, width):
