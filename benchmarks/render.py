@@ -316,8 +316,11 @@ def video(report: dict[str, Any]) -> str:
         for clip, row in report["photographs"].items()
     ]
     paintings = [
-        [clip, f"{row['frame by frame']:.3f}"]
-        + [f"{row[key]:.2f}" for key in ("iterates", "iterates, gram", "result", "result, gram")]
+        [clip, f"{row['frame by frame']:.3f}, {row['frame by frame, ssim']:.2f}"]
+        + [
+            f"{row[kind]:.2f}, {row[f'{kind}, gram']:.2f}, {row[f'{kind}, ssim']:.2f}"
+            for kind in ("iterates", "result")
+        ]
         for clip, row in report["paintings"].items()
     ]
     speed = [
@@ -325,11 +328,12 @@ def video(report: dict[str, Any]) -> str:
         for name, row in report["speed"].items()
     ]
     held = ["`--hold scene`, median", "largest", "`--hold flow`", "frame by frame"]
-    pulled = ["held", "its Gram distance", "held to the result", "its Gram distance"]
+    alone = "frame by frame: error, SSIM"
+    pulled = [f"{kind}: error, Gram distance, SSIM" for kind in ("held", "held to the result")]
     return "\n".join(
         [
             table(["photographs, error over the source's", "source", *held], photographs),
-            table(["paintings, over frame by frame", "frame by frame", *pulled], paintings),
+            table(["paintings", alone, *pulled], paintings),
             f"{machine_name(report['machine'])}, the whole command, from file to file:\n",
             table(["", "frames per second", "peak MB"], speed),
         ]

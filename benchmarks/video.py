@@ -8,9 +8,9 @@ motion. Writes benchmarks/results/video.json, or the parts of it that are named:
 
 - for photographs, with a photograph as reference, the warping error over that of the source, from
   file to file, with one look per scene and along the flow;
-- for paintings the warping error over that of frame by frame, and the Gram distance to the style
-  over that of frame by frame, held to the iterates of the frame before, as `Sequence` does, or to
-  its result, as Puy and Pérez do;
+- for paintings the warping error and the Gram distance to the style, both over those of frame by
+  frame, and the SSIM of gradients with the source, held to the iterates of the frame before, as
+  `Sequence` does, or to its result, as Puy and Pérez do;
 - the whole command: frames per second and peak memory.
 """
 
@@ -42,12 +42,13 @@ from pictures import photo
 from fastfcs import Stylizer, pyramid
 from fastfcs.evaluation.warping import warping_error
 from fastfcs.files import write_text
+from fastfcs.losses import gradient_ssim
 from fastfcs.video import Motion, Sequence
 from fastfcs.video import sequence as sequences
 from fastfcs.video.restyle import restyle
 
 RESULTS = Path(__file__).parent / "results/video.json"
-SIZE, COUNT = (360, 640), 32
+SIZE, COUNT = (360, 640), 24
 KNOWN = {
     "pan": ("china", "chelsea"),
     "zoom": ("coffee", "astronaut"),
@@ -158,6 +159,17 @@ def style_distance(judge: Stylizer, frames: list[Frame]) -> float:
     return statistics.mean(distances)
 
 
+def structure(frames: list[Frame], sources: list[Frame]) -> float:
+    """SSIM of gradients with the source, the mean over frames."""
+    pairs = zip(frames, sources, strict=True)
+    return statistics.mean(
+        gradient_ssim(
+            *(torch.from_numpy(x).movedim(-1, 0)[None].double() / 255 for x in pair)
+        ).item()
+        for pair in pairs
+    )
+
+
 def paintings(clip: Clip, weights: str, style: str) -> dict[str, float]:
     """Of `Sequence` and of the variant: errors and distances over those of frame by frame."""
     reference: Any = style if weights == "universal" else photo(style)
@@ -166,6 +178,7 @@ def paintings(clip: Clip, weights: str, style: str) -> dict[str, float]:
     error, late = warping_error(alone, clip.motions), slice(COUNT // 2, None, 4)
     distance = style_distance(judge, alone[late])
     row = {"frame by frame": error, "source": warping_error(*clip)}
+    row["frame by frame, ssim"] = structure(alone[late], clip.frames[late])
     hold = sequences.Hold
     for name, kind in (("iterates", hold), ("result", ToResult)):
         sequences.Hold = kind  # type: ignore[misc]
@@ -173,6 +186,7 @@ def paintings(clip: Clip, weights: str, style: str) -> dict[str, float]:
         held = [sequence(frame) for frame in clip.frames]
         row[name] = warping_error(held, clip.motions) / error
         row[f"{name}, gram"] = style_distance(judge, held[late]) / distance
+        row[f"{name}, ssim"] = structure(held[late], clip.frames[late])
     sequences.Hold = hold  # type: ignore[misc]
     return row
 
