@@ -31,6 +31,7 @@ _RELATIVE, _ABSOLUTE = 0.01, 1.0  # of the check forward and back, in squared pi
 _RADIUS = 2  # of blurs, in pixels, that take noise from comparisons
 _POINTS, _FOLLOWS, _MOST = 4000, 0.5, 0.2  # points, pixels, and their share, of a camera's motion
 _AS_GOOD, _NOISE = 1.3, 4.0  # a cost that is as good: relatively, and in squared grey levels
+_AROUND = 4  # of a mean around a pixel, in pixels
 _SIMILAR = 0.06  # a difference of colours, in [0, 1], at which the trust is 1 / e
 
 
@@ -207,7 +208,14 @@ class Motion:
         grid = place.movedim(1, -1) * scale - 1
         return F.grid_sample(before, grid, mode, padding_mode="border", align_corners=True)
 
-    def pull(self, now: Tensor, before: Tensor, share: float, mode: str = "bicubic") -> Tensor:
+    def pull(
+        self,
+        now: Tensor,
+        before: Tensor,
+        share: float,
+        mode: str = "bicubic",
+        bound: float | None = None,
+    ) -> Tensor:
         """Pull something towards what it was in the frame before, where the flow can be trusted.
 
         Args:
@@ -215,12 +223,18 @@ class Motion:
             before: the same of the frame before.
             share: in [0, 1]; of what it was.
             mode: see `moved`.
+            bound: a mean difference around a pixel at which the trust is 1 / e of what it is
+                without; None does not look at differences.
 
         Returns:
             (1, C, H, W).
         """
-        moved = self.moved(before.to(now), mode)
-        return torch.addcmul(now, share * self.trust.to(now), moved - now)
+        change = self.moved(before.to(now), mode) - now
+        weight = share * self.trust.to(now)
+        if bound is not None:
+            apart = _blurred(change.mean(1, keepdim=True), _AROUND)
+            weight = weight * torch.exp(-((apart / bound) ** 2))
+        return torch.addcmul(now, weight, change)
 
 
 def _checked(flow: Flow, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Tensor:
@@ -242,7 +256,7 @@ def _planes(frame: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None] / 255
 
 
-def _blurred(x: Tensor) -> Tensor:
-    side = 2 * _RADIUS + 1
-    padded = F.pad(x, (_RADIUS,) * 4, mode="replicate")
+def _blurred(x: Tensor, radius: int = _RADIUS) -> Tensor:
+    side = 2 * radius + 1
+    padded = F.pad(x, (radius,) * 4, mode="replicate")
     return F.avg_pool2d(F.avg_pool2d(padded, (side, 1), 1), (1, side), 1)

@@ -12,6 +12,9 @@ then the network begins with a painting and paints on it, frame after frame: str
 structure fades. With X'_k a frame that does not move has the painting of a single picture as its
 fixed point, for any s (docs/video.md compares both).
 
+M also falls where X_k and W(X'_k) differ over a whole neighbourhood: strokes differ from frame to
+frame, but the glow around something that has moved must not trail behind it.
+
 For a photograph the models of its change (`fastfcs.large`) are pulled likewise, once per frame.
 """
 
@@ -38,6 +41,7 @@ STEADINESS = 0.9
 FLOW_SIDE = 960
 """Longer side, in pixels, to which larger frames are reduced to find their motion."""
 
+_BOUND = 0.12  # on the mean difference of iterates around a pixel, in [0, 1]
 _SAME_SCENE = 0.25  # mean trust below which a frame begins anew
 
 T = TypeVar("T", Tensor, Image.Image, NDArray[Any], Picture)
@@ -58,10 +62,10 @@ class Hold:
         >>> from fastfcs.video import Motion
         >>> from fastfcs.video.sequence import Hold
         >>> still = Motion(torch.zeros(1, 2, 16, 24), torch.ones(1, 1, 16, 24))
-        >>> black, white, now = torch.zeros(1, 3, 16, 24), torch.ones(1, 3, 16, 24), {}
+        >>> black, grey, now = torch.zeros(1, 3, 16, 24), torch.full((1, 3, 16, 24), 0.01), {}
         >>> hold = Hold(still, 0.75, {(16, 24): [black]}, now)
-        >>> hold(white).mean().item(), len(now[16, 24])
-        (0.25, 1)
+        >>> round(hold(grey).mean().item(), 4), len(now[16, 24])
+        (0.0026, 1)
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Hold:
         size = x.shape[-2], x.shape[-1]
         kept, before = self._now.setdefault(size, []), self._before.get(size, [])
         if self._motion is not None and len(kept) < len(before):
-            x = self._motion.pull(x, before[len(kept)], self._share)
+            x = self._motion.pull(x, before[len(kept)], self._share, bound=_BOUND)
         kept.append(x.half())
         return x
 
