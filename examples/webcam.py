@@ -2,8 +2,8 @@
 
 python examples/webcam.py STYLE [WIDTH]
 
-Needs pip install 'fastfcs[video]', a camera, and OpenCV with windows (opencv-python). A smaller
-WIDTH, 320 by default, is faster: two cores paint about ten frames of 320 x 180 per second.
+Needs a camera, and OpenCV with windows: pip install opencv-python, which takes the place of the
+opencv-python-headless of fastfcs[video]. A smaller WIDTH, 320 by default, is faster.
 """
 
 import sys

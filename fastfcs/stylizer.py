@@ -781,7 +781,10 @@ class Stylizer(nn.Module):
         if not self._is_refined:
             scales = tuple(Statistics(s.own) for s in scales)
         if any(s.widths != self.solver.widths for s in scales):
-            raise ValueError(f"style must be a preset of these weights, got {path}")
+            raise ValueError(
+                f"style must be a preset of these weights, got {path}; "
+                "the presets that ship belong to universal"
+            )
         device = next(self.solver.parameters()).device
         return tuple(s.map(lambda h: h.to(device)) for s in scales)
 

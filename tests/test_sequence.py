@@ -206,6 +206,8 @@ def test_what_sequences_raise(painter: Stylizer) -> None:
     for steadiness in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"steadiness must be in \[0, 1\)"):
             Sequence(painter, steadiness=steadiness)
+    with pytest.raises(TypeError, match="stylizer must be a Stylizer, got str"):
+        Sequence("the-scream")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="frame must be a single image, got a batch of 2"):
         Sequence(painter)(noise(2, 3, 32, 48))
     parts = painter.constraint
@@ -287,11 +289,15 @@ def test_scenes() -> None:
 
 
 def test_no_scenes() -> None:
-    """Flashes, fast pans and dissolves are no cuts."""
+    """Flashes, fast pans, things that pass and dissolves are no cuts."""
     rocket, coffee = thumbnails("rocket", 10), thumbnails("coffee", 10)
     white = [torch.ones(3, 24, 60)] * 2
     assert scenes_of(rocket + white + rocket) == [0]
     assert scenes_of(thumbnails("rocket", 20, shift=2)) == [0]
+    passing = [picture.clone() for picture in rocket]
+    for index in range(3, 8):
+        passing[index][:, :, 10 * index - 30 : 10 * index - 15] = 0.3
+    assert scenes_of(passing) == [0]
     dissolve = [torch.lerp(rocket[0], coffee[0], k / 30) for k in range(31)]
     assert scenes_of(rocket + dissolve + coffee) == [0]
 

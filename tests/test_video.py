@@ -143,9 +143,9 @@ def test_encodings() -> None:
 
     cases = {
         ("yuv420p", "a.mp4"): ("libx264", "yuv420p", 0),
-        ("yuv422p10le", "a.mov"): ("libx264", "yuv422p10le", 0),
+        ("yuv422p10le", "a.mov"): ("libx264", "yuv422p10le", 1),
         ("yuv420p12le", "a.mkv"): ("libx264", "yuv420p10le", 1),
-        ("rgb24", "a.mp4"): ("libx264", "yuv444p", 0),
+        ("rgb24", "a.mp4"): ("libx264", "yuv444p", 1),
         ("gray", "a.mp4"): ("libx264", "yuv420p", 0),
         ("yuv420p10le", "a.webm"): ("libvpx-vp9", "yuv420p", 1),
         ("yuva420p", "a.webm"): ("libvpx-vp9", "yuva420p", 0),
@@ -304,6 +304,19 @@ def test_transparency(
             assert np.abs(got - alpha)[:, 68:].max() <= tolerance
 
 
+@pytest.mark.parametrize(
+    ("codec", "format", "tag"),
+    [("libx265", "yuv420p", "hvc1"), ("prores_ks", "yuv444p10le", "ap4h")],
+)
+def test_tags_that_players_know(
+    tmp_path: Path, painter: Stylizer, codec: str, format: str, tag: str
+) -> None:
+    source = write_video(tmp_path / "a.mkv", frames(2), format=format)
+    restyle(source, tmp_path / "b.mov", painter, codec=codec)
+    with av.open(str(tmp_path / "b.mov")) as container:
+        assert container.streams.video[0].codec_context.codec_tag == tag
+
+
 def test_opaque_gif(tmp_path: Path, painter: Stylizer) -> None:
     """Their decoder always adds alpha, so it must be looked at."""
     still = [Image.fromarray(frame) for frame in frames(4)]
@@ -318,7 +331,7 @@ def test_one_frame_and_odd_sizes(tmp_path: Path, photographer: Stylizer) -> None
     assert (report.frames, report.scenes) == (1, 1)
     odd = write_video(tmp_path / "odd.webm", frames(3, (49, 65)), codec="libvpx-vp9", options={})
     report = restyle(odd, tmp_path / "odd.mp4", photographer)
-    assert any("65 x 49 is odd" in note for note in report.notes)
+    assert any("since its sides are odd" in note for note in report.notes)
     assert facts(tmp_path / "odd.mp4")["size"] == (65, 49)
 
 
@@ -562,7 +575,14 @@ def test_interrupted_and_resumed(tmp_path: Path, painter: Stylizer, suffix: str)
         restyle(source, target, painter)
     with pytest.raises(VideoError, match="must come from the same video and settings"):
         restyle(source, target, painter, crf=30, resume=True)
-    # Killed: what is on the disk at that moment is what is left.
+    # Killed at once, before anything was written, and later: what is on the disk is what is left.
+    begun = tmp_path / f"begun{suffix}"
+    partial_path(begun).write_bytes(b"")
+    assert (
+        restyle(write_video(tmp_path / "b.mp4", frames(2)), begun, painter, resume=True).frames == 2
+    )
+    begun.unlink()
+    (tmp_path / "b.mp4").unlink()
     snapshot = tmp_path / "snapshot"
     copy = Interrupter(115, lambda: shutil.copy(unfinished, snapshot) and interrupt())
     with pytest.raises(Stopped):
@@ -697,8 +717,8 @@ def test_command_raises(tmp_path: Path, clip: Path, reference: Picture) -> None:
     style = ["--style", tmp_path / "ref.png", "--weights", "tiny", "-o", tmp_path / "out.mp4"]
     for options, sentence in {
         ("--hold", "flow"): "--hold must be given with --photoreal",
-        ("--photoreal", "--steadiness", "0.5"): "--steadiness must be given without --photoreal",
-        ("--photoreal", "--no-refine"): "--no-refine must be given without --photoreal",
+        ("--photoreal", "--steadiness", "0.5"): "--steadiness must be given with --hold flow",
+        ("--photoreal", "--no-refine"): "--no-refine must be given with --hold flow",
         ("--photoreal", "--brush", "2"): "--brush must be given without --photoreal",
         ("--force", "--resume"): "--resume must be given without --force",
         ("--steadiness", "1"): "steadiness must be in [0, 1), got 1.0",

@@ -62,8 +62,8 @@ _INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 @click.option(
     "--steadiness",
     type=float,
-    help="The share of each frame that is taken from the previous one, from 0 to below 1; less "
-    "follows changes of light sooner. By default 0.9.",
+    help="For paintings and --hold flow: the share of each frame that is taken from the previous "
+    "one, from 0 to below 1; less follows changes of light sooner. By default 0.9.",
 )
 @CUTOFF
 @BLEND
@@ -76,8 +76,8 @@ _INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 @click.option(
     "--crf",
     type=click.FloatRange(0, 63),
-    help="Constant rate factor: a smaller one gives better pictures and larger files. By default "
-    "18 with libx264.",
+    help="Constant rate factor of libx264 (by default 18), libx265 (20), libvpx-vp9, libaom-av1 "
+    "and libsvtav1 (24): a smaller one gives better pictures and larger files.",
 )
 @WEIGHTS
 @REFINE
@@ -125,9 +125,9 @@ def video(
             raise ValueError("--hold must be given with --photoreal")
         by_look = photoreal and hold != "flow"
         if steadiness is not None and by_look:
-            raise ValueError("--steadiness must be given without --photoreal, or with --hold flow")
+            raise ValueError("--steadiness must be given with --hold flow, or without --photoreal")
         if refine is False and by_look:
-            raise ValueError("--no-refine must be given without --photoreal, or with --hold flow")
+            raise ValueError("--no-refine must be given with --hold flow, or without --photoreal")
         if force and resume:
             raise ValueError("--resume must be given without --force")
         try:

@@ -13,7 +13,10 @@ from .frames import Kind
 
 # Encoders that take a constant rate factor, with the default one of each.
 _QUALITY = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libaom-av1": 24, "libsvtav1": 24}
-_OPTIONS = {"libvpx-vp9": {"b": "0", "cpu-used": "4", "row-mt": "1", "deadline": "good"}}
+_OPTIONS = {
+    "libx265": {"x265-params": "log-level=error"},
+    "libvpx-vp9": {"b": "0", "cpu-used": "4", "row-mt": "1", "deadline": "good"},
+}
 _ALPHA_CHROMA = {"libvpx-vp9": "420"}  # the only one that it takes with alpha
 _WHOLE_PAIRS = {"libx264", "libx265"}  # their frames consist of whole chroma samples
 
@@ -106,16 +109,14 @@ def choose_encoding(
         notes.append(f"{kind.depth} bits per channel reduced to {depth}: {codec} writes no more")
     if chroma < kind.chroma:
         notes.append(f"chroma reduced from {_ratio(kind.chroma)} to {_ratio(chroma)}")
-    if not _holds_sides(codec, kind.chroma, kind):
-        notes.append(
-            f"written with {_ratio(chroma)} chroma, which some players cannot show, because "
-            f"{kind.width} x {kind.height} is odd"
-        )
+    if chroma != "420" and codec in _WHOLE_PAIRS:
+        odd = "" if _holds_sides(codec, kind.chroma, kind) else ", since its sides are odd"
+        notes.append(f"written with {_ratio(chroma)} chroma, which some players cannot show{odd}")
     options = dict(_OPTIONS.get(codec, {}))
     if codec in _QUALITY:
         options["crf"] = f"{_QUALITY[codec] if crf is None else crf:g}"
     if codec == "prores_ks":
-        options |= {"profile": "4444" if kind.has_alpha else "hq"}
+        options["profile"] = "4444" if chroma == "444" else "hq"
     return Encoding(codec, format, options, notes=tuple(notes))
 
 

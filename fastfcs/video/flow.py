@@ -164,11 +164,11 @@ class Motion:
         place = there + _places(height, width).to(there)
         bound = place.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
         seen &= ((place > -0.5) & (place < bound + 0.5)).all(1, keepdim=True)
-        # The flow next to what was hidden mixes both sides.
-        hidden = F.max_pool2d(1 - seen.float(), 3, 1, 1)
+        # The flow next to what was hidden mixes both sides; soft borders hide where it errs.
+        hidden = _blurred(F.max_pool2d(1 - seen.float(), 5, 1, 2), _RADIUS)
         colours, earlier = (_blurred(_planes(frame)) for frame in (now, before))
         apart = (colours - unsure.moved(earlier, "bilinear")).abs().amax(1, keepdim=True)
-        return cls(there, (1 - hidden) * torch.exp(-((apart / _SIMILAR) ** 2)))
+        return cls(there, (1 - hidden).clamp(0, 1) * torch.exp(-((apart / _SIMILAR) ** 2)))
 
     def at(self, size: tuple[int, int]) -> Motion:
         """Resize the motion.

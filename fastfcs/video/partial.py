@@ -244,17 +244,18 @@ def _kept(path: Path, settings: str) -> int:
     """
     try:
         with open_video(path) as container:
-            mark = next((v for v in container.metadata.values() if v.startswith(settings)), None)
-        if mark is None:
-            raise VideoError(
-                f"{path} must come from the same video and settings to be resumed: "
-                "--force starts again"
-            )
+            marks = list(container.metadata.values())
+    except VideoError:
+        return 0  # killed before the first group was written
+    mark = next((each for each in marks if each.startswith(settings)), None)
+    if mark is None:
+        raise VideoError(
+            f"{path} must come from the same video and settings to be resumed: --force starts again"
+        )
+    try:
         if mark != settings:
             return int(mark.removeprefix(settings))
         keys = (index for index, packet in enumerate(packets_of(path)) if packet.is_keyframe)
         return max(keys, default=0)
-    except (FFmpegError, ValueError) as error:
-        if isinstance(error, VideoError):
-            raise
-        return 0  # killed before the first group was written
+    except (FFmpegError, ValueError):
+        return 0

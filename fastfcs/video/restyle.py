@@ -126,6 +126,8 @@ def restyle(
         Traceback (most recent call last):
         fastfcs.video.container.VideoError: gone.mp4 cannot be read: No such file or directory
     """
+    if not isinstance(stylizer, Stylizer):
+        raise TypeError(f"stylizer must be a Stylizer, got {type(stylizer).__name__}")
     statistics = stylizer.statistics.get()
     if statistics is not None and statistics[0].styles != 1:
         raise ValueError(f"style must be a single one for a video, got {statistics[0].styles}")

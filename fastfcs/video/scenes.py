@@ -1,9 +1,10 @@
 """Cuts of a video, and one look per scene.
 
-A cut is a frame that differs from the one before far more than frames have differed lately, and
-that is not a flash: the frames after it differ, too. Frames are compared as thumbnails, so that
-neither noise nor the movement of small things counts. Dissolves are not cuts: both scenes share a
-look, made for frames of both.
+A cut is a frame that differs from the one before far more than frames have differed lately, in its
+colours as well as pixel by pixel, and that is not a flash: the frames after it differ, too. Frames
+are compared as thumbnails, so that neither noise nor the movement of small things counts. A cut
+between scenes of like colours needs no other look, and is no cut here. Dissolves are not cuts,
+either: both scenes share a look, made for frames of both.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ THUMBNAIL = 32
 """Longer side of a thumbnail, in pixels."""
 
 _DIFFERENT = 0.06  # mean absolute difference of thumbnails in [0, 1], at a cut
-_TIMES = 3.0  # that a cut differs more than frames lately
+_RECOLOURED = 0.035  # mean difference of the quantiles of their colours, at a cut
+_TIMES = 2.5  # that a cut differs more than frames lately
 _LATELY = 12  # frames
 _FLASH = 3  # frames that a flash may last
 _CANDIDATES, _REPRESENTATIVES = 16, 3  # frames per scene, to choose from and chosen
@@ -83,7 +85,8 @@ def find_scenes(frames: Iterable[Frame]) -> Iterator[Scene]:
         thumbnail = frame(THUMBNAIL).srgb
         change = 0.0 if last is None else _difference(thumbnail, last)
         usual = median(lately) if lately else 0.0
-        if cut is None and change > max(_DIFFERENT, _TIMES * usual):
+        is_sudden = cut is None and change > max(_DIFFERENT, _TIMES * usual)
+        if is_sudden and last is not None and _recolouring(thumbnail, last) > _RECOLOURED:
             cut, before = _Candidates(index), last
         lately.append(change)
         if cut is not None and before is not None:
@@ -205,6 +208,12 @@ class Looks:
     def of(self, index: int) -> Look:
         """The look of a frame, by its index."""
         return self.looks[bisect_right(self.starts, index) - 1]
+
+
+def _recolouring(first: Tensor, second: Tensor) -> float:
+    """The mean difference of all quantiles of each channel."""
+    quantiles = (thumbnail.flatten(1).sort(1).values for thumbnail in (first, second))
+    return _difference(*quantiles)
 
 
 def _difference(first: Tensor, second: Tensor) -> float:

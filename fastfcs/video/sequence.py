@@ -127,6 +127,8 @@ class Sequence:
         steadiness: float = STEADINESS,
         flow: Flow = dis_flow,
     ) -> None:
+        if not isinstance(stylizer, Stylizer):
+            raise TypeError(f"stylizer must be a Stylizer, got {type(stylizer).__name__}")
         if not 0 <= steadiness < 1:
             raise ValueError(f"steadiness must be in [0, 1), got {steadiness}")
         self.stylizer, self.steadiness, self.flow = stylizer, steadiness, flow

@@ -83,9 +83,7 @@ def check_streams(video: Video, target: str | Path, encoding: Encoding) -> list[
                     + (f"; {' and '.join(able)} can" if able else "")
                 )
             elif not (has_chapters and _is_chapters(stream)):
-                notes.append(
-                    f"stream {stream.index}, {stream.type}, is left out: {target} cannot hold it"
-                )
+                notes.append(f"stream {stream.index}, {stream.type}, is not copied")
     return notes
 
 
@@ -187,6 +185,8 @@ def _add_result(
     template = main_stream(restyled, partial)
     stream = output.add_stream_from_template(template, opaque=True)
     stream.codec_context.framerate = video.rate
+    if output.format.name in IS_MOV:
+        stream.codec_context.codec_tag = template.codec_context.codec_tag
     if ALPHA_MODE in map(str.lower, template.metadata):
         stream.metadata[ALPHA_MODE] = "1"
     return stream
