@@ -304,17 +304,11 @@ def test_transparency(
             assert np.abs(got - alpha)[:, 68:].max() <= tolerance
 
 
-@pytest.mark.parametrize(
-    ("codec", "format", "tag"),
-    [("libx265", "yuv420p", "hvc1"), ("prores_ks", "yuv444p10le", "ap4h")],
-)
-def test_tags_that_players_know(
-    tmp_path: Path, painter: Stylizer, codec: str, format: str, tag: str
-) -> None:
-    source = write_video(tmp_path / "a.mkv", frames(2), format=format)
-    restyle(source, tmp_path / "b.mov", painter, codec=codec)
+def test_tags_that_players_know(tmp_path: Path, painter: Stylizer) -> None:
+    source = write_video(tmp_path / "a.mkv", frames(2), format="yuv444p")
+    restyle(source, tmp_path / "b.mov", painter, codec="prores_ks")
     with av.open(str(tmp_path / "b.mov")) as container:
-        assert container.streams.video[0].codec_context.codec_tag == tag
+        assert container.streams.video[0].codec_context.codec_tag == "ap4h"
 
 
 def test_opaque_gif(tmp_path: Path, painter: Stylizer) -> None:
