@@ -38,7 +38,7 @@ _ITERATIONS = 200
 _HALD = 8  # level of the files: 64 points per side, 512 x 512 pixels
 _BAND = 1 << 19  # pixels that are mapped at a time
 _THUMBNAIL = 64  # longer side, in pixels, at which pictures of a series are compared
-_ALIKE = 0.02  # distance of means and deviations below which two pictures need one look
+_ALIKE = 0.03  # distance of means and deviations below which two pictures need one look
 
 
 class Look:
