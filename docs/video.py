@@ -42,7 +42,7 @@ if __name__ == "__main__":
     for name, frames in videos.items():
         row = np.stack([frame[ROW] for frame in frames])
         over_time.append((f"{name}, one row over time", Image.fromarray(row.repeat(3, 0))))
-    frames_part = grid(rows, (300, 169))
+    frames_part = grid(rows, (240, 135))
     height = round(frames_part.width / 3 * 3 * COUNT / SIZE[1])
     time_part = grid([over_time], (frames_part.width // 3 - 4, height))
     sheet = Image.new(
@@ -50,4 +50,4 @@ if __name__ == "__main__":
     )
     sheet.paste(frames_part)
     sheet.paste(time_part, (0, frames_part.height + 8))
-    sheet.save(FIGURE, quality=88)
+    sheet.save(FIGURE, quality=75, optimize=True, progressive=True)

@@ -340,7 +340,7 @@ def test_looks_are_those_of_the_stylizer(
     for x, y in zip(before, after, strict=True):
         want = look(x).astype(int)
         assert np.abs(want - x).mean() > 10
-        assert np.abs(want - y).mean() < 2
+        assert np.abs(want - y).mean() < 2.5
 
 
 BROKEN: dict[str, Callable[[Path, Path], Any]] = {
@@ -598,7 +598,7 @@ def test_interrupted_and_resumed(tmp_path: Path, painter: Stylizer, suffix: str)
     restyle(source, tmp_path / f"whole{suffix}", painter)
     whole, resumed = read_video(tmp_path / f"whole{suffix}"), read_video(target)
     for x, y in zip(whole, resumed, strict=True):
-        assert np.abs(x.astype(int) - y).mean() < 3
+        assert np.abs(x.astype(int) - y).mean() < 4
 
 
 def test_interrupted_by_signals(tmp_path: Path, clip: Path, painter: Stylizer) -> None:

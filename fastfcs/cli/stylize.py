@@ -160,15 +160,6 @@ def stylize(
                 raise ValueError(f"--one-look must be given without {name}")
         if as_json and output == "-":
             raise ValueError("--json must be given without -o -: both write to standard output")
-        jobs = plan(content, output, force, recursive=recursive, skip_existing=skip_existing)
-        if not jobs:
-            return
-        if mask and (len(jobs) > 1 or len(style) > 1):
-            raise ValueError(
-                "--mask must be given with one content and one style, "
-                f"got {len(jobs)} and {len(style)}"
-            )
-        content_mask, style_mask = open_masks(*mask) if mask else (None, None)
         stylizer = make_stylizer(
             photoreal=photoreal,
             keep=keep,
@@ -184,6 +175,15 @@ def stylize(
             precision=precision,
             solve_size=SOLVE_SIZE if solve_size is None else solve_size or None,
         )
+        jobs = plan(content, output, force, recursive=recursive, skip_existing=skip_existing)
+        if not jobs:
+            return
+        if mask and (len(jobs) > 1 or len(style) > 1):
+            raise ValueError(
+                "--mask must be given with one content and one style, "
+                f"got {len(jobs)} and {len(style)}"
+            )
+        content_mask, style_mask = open_masks(*mask) if mask else (None, None)
         notes = set_style(stylizer, style, blend, style_mask)
         look = _one_look(stylizer, jobs) if one_look else None
 
