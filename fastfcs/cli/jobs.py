@@ -66,7 +66,7 @@ def plan(
         jobs = [(source, str(Path(output) / _output_name(path))) for source, path in sources]
     existing = _existing_targets(jobs)
     if skip_existing and existing:
-        click.echo(f"{_count(len(existing), 'picture')} skipped: the output exists", err=True)
+        click.echo(f"{counted(len(existing), 'picture')} skipped: the output exists", err=True)
         jobs = [(source, target) for source, target in jobs if target not in existing]
     elif existing and not force:
         more = f", and so do {len(existing) - 1} more" if len(existing) > 1 else ""
@@ -144,12 +144,26 @@ def _pictures_in(folder: Path, recursive: bool, output: Path) -> list[Path]:
         suffixes = ", ".join(sorted(SUFFIXES - RAW_SUFFIXES))
         raise ValueError(f"{folder} must contain pictures ({suffixes}, or cameras' raw files)")
     if ignored:
-        counts = [_count(ignored[kind], kind) for kind in sorted(ignored)]
+        counts = [counted(ignored[kind], kind) for kind in sorted(ignored)]
         click.echo(f"{folder}: {', '.join(counts)} ignored", err=True)
     return sorted(pictures)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    Args:
+        number: how many.
+        noun: what, in the singular.
+
+    Returns:
+        The words.
+
+    Examples:
+        >>> from fastfcs.cli.jobs import counted
+        >>> counted(1, "picture"), counted(2, "frame")
+        ('1 picture', '2 frames')
+    """
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

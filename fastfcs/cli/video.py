@@ -13,6 +13,7 @@ import click
 
 from ..progress import ProgressBar
 from .errors import sentences
+from .jobs import counted
 from .options import (
     ARITHMETIC,
     BLEND,
@@ -175,9 +176,9 @@ def video(
     width, height = report.size
     for note in report.notes:
         console.print(f"{content}: {note}")
-    scenes = "" if report.scenes is None else f" in {_count(report.scenes, 'scene')}"
+    scenes = "" if report.scenes is None else f" in {counted(report.scenes, 'scene')}"
     console.print(
-        f"{output}: {_count(report.frames, 'frame')} of {width} x {height}{scenes}, "
+        f"{output}: {counted(report.frames, 'frame')} of {width} x {height}{scenes}, "
         f"{seconds:.1f} s, {report.frames / seconds:.1f} frames per second"
     )
     if as_json:
@@ -191,10 +192,6 @@ def video(
             "notes": report.notes,
         }
         click.echo(json.dumps(facts))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _bars(console: Console, shown: bool) -> Progress:

@@ -136,62 +136,61 @@ def restyle(
         raise ValueError(f"hold must be None for a painting, got {hold!r}")
     by_look = photoreal and hold != "flow"
     sequence = None if by_look else Sequence(stylizer, steadiness=steadiness)
+    job = _Job(stylizer, sequence, resume, overwrite, progress)
     if os.path.isdir(source):
         if codec is not None or crf is not None:
             raise VideoError("codec and crf must be given with a video file, got a folder")
-        return _restyle_folder(
-            Path(source), Path(target), stylizer, sequence, resume, overwrite, progress
-        )
+        return _restyle_folder(Path(source), Path(target), job)
     video = Video(source)
     encoding = choose_encoding(video.kind, target, codec, crf)
     settings = _fingerprint(source, stylizer, hold if photoreal else None, steadiness, encoding)
     encoding = replace(encoding, settings=settings)
-    return _restyle_file(
-        video, Path(target), encoding, stylizer, sequence, resume, overwrite, progress
-    )
+    return _restyle_file(video, Path(target), encoding, job)
 
 
-def _restyle_file(
-    video: Video,
-    target: Path,
-    encoding: Encoding,
-    stylizer: Stylizer,
-    sequence: Sequence | None,
-    resume: bool,
-    overwrite: bool,
-    progress: Progress,
-) -> Report:
+@dataclass(frozen=True)
+class _Job:
+    """How a file or a folder is restyled; without a sequence there are looks."""
+
+    stylizer: Stylizer
+    sequence: Sequence | None
+    resume: bool
+    overwrite: bool
+    progress: Progress
+
+
+def _restyle_file(video: Video, target: Path, encoding: Encoding, job: _Job) -> Report:
     kind, unfinished = video.kind, partial_path(target)
     if min(kind.width, kind.height) < MIN_SIDE:
         raise VideoError(
             f"{video.path} must be at least {MIN_SIDE} pixels per side, "
             f"got {kind.width} x {kind.height}"
         )
-    _check_output(video.path, target, overwrite)
+    _check_output(video.path, target, job.overwrite)
     if unfinished.exists() and os.path.samefile(video.path, unfinished):
         raise VideoError(f"output must not be {target}: {unfinished} is the video itself")
-    if unfinished.exists() and not (resume or overwrite):
+    if unfinished.exists() and not (job.resume or job.overwrite):
         raise VideoError(f"{unfinished} exists already: --resume continues it, --force replaces it")
     notes = (*kind.notes, *encoding.notes, *check_streams(video, target, encoding))
     converter = Converter(kind, encoding.format)
     looks = None
-    if sequence is None:
+    if job.sequence is None:
         frames = (partial(converter.picture, frame) for frame in ahead(video.frames()))
-        looks = _find_looks(frames, stylizer, video.count, progress)
+        looks = _find_looks(frames, job.stylizer, video.count, job.progress)
     with (
-        _restyled(converter, looks, sequence) as restyled,
-        Encoder(unfinished, video, encoding, resume) as encoder,
+        _restyled(converter, looks, job.sequence) as restyled,
+        Encoder(unfinished, video, encoding, job.resume) as encoder,
     ):
         done = encoder.done
         try:
-            with progress("restyling", video.count) as advance:
+            with job.progress("restyling", video.count) as advance:
                 for index, frame in enumerate(ahead(video.frames())):
                     if index >= encoder.done:
                         result = restyled(index, frame)
                         with _uninterrupted():
                             encoder.write(result)
                             done = index + 1
-                    elif sequence is not None and index >= encoder.done - _WARM_UP:
+                    elif job.sequence is not None and index >= encoder.done - _WARM_UP:
                         restyled(index, frame)
                     advance()
         except BaseException as error:
@@ -239,15 +238,7 @@ def _uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _restyle_folder(
-    source: Path,
-    target: Path,
-    stylizer: Stylizer,
-    sequence: Sequence | None,
-    resume: bool,
-    overwrite: bool,
-    progress: Progress,
-) -> Report:
+def _restyle_folder(source: Path, target: Path, job: _Job) -> Report:
     paths = numbered(source)
     outputs = [target / output_of(path) for path in paths]
     is_file = target.exists() or target.suffix.lower() in CONTAINERS
@@ -259,24 +250,24 @@ def _restyle_folder(
     if target.resolve() == source.resolve():
         raise VideoError(f"output must be another folder than the source, got {target}")
     existing = [path for path in outputs if path.exists()]
-    if existing and not (resume or overwrite):
+    if existing and not (job.resume or job.overwrite):
         raise VideoError(f"{existing[0]} exists already: --resume keeps it, --force replaces it")
     target.mkdir(parents=True, exist_ok=True)
-    done = [resume and path.exists() for path in outputs]
+    done = [job.resume and path.exists() for path in outputs]
     first = images.read(paths[0])
     notes = (*first.notes, *images.conversion_notes(first, images.format_of(outputs[0])))
     looks = None
-    if sequence is None and not all(done):
+    if job.sequence is None and not all(done):
         frames = (partial(images.fit_picture, p) for p in ahead(map(images.read, paths)))
-        looks = _find_looks(frames, stylizer, len(paths), progress)
+        looks = _find_looks(frames, job.stylizer, len(paths), job.progress)
     count = 0
     try:
-        with progress("restyling", len(paths)) as advance, torch.inference_mode():
+        with job.progress("restyling", len(paths)) as advance, torch.inference_mode():
             for index, picture in enumerate(ahead(map(images.read, paths))):
                 if looks is not None and not done[index]:
                     images.write(looks.of(index)(picture), outputs[index])
-                elif sequence is not None and not all(done[index : index + _WARM_UP]):
-                    result = sequence(picture)
+                elif job.sequence is not None and not all(done[index : index + _WARM_UP]):
+                    result = job.sequence(picture)
                     if not done[index]:
                         images.write(result, outputs[index])
                 count = index + 1
