@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .batch import Report, work_through
 from .errors import sentences
 from .jobs import check_folder, plan
 from .options import (
@@ -24,8 +23,9 @@ from .options import (
     WEIGHTS,
     device_named,
 )
-from .pictures import message_console, open_content, set_style, write_result
+from .pictures import message_console, open_content, write_result
 from .start import import_torch
+from .work import Report, work_through
 
 if TYPE_CHECKING:
     from ..look import Look
@@ -81,6 +81,7 @@ def lut(
 
     from .. import images
     from ..look import difference, suffix_of
+    from ..restyling import set_style
     from ..stylizer import LOOK_SIZE, Stylizer
 
     with sentences():

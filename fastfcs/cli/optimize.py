@@ -23,14 +23,7 @@ from .options import (
     PRECISION,
     device_named,
 )
-from .pictures import (
-    fit_mask,
-    message_console,
-    open_content,
-    open_masks,
-    open_style,
-    write_result,
-)
+from .pictures import message_console, open_content, write_result
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,6 +169,8 @@ def _open_pair(
     content: str, style: str, target: str, mask: tuple[str, str] | None, max_size: int | None
 ) -> tuple[Picture, Picture, tuple[Tensor, Tensor] | None, list[str]]:
     """Open the content and the style, and their masks (R, H, W) if any; return notes as well."""
+    from ..restyling import fit_mask, open_masks, open_style
+
     picture, content_notes = open_content(content, target, max_size)
     style_picture, style_notes = open_style(style, max_size)
     regions = None

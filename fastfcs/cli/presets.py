@@ -9,7 +9,6 @@ import click
 from .errors import sentences
 from .jobs import plan
 from .options import DEVICE, FORCE, PICTURE, device_named
-from .pictures import open_picture
 
 _SIDE = 360  # longer side of a picture on the contact sheet, in pixels
 _CAPTION = 20  # height of the line below it
@@ -50,6 +49,7 @@ def _write_sheet(
     from PIL import Image, ImageDraw, ImageFont
 
     from .. import images
+    from ..restyling import open_picture
     from ..stylizer import Stylizer
 
     photo, _ = open_picture(content, _SIDE)

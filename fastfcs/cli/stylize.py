@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ import click
 from ..errors import BAD_INPUT
 from ..memory import return_freed
 from ..progress import ProgressBar
-from .batch import one_picture, work_through
 from .errors import sentences
 from .jobs import plan
 from .look import apply_look
@@ -38,26 +36,16 @@ from .options import (
     WEIGHTS,
     pixels_or_full,
 )
-from .pictures import (
-    Mask,
-    fit_mask,
-    message_console,
-    open_content,
-    open_masks,
-    set_style,
-    write_result,
-)
+from .pictures import message_console, open_content, write_result
 from .start import import_torch
 from .styling import make_stylizer
+from .work import one_picture, work_through
 
 if TYPE_CHECKING:
-    from ..images import Picture
     from ..look import Look
+    from ..restyling import Mask
     from ..stylizer import Stylizer
 
-_UNMASKED = 0.005  # fraction of the content outside all regions above which a note is printed
-_NIGHT = 0.5  # fraction of a content that is nearly black from which it is called a night
-_BRIGHTER = 0.1  # how much brighter than a night a style must be for a note
 _CANDIDATES, _REPRESENTATIVES = 32, 6  # pictures of a series, to choose from and chosen
 
 
@@ -141,6 +129,7 @@ def stylize(
     """
     import_torch()
     from ..large import SOLVE_SIZE
+    from ..restyling import open_masks, set_style
     from ..steps import follow
 
     with sentences():
@@ -202,36 +191,19 @@ def _restyle(
     stylizer: Stylizer, source: str, target: str, max_size: int | None, mask: Mask | None
 ) -> dict[str, Any]:
     """Restyle one picture, and return its "size", how it was restyled, and "notes"."""
-    import torch
+    from ..restyling import restyle
 
     picture, notes = open_content(source, target, max_size)
-    regions = None
-    if mask:
-        regions, mask_notes = fit_mask(mask, picture)
-        notes += mask_notes
-        unmasked = 1 - regions.sum(0).mean().item()
-        if unmasked > _UNMASKED:
-            notes.append(
-                f"{unmasked:.0%} of it is not restyled: it is in no region that both masks have"
-            )
-    notes += _night_notes(stylizer, picture)
-    width, height = picture.size
-    rows, columns = stylizer.solved_at(height, width)
-    if (rows, columns) != (height, width):
-        notes.append(f"restyled at {columns} x {rows}, and the change applied at full size")
-    tiles = stylizer.tiles(height, width)
-    with torch.inference_mode(), warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", message="not enough memory")
-        result = stylizer(picture, regions)
-    del picture, regions  # encoding the result takes memory, too
+    size = picture.size
+    restyled = restyle(stylizer, picture, mask)
+    del picture  # encoding the result takes memory, too
     return_freed()
-    notes += [str(warning.message) for warning in caught]
-    write_result(result, target)
+    write_result(restyled.picture, target)
     return {
-        "size": [width, height],
-        "solve_size": [columns, rows],
-        "tiles": tiles,
-        "notes": notes,
+        "size": list(size),
+        "solve_size": list(restyled.solve_size),
+        "tiles": restyled.tiles,
+        "notes": notes + restyled.notes,
     }
 
 
@@ -258,24 +230,3 @@ def _one_look(stylizer: Stylizer, jobs: Sequence[tuple[str, str]]) -> Look:
     chosen = representatives(candidates, _REPRESENTATIVES)
     with torch.inference_mode():
         return stylizer.look([candidates[k] for k in chosen])
-
-
-def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:
-    """A note if a photograph of the night is asked to become much brighter."""
-    from ..constraints import KeepShadows
-    from ..constraints.registry import is_photoreal
-    from ..images import fit_picture
-    from ..losses import luma
-
-    statistics = stylizer.statistics.get()
-    if statistics is None or not is_photoreal(stylizer.constraint):
-        return []
-    picture = fit_picture(picture, stylizer.solve_size or max(picture.size))
-    content = picture.srgb[None]
-    visible = 1 if picture.alpha is None else picture.alpha / picture.alpha.mean().clamp_min(1e-6)
-    dark = (KeepShadows(content).dark * visible).mean().item()
-    mean = (luma(content) * visible).mean()
-    brighter = (luma(statistics[-1].colours[..., None, None]).mean() - mean).item()
-    if dark < _NIGHT or brighter < _BRIGHTER:
-        return []
-    return [f"{dark:.0%} of it is nearly black and stays dark, since brightening would show noise"]

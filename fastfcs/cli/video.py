@@ -32,7 +32,7 @@ from .options import (
     STYLE,
     WEIGHTS,
 )
-from .pictures import message_console, set_style
+from .pictures import message_console
 from .start import import_torch
 from .styling import make_stylizer
 
@@ -120,6 +120,7 @@ def video(
     OUTPUT, which --resume continues.
     """
     import_torch()
+    from ..restyling import set_style
 
     with sentences():
         if hold is not None and not photoreal:

@@ -32,7 +32,7 @@ def one_picture(bar: ProgressBar) -> Iterator[None]:
         Nothing; the block works on the picture.
 
     Examples:
-        >>> from fastfcs.cli.batch import one_picture
+        >>> from fastfcs.cli.work import one_picture
         >>> from fastfcs.progress import ProgressBar
         >>> with ProgressBar(1, shown=False) as bar, one_picture(bar):
         ...     pass
@@ -69,7 +69,7 @@ def work_through(
     Examples:
         >>> import io
         >>> from rich.console import Console
-        >>> from fastfcs.cli.batch import work_through
+        >>> from fastfcs.cli.work import work_through
         >>> text = io.StringIO()
         >>> process = lambda source, target: {"size": [24, 16], "notes": ["cropped"]}
         >>> work_through([("a.png", "b.png")], process, Console(file=text), as_json=False)
