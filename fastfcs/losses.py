@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .laplacian import MattingLaplacian
 from .ops import gram
+from .reproducible import squared_norm
 
 _LUMA = 0.299, 0.587, 0.114
 _WINDOW = 7  # side of SSIM's windows in pixels
@@ -411,21 +412,3 @@ def gram_distance(features: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -
 
 def _mean(terms: Sequence[Tensor]) -> Tensor:
     return reduce(operator.add, terms) / len(terms)
-
-
-def squared_norm(x: Tensor) -> Tensor:
-    """Compute ||x_b||^2 of every batch element.
-
-    Args:
-        x: (B, ...).
-
-    Returns:
-        (B,).
-
-    Examples:
-        >>> import torch
-        >>> from fastfcs.losses import squared_norm
-        >>> squared_norm(torch.ones(2, 3, 4))
-        tensor([12., 12.])
-    """
-    return x.square().sum(tuple(range(1, x.dim())))

@@ -27,13 +27,13 @@ from .losses import (
     region_grams,
     resize_masks,
     resize_weights,
-    squared_norm,
     structure_gradient,
     visible_masks,
 )
 from .network import UnrolledSolver, working_dtype
 from .ops import gram, gram_correction, level_gradient
 from .precision import Precision
+from .reproducible import area_mean, convolve, enlarge, squared_norm
 from .statistics import Statistics, Widths, check_widths
 from .tiles import Footprint, Tile, halos, whole_grams
 from .vgg import LOW_RANK, STYLE_LAYERS, VGG19, load_vgg19
@@ -351,7 +351,7 @@ class Refinement(nn.Module):
                 saved.append(indices)
             elif isinstance(layer, nn.Conv2d):
                 bias = None if layer.bias is None else layer.bias.to(x.dtype)
-                x = F.conv2d(x, layer.weight.to(x.dtype), bias, padding=layer.padding)
+                x = convolve(x, layer.weight.to(x.dtype), bias, int(layer.padding[0]))
             else:
                 x = layer(x)
             if isinstance(layer, nn.ReLU):
@@ -379,7 +379,7 @@ class Refinement(nn.Module):
                 del h
             if isinstance(layer, nn.Conv2d):
                 mirror = layer.weight.to(g.dtype).flip(2, 3).transpose(0, 1)
-                g = F.conv2d(g, mirror, padding=layer.padding)
+                g = convolve(g, mirror, None, int(layer.padding[0]))
             elif isinstance(layer, nn.MaxPool2d):
                 indices = saved.pop()  # into the output of the preceding ReLU
                 g = aten.max_pool2d_with_indices_backward(g, saved[-1], 2, 2, 0, 1, False, indices)
@@ -447,7 +447,7 @@ class Refinement(nn.Module):
                     weight = structure_weight * x.shape[2] * x.shape[3] / 4  # `gradient`'s scale
                     g = g + weight * structure_gradient(x.to(mean), content.to(mean))
                 squared = g.square() if alpha is None else g.square() * _relative(alpha, g)
-                typical = squared.mean((1, 2, 3), keepdim=True)
+                typical = area_mean(squared).mean(1, keepdim=True)
                 mean = _MOMENTUM * mean + (1 - _MOMENTUM) * g
                 square = _MEMORY * square + (1 - _MEMORY) * g.square()
                 # Steps stay small where the gradient is; in skies Adam would amplify noise.
@@ -671,7 +671,7 @@ def _grams(features: Iterable[Tensor], masks: Tensor | None) -> list[Tensor]:
 def _relative(alpha: Tensor, like: Tensor) -> Tensor:
     """Alpha over its mean, at the size of another tensor."""
     a = resize_masks(alpha.squeeze(1).to(like), like.shape[-2:]).unsqueeze(1)
-    return a / a.mean((2, 3), keepdim=True)
+    return a / area_mean(a)
 
 
 def _correction(h: Tensor, level: int, scale: Tensor, targets: Targets) -> Tensor:
@@ -750,4 +750,4 @@ def _weighted_correction(
 def _emphasise_low_frequencies(g: Tensor) -> Tensor:
     """g plus its low-frequency part."""
     coarse = F.avg_pool2d(g, _COARSE, ceil_mode=True, count_include_pad=False)
-    return g + F.interpolate(coarse, g.shape[-2:], mode="bilinear", align_corners=False)
+    return g + enlarge(coarse, g.shape[-2:])

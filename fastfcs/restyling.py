@@ -347,17 +347,43 @@ def restyle(stylizer: Stylizer, picture: Picture, mask: Mask | None = None) -> R
             notes.append(
                 f"{unmasked:.0%} of it is not restyled: it is in no region that both masks have"
             )
-    notes += _night_notes(stylizer, picture)
+    notes += content_notes(stylizer, picture)
     width, height = picture.size
     rows, columns = stylizer.solved_at(height, width)
-    if (rows, columns) != (height, width):
-        notes.append(f"restyled at {columns} x {rows}, and the change applied at full size")
     tiles = stylizer.tiles(height, width)
     with torch.inference_mode(), warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", message="not enough memory")
         result = stylizer(picture, regions)
     notes += [str(warning.message) for warning in caught]
     return Restyled(result, (columns, rows), tiles, notes)
+
+
+def content_notes(stylizer: Stylizer, picture: Picture) -> list[str]:
+    """Report how a picture is restyled.
+
+    Args:
+        stylizer: with a style.
+        picture: the content.
+
+    Returns:
+        Notes if it is restyled at a smaller size, or is a night that stays dark.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs import Stylizer
+        >>> from fastfcs.images import Picture
+        >>> from fastfcs.restyling import content_notes
+        >>> style, content = torch.rand(2, 3, 36, 48)
+        >>> stylizer = Stylizer(style, weights="tiny", constraint="photoreal", solve_size=24)
+        >>> content_notes(stylizer, Picture(content))
+        ['restyled at 24 x 18, and the change applied at full size']
+    """
+    width, height = picture.size
+    rows, columns = stylizer.solved_at(height, width)
+    notes = _night_notes(stylizer, picture)
+    if (rows, columns) != (height, width):
+        notes.append(f"restyled at {columns} x {rows}, and the change applied at full size")
+    return notes
 
 
 def _night_notes(stylizer: Stylizer, picture: Picture) -> list[str]:

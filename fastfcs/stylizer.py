@@ -399,6 +399,49 @@ class Stylizer(nn.Module):
             return cast(T, batch.convert_back(restyled))
         return cast(T, batch.wrap(apply_change(batch, self._models(batch, regions))))
 
+    def restyle_alike(self, contents: Sequence[T]) -> list[T]:
+        """Restyle several images at once, which a GPU does faster than one after another.
+
+        Args:
+            contents: images of any of the kinds above, one in each, without transparency; all are
+                restyled at the same size, see `solved_at`.
+
+        Returns:
+            The images restyled, each of its content's type. They differ from those of `forward` by
+            rounding.
+
+        Raises:
+            ValueError: the sizes differ, or an image has transparency; or see `forward`.
+
+        Examples:
+            >>> import torch
+            >>> from fastfcs import Stylizer
+            >>> style, *contents = torch.rand(3, 3, 24, 32)
+            >>> stylizer = Stylizer(style, weights="tiny")
+            >>> [result.shape for result in stylizer.restyle_alike(contents)]
+            [torch.Size([3, 24, 32]), torch.Size([3, 24, 32])]
+        """
+        batches = [images.image_to_tensor("contents", content) for content in contents]
+        wholes = [tuple(batch.samples.shape[-2:]) for batch in batches]
+        sizes = {self.solved_at(*whole) for whole in wholes}
+        if len(sizes) != 1 or any(batch.alpha is not None for batch in batches):
+            raise ValueError("contents must be opaque and have one size, got others")
+        [size] = sizes
+        small = [
+            batch if whole == size else batch.reduced(max(size))
+            for batch, whole in zip(batches, wholes, strict=True)
+        ]
+        together = torch.cat([batch.pixels.float() for batch in small])
+        joint = images.ImageBatch(together, None, lambda x: x)
+        restyled = self._restyle(joint, self._known_statistics(), None, self.strength).split(1)
+        results = [
+            batch.convert_back(x)
+            if whole == size
+            else batch.wrap(apply_change(batch, fit_change(reduced, x)))
+            for batch, whole, reduced, x in zip(batches, wholes, small, restyled, strict=True)
+        ]
+        return cast(list[T], results)
+
     def models(self, content: AnyImage, regions: Tensor | None = None) -> Tensor:
         """Restyle a photograph, and describe its change near every pixel by an affine model.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .files import save_tensors
+from .reproducible import convolve
 
 _FOLDER = Path(str(files("fastfcs"))) / "weights/features"
 SHIPPED = _FOLDER / "vgg19.safetensors"
@@ -93,6 +94,20 @@ class VGG19(nn.Module):
         return self.layers[layer]
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution by `fastfcs.reproducible.convolve`.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs.vgg import Pointwise
+        >>> Pointwise(8, 16, 1)(torch.rand(1, 8, 6, 4)).shape
+        torch.Size([1, 16, 6, 4])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias, 0)
+
+
 def low_rank(inputs: int, rank: int, outputs: int) -> nn.Sequential:
     """Make a convolution of low rank: 3x3 to ``rank`` channels, then 1x1.
 
@@ -109,7 +124,7 @@ def low_rank(inputs: int, rank: int, outputs: int) -> nn.Sequential:
         torch.Size([1, 128, 8, 8])
     """
     first = nn.Conv2d(inputs, rank, 3, padding=1, bias=False)
-    return nn.Sequential(first, nn.Conv2d(rank, outputs, 1))
+    return nn.Sequential(first, Pointwise(rank, outputs, 1))
 
 
 def projected(layer: nn.Module, channels: int, components: int) -> nn.Sequential:
@@ -130,7 +145,7 @@ def projected(layer: nn.Module, channels: int, components: int) -> nn.Sequential
         >>> projected(nn.ReLU(), 64, 16)(torch.rand(1, 64, 8, 8)).shape
         torch.Size([1, 16, 8, 8])
     """
-    return nn.Sequential(layer, nn.Conv2d(channels, components, 1, bias=False))
+    return nn.Sequential(layer, Pointwise(channels, components, 1, bias=False))
 
 
 def load_vgg19(path: str | Path | None = None) -> VGG19:

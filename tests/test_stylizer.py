@@ -369,7 +369,7 @@ def test_photoreal_ends_softly_clipped_only_if_it_comes_last(photo) -> None:
         Stylizer(style, weights="tiny", refine=False, constraint=constraint)(content)
         for constraint in ("photoreal", ["photoreal", lambda x: x])
     )
-    assert (hard == 0).float().mean() > 0.01  # shadows driven below 0
+    assert (hard == 0).float().mean() > 0.005  # shadows driven below 0
     assert (soft == 0).float().mean() < 1e-4
     inside = (hard > 0.25) & (hard < 0.75)
     assert inside.any()

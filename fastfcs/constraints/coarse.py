@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..filters import LowPass, capped
 from ..laplacian import MattingLaplacian
+from ..reproducible import enlarge
 from .combine import as_working_dtype
 
 # A slow change of colours has about this times its eigenvalue on the coarse grid. By scale alone it
@@ -78,7 +79,7 @@ class CoarseProjection:
         """The functions' values at full size, (B,1,H,W); a pixel has the mean of its windows'."""
         smooth = _window_means(F.pad(coefficients, (2, 2, 2, 2), mode="replicate"))
         size = [2 * side for side in smooth.shape[-2:]]
-        fine = F.interpolate(smooth, size, mode="bilinear", align_corners=False)
+        fine = enlarge(smooth, size)
         height, width = self.content.shape[-2:]
         result: Tensor
         a0, a1, a2, result = fine.narrow(2, 0, height).narrow(3, 0, width).split(1, 1)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..reproducible import area_mean
 from .colours import ColourPolynomial
 from .combine import as_working_dtype
 from .windows import (
@@ -85,7 +86,7 @@ class EvenGround:
         even = even * ramp(local_mean(gradient, None, radius), 0.2, 0.02)
         if not coloured:
             even = even * ramp(lightest - darkest, 0.1, 0.05)
-            even = even * ramp(even.mean((2, 3), keepdim=True), *_LARGE)
+            even = even * ramp(area_mean(even), *_LARGE)
         # As a function of the colour alone, it draws no border where a shadow begins.
         self._spared = _SPARED * (
             ramp(darkest, 0.5, 1.0) * _share(even, ramp(darkest, 0.9, 0.98))
@@ -167,8 +168,8 @@ class EvenGround:
 
 def _share(even: Tensor, extreme: Tensor) -> Tensor:
     """1 if nearly all white (or black) pixels belong to even grounds, 0 if a quarter do not."""
-    total = extreme.mean((2, 3), keepdim=True)
-    return ramp((even * extreme).mean((2, 3), keepdim=True) / (total + 1e-6), 0.75, 0.95)
+    total = area_mean(extreme)
+    return ramp(area_mean(even * extreme) / (total + 1e-6), 0.75, 0.95)
 
 
 def _both_borders(box: Box, image: Tensor) -> Box:

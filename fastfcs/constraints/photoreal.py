@@ -8,6 +8,7 @@ from torch import Tensor
 from ..filters import LowPass
 from ..laplacian import MattingLaplacian
 from ..losses import luma
+from ..reproducible import area_mean
 from .coarse import CoarseProjection, coarser
 from .colours import ColourPolynomial
 from .combine import Constraint, ResidualProjection, as_working_dtype
@@ -190,8 +191,8 @@ class Photoreal:
             content.new_ones(1, 1, 1, 1) if regions is None else regions.unsqueeze(1).to(content)
         )
         visible = masks if alpha is None else masks * alpha.to(content)
-        share = visible.mean((2, 3))
-        before = (visible * content).mean((2, 3)) / (share + (share == 0))
+        share = area_mean(visible).flatten(1)
+        before = area_mean(visible * content).flatten(1) / (share + (share == 0))
         moves = masks * ((colours - before) * (share > 0)).to(content).view(-1, 3, 1, 1)
         x = content + (moves if regions is None else moves.sum(0, keepdim=True))
         return self._keep_text(self._keep_shadows(x))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..losses import luma
+from ..reproducible import area_mean
 from .combine import as_working_dtype
 from .ground import EvenGround
 from .windows import is_absent, local_mean, maximum, minimum, ramp, spread
@@ -73,7 +74,7 @@ class KeepText:
         on_even = ramp(self._around(self._ground.weight), 0.2, 0.4)
         self._text = self._text * torch.maximum(ramp(density, *_DENSE), on_even)
         pages = ramp(density, 0.42, 0.52)
-        document = ramp(pages.mean((2, 3), keepdim=True), 0.3, 0.6)
+        document = ramp(area_mean(pages), 0.3, 0.6)
         self._document = torch.maximum(pages, document)
         self._is_strokes_only = is_absent(self._document)
         self._is_absent = self._is_strokes_only and is_absent(self._text)
@@ -150,7 +151,7 @@ class KeepText:
         moved = self._sign * local_mean(luma(change), self._paper, 3 * self._near)
         fraction = torch.where(moved > self._room, self._room / moved.clamp_min(1e-4), 1.0)
         weight = self._text + 1e-4
-        everywhere = (fraction * weight).mean((2, 3), True) / weight.mean((2, 3), True)
+        everywhere = area_mean(fraction * weight) / area_mean(weight)
         nearby = local_mean(fraction, weight, self._far)
         known = ramp(self._spread(self._text), 0.0, 0.1)
         return 1 - self._document * (1 - torch.lerp(everywhere, nearby, known))

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..reproducible import enlarge
+
 Box = tuple[slice, slice]
 """The rows and columns of a part of an image."""
 
@@ -109,7 +111,7 @@ def local_mean(x: Tensor, weight: Tensor | None, radius: int) -> Tensor:
         return _mean_of_five(x)
     coarse = F.avg_pool2d(x, stride, ceil_mode=True, count_include_pad=False)
     coarse = _mean_of_five(coarse)
-    return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
+    return enlarge(coarse, x.shape[-2:])
 
 
 def _mean_of_five(x: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..checks import MIN_SIDE
 from ..laplacian import MattingLaplacian
-from ..losses import gradient_ssim, gram_distance, region_grams, squared_norm
+from ..losses import gradient_ssim, gram_distance, region_grams
 from ..ops import gram
 from ..pyramid import reduce
+from ..reproducible import squared_norm
 from ..vgg import STYLE_LAYERS, VGG19
 from .pairs import Pair
 

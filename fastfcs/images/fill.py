@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..reproducible import enlarge
+
 # Alpha above which a pixel's own colour counts in full. Below it, a colour of 8 bits that was once
 # stored multiplied by alpha is off by more than 3 %.
 _RELIABLE = 1 / 16
@@ -49,5 +51,5 @@ def _push_pull(image: Tensor, weight: Tensor) -> Tensor:
     mean = F.avg_pool2d(weight, 2, ceil_mode=True, count_include_pad=False)
     coarse = F.avg_pool2d(weight * image, 2, ceil_mode=True, count_include_pad=False)
     coarse = _push_pull(coarse / (mean + (mean == 0)), (4 * mean).clamp_max(1))
-    coarse = F.interpolate(coarse, image.shape[-2:], mode="bilinear", align_corners=False)
+    coarse = enlarge(coarse, image.shape[-2:])
     return torch.lerp(coarse, image, weight)

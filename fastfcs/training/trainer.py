@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..constraints.registry import BetweenUpdates
 from ..files import write_text
-from ..losses import squared_norm, structure_loss
+from ..losses import structure_loss
 from ..network import ForwardMaps, UnrolledSolver
+from ..reproducible import squared_norm
 from ..vgg import STYLE_LAYERS, load_vgg19
 from ..weights import load_solver, save_solver
 from .config import TrainConfig

@@ -1,0 +1,149 @@
+"""Ray: started for one run, or the cluster that is already there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+
+MEMORY = 1_500_000_000
+"""Bytes of main memory that a worker is counted with (docs/cluster.md)."""
+
+_OBJECTS = 2_000_000_000  # bytes of the object store of a Ray of our own, at most
+_SHARE = 0.5  # of the free memory for objects
+BESIDE = 0.2
+"""Part of every core that is left for decoding and encoding."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The actors of a run.
+
+    Attributes:
+        count: their number.
+        cores: CPU cores of each.
+        on_gpu: whether each has a GPU.
+
+    Examples:
+        >>> from fastfcs.batch.cluster import Workers
+        >>> Workers(2, 1, False).resources
+        {'num_cpus': 0.8, 'num_gpus': 0, 'memory': 1500000000}
+    """
+
+    count: int
+    cores: int
+    on_gpu: bool
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What each takes, for Ray."""
+        cpus = self.cores if self.on_gpu else round(self.cores * (1 - BESIDE), 3)
+        return {"num_cpus": cpus, "num_gpus": int(self.on_gpu), "memory": MEMORY}
+
+    @property
+    def resources_beside(self) -> dict[str, float]:
+        """What each task that decodes or encodes takes."""
+        return {"num_cpus": 1.0 if self.on_gpu else round(BESIDE / 2, 3)}
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine and stop it at the end.
+
+    Args:
+        address: of the cluster's head ("auto", or host:port), or None.
+
+    Yields:
+        Nothing; the block uses Ray.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+
+    Examples:
+        >>> from fastfcs.batch.cluster import connected
+        >>> with connected("127.0.0.1:1"):  # doctest: +SKIP
+        ...     pass
+        Traceback (most recent call last):
+        ConnectionError: address must be that of a Ray cluster, got 127.0.0.1:1
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    if address is not None:
+        try:
+            ray.init(address, **quiet)
+        except Exception as error:
+            raise ConnectionError(
+                f"address must be that of a Ray cluster, got {address}"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    with TemporaryDirectory(prefix="fastfcs-", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            "local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            object_store_memory=_objects(),
+            include_dashboard=False,
+            _temp_dir=folder,
+            **quiet,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _objects() -> int:
+    """Bytes for the object store: it lies in /dev/shm, which containers may keep small."""
+    free = [_OBJECTS]
+    if os.path.isdir("/dev/shm"):
+        free.append(int(_SHARE * shutil.disk_usage("/dev/shm").free))
+    return max(min(free), 100_000_000)
+
+
+def choose_workers(count: int | None, cores: int | None, device: str | None) -> Workers:
+    """Choose the actors: one per GPU of the cluster, or one per group of CPU cores.
+
+    Args:
+        count: their number; None is as many as fit into what is there.
+        cores: CPU cores of each; by default 1.
+        device: "cpu" leaves GPUs alone, "cuda" needs them, None takes them if there are any.
+
+    Returns:
+        The actors.
+
+    Raises:
+        ValueError: the cluster has no GPU, or not enough cores or memory for a single actor.
+
+    Examples:
+        >>> from fastfcs.batch.cluster import choose_workers, connected
+        >>> with connected(None):  # doctest: +SKIP
+        ...     choose_workers(None, 1, "cpu").on_gpu
+        False
+    """
+    cores = cores or 1
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if device == "cuda" and not gpus:
+        raise ValueError("device must be cpu where Ray finds no GPU, got cuda")
+    if gpus and device != "cpu":
+        return Workers(count or gpus, cores, True)
+    fitting = sum(
+        min(int(node.get("CPU", 0)) // cores, int(node.get("memory", 0) // MEMORY))
+        for node in nodes
+    )
+    if not fitting:
+        raise ValueError(
+            f"cores must be at most what a node has, and {MEMORY / 1e9:.1f} GB of memory must be "
+            f"free, got {cores}"
+        )
+    return Workers(count or fitting, cores, False)
