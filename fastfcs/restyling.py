@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from contextlib import suppress
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from . import images, presets
+from .checks import MIN_SIDE
 from .constraints import KeepShadows
 from .constraints.registry import is_photoreal
+from .errors import BAD_INPUT
 from .images import Picture
+from .look import Look, representatives
 from .losses import luma
 from .regions import read_regions, resize
-from .stylizer import SMALL_STYLE, Stylizer
+from .stylizer import LOOK_SIZE, SMALL_STYLE, Stylizer
 
+T = TypeVar("T")
+
+_CANDIDATES, _REPRESENTATIVES = 32, 6  # pictures of a series, to choose from and chosen
 _SMALL_REGION = 0.001  # fraction of the picture
 _UNMASKED = 0.005  # fraction of the content outside all regions above which a note is printed
 _NIGHT = 0.5  # fraction of a content that is nearly black from which it is called a night
@@ -356,6 +363,50 @@ def restyle(stylizer: Stylizer, picture: Picture, mask: Mask | None = None) -> R
         result = stylizer(picture, regions)
     notes += [str(warning.message) for warning in caught]
     return Restyled(result, (columns, rows), tiles, notes)
+
+
+def find_look(
+    stylizer: Stylizer,
+    sources: Sequence[T],
+    read: Callable[[T], Picture] = lambda source: images.read(source),  # type: ignore[arg-type]
+) -> Look:
+    """Find one look for a series, from a few of its pictures that differ most.
+
+    Args:
+        stylizer: makes photographs.
+        sources: the pictures.
+        read: reads one of them; those that cannot be read are passed over.
+
+    Returns:
+        The look.
+
+    Raises:
+        ValueError: there are no pictures that can be restyled; or see `fastfcs.Stylizer.look`.
+
+    Examples:
+        >>> import torch
+        >>> from fastfcs import Stylizer
+        >>> from fastfcs.images import Picture
+        >>> from fastfcs.restyling import find_look
+        >>> style, *series = torch.rand(4, 3, 24, 32)
+        >>> stylizer = Stylizer(style, weights="tiny", constraint="photoreal")
+        >>> find_look(stylizer, series, Picture).points
+        33
+    """
+    step = -(-len(sources) // _CANDIDATES)
+    candidates = []
+    for source in sources[:: step or 1]:
+        with suppress(*BAD_INPUT):  # reported when its turn comes
+            picture = read(source)
+            visible = picture.alpha is None or picture.alpha.any()
+            if visible and min(picture.size) >= MIN_SIDE:
+                side = images.least_side(picture.size, LOOK_SIZE)
+                candidates.append(images.fit_picture(picture, side))
+    if not candidates:
+        raise ValueError("content must hold pictures that can be restyled, got none")
+    chosen = representatives(candidates, _REPRESENTATIVES)
+    with torch.inference_mode():
+        return stylizer.look([candidates[k] for k in chosen])
 
 
 def content_notes(stylizer: Stylizer, picture: Picture) -> list[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ MEMORY = 1_500_000_000
 """Bytes of main memory that a worker is counted with (docs/cluster.md)."""
 
 _OBJECTS = 2_000_000_000  # bytes of the object store of a Ray of our own, at most
+_PATIENCE = 10  # seconds until a cluster that does not answer is given up
 _SHARE = 0.5  # of the free memory for objects
 BESIDE = 0.2
 """Part of every core that is left for decoding and encoding."""
@@ -53,6 +57,15 @@ class Workers:
         return {"num_cpus": 1.0 if self.on_gpu else round(BESIDE / 2, 3)}
 
 
+# Otherwise Ray ends processes that have been idle for a second, and starts new ones, each of which
+# imports torch.
+_LASTING = {
+    "num_workers_soft_limit": 1000,
+    "idle_worker_killing_time_threshold_ms": 3_600_000,
+    "prestart_worker_first_driver": False,
+}
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Connect to a cluster, or start Ray on this machine and stop it at the end.
@@ -74,13 +87,15 @@ def connected(address: str | None) -> Iterator[None]:
         ConnectionError: address must be that of a Ray cluster, got 127.0.0.1:1
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     if address is not None:
         try:
-            ray.init(address, **quiet)
+            _reach(address)
+            with _silence():
+                ray.init(address, **quiet)
         except Exception as error:
+            reason = str(error).splitlines()[0]
             raise ConnectionError(
-                f"address must be that of a Ray cluster, got {address}"
+                f"address must be that of a Ray cluster, got {address} ({reason})"
             ) from error
         try:
             yield
@@ -88,18 +103,44 @@ def connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
         return
     with TemporaryDirectory(prefix="fastfcs-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            "local",
-            num_cpus=len(os.sched_getaffinity(0)),
-            object_store_memory=_objects(),
-            include_dashboard=False,
-            _temp_dir=folder,
-            **quiet,
-        )
+        if "RAY_AUTH_MODE" not in os.environ:
+            # Ray would save a token of its own, for all clusters that are started later.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        with _silence():
+            ray.init(
+                "local",
+                num_cpus=len(os.sched_getaffinity(0)),
+                object_store_memory=_objects(),
+                include_dashboard=False,
+                _temp_dir=folder,
+                _system_config=_LASTING,
+                **quiet,
+            )
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise at once if nobody listens there; Ray would try for many minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), _PATIENCE).close()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Ray from announcing its log level on standard error; what it raises is not affected."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _objects() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -78,6 +78,7 @@ def restyle(
     output: str,
     recipe: Recipe,
     workers: Workers,
+    earlier: Mapping[str, Row],
     *,
     retries: int = RETRIES,
     report: Callable[[Row], None] = lambda row: None,
@@ -89,6 +90,7 @@ def restyle(
         output: where results are written.
         recipe: how they are restyled.
         workers: the actors.
+        earlier: rows of earlier runs, which the manifest keeps.
         retries: how often a picture is tried again after its worker has died or a store has failed.
         report: is told of every picture that is done or has failed.
 
@@ -107,7 +109,7 @@ def restyle(
         >>> from fastfcs.batch.run import restyle
         >>> from fastfcs.batch.work import Recipe
         >>> recipe = Recipe(Stylizer(torch.rand(3, 24, 32), weights="tiny"))
-        >>> restyle([], "memory://restyled-by-none", recipe, Workers(1, 1, False))
+        >>> restyle([], "memory://restyled-by-none", recipe, Workers(1, 1, False), {})
         []
     """
     manifest, rows = Manifest(output), dict[str, Row]()
@@ -136,7 +138,9 @@ def restyle(
             rows[job.output] = row
             report(row)
             manifest.add([row])
-    return [rows[job.output] for job in jobs]
+    new = [rows[job.output] for job in jobs]
+    manifest.finish([*(row for name, row in earlier.items() if name not in rows), *new])
+    return new
 
 
 def _stream(

@@ -171,6 +171,30 @@ def decode(table: pa.Table, max_size: int | None = None) -> Iterator[pa.Table]:
         yield as_table([item])
 
 
+def content_of(job: Job) -> bytes:
+    """Read the file of one job.
+
+    Args:
+        job: the job.
+
+    Returns:
+        The bytes of its picture.
+
+    Raises:
+        StoreError: it cannot be read.
+
+    Examples:
+        >>> from fastfcs.batch import store
+        >>> from fastfcs.batch.jobs import Job
+        >>> from fastfcs.batch.work import content_of
+        >>> store.write("memory://content/a.jpg", b"JPEG")
+        >>> content_of(Job("a", "a.jpg", "memory://content/a.jpg"))
+        b'JPEG'
+    """
+    [(_, read)] = _files([Item(job)])
+    return read()
+
+
 class Restyler:
     """An actor with a stylizer of its own.
 

@@ -7,6 +7,7 @@ import warnings
 import click
 
 from .app import app
+from .batch import batch
 from .evaluate import evaluate
 from .info import info
 from .look import apply, lut
@@ -29,5 +30,18 @@ def cli() -> None:
     """Give a picture the style of another, as a painting or as a photograph."""
 
 
-for command in (stylize, video, app, lut, apply, presets, train, tune, optimize, evaluate, info):
+for command in (
+    stylize,
+    batch,
+    video,
+    app,
+    lut,
+    apply,
+    presets,
+    train,
+    tune,
+    optimize,
+    evaluate,
+    info,
+):
     cli.add_command(command)

@@ -113,13 +113,12 @@ MASK = click.option(
     help="Two pictures with one flat colour, or label, per region: each region of the content "
     "takes the style of the region of the same colour.",
 )
-STYLE = click.option(
-    "--style",
-    required=True,
-    multiple=True,
-    help="Picture whose style to apply, or a preset: a name that `fastfcs presets` lists, or a "
-    "file made by `fastfcs tune`. Repeat the option to blend several.",
+_STYLE_HELP = (
+    "Picture whose style to apply, or a preset: a name that `fastfcs presets` lists, or a file "
+    "made by `fastfcs tune`. Repeat the option to blend several."
 )
+STYLE = click.option("--style", required=True, multiple=True, help=_STYLE_HELP)
+STYLE_IF_ANY = click.option("--style", multiple=True, help=_STYLE_HELP)
 BLEND = click.option(
     "--blend",
     type=NUMBERS,
@@ -155,6 +154,47 @@ STRENGTH = click.option(
     default=1.0,
     show_default=True,
     help="0 returns the content, 1 the full result.",
+)
+MAX_SIZE = click.option(
+    "--max-size",
+    type=click.IntRange(min=16),
+    help="Reduce larger pictures to this longer side, in pixels.",
+)
+SOLVE_SIZE = click.option(
+    "--solve-size",
+    type=pixels_or_full,
+    metavar="PIXELS|full",
+    help="With --photoreal: restyle larger photographs at this longer side, and apply the change "
+    "at full size; full restyles them at their own size. By default 768.",
+)
+ONE_LOOK = click.option(
+    "--one-look",
+    is_flag=True,
+    help="With --photoreal: the same change of colours for all pictures, found on a few of them "
+    "together.",
+)
+HOLD = click.option(
+    "--hold",
+    type=click.Choice(["scene", "flow"]),
+    help="Videos with --photoreal: scene, the default, applies one look to each scene, which "
+    "cannot flicker; flow restyles every frame and smooths the change along the optical flow, "
+    "which is slower.",
+)
+STEADINESS = click.option(
+    "--steadiness",
+    type=float,
+    help="Videos as paintings, or with --hold flow: the share of each frame that is taken from the "
+    "previous one, from 0 to below 1; less follows changes of light sooner. By default 0.9.",
+)
+CODEC = click.option(
+    "--codec",
+    help="Encoder of FFmpeg for videos. By default libx264, or libvpx-vp9 for .webm.",
+)
+CRF = click.option(
+    "--crf",
+    type=click.FloatRange(0, 63),
+    help="Constant rate factor of videos: libx264 (by default 18), libx265 (20), libvpx-vp9, "
+    "libaom-av1 and libsvtav1 (24); a smaller one gives better pictures and larger files.",
 )
 RECURSIVE = click.option(
     "--recursive", is_flag=True, help="Folders with their subfolders, mirrored in OUTPUT."

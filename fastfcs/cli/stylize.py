@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import BAD_INPUT
 from ..memory import return_freed
 from ..progress import ProgressBar
 from .errors import sentences
@@ -25,16 +23,18 @@ from .options import (
     KEEP,
     LEVELS,
     MASK,
+    MAX_SIZE,
     MEMORY,
+    ONE_LOOK,
     PHOTOREAL,
     RECURSIVE,
     REFINE,
     SKIP_EXISTING,
+    SOLVE_SIZE,
     STRENGTH,
     STRUCTURE,
     STYLE,
     WEIGHTS,
-    pixels_or_full,
 )
 from .pictures import message_console, open_content, write_result
 from .start import import_torch
@@ -42,11 +42,8 @@ from .styling import make_stylizer
 from .work import one_picture, work_through
 
 if TYPE_CHECKING:
-    from ..look import Look
     from ..restyling import Mask
     from ..stylizer import Stylizer
-
-_CANDIDATES, _REPRESENTATIVES = 32, 6  # pictures of a series, to choose from and chosen
 
 
 @click.command()
@@ -67,24 +64,9 @@ _CANDIDATES, _REPRESENTATIVES = 32, 6  # pictures of a series, to choose from an
 @STRUCTURE
 @KEEP
 @STRENGTH
-@click.option(
-    "--max-size",
-    type=click.IntRange(min=16),
-    help="Reduce larger pictures to this longer side, in pixels.",
-)
-@click.option(
-    "--solve-size",
-    type=pixels_or_full,
-    metavar="PIXELS|full",
-    help="With --photoreal: restyle larger photographs at this longer side, and apply the change "
-    "at full size; full restyles them at their own size. By default 768.",
-)
-@click.option(
-    "--one-look",
-    is_flag=True,
-    help="With --photoreal: the same change of colours for all of CONTENT, found on a few of its "
-    "pictures together.",
-)
+@MAX_SIZE
+@SOLVE_SIZE
+@ONE_LOOK
 @WEIGHTS
 @REFINE
 @ARITHMETIC
@@ -128,8 +110,8 @@ def stylize(
     restyled, the error is reported, the other pictures are still restyled, and the exit code is 2.
     """
     import_torch()
-    from ..large import SOLVE_SIZE
-    from ..restyling import open_masks, set_style
+    from ..large import SOLVE_SIZE as DEFAULT
+    from ..restyling import find_look, open_masks, set_style
     from ..steps import follow
 
     with sentences():
@@ -162,7 +144,7 @@ def stylize(
             refine=refine,
             strength=strength,
             precision=precision,
-            solve_size=SOLVE_SIZE if solve_size is None else solve_size or None,
+            solve_size=DEFAULT if solve_size is None else solve_size or None,
         )
         jobs = plan(content, output, force, recursive=recursive, skip_existing=skip_existing)
         if not jobs:
@@ -174,7 +156,7 @@ def stylize(
             )
         content_mask, style_mask = open_masks(*mask) if mask else (None, None)
         notes = set_style(stylizer, style, blend, style_mask)
-        look = _one_look(stylizer, jobs) if one_look else None
+        look = find_look(stylizer, [source for source, _ in jobs]) if one_look else None
 
     def process(source: str, target: str) -> dict[str, Any]:
         if look is not None:
@@ -205,28 +187,3 @@ def _restyle(
         "tiles": restyled.tiles,
         "notes": notes + restyled.notes,
     }
-
-
-def _one_look(stylizer: Stylizer, jobs: Sequence[tuple[str, str]]) -> Look:
-    """The look of a series, from a few of its pictures that differ most."""
-    import torch
-
-    from .. import images
-    from ..checks import MIN_SIDE
-    from ..look import representatives
-    from ..stylizer import LOOK_SIZE
-
-    step = -(-len(jobs) // _CANDIDATES)
-    candidates = []
-    for source, _ in jobs[::step]:
-        with suppress(*BAD_INPUT):  # reported when its turn comes
-            picture = images.read(source)
-            visible = picture.alpha is None or picture.alpha.any()
-            if visible and min(picture.size) >= MIN_SIDE:
-                side = images.least_side(picture.size, LOOK_SIZE)
-                candidates.append(images.fit_picture(picture, side))
-    if not candidates:
-        raise ValueError("content must hold pictures that can be restyled, got none")
-    chosen = representatives(candidates, _REPRESENTATIVES)
-    with torch.inference_mode():
-        return stylizer.look([candidates[k] for k in chosen])

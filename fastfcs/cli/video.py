@@ -18,15 +18,19 @@ from .options import (
     ARITHMETIC,
     BLEND,
     BRUSH,
+    CODEC,
+    CRF,
     CUTOFF,
     DEVICE,
     FORCE,
+    HOLD,
     JSON,
     KEEP,
     LEVELS,
     MEMORY,
     PHOTOREAL,
     REFINE,
+    STEADINESS,
     STRENGTH,
     STRUCTURE,
     STYLE,
@@ -41,7 +45,8 @@ if TYPE_CHECKING:
 
     from ..video.restyle import Progress
 
-_INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 
 @click.command()
@@ -54,18 +59,8 @@ _INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
     help="A file (.mp4, .m4v, .mov, .mkv or .webm), or a folder for a folder.",
 )
 @PHOTOREAL
-@click.option(
-    "--hold",
-    type=click.Choice(["scene", "flow"]),
-    help="With --photoreal: scene, the default, applies one look to each scene, which cannot "
-    "flicker; flow restyles every frame and smooths the change along the optical flow: slower.",
-)
-@click.option(
-    "--steadiness",
-    type=float,
-    help="For paintings and --hold flow: the share of each frame that is taken from the previous "
-    "one, from 0 to below 1; less follows changes of light sooner. By default 0.9.",
-)
+@HOLD
+@STEADINESS
 @CUTOFF
 @BLEND
 @BRUSH
@@ -73,13 +68,8 @@ _INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 @STRUCTURE
 @KEEP
 @STRENGTH
-@click.option("--codec", help="Encoder of FFmpeg. By default libx264, or libvpx-vp9 for .webm.")
-@click.option(
-    "--crf",
-    type=click.FloatRange(0, 63),
-    help="Constant rate factor of libx264 (by default 18), libx265 (20), libvpx-vp9, libaom-av1 "
-    "and libsvtav1 (24): a smaller one gives better pictures and larger files.",
-)
+@CODEC
+@CRF
 @WEIGHTS
 @REFINE
 @ARITHMETIC
@@ -123,18 +113,14 @@ def video(
     from ..restyling import set_style
 
     with sentences():
-        if hold is not None and not photoreal:
-            raise ValueError("--hold must be given with --photoreal")
-        by_look = photoreal and hold != "flow"
-        if steadiness is not None and by_look:
-            raise ValueError("--steadiness must be given with --hold flow, or without --photoreal")
+        by_look = held_by_look(photoreal, hold, steadiness)
         if refine is False and by_look:
             raise ValueError("--no-refine must be given with --hold flow, or without --photoreal")
         if force and resume:
             raise ValueError("--resume must be given without --force")
         try:
             from ..video.restyle import restyle
-            from ..video.sequence import STEADINESS
+            from ..video.sequence import STEADINESS as DEFAULT
         except ImportError as error:
             raise ValueError(
                 "fastfcs video needs PyAV and OpenCV, which pip install 'fastfcs[video]' installs"
@@ -163,7 +149,7 @@ def video(
                 output,
                 stylizer,
                 hold=hold,
-                steadiness=STEADINESS if steadiness is None else steadiness,
+                steadiness=DEFAULT if steadiness is None else steadiness,
                 codec=codec,
                 crf=crf,
                 resume=resume,
@@ -172,7 +158,7 @@ def video(
             )
         except KeyboardInterrupt as stopped:
             click.echo(str(stopped) or "stopped before the first frame", err=True)
-            sys.exit(_INTERRUPTED)
+            sys.exit(INTERRUPTED)
     seconds = time.perf_counter() - start
     width, height = report.size
     for note in report.notes:
@@ -193,6 +179,31 @@ def video(
             "notes": report.notes,
         }
         click.echo(json.dumps(facts))
+
+
+def held_by_look(photoreal: bool, hold: str | None, steadiness: float | None) -> bool:
+    """Check how the frames of videos are held together.
+
+    Args:
+        photoreal, hold, steadiness: the options.
+
+    Returns:
+        Whether each scene has one look.
+
+    Raises:
+        ValueError: an option does not belong to the kind of result.
+
+    Examples:
+        >>> from fastfcs.cli.video import held_by_look
+        >>> held_by_look(True, None, None), held_by_look(True, "flow", 0.5)
+        (True, False)
+    """
+    if hold is not None and not photoreal:
+        raise ValueError("--hold must be given with --photoreal")
+    by_look = photoreal and hold != "flow"
+    if steadiness is not None and by_look:
+        raise ValueError("--steadiness must be given with --hold flow, or without --photoreal")
+    return by_look
 
 
 def _bars(console: Console, shown: bool) -> Progress:
