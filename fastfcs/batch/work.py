@@ -230,15 +230,19 @@ class Restyler:
         return_freed()
         return as_table(items)
 
+    @property
+    def _batches(self) -> bool:
+        return next(self._stylizer.parameters()).is_cuda and self._recipe.look is None
+
     def _groups(self, items: Sequence[Item]) -> list[list[Item]]:
         """Items that are restyled together: on a GPU, opaque pictures of like sizes and styles."""
         groups: dict[object, list[Item]] = {}
-        batches = next(self._stylizer.parameters()).is_cuda and self._recipe.look is None
         for index, item in enumerate(items):
             item.node = self._node
             key: object = index
             picture, job = item.picture, item.job
-            if batches and picture is not None and picture.alpha is None and job.masks is None:
+            is_plain = picture is not None and picture.alpha is None and job.masks is None
+            if self._batches and is_plain:
                 width, height = picture.size
                 key = self._stylizer.solved_at(height, width), job.style
             groups.setdefault(key, []).append(item)
