@@ -48,8 +48,8 @@ STRUCTURE = 0.25
 SMALL_STYLE = 96
 """Shorter side, in pixels, below which a style is continued by mirror images of itself."""
 
-# Bytes for a painting on a CPU by default, even if more is free: tiles take little more time.
-_ENOUGH = 1_300_000_000
+ENOUGH = 1_300_000_000
+"""Bytes for a painting on a CPU by default, even if more is free: tiles take little more time."""
 
 LOOK_SIZE = 512
 """Longer side, in pixels, at which the pictures of a look are restyled."""
@@ -433,12 +433,15 @@ class Stylizer(nn.Module):
         ]
         together = torch.cat([batch.pixels.float() for batch in small])
         joint = images.ImageBatch(together, None, lambda x: x)
-        restyled = self._restyle(joint, self._known_statistics(), None, self.strength).split(1)
+        restyled = self._restyle(joint, self._known_statistics(), None, self.strength)
         results = [
             batch.convert_back(x)
             if whole == size
             else batch.wrap(apply_change(batch, fit_change(reduced, x)))
-            for batch, whole, reduced, x in zip(batches, wholes, small, restyled, strict=True)
+            # Copies, since a view of one would keep them all.
+            for batch, whole, reduced, x in zip(
+                batches, wholes, small, (x.clone() for x in restyled.split(1)), strict=True
+            )
         ]
         return cast(list[T], results)
 
@@ -748,7 +751,7 @@ class Stylizer(nn.Module):
         device = next(self.solver.parameters()).device
         free = self._memory or free_memory(device)
         if self._memory is None and free is not None and device.type == "cpu":
-            free = min(free, _ENOUGH)
+            free = min(free, ENOUGH)
         return free
 
     def _arithmetic(self) -> Precision | None:

@@ -94,7 +94,7 @@ def test_a_pattern_keeps_what_follows_its_fixed_part(tmp_path: Path) -> None:
 
 
 def test_lists_and_tables_of_paths_are_relative_to_themselves() -> None:
-    store.write("memory://lists/a.txt", b"# mine\nx/1.png\n\nx/y/2.png\nmemory://lists/x/3.bmp\n")
+    store.write("memory://lists/a.txt", b"x/1.png\n\nx/y/2.png\nmemory://lists/x/3.bmp\n")
     assert [(job.url, job.output) for job in found("memory://lists/a.txt")] == [
         ("memory://lists/x/1.png", "1.png"),
         ("memory://lists/x/y/2.png", "y/2.png"),
@@ -156,6 +156,8 @@ def test_bytes_stay_in_their_parquet_file_until_they_are_decoded(kind: str) -> N
         ("a.txt", "\n", Columns(), "must list pictures or videos, got none"),
         ("a.txt", "x/a.bmp\nx/a.png\n", Columns(), "would both become memory://out/a.png"),
         ("a.parquet", "nonsense", Columns(), "a.parquet cannot be read: "),
+        ("a.csv", "path,m,n\na.png,m.png,\n", Columns(masks=("m", "n")), "two masks or none, got"),
+        ("a.txt", "b.png", Columns(style="mood"), "columns must be given with a table, got"),
     ],
 )
 def test_wrong_tables_raise_one_sentence(
@@ -165,6 +167,43 @@ def test_wrong_tables_raise_one_sentence(
     with pytest.raises((ValueError, OSError), match=message) as error:
         found(f"memory://wrong/{name}", columns=columns)
     assert "\n" not in str(error.value)
+
+
+def test_brackets_are_no_pattern_where_a_file_is_called_so(tmp_path: Path) -> None:
+    store.write(str(tmp_path / "in [1]/a[2].png"), b"")
+    assert [job.output for job in found(f"{tmp_path}/in [1]")] == ["a[2].png"]
+    assert [job.output for job in found(f"{tmp_path}/in [1]/a[2].png")] == ["a[2].png"]
+    for output in (f"{tmp_path}/out [1].parquet", "memory://out [1].parquet"):
+        manifest = Manifest(output)
+        manifest.begin("settings", overwrite=False)
+        manifest.add([row("a.png")], [b"A"])
+        manifest.add([row("b.png", "failed")])
+        assert set(manifest.read()) == {"a.png", "b.png"}
+        manifest.finish(manifest.read().values())
+        manifest.begin("settings", overwrite=True)
+        assert manifest.read() == {}
+
+
+def test_the_inputs_cannot_be_the_output(tmp_path: Path) -> None:
+    store.write(str(tmp_path / "a.png"), b"")
+    with pytest.raises(ValueError, match="output must not be where the inputs are"):
+        find_jobs([str(tmp_path)], f"{tmp_path}/", Columns(), None, nothing)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(str(tmp_path / "a/b/c.png"), b"")
+    scandir = os.scandir
+
+    def fail(path: str) -> object:
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(store.StoreError, match="cannot be read: Permission denied"):
+        store.names(str(tmp_path / "a"))
 
 
 def test_what_does_not_exist_is_named() -> None:
@@ -213,7 +252,7 @@ def test_only_errors_that_may_pass_are_worth_another_try(monkeypatch: pytest.Mon
 
 def row(name: str, status: str = "done") -> Row:
     error = None if status == "done" else "broken"
-    return Row(f"in/{name}", name, (40, 32), 0.5, "host", status, error, "ab", ("note",))
+    return Row(f"in/{name}", name, "udnie", (40, 32), 0.5, "host", status, error, "ab", ("note",))
 
 
 @pytest.mark.parametrize("output", ["memory://out", "memory://out.parquet"])
@@ -241,11 +280,11 @@ def test_rows_survive_and_results_count_more_than_failures(output: str) -> None:
 def test_merged_shards_say_the_same() -> None:
     manifest = Manifest("memory://out")
     manifest.begin("settings", overwrite=False)
-    shards = [[row(f"{k}.png")] for k in range(5)]
-    for shard in shards:
-        manifest.add(shard)
+    rows = [row(f"{k}.png") for k in range(5)]
+    for each in rows:
+        manifest.add([each])
     before = manifest.read()
-    manifest.merge(shards)
+    manifest.merge(rows)
     assert manifest.read() == before
     assert len(store.names("memory://out/.fastfcs/rows")) == 1
 
@@ -260,6 +299,11 @@ def test_other_settings_and_foreign_results_are_not_mixed() -> None:
     kept = {"overwrite": False, "skip_existing": False}
     assert unfinished(jobs, "memory://out", recipe(), **kept)[0] == jobs
     assert unfinished(jobs, "memory://out", recipe(), **kept)[0] == jobs
+    Manifest("memory://out").add([Row("in/a.png", "a.png", status="done")])
+    assert unfinished(jobs, "memory://out", recipe(), **kept)[0] == jobs[1:]
+    for other in (Job("b/a.png", "a.png", "b/a.png"), Job("in/a.png", "a.png", "", style="udnie")):
+        with pytest.raises(ValueError, match=r"out/a.png must be made from in/a.png with the same"):
+            unfinished([other], "memory://out", recipe(), **kept)
     with pytest.raises(ValueError, match=r"memory://out was begun with other settings; --force"):
         unfinished(jobs, "memory://out", recipe(strength=0.5), **kept)
     assert unfinished(
@@ -272,6 +316,9 @@ def test_other_settings_and_foreign_results_are_not_mixed() -> None:
         unfinished(jobs, "memory://other", recipe(), **kept)
     left, _ = unfinished(jobs, "memory://other", recipe(), overwrite=False, skip_existing=True)
     assert left == jobs[1:]
+    left, rows = unfinished(jobs, "memory://other", recipe(), **kept)  # nor in a second start
+    assert left == jobs[1:]
+    assert rows["a.png"].status == "skipped"
     assert store.read("memory://other/a.png") == b"mine"
 
 
@@ -463,8 +510,17 @@ def test_workers_fit_into_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_workers(None, 9, None)
     with pytest.raises(ValueError, match="device must be cpu where Ray finds no GPU, got cuda"):
         choose_workers(None, None, "cuda")
+    assert choose_workers(10, None, "cuda").on_gpu  # they are still to come
     nodes[0]["Resources"]["GPU"] = 2.0  # type: ignore[index]
-    assert choose_workers(None, None, None) == Workers(2, 1, True)
+    assert choose_workers(None, None, None) == Workers(2, 1, True, 3.5)
+    assert Workers(2, 1, True, 3.5).resources == {"num_cpus": 0.5, "num_gpus": 1, "memory": MEMORY}
+    assert Workers(2, 1, True, 3.5).resources_beside == {"num_cpus": 1.0}
+    nodes[0]["Resources"]["CPU"] = 2.0  # type: ignore[index]
+    assert choose_workers(None, None, None).resources_beside == {"num_cpus": 0.25}
+    nodes[0]["Resources"]["CPU"] = 1.0  # type: ignore[index]
+    with pytest.raises(ValueError, match=r"nodes must have a core per GPU at least, got 0\.5"):
+        choose_workers(None, None, None)
+    nodes[0]["Resources"]["CPU"] = 8.0  # type: ignore[index]
     assert choose_workers(None, None, "cpu") == Workers(3 + 4, 1, False)
 
 

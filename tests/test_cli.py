@@ -476,7 +476,7 @@ def test_as_a_process(folder: Path) -> None:
 
 def test_a_command_imports_what_serves_compilers_on_demand() -> None:
     code = (
-        "import gc, sys; from fastfcs.cli.start import import_torch; import_torch(); "
+        "import gc, sys; from fastfcs.start import import_torch; import_torch(); "
         "import inspect, fastfcs, torch; assert gc.isenabled(); inspect.getmodule(code := 1); "
         "fastfcs.Stylizer(torch.rand(1, 3, 16, 16))(torch.rand(1, 3, 16, 16)); "
         "name = 'torch._meta_registrations'; "

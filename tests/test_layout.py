@@ -12,7 +12,7 @@ PACKAGE = Path(fastfcs.__file__).parent
 
 # From the bottom up; modules on one line do not import each other.
 LAYERS = (
-    "_C checks delta_e files memory progress reproducible",
+    "_C checks delta_e files memory progress reproducible start",
     "ops precision errors",
     "laplacian",
     "chebyshev losses",

@@ -20,6 +20,11 @@ for _name, _value in {
 if Path("~/.ray/auth_token").expanduser().exists():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
+# Workers are many processes, and each imports torch.
+from ..start import import_torch  # noqa: E402
+
+import_torch()
+
 from .cluster import Workers, choose_workers, connected  # noqa: E402
 from .jobs import Columns, Job, find_jobs  # noqa: E402
 from .manifest import Manifest, Row  # noqa: E402

@@ -9,8 +9,9 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,8 +23,7 @@ MEMORY = 1_500_000_000
 _OBJECTS = 2_000_000_000  # bytes of the object store of a Ray of our own, at most
 _PATIENCE = 10  # seconds until a cluster that does not answer is given up
 _SHARE = 0.5  # of the free memory for objects
-BESIDE = 0.2
-"""Part of every core that is left for decoding and encoding."""
+_WAITING = 0.5  # cores of an actor that waits for its GPU
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Workers:
 
     Attributes:
         count: their number.
-        cores: CPU cores of each.
+        cores: CPU cores that each uses.
         on_gpu: whether each has a GPU.
+        beside: cores per actor that decode and encode.
 
     Examples:
         >>> from fastfcs.batch.cluster import Workers
@@ -44,17 +45,18 @@ class Workers:
     count: int
     cores: int
     on_gpu: bool
+    beside: float = 0.2
 
     @property
     def resources(self) -> dict[str, float]:
         """What each takes, for Ray."""
-        cpus = self.cores if self.on_gpu else round(self.cores * (1 - BESIDE), 3)
+        cpus = _WAITING if self.on_gpu else round(self.cores - self.beside, 3)
         return {"num_cpus": cpus, "num_gpus": int(self.on_gpu), "memory": MEMORY}
 
     @property
     def resources_beside(self) -> dict[str, float]:
-        """What each task that decodes or encodes takes."""
-        return {"num_cpus": 1.0 if self.on_gpu else round(BESIDE / 2, 3)}
+        """What each task that decodes or encodes takes; two or more per actor have room."""
+        return {"num_cpus": min(1.0, round(self.beside / 2, 3))}
 
 
 # Otherwise Ray ends processes that have been idle for a second, and starts new ones, each of which
@@ -102,14 +104,18 @@ def connected(address: str | None) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    with TemporaryDirectory(prefix="fastfcs-", ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(
+        prefix="fastfcs-",
+        dir="/tmp",
+        ignore_cleanup_errors=True,  # sockets need a short path
+    ) as folder:
         if "RAY_AUTH_MODE" not in os.environ:
             # Ray would save a token of its own, for all clusters that are started later.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         with _silence():
             ray.init(
                 "local",
-                num_cpus=len(os.sched_getaffinity(0)),
+                num_cpus=_cores(),
                 object_store_memory=_objects(),
                 include_dashboard=False,
                 _temp_dir=folder,
@@ -120,6 +126,15 @@ def connected(address: str | None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _cores() -> int:
+    """The cores that this process may use, also within the limit of a container."""
+    cores = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no container, or "max": no limit
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
 
 
 def _reach(address: str) -> None:
@@ -173,11 +188,16 @@ def choose_workers(count: int | None, cores: int | None, device: str | None) -> 
     """
     cores = cores or 1
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if device == "cuda" and not gpus:
+    with_gpu = [node for node in nodes if node.get("GPU", 0)]
+    gpus = int(sum(node["GPU"] for node in with_gpu))
+    if device == "cuda" and not gpus and count is None:
         raise ValueError("device must be cpu where Ray finds no GPU, got cuda")
-    if gpus and device != "cpu":
-        return Workers(count or gpus, cores, True)
+    if device == "cuda" or (gpus and device != "cpu"):
+        # Nodes that are still to come are taken for large ones.
+        cpus = min((node.get("CPU", 0) / node["GPU"] for node in with_gpu), default=4.0)
+        if cpus <= _WAITING:
+            raise ValueError(f"nodes must have a core per GPU at least, got {cpus:g}")
+        return Workers(count or gpus, cores, True, cpus - _WAITING)
     fitting = sum(
         min(int(node.get("CPU", 0)) // cores, int(node.get("memory", 0) // MEMORY))
         for node in nodes

@@ -21,6 +21,7 @@ VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm"}
 
 _COLUMNS = "path", "url", "file", "input", "image", "bytes"  # names of the inputs' column
 _MAGIC = "*?["
+_TABLES = ".csv", ".parquet"
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Job:
 
     @property
     def is_video(self) -> bool:
-        """Whether the result is a video."""
-        return _suffix(self.output) in VIDEOS
+        """Whether it is a video."""
+        return self.place is None and _suffix(self.url) in VIDEOS
 
 
 class Place(NamedTuple):
@@ -131,12 +132,19 @@ def find_jobs(
         >>> [(job.input, job.output) for job in jobs]
         [('memory://album/a.jpg', 'a.jpg'), ('memory://album/b/c.bmp', 'b/c.png')]
     """
-    jobs: list[Job] = []
+    tables = [each for each in inputs if _suffix(each) in _TABLES]
+    if any(columns) and not tables:
+        raise ValueError(f"columns must be given with a table, got {', '.join(inputs)}")
+    # Workers have working folders of their own.
+    inputs = [store.absolute(each) for each in inputs]
+    listed: list[Job] = []
     for each in inputs:
-        jobs += _jobs_of(each, output, columns, report)
-    jobs = [replace(job, output=_result_name(job.output, format)) for job in jobs]
+        listed += _jobs_of(each, output, columns, report)
+    jobs = [replace(job, output=_result_name(job, format)) for job in listed]
     sources: dict[str, str] = {}
     for job in jobs:
+        if job.url == store.absolute(store.join(output, job.output)):
+            raise ValueError(f"output must not be where the inputs are, got {output}")
         if job.output in sources:
             raise ValueError(
                 f"{sources[job.output]} and {job.input} would both become "
@@ -150,18 +158,20 @@ def _jobs_of(
     given: str, output: str, columns: Columns, report: Callable[[str], None]
 ) -> Iterator[Job]:
     suffix = _suffix(given)
-    if any(character in given for character in _MAGIC):
+    if any(character in given for character in _MAGIC) and not store.exists(given):
         start = next(k for k, character in enumerate(given) if character in _MAGIC)
         folder, pattern = _split(given[:start])[0], given[len(_split(given[:start])[0]) :]
         yield from _files_in(given, folder or ".", pattern.lstrip("/"), output, report)
     elif store.is_folder(given):
         yield from _files_in(given, given, None, output, report)
     elif suffix == ".txt":
-        lines = store.read(given).decode("utf-8-sig").splitlines()
-        paths = [line.strip() for line in lines]
-        rows = [_Row(path, None, None, None) for path in paths if path and path[0] != "#"]
+        try:
+            lines = store.read(given).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{given} must be a text in UTF-8: {error}") from error
+        rows = [_Row(line.strip(), None, None, None) for line in lines if line.strip()]
         yield from _jobs_of_paths(given, rows)
-    elif suffix in (".csv", ".parquet"):
+    elif suffix in _TABLES:
         yield from _jobs_of_table(given, columns)
     elif store.exists(given):
         yield Job(given, _split(given)[1], given)
@@ -270,8 +280,7 @@ def _jobs_of_bytes(
                 name = (row[column] or {}).get("path")
             masks = None
             if columns.masks:
-                first, second = (row[each] for each in columns.masks)
-                masks = _masks(folder, first, second)
+                masks = _masks(f"row {count} of {table}", folder, *(row[n] for n in columns.masks))
             yield Job(
                 f"{table}#{count}",
                 _checked(table, name or f"{stem}-{count:06d}"),
@@ -310,17 +319,18 @@ def _rows(table: str, rows: pa.Table, column: str, columns: Columns) -> list[_Ro
             raise ValueError(f"{table} must have a path in every row, got none in row {index}")
         masks = None
         if columns.masks:
-            first, second = (row[name] for name in columns.masks)
-            masks = _masks(folder, first, second)
+            masks = _masks(f"row {index} of {table}", folder, *(row[n] for n in columns.masks))
         style = _style(folder, row[columns.style]) if columns.style else None
         name = row[columns.name] if columns.name else None
         listed.append(_Row(row[column], name, style, masks))
     return listed
 
 
-def _masks(folder: str, content: str | None, style: str | None) -> tuple[str, str] | None:
-    if not content or not style:
+def _masks(row: str, folder: str, content: str | None, style: str | None) -> tuple[str, str] | None:
+    if not content and not style:
         return None
+    if not content or not style:
+        raise ValueError(f"{row} must have two masks or none, got one")
     return store.join(folder, content), store.join(folder, style)
 
 
@@ -339,10 +349,11 @@ def _checked(table: str, name: str) -> str:
     return normal
 
 
-def _result_name(name: str, format: str | None) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    if f".{suffix.lower()}" in VIDEOS:
-        return name
+def _result_name(job: Job, format: str | None) -> str:
+    name = job.output
+    stem, dot, _ = name.rpartition(".")
+    if job.is_video:
+        return name if _suffix(name) in VIDEOS else name + _suffix(job.url)
     if format is not None:
         return f"{stem if dot and _suffix(name) in SUFFIXES else name}{format}"
     try:

@@ -6,6 +6,7 @@ shards tell what is done. They lie in the hidden folder of the output, and are m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -20,6 +21,7 @@ SCHEMA = pa.schema(
     {
         "input": pa.string(),
         "output": pa.string(),
+        "style": pa.string(),
         "size": pa.list_(pa.int32()),
         "seconds": pa.float64(),
         "node": pa.string(),
@@ -31,6 +33,7 @@ SCHEMA = pa.schema(
 )
 """The columns of a manifest."""
 
+_NAME = "_manifest.parquet"
 _HIDDEN = ".fastfcs"
 _PARTS = "part-"
 
@@ -42,10 +45,11 @@ class Row:
     Attributes:
         input: a path or URL, or that of a table with its row.
         output: the result's name in the output folder.
+        style: its own style, if it has one.
         size: width and height of the result, in pixels; None if there is none.
         seconds: of work, without waiting.
         node: where it was restyled: the host, and the node's identifier in Ray.
-        status: "done" or "failed".
+        status: "done"; "failed"; or "skipped", where a result existed that is not of this command.
         error: why it failed, in one sentence.
         sha256: of the result's bytes, in hexadecimal digits.
         notes: what was converted, dropped or reduced.
@@ -58,6 +62,7 @@ class Row:
 
     input: str
     output: str
+    style: str | None = None
     size: tuple[int, int] | None = None
     seconds: float = 0.0
     node: str = ""
@@ -80,14 +85,14 @@ class Manifest:
     Examples:
         >>> from fastfcs.batch.manifest import Manifest, Row
         >>> manifest = Manifest("memory://restyled")
-        >>> manifest.add([Row("in/a.jpg", "a.jpg", (24, 16), status="done")])
+        >>> manifest.add([Row("in/a.jpg", "a.jpg", size=(24, 16), status="done")])
         >>> list(manifest.read())
         ['a.jpg']
     """
 
     def __init__(self, output: str) -> None:
         self._output = output
-        self.url = store.join(output, "_manifest.parquet")
+        self.url = store.join(output, _NAME)
         self._hidden = store.join(output, _HIDDEN)
         self._settings = store.join(self._hidden, "settings")
         self.holds_results = output.rstrip("/").endswith(".parquet")
@@ -111,7 +116,7 @@ class Manifest:
             self.clear()
         elif known is not None and known != settings:
             raise ValueError(f"{self._output} was begun with other settings; --force begins again")
-        rows = self.read() if known is not None and not overwrite else {}
+        rows = {} if overwrite else self.read()
         if known != settings:
             store.write(self._settings, settings.encode())
         return rows
@@ -123,9 +128,8 @@ class Manifest:
 
     def clear(self) -> None:
         """Remove the manifest, and the results that are in Parquet files."""
-        parts = store.names(self._output, f"{_PARTS}*.parquet") if self.holds_results else []
-        store.remove([store.join(self._output, name) for name in parts])
-        store.remove([self.url, self._hidden])
+        store.remove(self._output, [*self._parts(), _NAME])
+        store.remove(self._hidden)
 
     def add(self, rows: Sequence[Row], results: Sequence[bytes] | None = None) -> None:
         """Add a shard. The same pictures replace their former shard.
@@ -163,30 +167,34 @@ class Manifest:
             rows += _decoded(store.read(self.url))
         for name in store.names(store.join(self._hidden, "rows")):
             rows += _decoded(store.read(store.join(self._hidden, f"rows/{name}")))
-        if self.holds_results:
-            for name in store.names(self._output, f"{_PARTS}*.parquet"):
-                rows += _columns(store.join(self._output, name))
+        for name in self._parts():
+            rows += _columns(store.join(self._output, name))
         return _latest(rows)
 
-    def merge(self, shards: Sequence[Sequence[Row]]) -> None:
-        """Replace shards by a single one.
+    def merge(self, rows: Sequence[Row]) -> None:
+        """Replace the shards of some pictures, one of each, by a single one.
 
         Args:
-            shards: as they were added.
+            rows: as they were added.
         """
-        merged = [row for shard in shards for row in shard]
-        if len(shards) > 1:
-            self.add(merged)
-            store.remove([self._shard(shard) for shard in shards])
+        self.add(rows)
+        store.remove(f"{self._hidden}/rows", [f"{_key([row])}.parquet" for row in rows])
 
     def finish(self, rows: Iterable[Row]) -> None:
-        """Write the manifest.
+        """Write the manifest, and remove what killed processes have left half-written.
 
         Args:
             rows: all of them, in order.
         """
         store.write(self.url, _encoded(list(rows)))
-        store.remove([store.join(self._hidden, "rows")])
+        store.remove(f"{self._hidden}/rows")
+        left = [n for n in store.names(self._output) if re.search(r"(^|/)\.[^/]+\.part$", n)]
+        store.remove(self._output, left)
+
+    def _parts(self) -> list[str]:
+        """The names of the Parquet files with results."""
+        found = store.names(self._output) if self.holds_results else []
+        return [name for name in found if re.fullmatch(rf"{_PARTS}[0-9a-f]+\.parquet", name)]
 
     def _shard(self, rows: Sequence[Row]) -> str:
         return store.join(self._hidden, f"rows/{_key(rows)}.parquet")
@@ -201,7 +209,7 @@ def _latest(rows: Iterable[Row]) -> dict[str, Row]:
     """One row per output: a result counts more than a failure."""
     latest: dict[str, Row] = {}
     for row in rows:
-        if row.output not in latest or row.status == "done":
+        if row.output not in latest or row.status != "failed":
             latest[row.output] = row
     return latest
 
@@ -211,7 +219,9 @@ def _encoded(rows: Sequence[Row], results: Sequence[bytes] | None = None) -> byt
     if results is not None:
         table = table.append_column("image", pa.array(results, pa.large_binary()))
     stream = BytesIO()
-    parquet.write_table(table, stream)
+    # Readers can take the results one after another, and JPEG does not get any smaller.
+    sizes = {} if results is None else {"row_group_size": 4, "compression": "none"}
+    parquet.write_table(table, stream, use_dictionary=False, **sizes)
     return stream.getvalue()
 
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
@@ -21,6 +21,8 @@ RETRIES = 2
 """How often a picture is tried again by default after its worker has died or a store has failed."""
 
 _BLOCK = 4 << 20  # bytes of decoded pictures that travel together, if they are small
+_FED = 4  # actors on CPUs per task that decodes, and per task that encodes
+_ALONE = 1000  # pictures that are tried again one by one, at most
 _JOBS = 64  # per decoding task, at most
 _TOGETHER = 8  # pictures that a GPU gets at once
 _PART = 64  # results per Parquet file
@@ -68,9 +70,18 @@ def unfinished(
             more = f", and so do {len(taken) - 1} more" if len(taken) > 1 else ""
             where = store.join(output, taken[0].output)
             raise ValueError(f"{where} exists already{more}; --force overwrites")
-        jobs = [job for job in jobs if job.output not in existing]
+        if taken:  # before anything says that the output is ours
+            manifest.add([Row(j.input, j.output, j.style, status="skipped") for j in taken])
     rows = manifest.begin(_fingerprint(recipe), overwrite)
-    return [job for job in jobs if not _is_done(rows.get(job.output))], rows
+    for job in jobs:
+        row = rows.get(job.output)
+        if row is not None and (row.input, row.style) != (job.input, job.style):
+            raise ValueError(
+                f"{store.join(output, job.output)} must be made from {row.input} with the same "
+                f"style, got {job.input}; --force begins again"
+            )
+    failed = {name for name, row in rows.items() if row.status == "failed"}
+    return [job for job in jobs if job.output in failed or job.output not in rows], rows
 
 
 def restyle(
@@ -112,8 +123,9 @@ def restyle(
         >>> restyle([], "memory://restyled-by-none", recipe, Workers(1, 1, False), {})
         []
     """
+    output = store.absolute(output)  # workers have working folders of their own
     manifest, rows = Manifest(output), dict[str, Row]()
-    shards: list[list[Row]] = []
+    shards: list[Row] = []
     reasons: dict[str, str] = {}
     for attempt in range(1 + retries):
         missing = [job for job in jobs if job.output not in rows]
@@ -126,15 +138,16 @@ def restyle(
             for row in known:
                 rows[row.output] = row
                 report(row)
-            if known and not manifest.holds_results:
-                shards.append(known)
-            if sum(map(len, shards)) >= _MERGED:
-                manifest.merge(shards)
+            if not manifest.holds_results:
+                shards += known
+            if len(shards) >= _MERGED:
+                with suppress(store.Unavailable):  # they are merged at the end anyway
+                    manifest.merge(shards)
                 shards = []
     for job in jobs:
         if job.output not in rows:
-            died = f"{job.input}: the process that restyled it has died, {1 + retries} times"
-            row = Row(job.input, job.output, error=reasons.get(job.output, died))
+            died = f"{job.input}: its process has died, in {1 + retries} attempts"
+            row = Row(job.input, job.output, job.style, error=reasons.get(job.output, died))
             rows[job.output] = row
             report(row)
             manifest.add([row])
@@ -152,11 +165,14 @@ def _stream(
     alone: bool,
 ) -> Iterator[list[Item]]:
     """Restyle pictures once. What a task that has failed was working on is not among the items."""
+    alone &= len(jobs) <= _ALONE
     size = 1 if alone else max(1, min(_JOBS, len(jobs) // (4 * workers.count)))
     blocks = [
         as_table([Item(job) for job in jobs[k : k + size]]) for k in range(0, len(jobs), size)
     ]
-    beside = workers.resources_beside
+    beside = workers.resources_beside | {"max_retries": 0 if alone else retries}
+    # On CPUs decoding and encoding take a fraction of the time, and each process takes memory.
+    tasks = TaskPoolStrategy(None if workers.on_gpu else -(-workers.count // _FED))
     with _settings():
         items: Dataset = ray.data.from_arrow(blocks)
         items = items.map_batches(
@@ -164,8 +180,7 @@ def _stream(
             batch_size=None,
             batch_format="pyarrow",
             fn_kwargs={"max_size": recipe.max_size},
-            # Fewer than there is room for, so that writing is never kept waiting.
-            compute=TaskPoolStrategy(max(1, workers.count)),
+            compute=tasks,
             **beside,
         )
         items = items.map_batches(
@@ -173,16 +188,23 @@ def _stream(
             fn_constructor_args=(recipe, output, workers.cores),
             batch_size=_TOGETHER if workers.on_gpu and not alone else None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=workers.count),
-            max_task_retries=retries,
+            compute=ActorPoolStrategy(
+                size=workers.count, max_tasks_in_flight_per_actor=1 if alone else 2
+            ),
+            max_task_retries=0 if alone else retries,
             **workers.resources,
         )
         fn_kwargs = {"output": output}
         items = items.map_batches(
-            write, batch_size=None, batch_format="pyarrow", fn_kwargs=fn_kwargs, **beside
+            write,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs=fn_kwargs,
+            compute=tasks,
+            **beside,
         )
         if Manifest(output).holds_results:
-            beside = {"num_cpus": beside["num_cpus"] / 2}  # otherwise joined with `write`
+            beside["num_cpus"] /= 2  # otherwise Ray joins it with `write`
             items = items.map_batches(
                 collect, batch_size=_PART, batch_format="pyarrow", fn_kwargs=fn_kwargs, **beside
             )
@@ -204,6 +226,8 @@ def _settings() -> Iterator[None]:
     context.max_errored_blocks = -1  # what a dead worker was working on is tried again
     context.target_max_block_size = _BLOCK
     context.target_min_block_size = 0
+    context.actor_init_retry_on_errors = True
+    context.max_consecutive_actor_init_deaths = RETRIES
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -211,10 +235,6 @@ def _settings() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         context.__dict__.update(before)
-
-
-def _is_done(row: Row | None) -> bool:
-    return row is not None and row.status == "done"
 
 
 def _fingerprint(recipe: Recipe) -> str:

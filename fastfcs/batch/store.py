@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +21,8 @@ from ..files import atomic
 # Stores in which a file appears when it is complete. Elsewhere a hidden one is written and renamed.
 _WHOLE = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "hf", "memory"}
 # Errors that another try would raise again.
-_LASTING = FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError
+_LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+_LASTING_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG}
 
 
 class StoreError(OSError):
@@ -61,7 +64,7 @@ def read(url: str) -> bytes:
         >>> store.read("memory://pictures/notes.txt")
         b'24'
     """
-    with _errors(url, "read"):
+    with errors(url, "read"):
         system, path = locate(url)
         content: bytes = system.cat_file(path)
         return content
@@ -135,7 +138,7 @@ def local(url: str) -> Iterator[str]:
         ('notes.txt', '24')
     """
     with ExitStack() as stack:
-        with _errors(url, "read"):
+        with errors(url, "read"):
             system, path = locate(url)
             if not isinstance(system, LocalFileSystem):
                 folder = stack.enter_context(TemporaryDirectory(prefix="fastfcs-"))
@@ -162,7 +165,7 @@ def exists(url: str) -> bool:
         >>> store.exists("gone.png")
         False
     """
-    with _errors(url, "read"):
+    with errors(url, "read"):
         system, path = locate(url)
         return bool(system.exists(path))
 
@@ -184,7 +187,7 @@ def is_folder(url: str) -> bool:
         >>> store.is_folder("."), store.is_folder("gone")
         (True, False)
     """
-    with _errors(url, "read"):
+    with errors(url, "read"):
         system, path = locate(url)
         return bool(system.isdir(path))
 
@@ -201,7 +204,7 @@ def names(folder: str, pattern: str | None = None) -> list[str]:
         Their names relative to the folder, sorted; none if there is no such folder.
 
     Raises:
-        StoreError: the folder cannot be read.
+        StoreError: the folder, or one in it, cannot be read.
 
     Examples:
         >>> from fastfcs.batch import store
@@ -210,22 +213,29 @@ def names(folder: str, pattern: str | None = None) -> list[str]:
         >>> store.names("memory://listed"), store.names("memory://listed", "*.png")
         (['a.png', 'b/c.png'], ['a.png'])
     """
-    with _errors(folder, "read"):
+    with errors(folder, "read"):
         system, path = locate(folder)
-        if pattern is None:
-            found: Sequence[str] = system.find(path)
+        if pattern is not None:
+            matches = system.glob(f"{path.rstrip('/')}/{pattern}", detail=True)
+            found = [name for name, about in matches.items() if about["type"] == "file"]
+        elif not isinstance(system, LocalFileSystem):
+            found = system.find(path)
+        elif os.path.isdir(path):  # fsspec leaves out folders that cannot be read
+            found = [
+                f"{at}/{name}" for at, _, files in os.walk(path, onerror=_fail) for name in files
+            ]
         else:
-            found = system.glob(f"{path.rstrip('/')}/{pattern}")
-            found = [each for each in found if system.isfile(each)]
+            found = []
     start = len(path.rstrip("/")) + 1
     return sorted(each[start:] for each in found)
 
 
-def remove(urls: Sequence[str]) -> None:
-    """Remove files, or folders with all that is in them; those that do not exist are passed over.
+def remove(folder: str, found: Sequence[str] | None = None) -> None:
+    """Remove files of a folder; those that do not exist are passed over.
 
     Args:
-        urls: paths or URLs in one store.
+        folder: a path or a URL.
+        found: their names in it; None is the folder with all that is in it.
 
     Raises:
         StoreError: one cannot be removed.
@@ -233,15 +243,26 @@ def remove(urls: Sequence[str]) -> None:
     Examples:
         >>> from fastfcs.batch import store
         >>> store.write("memory://old/notes.txt", b"")
-        >>> store.remove(["memory://old"])
+        >>> store.remove("memory://old")
         >>> store.exists("memory://old/notes.txt")
         False
     """
-    for url in urls:
-        with _errors(url, "removed"):
-            system, path = locate(url)
-            if system.exists(path):
-                system.rm(path, recursive=True)
+    with errors(folder, "removed"):
+        system, path = locate(folder)
+        if isinstance(system, LocalFileSystem):
+            for each in found or ():
+                Path(path, each).unlink(missing_ok=True)
+            if found is None and os.path.isdir(path):
+                shutil.rmtree(path)
+            return
+        everything = system.find(path) if found is None else [f"{path}/{n}" for n in found]
+        if any(character in path for character in "*?["):  # `rm` would take it for a pattern
+            for each in everything:
+                with suppress(FileNotFoundError):
+                    system.rm_file(each)
+        elif everything:
+            with suppress(FileNotFoundError):
+                system.rm(everything)  # few requests for many files
 
 
 def join(folder: str, name: str) -> str:
@@ -262,6 +283,23 @@ def join(folder: str, name: str) -> str:
     return name if "://" in name or name.startswith("/") else f"{folder.rstrip('/')}/{name}"
 
 
+def absolute(url: str) -> str:
+    """Make a path independent of the working folder.
+
+    Args:
+        url: a path or a URL.
+
+    Returns:
+        The absolute path, or the URL.
+
+    Examples:
+        >>> from fastfcs.batch import store
+        >>> store.absolute("s3://bucket/a.png"), store.absolute("/tmp/../a.png")
+        ('s3://bucket/a.png', '/a.png')
+    """
+    return url if "://" in url else os.path.abspath(url)
+
+
 def locate(url: str) -> tuple[Any, str]:
     """Find the store of a file.
 
@@ -279,15 +317,19 @@ def locate(url: str) -> tuple[Any, str]:
         >>> store.locate("memory://a/b.png")[1]
         '/a/b.png'
     """
+    if "://" not in url:  # whatever its name, it is no chain of stores
+        return LocalFileSystem(), os.path.abspath(url)
     # Other processes write, too, so listings are not kept.
-    system, path = url_to_fs(url, use_listings_cache=False)
+    protocol = url.partition("://")[0]
+    options = {"use_listings_cache": False} if protocol in _WHOLE else {}
+    system, path = url_to_fs(url, **options)
     return system, str(path)
 
 
 @contextmanager
 def _new(url: str) -> Iterator[tuple[Any, str]]:
     """A store, and the path in it to write, which becomes the file at the end of the block."""
-    with _errors(url, "written"):
+    with errors(url, "written"):
         system, path = locate(url)
         protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
         folder = posixpath.dirname(path)
@@ -305,7 +347,26 @@ def _new(url: str) -> Iterator[tuple[Any, str]]:
 
 
 @contextmanager
-def _errors(url: str, verb: str) -> Iterator[None]:
+def errors(url: str, verb: str) -> Iterator[None]:
+    """Raise all errors as a `StoreError`; stores raise errors of many types.
+
+    Args:
+        url: the file, for the message.
+        verb: past participle of the attempt, for the message.
+
+    Yields:
+        Nothing; the block reads or writes the file.
+
+    Raises:
+        StoreError: the block raised anything; `Unavailable` if it may pass.
+
+    Examples:
+        >>> from fastfcs.batch import store
+        >>> with store.errors("s3://bucket/a.png", "read"):
+        ...     raise TimeoutError("no answer")
+        Traceback (most recent call last):
+        fastfcs.batch.store.Unavailable: s3://bucket/a.png cannot be read: no answer
+    """
     try:
         yield
     except StoreError:
@@ -313,8 +374,13 @@ def _errors(url: str, verb: str) -> Iterator[None]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):
-            reason = os.strerror(2)  # stores say only its name
-        is_lasting = isinstance(error, (*_LASTING, ImportError))
-        kind = StoreError if is_lasting else Unavailable
+            reason = os.strerror(errno.ENOENT)  # stores say only its name
+        is_lasting = isinstance(error, (*_LASTING, ValueError, ImportError))
+        is_lasting |= getattr(error, "errno", None) in _LASTING_NUMBERS
         text = str(reason).splitlines()[0].rstrip(".")
+        kind = StoreError if is_lasting else Unavailable
         raise kind(f"{url} cannot be {verb}: {text}") from error
+
+
+def _fail(error: OSError) -> None:
+    raise error

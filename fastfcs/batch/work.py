@@ -28,12 +28,13 @@ from ..images.encode import encode
 from ..images.picture import picture_errors
 from ..look import Look
 from ..memory import return_freed
-from ..stylizer import Stylizer
+from ..stylizer import ENOUGH, Stylizer
 from . import store
 from .jobs import Job
 from .manifest import Manifest, Row
 
 _STYLES = 32  # whose statistics an actor keeps
+_PART = 1 << 28  # bytes of results in a Parquet file
 _READ = 8  # rows of a Parquet file that are read at a time
 
 
@@ -43,7 +44,7 @@ class Recipe:
 
     Attributes:
         stylizer: with the style of the pictures that have none of their own, if there are any.
-        style: the file or preset of that style, which pictures with masks need.
+        style: the file of that style, which workers read for pictures with masks.
         look: what is applied in place of the stylizer, if anything.
         max_size: longer side, in pixels, to which larger pictures are reduced.
         video: arguments of `fastfcs.video.restyle.restyle`.
@@ -98,6 +99,7 @@ class Item:
         return Row(
             self.job.input,
             self.job.output,
+            self.job.style,
             self.size,
             round(self.seconds, 3),
             self.node,
@@ -216,6 +218,8 @@ class Restyler:
         self._recipe, self._output, self._cores = recipe, output, cores
         is_on_gpu = ray.is_initialized() and ray.get_gpu_ids()
         self._stylizer = recipe.stylizer.to("cuda" if is_on_gpu else "cpu")
+        if not is_on_gpu and self._stylizer.memory is None:
+            self._stylizer.memory = ENOUGH  # others on this machine take some, too
         self._style = recipe.stylizer.statistics.get()
         self._known: OrderedDict[object, tuple[Any, list[str]]] = OrderedDict()
         self._node = _node()
@@ -241,8 +245,12 @@ class Restyler:
             item.node = self._node
             key: object = index
             picture, job = item.picture, item.job
-            is_plain = picture is not None and picture.alpha is None and job.masks is None
-            if self._batches and is_plain:
+            if (
+                self._batches
+                and picture is not None
+                and picture.alpha is None
+                and job.masks is None
+            ):
                 width, height = picture.size
                 key = self._stylizer.solved_at(height, width), job.style
             groups.setdefault(key, []).append(item)
@@ -312,7 +320,7 @@ class Restyler:
             return []
         style = job.style or self._recipe.style
         if style is None:
-            raise ValueError("style must be a single one for a picture with masks, got several")
+            raise ValueError("style must be a single picture for one with masks, got several")
         key = style, job.masks
         if key not in self._known:
             is_preset = style in presets.names()
@@ -351,23 +359,26 @@ def write(table: pa.Table, output: str) -> pa.Table:
     """
     torch.set_num_threads(1)
     manifest, items = Manifest(output), items_of(table)
-    known = manifest.find([item.job.output for item in items])
-    if known is not None:  # the task is repeated, since its report has been lost
-        return as_table([_reported(item, row) for item, row in zip(items, known, strict=True)])
+    written = []
     for item in items:
-        if item.picture is None:  # failed, or a video
+        known = manifest.find([item.job.output])
+        if known is not None:  # the task is repeated, since its report has been lost
+            written.append(_reported(item.job, known[0]))
             continue
-        with _attempt(item):
-            with picture_errors(item.job.output, "written"):
-                item.result = encode(item.picture, images.format_of(item.job.output))
-            item.sha256 = sha256(item.result).hexdigest()
-            if not manifest.holds_results:
-                store.write(store.join(output, item.job.output), item.result)
-                item.result = None
+        if item.picture is not None:  # neither failed nor a video
+            with _attempt(item):
+                with picture_errors(item.job.output, "written"):
+                    item.result = encode(item.picture, images.format_of(item.job.output))
+                item.sha256 = sha256(item.result).hexdigest()
+                if not manifest.holds_results:
+                    store.write(store.join(output, item.job.output), item.result)
         item.picture = None
-    if not manifest.holds_results:
-        _record(manifest, items)
-    return as_table(items)
+        if not manifest.holds_results:
+            item.result = None
+            if not item.is_lost:
+                manifest.add([item.row])
+        written.append(item)
+    return as_table(written)
 
 
 def collect(table: pa.Table, output: str) -> pa.Table:
@@ -390,24 +401,24 @@ def collect(table: pa.Table, output: str) -> pa.Table:
         'done'
     """
     manifest, items = Manifest(output), items_of(table)
-    done = [item for item in items if item.error is None]
-    if done:
-        manifest.add([item.row for item in done], [item.result or b"" for item in done])
-    _record(manifest, [item for item in items if item.error is not None])
+    for item in items:
+        if item.error is not None and not item.is_lost:
+            manifest.add([item.row])
+    part: list[Item] = []
+    for item in items:
+        if item.error is None:
+            part.append(item)
+        if part and (item is items[-1] or sum(len(i.result or b"") for i in part) > _PART):
+            manifest.add([i.row for i in part], [i.result or b"" for i in part])
+            part = []
     for item in items:
         item.result = None
     return as_table(items)
 
 
-def _record(manifest: Manifest, items: Sequence[Item]) -> None:
-    rows = [item.row for item in items if not item.is_lost]
-    if rows:
-        manifest.add(rows)
-
-
-def _reported(item: Item, row: Row) -> Item:
+def _reported(job: Job, row: Row) -> Item:
     return Item(
-        item.job,
+        job,
         size=row.size,
         seconds=row.seconds,
         node=row.node,
@@ -454,24 +465,25 @@ def _files(items: Sequence[Item]) -> Iterator[tuple[Item, Callable[[], bytes]]]:
             for row, data in _rows(url, column, group_index, max(wanted)):
                 if row in wanted:
                     yield wanted.pop(row), partial(bytes, data)
-        except Exception as error:
-            failure = store.Unavailable(f"{url} cannot be read: {sentence(error)}")
+        except store.StoreError as error:
             for item in wanted.values():
-                yield item, partial(_fail, failure)
+                yield item, partial(_fail, error)
 
 
 def _rows(url: str, column: str, group: int, last: int) -> Iterator[tuple[int, bytes]]:
-    """The bytes of a row group up to a row, of which only a few are in memory at a time."""
-    system, path = store.locate(url)
+    """The bytes of a row group up to a row, of which only some pages are in memory at a time."""
     row = 0
-    with system.open(path) as stream, parquet.ParquetFile(stream) as file:
-        for batch in file.iter_batches(_READ, row_groups=[group], columns=[column]):
-            for value in batch.column(0):
-                data = value.as_py()
-                yield row, (data.get("bytes") if isinstance(data, dict) else data) or b""
-                row += 1
-            if row > last:
-                return
+    with store.errors(url, "read"):
+        system, path = store.locate(url)
+        pages = {"pre_buffer": False, "buffer_size": 1 << 20}
+        with system.open(path) as stream, parquet.ParquetFile(stream, **pages) as file:
+            for batch in file.iter_batches(_READ, row_groups=[group], columns=[column]):
+                for value in batch.column(0):
+                    data = value.as_py()
+                    yield row, (data.get("bytes") if isinstance(data, dict) else data) or b""
+                    row += 1
+                if row > last:
+                    return
 
 
 def _fail(error: Exception) -> bytes:

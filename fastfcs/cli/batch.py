@@ -6,6 +6,8 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib import import_module
 from io import BytesIO
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..progress import ProgressBar
+from ..start import import_torch
 from .errors import sentences
 from .jobs import counted
 from .options import (
@@ -42,13 +45,13 @@ from .options import (
     WEIGHTS,
 )
 from .pictures import message_console
-from .start import import_torch
 from .styling import make_stylizer
 from .video import INTERRUPTED, held_by_look
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..batch.jobs import Job
     from ..batch.manifest import Row
 
 
@@ -181,26 +184,31 @@ def batch(
                 "--one-look must be given without --style-column, --mask-columns, --no-refine and "
                 "--solve-size"
             )
-        held_by_look(photoreal, hold, steadiness)
+        by_look = held_by_look(photoreal, hold, steadiness)
         try:
             import_module("fastfcs.batch")
         except ImportError as error:
             raise ValueError(
                 "fastfcs batch needs Ray Data, which pip install 'fastfcs[batch]' installs"
             ) from error
+        from ray.exceptions import RayError
+
         from .. import images
         from ..batch import (
             Columns,
+            Manifest,
             Recipe,
             choose_workers,
             connected,
             find_jobs,
             restyle,
+            store,
             unfinished,
         )
         from ..batch.jobs import check_format
         from ..batch.work import content_of
         from ..large import SOLVE_SIZE as DEFAULT
+        from ..presets import find
         from ..restyling import find_look, set_style
 
         stylizer = make_stylizer(
@@ -221,15 +229,23 @@ def batch(
         console = message_console()
         columns = Columns(input_column, name_column, style_column, mask_columns)
         jobs = find_jobs(inputs, output, columns, check_format(format), console.print)
-        for note in set_style(stylizer, style, blend) if style else []:
-            console.print(note)
+        unstyled = [] if style else [job.input for job in jobs if job.style is None]
+        if unstyled:
+            raise ValueError(f"--style must be given for {unstyled[0]}, which has none of its own")
+        _check_videos(jobs, max_size, one_look, by_look and refine is False)
+        with ExitStack() as stack:
+            paths = [stack.enter_context(store.local(s)) if "://" in s else s for s in style]
+            for note in set_style(stylizer, paths, blend) if style else []:
+                console.print(note)
         video = {
             "hold": hold,
             "codec": codec,
             "crf": crf,
             **({} if steadiness is None else {"steadiness": steadiness}),
         }
-        only = style[0] if len(style) == 1 else None
+        only = None
+        if len(style) == 1 and find(style[0]) is None:
+            only = store.absolute(style[0])
         recipe = Recipe(stylizer, style=only, max_size=max_size, video=video)
         if one_look:
             photos = [job for job in jobs if not job.is_video]
@@ -241,14 +257,17 @@ def batch(
         if len(missing) < len(jobs):
             skipped = counted(len(jobs) - len(missing), "picture")
             console.print(f"{skipped} skipped: the output exists")
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler)
         progress = _Progress(console, output, len(missing), as_json)
+        new: list[Row] = []
         try:
-            if missing:
+            if not missing:
+                Manifest(output).finish(rows.values())
+            else:
                 with connected(address), progress:
+                    for number in (signal.SIGTERM, signal.SIGHUP):  # after Ray has set its own
+                        signal.signal(number, signal.default_int_handler)
                     found = choose_workers(workers, cores, device)
-                    restyle(
+                    new = restyle(
                         missing,
                         output,
                         recipe,
@@ -258,11 +277,45 @@ def batch(
                         report=progress.report,
                     )
         except KeyboardInterrupt:
-            click.echo(f"stopped: {progress.summary}, and the same command continues", err=True)
+            again = "the same command without --force" if force else "the same command"
+            click.echo(f"stopped: {progress.summary}; {again} continues", err=True)
             sys.exit(INTERRUPTED)
-    console.print(progress.summary)
+        except RayError as error:
+            first = str(error).splitlines()[0]
+            raise RuntimeError(
+                f"Ray has failed, and the same command continues: {first}"
+            ) from error
+    if missing:
+        console.print(progress.summary)
+    noted = sum(bool(row.notes) for row in [*rows.values(), *new])
+    if noted:
+        console.print(f"{counted(noted, 'result')} with notes, see {Manifest(output).url}")
     if progress.failed:
         sys.exit(2)
+
+
+def _check_videos(
+    jobs: Sequence[Job], max_size: int | None, one_look: bool, unrefined: bool
+) -> None:
+    """Check that what videos cannot have is not asked for, and that they can be read."""
+    video = next((job for job in jobs if job.is_video), None)
+    if video is None:
+        return
+    try:
+        import_module("fastfcs.video.restyle")
+    except ImportError as error:
+        raise ValueError(
+            "videos need PyAV and OpenCV, which pip install 'fastfcs[video]' installs"
+        ) from error
+    given = {
+        "--max-size": max_size is not None,
+        "--one-look": one_look,
+        "--no-refine": unrefined,
+        "--mask-columns": any(job.is_video and job.masks for job in jobs),
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise ValueError(f"{name} must be given without videos, got {video.input}")
 
 
 class _Progress:

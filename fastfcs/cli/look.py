@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..start import import_torch
 from .errors import sentences
 from .jobs import check_folder, plan
 from .options import (
@@ -24,7 +25,6 @@ from .options import (
     device_named,
 )
 from .pictures import message_console, open_content, write_result
-from .start import import_torch
 from .work import Report, work_through
 
 if TYPE_CHECKING:

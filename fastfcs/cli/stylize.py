@@ -9,6 +9,7 @@ import click
 
 from ..memory import return_freed
 from ..progress import ProgressBar
+from ..start import import_torch
 from .errors import sentences
 from .jobs import plan
 from .look import apply_look
@@ -37,7 +38,6 @@ from .options import (
     WEIGHTS,
 )
 from .pictures import message_console, open_content, write_result
-from .start import import_torch
 from .styling import make_stylizer
 from .work import one_picture, work_through
 

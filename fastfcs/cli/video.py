@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ..progress import ProgressBar
+from ..start import import_torch
 from .errors import sentences
 from .jobs import counted
 from .options import (
@@ -37,7 +38,6 @@ from .options import (
     WEIGHTS,
 )
 from .pictures import message_console
-from .start import import_torch
 from .styling import make_stylizer
 
 if TYPE_CHECKING:

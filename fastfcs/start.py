@@ -32,7 +32,7 @@ def import_torch() -> None:
     anything else that imports torch.
 
     Examples:
-        >>> from fastfcs.cli.start import import_torch
+        >>> from fastfcs.start import import_torch
         >>> import_torch()
         >>> import torch
         >>> torch.rand(2).shape
