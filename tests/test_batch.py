@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -622,12 +624,41 @@ def ancestors(pid: int) -> list[int]:
     return chain
 
 
+@contextmanager
+def two_nodes(env: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address of a cluster of two nodes on this machine, and the process of the second."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--block"]
+    ray_start += ["--object-store-memory=100000000"]
+    head = ["--head", f"--port={port}", "--include-dashboard=false"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env}
+    nodes = []
+    try:
+        nodes.append(subprocess.Popen([*ray_start, *head], **quiet))  # type: ignore[call-overload]
+        wait_for(lambda: is_listening(port))
+        join = f"--address=127.0.0.1:{port}"
+        nodes.append(subprocess.Popen([*ray_start, join], **quiet))  # type: ignore[call-overload]
+        yield f"127.0.0.1:{port}", nodes[1]
+    finally:
+        for node in reversed(nodes):
+            node.terminate()
+        for node in nodes:
+            node.wait(60)
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.slow
-def test_a_killed_worker_and_a_killed_command_lose_nothing(tmp_path: Path) -> None:
+def test_a_killed_worker_command_and_node_lose_nothing(tmp_path: Path) -> None:
     album(tmp_path, 120, 4)
     args = command("in", "--style", "style.png", "-o", "out", "--json")
     process = subprocess.Popen(args, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE)
-    wait_for(lambda: len(results(tmp_path / "out")) >= 10)
+    wait_for(lambda: len(results(tmp_path / "out")) >= 5)
     [victim, *_] = restylers(process.pid)
     os.kill(victim, signal.SIGKILL)
     before = len(results(tmp_path / "out"))
@@ -639,11 +670,24 @@ def test_a_killed_worker_and_a_killed_command_lose_nothing(tmp_path: Path) -> No
         name: os.stat(tmp_path / "out" / name).st_mtime_ns for name in results(tmp_path / "out")
     }
     rows = Manifest(str(tmp_path / "out")).read()
-    assert 10 < len(first) < 120
-    again = subprocess.run(args, cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert again.returncode == 2, again.stderr
-    assert "pictures skipped: the output exists" in again.stderr
-    reports = [json.loads(line) for line in again.stdout.splitlines()]
+    assert 10 < len(first) < 110
+    # The same command, on a cluster that loses one of two nodes.
+    env = environment(RAY_num_workers_soft_limit="100")
+    with two_nodes(env) as (address, node):
+        again = subprocess.Popen(
+            [*args, "--address", address],
+            cwd=tmp_path,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: len(results(tmp_path / "out")) >= len(first) + 10)
+        node.terminate()
+        stdout, stderr = again.communicate(timeout=200)
+    assert again.returncode == 2, stderr
+    assert "pictures skipped: the output exists" in stderr
+    reports = [json.loads(line) for line in stdout.splitlines()]
     done = {name for name, r in rows.items() if r.status == "done"}
     assert {r["output"].removeprefix("out/") for r in reports if "error" not in r} == {
         f"{k % 3}/{k:03d}.png" for k in range(120)
