@@ -7,8 +7,8 @@ the report.json of `fastfcs evaluate PAIRS`, with the medians of --refine and --
 into it as "artistic, refined" and so on; iterations-*.json are the iterations.json of
 --equivalent-iterations without their rows of single pairs; command-cpu.json is written by
 command.py, networks.json by networks.py, large.json by large.py, known-edits.json by
-known_edits.py, video.json by video.py, and one file per machine by laplacian.py, gram.py and
-stylizer.py.
+known_edits.py, video.json by video.py, batch.json by batch.py, and one file per machine by
+laplacian.py, gram.py and stylizer.py.
 """
 
 from __future__ import annotations
@@ -340,6 +340,33 @@ def video(report: dict[str, Any]) -> str:
     )
 
 
+def batch(report: dict[str, Any]) -> str:
+    """Pictures per second and memory of batches, against one picture after another."""
+    rows = [
+        [
+            f"{row['pictures']} {part}",
+            f"`{row['command'].split(',')[0]}`{row['command'].removeprefix('stylize')[5:]}",
+            str(row["cores"]),
+            f"{row['seconds']:.0f}",
+            f"{row['rate']:.2f}",
+            f"{row['megabytes'][0]}, {row['megabytes'][2]}, {row['megabytes'][4]}",
+        ]
+        for part, runs in report["parts"].items()
+        for row in runs
+    ]
+    head = [
+        "",
+        "command",
+        "cores",
+        "seconds",
+        "pictures per second",
+        "MB: first, third, last fifth",
+    ]
+    sides = "Small pictures have a shorter side of 128 pixels, the many ones of 64."
+    where = f"{machine_name(report['machine'])}, whole commands, from JPEG to JPEG. {sides}\n"
+    return f"{where}\n{table(head, rows)}"
+
+
 def benchmarks(machines: list[Sections]) -> str:
     """The goals that were measured, the Stylizer's times, and the goals that were not measured."""
     text = goals(machines)
@@ -373,6 +400,7 @@ def documents() -> dict[Path, str]:
             "large": large(results["large"]),
         },
         "docs/video.md": {"video": video(results["video"])},
+        "docs/cluster.md": {"batch": batch(results["batch"])},
         "docs/evaluation.md": {"known edits": known_edits(results["known-edits"])},
     }
     texts = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pytest
 import ray
 import torch
+import yaml
 from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
@@ -31,6 +34,7 @@ from fastfcs.batch import Columns, Job, Manifest, Recipe, Row, find_jobs, store,
 from fastfcs.batch.cluster import MEMORY, Workers, choose_workers
 from fastfcs.batch.work import Item, Restyler, as_table, collect, decode, items_of, write
 from fastfcs.cli import cli
+from fastfcs.cli.batch import batch
 
 
 @pytest.fixture(autouse=True)
@@ -559,6 +563,19 @@ def test_wrong_options_end_with_a_sentence(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists() or not results(tmp_path / "out")
+
+
+def test_the_commands_of_the_guide_are_understood() -> None:
+    text = (Path(__file__).parents[1] / "docs/cluster.md").read_text()
+    [block] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    job = yaml.safe_load(block)
+    assert job["kind"] == "RayJob"
+    assert job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 10
+    lines = [job["spec"]["entrypoint"], *re.findall(r"^    (fastfcs batch .*)", text, re.MULTILINE)]
+    assert len(lines) > 3
+    for line in lines:
+        context = batch.make_context("batch", shlex.split(line)[2:])
+        assert context.params["output"], line
 
 
 # Whole runs.

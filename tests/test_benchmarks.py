@@ -280,7 +280,7 @@ def test_short_calls_are_compared_in_seven_rounds(
 def test_the_documents_hold_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     documents = import_module("render").documents()
-    names = {"README.md", "results.md", "benchmarks.md", "evaluation.md", "video.md"}
+    names = {"README.md", "results.md", "benchmarks.md", "evaluation.md", "video.md", "cluster.md"}
     assert {path.name for path in documents} == names
     for path, text in documents.items():
         assert path.read_text() == text, "run benchmarks/render.py"
