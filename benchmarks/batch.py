@@ -1,6 +1,6 @@
 """Pictures per second and memory of `fastfcs batch`, against `fastfcs stylize` on the same cores.
 
-python benchmarks/batch.py [paintings] ["photographs of 12 megapixels"] [many] [--json OUT]
+python benchmarks/batch.py [PART ...] [--json OUT]
 
 Whole commands, with the start of Ray, from JPEG to JPEG. Memory is that of all processes together,
 shared pages counted once (PSS), at its largest in each fifth of the run.
@@ -30,7 +30,7 @@ STYLIZE, BATCH = ("stylize", "--recursive"), ("batch", "--workers")
 ONE, TWO = (*BATCH, "1"), (*BATCH, "2")
 # Number of pictures, their shorter side in pixels, options, and runs: label, command, cores.
 PARTS: dict[str, tuple[int, int, tuple[str, ...], list[tuple[str, tuple[str, ...], int]]]] = {
-    "paintings": (
+    "paintings of 128 pixels": (
         600,
         128,
         (),
@@ -50,7 +50,12 @@ PARTS: dict[str, tuple[int, int, tuple[str, ...], list[tuple[str, tuple[str, ...
             ("batch, 2 workers", TWO, 2),
         ],
     ),
-    "many": (5000, 64, ("--weights", "tiny"), [("batch, 2 workers", TWO, 2)]),
+    "paintings of 64 pixels, `--weights tiny`": (
+        5000,
+        64,
+        ("--weights", "tiny"),
+        [("batch, 2 workers", TWO, 2)],
+    ),
 }
 
 
@@ -118,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all of them")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all")
     parser.add_argument("--json", type=Path, help="other parts of an existing file are kept")
     options = parser.parse_args()
     parts: dict[str, list[dict[str, Any]]] = {}

@@ -362,8 +362,7 @@ def batch(report: dict[str, Any]) -> str:
         "pictures per second",
         "MB: first, third, last fifth",
     ]
-    sides = "Small pictures have a shorter side of 128 pixels, the many ones of 64."
-    where = f"{machine_name(report['machine'])}, whole commands, from JPEG to JPEG. {sides}\n"
+    where = f"{machine_name(report['machine'])}, whole commands, from JPEG to JPEG.\n"
     return f"{where}\n{table(head, rows)}"
 
 
