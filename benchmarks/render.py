@@ -360,7 +360,7 @@ def batch(report: dict[str, Any]) -> str:
         "cores",
         "seconds",
         "pictures per second",
-        "MB: first, third, last fifth",
+        "peak MB in the first, third and last fifth of the time",
     ]
     where = f"{machine_name(report['machine'])}, whole commands, from JPEG to JPEG.\n"
     return f"{where}\n{table(head, rows)}"

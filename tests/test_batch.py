@@ -95,7 +95,7 @@ def test_a_pattern_keeps_what_follows_its_fixed_part(tmp_path: Path) -> None:
     assert [job.output for job in found(f"{tmp_path}/in/*/*.png")] == ["a/1.png", "b/2.png"]
     deep = found(f"{tmp_path}/in/b/**/*.png")
     assert [job.output for job in deep] == ["2.png", "c/4.png"]
-    with pytest.raises(ValueError, match=r"gone\*.png must contain pictures or videos, got none"):
+    with pytest.raises(ValueError, match=r"gone\*.png must match pictures or videos, got none"):
         found(f"{tmp_path}/gone*.png")
 
 
@@ -163,7 +163,7 @@ def test_bytes_stay_in_their_parquet_file_until_they_are_decoded(kind: str) -> N
         ("a.txt", "x/a.bmp\nx/a.png\n", Columns(), "would both become memory://out/a.png"),
         ("a.parquet", "nonsense", Columns(), "a.parquet cannot be read: "),
         ("a.csv", "path,m,n\na.png,m.png,\n", Columns(masks=("m", "n")), "two masks or none, got"),
-        ("a.txt", "b.png", Columns(style="mood"), "columns must be given with a table, got"),
+        ("a.txt", "b.png", Columns(style="mood"), "columns must be given with a .csv or"),
     ],
 )
 def test_wrong_tables_raise_one_sentence(
@@ -348,6 +348,30 @@ def test_a_result_is_that_of_the_stylizer_with_its_row() -> None:
     stream = BytesIO()
     images.write(expected, stream)
     assert written == stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["grey 16", "RGB 16", "RGBA", "palette"])
+def test_every_kind_of_picture_travels(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    stream = BytesIO()
+    if kind == "RGB 16":
+        images.write(images.Picture(torch.rand(3, 32, 40), depth=16), stream)
+    elif kind == "grey 16":
+        Image.fromarray(rng.integers(0, 65536, (32, 40), dtype=np.uint16)).save(stream, "PNG")
+    elif kind == "RGBA":
+        Image.fromarray(rng.integers(0, 256, (32, 40, 4), dtype=np.uint8)).save(stream, "PNG")
+    else:
+        Image.fromarray(rng.integers(0, 256, (32, 40), dtype=np.uint8)).convert("P").save(
+            stream, "PNG"
+        )
+    store.write("memory://in/a.png", stream.getvalue())
+    item = through(Job("memory://in/a.png", "a.png", "memory://in/a.png"), recipe())
+    assert item.error is None
+    with torch.inference_mode():
+        result = recipe().stylizer(images.read(BytesIO(stream.getvalue())))
+    expected = BytesIO()
+    images.write(result, expected)
+    assert store.read("memory://out/a.png") == expected.getvalue()
 
 
 def test_a_broken_picture_is_a_row_and_a_repeated_task_writes_nothing() -> None:

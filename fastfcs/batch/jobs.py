@@ -134,7 +134,9 @@ def find_jobs(
     """
     tables = [each for each in inputs if _suffix(each) in _TABLES]
     if any(columns) and not tables:
-        raise ValueError(f"columns must be given with a table, got {', '.join(inputs)}")
+        raise ValueError(
+            f"columns must be given with a .csv or .parquet file, got {', '.join(inputs)}"
+        )
     # Workers have working folders of their own.
     inputs = [store.absolute(each) for each in inputs]
     listed: list[Job] = []
@@ -148,7 +150,7 @@ def find_jobs(
         if job.output in sources:
             raise ValueError(
                 f"{sources[job.output]} and {job.input} would both become "
-                f"{store.join(output, job.output)}"
+                f"{store.join(output, job.output)}; give them other names, or outputs of their own"
             )
         sources[job.output] = job.input
     return jobs
@@ -198,7 +200,8 @@ def _files_in(
         else:
             ignored["other file"] += 1
     if not found:
-        raise ValueError(f"{given} must contain pictures or videos, got none")
+        verb = "contain" if pattern is None else "match"
+        raise ValueError(f"{given} must {verb} pictures or videos, got none")
     if ignored:
         counts = [f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in sorted(ignored.items())]
         report(f"{given}: {', '.join(counts)} ignored")

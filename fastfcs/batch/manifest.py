@@ -115,10 +115,14 @@ class Manifest:
         if known is not None and overwrite:
             self.clear()
         elif known is not None and known != settings:
-            raise ValueError(f"{self._output} was begun with other settings; --force begins again")
+            raise ValueError(
+                f"{self._output} was begun with other settings; --force begins again, and replaces "
+                "its results"
+            )
         rows = {} if overwrite else self.read()
         if known != settings:
-            store.write(self._settings, settings.encode())
+            with store.errors(self._output, "written"):
+                store.write(self._settings, settings.encode())
         return rows
 
     @property

@@ -146,7 +146,8 @@ def restyle(
                 shards = []
     for job in jobs:
         if job.output not in rows:
-            died = f"{job.input}: its process has died, in {1 + retries} attempts"
+            times = "once" if retries == 0 else f"{1 + retries} times"
+            died = f"{job.input}: its process has died or failed {times}"
             row = Row(job.input, job.output, job.style, error=reasons.get(job.output, died))
             rows[job.output] = row
             report(row)

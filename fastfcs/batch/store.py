@@ -369,8 +369,11 @@ def errors(url: str, verb: str) -> Iterator[None]:
     """
     try:
         yield
-    except StoreError:
-        raise
+    except StoreError as error:
+        if str(error).startswith(f"{url} cannot be"):
+            raise
+        reason = str(error).rpartition(": ")[2]
+        raise type(error)(f"{url} cannot be {verb}: {reason}") from error
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):

@@ -125,8 +125,22 @@ def as_table(items: Sequence[Item]) -> pa.Table:
         >>> items_of(as_table([Item(Job("in/a.jpg", "a.jpg", "in/a.jpg"))]))[0].job.output
         'a.jpg'
     """
-    packed = [pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in items]
-    return pa.table({"item": pa.array(packed, pa.large_binary())})
+    return pa.table({"item": pa.array([_packed(item) for item in items], pa.large_binary())})
+
+
+class _Pickler(pickle.Pickler):
+    """Packs tensors as arrays, since torch cannot read its own pickles of uint16."""
+
+    def reducer_override(self, value: object) -> Any:
+        if isinstance(value, torch.Tensor):
+            return torch.from_numpy, (value.detach().cpu().contiguous().numpy(),)
+        return NotImplemented
+
+
+def _packed(item: Item) -> bytes:
+    stream = BytesIO()
+    _Pickler(stream, pickle.HIGHEST_PROTOCOL).dump(item)
+    return stream.getvalue()
 
 
 def items_of(table: pa.Table) -> list[Item]:
