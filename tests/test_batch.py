@@ -32,9 +32,11 @@ from videos import frames, read_video, write_video
 from fastfcs import Stylizer, images
 from fastfcs.batch import Columns, Job, Manifest, Recipe, Row, find_jobs, store, unfinished
 from fastfcs.batch.cluster import MEMORY, Workers, choose_workers
+from fastfcs.batch.jobs import VIDEOS
 from fastfcs.batch.work import Item, Restyler, as_table, collect, decode, items_of, write
 from fastfcs.cli import cli
 from fastfcs.cli.batch import batch
+from fastfcs.video.container import CONTAINERS
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +65,10 @@ def found(*inputs: str, columns: Columns = NONE, format: str | None = None) -> l
 
 
 # What is listed.
+
+
+def test_videos_are_recognised_without_their_packages() -> None:
+    assert set(CONTAINERS) == VIDEOS
 
 
 def test_a_folder_is_mirrored_without_hidden_files_and_the_output() -> None:
