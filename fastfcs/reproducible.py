@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+_LONG = 256  # channels
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     """Convolve.
 
-    oneDNN splits the sums of some 1x1 convolutions by the number of threads. As a product of
-    matrices they are as fast, and every sum stays whole.
+    oneDNN splits the long sums of 1x1 convolutions of many channels by the number of threads. As a
+    product of matrices they are as fast, and every sum stays whole.
 
     Args:
         x: (B, C, H, W).
@@ -34,7 +37,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Te
         >>> convolve(torch.rand(1, 8, 6, 4), torch.rand(16, 8, 1, 1), None, 0).shape
         torch.Size([1, 16, 6, 4])
     """
-    if weight.shape[-1] > 1:
+    if weight.shape[-1] > 1 or weight.shape[1] < _LONG:
         return F.conv2d(x, weight, bias, padding=padding)
     product: Tensor = (weight.flatten(1) @ x.flatten(2)).unflatten(2, x.shape[-2:])
     return product if bias is None else product + bias.view(-1, 1, 1)
