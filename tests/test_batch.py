@@ -647,7 +647,7 @@ def results(folder: Path) -> dict[str, bytes]:
     }
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it took too long"
@@ -731,7 +731,7 @@ def test_a_killed_worker_command_and_node_lose_nothing(tmp_path: Path) -> None:
         )
         wait_for(lambda: len(results(tmp_path / "out")) >= len(first) + 10)
         node.terminate()
-        stdout, stderr = again.communicate(timeout=200)
+        stdout, stderr = again.communicate(timeout=600)
     assert again.returncode == 2, stderr
     assert "pictures skipped: the output exists" in stderr
     reports = [json.loads(line) for line in stdout.splitlines()]

@@ -35,6 +35,7 @@ pytestmark = [
 QUIET = "--no-sandbox", "--disable-background-networking", "--disable-component-update"
 LUT = "Download the change of colours as a LUT (.cube)"
 PATIENCE = 60_000  # ms; the machine may be busy
+expect.set_options(timeout=PATIENCE)
 
 # The command as it stands, in a process that reports what it asks of the network.
 SERVER = """
