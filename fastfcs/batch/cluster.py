@@ -106,8 +106,8 @@ def connected(address: str | None) -> Iterator[None]:
         return
     with TemporaryDirectory(
         prefix="fastfcs-",
-        dir="/tmp",
-        ignore_cleanup_errors=True,  # sockets need a short path
+        dir="/tmp",  # sockets need a short path
+        ignore_cleanup_errors=True,
     ) as folder:
         if "RAY_AUTH_MODE" not in os.environ:
             # Ray would save a token of its own, for all clusters that are started later.
