@@ -190,7 +190,7 @@ def test_by_default_what_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert painter.tiles(150, 201) == 1
     monkeypatch.setattr(stylizer, "free_memory", lambda device: 10**12)
     assert painter.tiles(150, 201) == 1
-    monkeypatch.setattr(stylizer, "_ENOUGH", 10**6)  # of a CPU's memory
+    monkeypatch.setattr(stylizer, "ENOUGH", 10**6)  # of a CPU's memory
     assert painter.tiles(150, 201) == 12
 
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    1000 kB\n")
