@@ -4,12 +4,15 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import emulated
 import pytest
 import torch
+from emulated import alone
 from pictures import load_photo
 from torch import Tensor
+from torch.nn import functional as F
 
 from fastfcs.vgg import VGG19, load_vgg19
 
@@ -58,11 +61,38 @@ def allow_tf32() -> Iterator[Callable[[], None]]:
     settings.allow_tf32 = before
 
 
+@pytest.fixture
+def native_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions of half types as by processors that have them: sums in float32, rounded once.
+
+    Others round in between, and take a hundred times as long.
+    """
+    original = F.conv2d
+
+    def convolve(
+        x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if x.dtype.itemsize > 2:
+            return original(x, weight, bias, *args, **kwargs)
+        wide = None if bias is None else bias.float()
+        return original(x.float(), weight.float(), wide, *args, **kwargs).to(x.dtype)
+
+    monkeypatch.setattr(F, "conv2d", convolve)
+
+
 @pytest.fixture(scope="session")
-def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def emulation(shared_folder: Path) -> Path:
     """The folder of the compiled emulation."""
-    folder = tmp_path_factory.mktemp("emulation")
-    emulated.build(folder)
+    with alone(shared_folder / "emulation") as folder:
+        if not (folder / "kernels.so").exists():
+            emulated.build(folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Compiles the emulation of the CUDA kernels (tests/emulation) and wraps its functions."""
 
 import ctypes
+import fcntl
 import importlib.util
 import math
 import mmap
@@ -8,6 +9,8 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,10 +56,19 @@ FLAGS = [
 ]
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[Path]:
+    """A folder, created if needed, in which no other process works until the block ends."""
+    folder.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 def build(folder: Path) -> None:
     """Copies the sources to `folder` and compiles them there."""
     for part in ("csrc", "tests/emulation"):
-        shutil.copytree(ROOT / part, folder / part)
+        shutil.copytree(ROOT / part, folder / part, dirs_exist_ok=True)
     abi = re.search(r"TORCH_ABI = \((\d+), (\d+)\)", (ROOT / "setup.py").read_text())
     flags = [*FLAGS, f"-isystem {TORCH_HEADERS}", "-Itests/emulation"]
     flags += [

@@ -134,7 +134,7 @@ def test_gram(run: Run) -> None:
     torch.testing.assert_close(gram.eager(h, target), ours)
 
 
-def test_stylizer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stylizer(run: Run, native_half: None, monkeypatch: pytest.MonkeyPatch) -> None:
     sections = run("stylizer", 0.0016)
     rows = check(sections["stylizer"])
     kinds = [(row["kind"], row["mp"]) for row in rows["picture", "fastfcs"]]

@@ -35,10 +35,13 @@ def compiled_anew() -> None:
     torch._dynamo.reset()
 
 
+def small_network() -> UnrolledSolver:
+    """One of a single update, since tracing takes as long as the network is."""
+    return UnrolledSolver(updates=1, channels=(8, 8)).requires_grad_(False)
+
+
 def stylizer(styles: int = 1, **options: Any) -> Stylizer:
-    """A stylizer with a network of one update, since tracing takes as long as the network is."""
-    network = UnrolledSolver(updates=1, channels=(8, 8)).requires_grad_(False)
-    return Stylizer(torch.rand(styles, 3, 20, 24), weights=network, **options)
+    return Stylizer(torch.rand(styles, 3, 20, 24), weights=small_network(), **options)
 
 
 def masks(height: int = 32, width: int = 32) -> Tensor:
@@ -132,23 +135,16 @@ def test_regions() -> None:
                 program(content, wrong)
 
 
-def test_saved_program_runs_elsewhere(tmp_path: Path) -> None:
-    module, content = stylizer(constraint="photoreal"), torch.rand(3, 32, 32)
-    torch.export.save(export(module, (content,)), tmp_path / "program.pt2")
-    torch.save([content, module(content)], tmp_path / "images.pt")
-    code = """
-import fastfcs.ops, torch
-content, expected = torch.load("images.pt")
-torch.testing.assert_close(torch.export.load("program.pt2").module()(content), expected)"""
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("constraint", [None, "photoreal"])
-def test_weights_that_ship(constraint: Name | None) -> None:
+@pytest.mark.parametrize(
+    ("constraint", "weights"),
+    [(None, "tiny"), ("photoreal", None)],
+    ids=["artistic", "photoreal"],
+)
+def test_refined(constraint: Name | None, weights: str | None) -> None:
     style, content = torch.rand(2, 3, 32, 32)
-    solver = RefinedSolver(load_network("tiny"), Refinement(updates=2)).eval()
-    solver.requires_grad_(False)
+    network = load_network(weights) if weights else small_network()
+    solver = RefinedSolver(network, Refinement(updates=1)).eval().requires_grad_(False)
     module = Stylizer(style, weights=solver, precision="float32", constraint=constraint)
     program = export(module, (content,)).module()
     # In a photograph, the rounding of small gradients is seen, which Adam enlarges.
@@ -172,6 +168,23 @@ def test_filters(lowpass: LowPass | None) -> None:
     module = Filter(lowpass)
     program = export(module, (torch.rand(5, 8, 9), torch.rand(3, 8, 9))).module()
     assert_same(program, module, torch.rand(5, 8, 9), torch.rand(3, 8, 9))
+
+
+def test_saved_programs_run_elsewhere(tmp_path: Path) -> None:
+    modules = (
+        (stylizer(), (torch.rand(3, 32, 32),)),
+        (Filter(LowPass(0.1)), (torch.rand(5, 8, 9), torch.rand(3, 8, 9))),
+    )
+    for k, (module, inputs) in enumerate(modules):
+        torch.export.save(export(module, inputs), tmp_path / f"{k}.pt2")
+        torch.save([*inputs, module(*inputs)], tmp_path / f"{k}.pt")
+    code = """
+import fastfcs.ops, torch
+for k in range(2):
+    *inputs, expected = torch.load(f"{k}.pt")
+    program = torch.export.load(f"{k}.pt2").module()
+    torch.testing.assert_close(program(*inputs), expected)"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 def test_vmap_raises_one_sentence() -> None:

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 import reference
 import torch
-from emulated import EMULATED, EPS, ORDERS, ROOT, TORCH_HEADERS, Kernels, gram_dtype, needs_compiler
+from emulated import (
+    EMULATED,
+    EPS,
+    ORDERS,
+    ROOT,
+    TORCH_HEADERS,
+    Kernels,
+    alone,
+    gram_dtype,
+    needs_compiler,
+)
 from reference import relative_error
 from toolchain import cuda_tool
 from torch import Tensor
@@ -367,16 +377,16 @@ class MachineCode:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.messages: dict[Path, str] = {}
 
     def compile(self, source: Path) -> tuple[str, Path]:
-        cubin = self.folder / f"{source.stem}.cubin"
-        if source not in self.messages:
-            command = ["nvcc", "-std=c++17", "-O3", "-arch=sm_90", "-Xptxas", "-v"]
-            command += [f"-I{TORCH_HEADERS}", "-cubin", str(source), "-o", str(cubin)]
-            result = subprocess.run(command, check=True, capture_output=True, text=True)
-            self.messages[source] = result.stderr
-        return self.messages[source], cubin
+        with alone(self.folder / source.stem) as folder:
+            messages, cubin = folder / "messages.txt", folder / "code.cubin"
+            if not messages.exists():
+                command = ["nvcc", "-std=c++17", "-O3", "-arch=sm_90", "-Xptxas", "-v"]
+                command += [f"-I{TORCH_HEADERS}", "-cubin", str(source), "-o", str(cubin)]
+                result = subprocess.run(command, check=True, capture_output=True, text=True)
+                messages.write_text(result.stderr)
+        return messages.read_text(), cubin
 
     def registers(self, source: Path) -> list[tuple[str, int]]:
         """The names of kernels and their numbers of registers."""
@@ -392,8 +402,8 @@ class MachineCode:
 
 
 @pytest.fixture(scope="module")
-def machine_code(tmp_path_factory: pytest.TempPathFactory) -> MachineCode:
-    return MachineCode(tmp_path_factory.mktemp("cubin"))
+def machine_code(shared_folder: Path) -> MachineCode:
+    return MachineCode(shared_folder)
 
 
 @pytest.mark.slow

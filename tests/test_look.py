@@ -227,7 +227,7 @@ def test_a_picture_in_its_own_style_hardly_changes() -> None:
         assert (look(photo) - photo).abs().mean() < 1.5 / 255
 
 
-def test_half_types_and_batches(stylizer: Stylizer) -> None:
+def test_half_types_and_batches(stylizer: Stylizer, native_half: None) -> None:
     photos = torch.stack([load_photo(name, 100)[0, :, :64, :64] for name in ("coffee", "rocket")])
     want = stylizer.look(photos[0].float()).grid
     for dtype in (torch.half, torch.bfloat16):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from pictures import load_photo
 from torch import Tensor
-from torch.nn import functional as F
 
 from fastfcs import Stylizer, precision
 from fastfcs.network import UnrolledSolver
@@ -25,25 +22,9 @@ FULL, HALF = torch.float32, torch.bfloat16
 
 
 @pytest.fixture
-def fast_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that the processor is fast in bfloat16.
-
-    Such processors sum products in float32, and round once. Others round in between.
-    """
-    if precision._FAST_BFLOAT16:
-        return
+def fast_half(monkeypatch: pytest.MonkeyPatch, native_half: None) -> None:
+    """Pretend that the processor is fast in bfloat16."""
     monkeypatch.setattr(precision, "_FAST_BFLOAT16", True)
-    original = F.conv2d
-
-    def convolve(
-        x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        if x.dtype != HALF:
-            return original(x, weight, bias, *args, **kwargs)
-        wide = None if bias is None else bias.float()
-        return original(x.float(), weight.float(), wide, *args, **kwargs).to(HALF)
-
-    monkeypatch.setattr(F, "conv2d", convolve)
 
 
 def grey_levels(a: Tensor, b: Tensor) -> tuple[float, float]:

@@ -358,7 +358,7 @@ def test_a_preset_without_them_raises(network: RefinedSolver, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types(refinement: Refinement, dtype: torch.dtype) -> None:
+def test_half_types(refinement: Refinement, native_half: None, dtype: torch.dtype) -> None:
     half = copy.deepcopy(refinement).to(dtype)
     statistics = refinement.statistics(STYLE)
     with torch.no_grad():
