@@ -78,15 +78,16 @@ def test_training_is_reproducible_and_learns(tmp_path: Path) -> None:
     photos = [tmp_path / f"{name}.png" for name in ("chelsea", "coffee", "rocket")]
     for path in photos:
         Image.fromarray(to_samples(load_photo(path.stem, 160)[0].float(), 8)).save(path)
-    options = {"components": 8, "shown": False}
+    short_options = {"crops": 1, "components": 2, "steps": 20, "shown": False}
+    options = {"crops": 4, "components": 8, "shown": False}
     files = [tmp_path / f"{k}.safetensors" for k in range(4)]
     short, again = (
-        train_grading(given, files[k], crops=1, steps=20, **options)
+        train_grading(given, files[k], **short_options)
         for k, given in enumerate((photos, tmp_path))
     )
     torch.testing.assert_close(short.state_dict(), again.state_dict(), rtol=0, atol=0)
-    trained = train_grading(photos, files[2], crops=4, steps=300, **options)
-    untrained = train_grading(photos, files[3], crops=4, steps=1, lr=0.0, **options)
+    trained = train_grading(photos, files[2], steps=300, **options)
+    untrained = train_grading(photos, files[3], steps=1, lr=0.0, **options)
 
     colours = load_photo("coffee", 128).float().flatten(2).mT
     edited = random_edits(colours.expand(64, -1, -1), torch.Generator().manual_seed(5))
