@@ -30,3 +30,21 @@ def sentence(error: Exception) -> str:
     if is_exhausted(error):
         return "not enough memory; smaller pictures need less"
     return text
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    Args:
+        number: how many.
+        noun: what, in the singular.
+
+    Returns:
+        The words.
+
+    Examples:
+        >>> from fastfcs.errors import counted
+        >>> counted(1, "picture"), counted(2, "frame")
+        ('1 picture', '2 frames')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -264,7 +264,8 @@ def test_only_errors_that_may_pass_are_worth_another_try(monkeypatch: pytest.Mon
 
 def row(name: str, status: str = "done") -> Row:
     error = None if status == "done" else "broken"
-    return Row(f"in/{name}", name, "udnie", (40, 32), 0.5, "host", status, error, "ab", ("note",))
+    facts = (40, 32), 0.5, "host", status, error, "ab", ("note",)
+    return Row(f"in/{name}", name, "udnie", ("a.png", "b.png"), *facts)
 
 
 @pytest.mark.parametrize("output", ["memory://out", "memory://out.parquet"])
@@ -313,9 +314,16 @@ def test_other_settings_and_foreign_results_are_not_mixed() -> None:
     assert unfinished(jobs, "memory://out", recipe(), **kept)[0] == jobs
     Manifest("memory://out").add([Row("in/a.png", "a.png", status="done")])
     assert unfinished(jobs, "memory://out", recipe(), **kept)[0] == jobs[1:]
-    for other in (Job("b/a.png", "a.png", "b/a.png"), Job("in/a.png", "a.png", "", style="udnie")):
+    for other in (
+        Job("b/a.png", "a.png", "b/a.png"),
+        Job("in/a.png", "a.png", "", style="udnie"),
+        Job("in/a.png", "a.png", "", masks=("c.png", "d.png")),
+    ):
         with pytest.raises(ValueError, match=r"out/a.png must be made from in/a.png with the same"):
             unfinished([other], "memory://out", recipe(), **kept)
+    Manifest("memory://out").add([Row("in/b.png", "b.png", error="in/b.png: broken")])
+    mended = Job("c/b.png", "b.png", "c/b.png")
+    assert unfinished([mended], "memory://out", recipe(), **kept)[0] == [mended]
     with pytest.raises(ValueError, match=r"memory://out was begun with other settings; --force"):
         unfinished(jobs, "memory://out", recipe(strength=0.5), **kept)
     assert unfinished(

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from .. import presets
+from ..errors import counted
 from ..images import SUFFIXES, WRITABLE, PictureError, format_of
 from . import store
 
@@ -203,7 +204,7 @@ def _files_in(
         verb = "contain" if pattern is None else "match"
         raise ValueError(f"{given} must {verb} pictures or videos, got none")
     if ignored:
-        counts = [f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in sorted(ignored.items())]
+        counts = [counted(number, kind) for kind, number in sorted(ignored.items())]
         report(f"{given}: {', '.join(counts)} ignored")
 
 

@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         "input": pa.string(),
         "output": pa.string(),
         "style": pa.string(),
+        "masks": pa.list_(pa.string()),
         "size": pa.list_(pa.int32()),
         "seconds": pa.float64(),
         "node": pa.string(),
@@ -46,6 +47,7 @@ class Row:
         input: a path or URL, or that of a table with its row.
         output: the result's name in the output folder.
         style: its own style, if it has one.
+        masks: the files of its regions and of its style's, if it has them.
         size: width and height of the result, in pixels; None if there is none.
         seconds: of work, without waiting.
         node: where it was restyled: the host, and the node's identifier in Ray.
@@ -63,6 +65,7 @@ class Row:
     input: str
     output: str
     style: str | None = None
+    masks: tuple[str, str] | None = None
     size: tuple[int, int] | None = None
     seconds: float = 0.0
     node: str = ""
@@ -243,6 +246,7 @@ def _columns(url: str) -> list[Row]:
 def _from_table(table: pa.Table) -> list[Row]:
     rows = table.to_pylist()
     for row in rows:
-        row["size"] = None if row["size"] is None else tuple(row["size"])
+        for name in ("masks", "size"):
+            row[name] = None if row[name] is None else tuple(row[name])
         row["notes"] = tuple(row["notes"] or ())
     return [Row(**row) for row in rows]

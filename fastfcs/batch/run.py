@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
@@ -71,16 +72,18 @@ def unfinished(
             where = store.join(output, taken[0].output)
             raise ValueError(f"{where} exists already{more}; --force overwrites")
         if taken:  # before anything says that the output is ours
-            manifest.add([Row(j.input, j.output, j.style, status="skipped") for j in taken])
+            manifest.add([replace(Item(job).row, status="skipped") for job in taken])
     rows = manifest.begin(_fingerprint(recipe), overwrite)
+    failed = {name for name, row in rows.items() if row.status == "failed"}
     for job in jobs:
         row = rows.get(job.output)
-        if row is not None and (row.input, row.style) != (job.input, job.style):
+        if row is None or job.output in failed:
+            continue
+        if (row.input, row.style, row.masks) != (job.input, job.style, job.masks):
             raise ValueError(
                 f"{store.join(output, job.output)} must be made from {row.input} with the same "
-                f"style, got {job.input}; --force begins again"
+                f"style and masks, got {job.input}; --force begins again"
             )
-    failed = {name for name, row in rows.items() if row.status == "failed"}
     return [job for job in jobs if job.output in failed or job.output not in rows], rows
 
 
@@ -148,7 +151,7 @@ def restyle(
         if job.output not in rows:
             times = "once" if retries == 0 else f"{1 + retries} times"
             died = f"{job.input}: its process has died or failed {times}"
-            row = Row(job.input, job.output, job.style, error=reasons.get(job.output, died))
+            row = Item(job, error=reasons.get(job.output, died)).row
             rows[job.output] = row
             report(row)
             manifest.add([row])

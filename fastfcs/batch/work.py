@@ -100,6 +100,7 @@ class Item:
             self.job.input,
             self.job.output,
             self.job.style,
+            self.job.masks,
             self.size,
             round(self.seconds, 3),
             self.node,

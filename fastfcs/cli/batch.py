@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from ..errors import counted
 from ..progress import ProgressBar
 from ..start import import_torch
 from .errors import sentences
-from .jobs import counted
 from .options import (
     ARITHMETIC,
     BLEND,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from ..errors import counted
+
 
 def plan(
     contents: Collection[str],
@@ -147,24 +149,6 @@ def _pictures_in(folder: Path, recursive: bool, output: Path) -> list[Path]:
         counts = [counted(ignored[kind], kind) for kind in sorted(ignored)]
         click.echo(f"{folder}: {', '.join(counts)} ignored", err=True)
     return sorted(pictures)
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number with its noun.
-
-    Args:
-        number: how many.
-        noun: what, in the singular.
-
-    Returns:
-        The words.
-
-    Examples:
-        >>> from fastfcs.cli.jobs import counted
-        >>> counted(1, "picture"), counted(2, "frame")
-        ('1 picture', '2 frames')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _output_name(path: Path) -> Path:
