@@ -688,19 +688,23 @@ def two_nodes(env: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[bytes
     ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--block"]
     ray_start += ["--object-store-memory=100000000"]
     head = ["--head", f"--port={port}", "--include-dashboard=false"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env}
+    options = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": env,
+        "start_new_session": True,
+    }
     nodes = []
     try:
-        nodes.append(subprocess.Popen([*ray_start, *head], **quiet))  # type: ignore[call-overload]
+        nodes.append(subprocess.Popen([*ray_start, *head], **options))  # type: ignore[call-overload]
         wait_for(lambda: is_listening(port))
         join = f"--address=127.0.0.1:{port}"
-        nodes.append(subprocess.Popen([*ray_start, join], **quiet))  # type: ignore[call-overload]
+        nodes.append(subprocess.Popen([*ray_start, join], **options))  # type: ignore[call-overload]
         yield f"127.0.0.1:{port}", nodes[1]
     finally:
-        for node in reversed(nodes):
-            node.terminate()
-        for node in nodes:
-            node.wait(60)
+        for node in nodes:  # which would take half a minute to end in order
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
 
 
 def is_listening(port: int) -> bool:
