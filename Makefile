@@ -1,5 +1,5 @@
 # make demo   a photo restyled both ways        make test   the whole test suite
-# make coverage  the same, and which lines it runs, 95 % at least (half as long again on Python before 3.12)
+# make coverage  the same, and fails if it runs less than 95 % of the lines (half as long again)
 # make mutants   faulty versions of the CUDA kernels, each of which a test must catch (some minutes)
 # make matrix    wheels built against five versions of torch, each run with all five (25 GB in build/matrix)
 # make bench    the benchmarks on this CPU, and the tables and plot of docs/benchmarks.md (on CUDA: benchmarks/run_gpu.sh)

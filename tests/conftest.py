@@ -63,9 +63,10 @@ def allow_tf32() -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def native_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions of half types as by processors that have them: sums in float32, rounded once.
+    """Compute convolutions in half types as processors with instructions for them do.
 
-    Others round in between, and take a hundred times as long.
+    They accumulate in float32 and round once. Others also round within the sums, and take a hundred
+    times as long.
     """
     original = F.conv2d
 
@@ -81,10 +82,11 @@ def native_half(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all processes of this run of the tests have in common."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A folder that all workers of this run of the tests share."""
     folder = tmp_path_factory.getbasetemp()
-    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    # Tests that mutants.py runs inherit the environment of a worker, but are a run of their own.
+    return folder.parent if hasattr(pytestconfig, "workerinput") else folder
 
 
 @pytest.fixture(scope="session")
